@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+# Finds linux/vfio.h and linux/iommufd.h that are new enough, or fetches them: POSTERN_UAPI_DIR.
+#
+# Debian 12's own are Linux 6.1's, without cdev and iommufd. The newest of the distribution come as a package of headers
+# alone; they are unpacked into the cache, beside nothing, and only those for VFIO are used. So the code needs no #ifdef for
+# kernel versions.
+include(CheckCXXSourceCompiles)
+
+set(POSTERN_UAPI_DIR "" CACHE PATH "Folder with linux/vfio.h and linux/iommufd.h of Linux 7.0 or newer")
+
+set(postern_uapi_probe "
+  #include <linux/iommufd.h>
+  #include <linux/vfio.h>
+  int main() { return VFIO_DEVICE_FEATURE_ZPCI_ERROR + IOMMU_IOAS_NOIOMMU_GET_PA == 0; }")
+
+function(postern_check_uapi variable directory)
+  unset(${variable} CACHE)
+  set(CMAKE_REQUIRED_QUIET ON)
+  set(CMAKE_REQUIRED_FLAGS "")
+  if(directory)
+    set(CMAKE_REQUIRED_FLAGS "-isystem ${directory}")
+  endif()
+  check_cxx_source_compiles("${postern_uapi_probe}" ${variable})
+endfunction()
+
+if(NOT POSTERN_UAPI_DIR)
+  postern_check_uapi(POSTERN_UAPI_OF_SYSTEM "")
+  if(NOT POSTERN_UAPI_OF_SYSTEM)
+    if(DEFINED ENV{XDG_CACHE_HOME})
+      set(postern_cache $ENV{XDG_CACHE_HOME}/postern)
+    else()
+      set(postern_cache $ENV{HOME}/.cache/postern)
+    endif()
+    set(postern_uapi ${postern_cache}/uapi)
+    if(NOT EXISTS ${postern_uapi}/linux/iommufd.h)
+      message(STATUS "Linux headers are too old for VFIO's cdev and iommufd; fetching newer ones")
+      set(postern_unpacked ${CMAKE_BINARY_DIR}/linux-libc-dev)
+      execute_process(
+        COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/scripts/debian-package --suite trixie-backports linux-libc-dev ${postern_unpacked}
+        RESULT_VARIABLE postern_fetched OUTPUT_QUIET)
+      if(NOT postern_fetched EQUAL 0)
+        message(FATAL_ERROR "linux/iommufd.h of Linux 7 or newer is needed and could not be fetched.\n"
+                            "Give a folder that has it and linux/vfio.h: cmake -DPOSTERN_UAPI_DIR=FOLDER")
+      endif()
+      foreach(header vfio vfio_ccw vfio_zdev iommufd)
+        file(COPY ${postern_unpacked}/usr/include/linux/${header}.h DESTINATION ${postern_uapi}/linux)
+      endforeach()
+      file(REMOVE_RECURSE ${postern_unpacked})
+    endif()
+    set(POSTERN_UAPI_DIR ${postern_uapi} CACHE PATH "" FORCE)
+  endif()
+endif()
+
+if(POSTERN_UAPI_DIR)
+  postern_check_uapi(POSTERN_UAPI_WORKS ${POSTERN_UAPI_DIR})
+  if(NOT POSTERN_UAPI_WORKS)
+    message(FATAL_ERROR "POSTERN_UAPI_DIR=${POSTERN_UAPI_DIR} has no linux/vfio.h and linux/iommufd.h of Linux 7.0 or newer")
+  endif()
+endif()

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+# Sourced by boot: whether the guest runs on KVM or is emulated.
+# shellcheck shell=bash
+
+# Prints kvm or tcg. That /dev/kvm opens proves nothing (a virtual machine may have one that runs no guest), so a guest is
+# booted on it once after each start of this machine, and the answer kept.
+accelerator() {
+    local answer boot_id
+    if [[ $(uname -m) != "$guest" || ! -w /dev/kvm ]]; then
+        echo tcg
+        return
+    fi
+    boot_id=$(</proc/sys/kernel/random/boot_id)
+    answer=$cache/$guest/accelerator-$boot_id
+    if [[ ! -e $answer ]]; then
+        say "trying whether KVM works here, for at most 20 s"
+        rm -f "${answer%"$boot_id"}"*
+        if POSTERN_BUILD=/nonexistent "$guests/boot" "$guest" --accel kvm --timeout 20 -- true >/dev/null 2>&1; then
+            echo kvm >"$answer"
+        else
+            echo tcg >"$answer"
+        fi
+        say "the guest runs on $(<"$answer")"
+    fi
+    cat "$answer"
+}

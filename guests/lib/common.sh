@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+# Sourced by the scripts of guests/: where things are kept, and how they speak.
+# shellcheck shell=bash
+
+guests=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+root=${guests%/*}
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/postern/guests
+readonly me=${0##*/} guests root cache
+
+say() { printf '%s: %s\n' "$me" "$*" >&2; }
+die() { say "$@"; exit 1; }
+misused() { say "$1; see $me --help"; exit 2; }
+
+# need PROGRAM PACKAGE: stops unless the program is there.
+need() { command -v "$1" >/dev/null || die "$1 is missing: install the Debian package $2"; }

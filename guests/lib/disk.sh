@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+# Sourced by boot: the guests' disks.
+# shellcheck shell=bash
+
+# disk_image SEED SIZE: prints the path of that image, made once.
+disk_image() {
+    local image=$cache/disks/$1-$2
+    if [[ ! -e $image ]]; then
+        need openssl openssl
+        mkdir -p "${image%/*}"
+        "$guests/disk-image" --seed "$1" --size "$2" "$image.$$"
+        mv "$image.$$" "$image"
+    fi
+    echo "$image"
+}
+
+# nvme ID IMAGE PLACE: adds an NVMe to the machine. What the guest writes to it is forgotten when the guest ends.
+nvme() {
+    arguments+=(
+        -drive "file=${2//,/,,},format=raw,if=none,snapshot=on,id=disk-$1"
+        -device "nvme,id=$1,serial=$1,drive=disk-$1,$3"
+    )
+}

@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+// attach(): brings a device of the host into a container, and gives the Device to drive it with.
+#pragma once
+
+#include <memory>
+#include <postern/backend.hpp>
+#include <postern/container.hpp>
+#include <postern/device.hpp>
+#include <postern/host_device.hpp>
+#include <postern/result.hpp>
+#include <string_view>
+
+namespace postern {
+
+struct AttachOptions {
+  std::string_view backend = "auto";     // see choose_backend(); not looked at when joining
+  std::shared_ptr<Container> container;  // join this one; null opens a new one
+  ContainerOptions container_options;    // for a new one
+};
+
+// The device must be bound to a VFIO driver already (bind_to_driver()). On an error nothing is left open.
+// Errors: those of choose_backend(); ENODEV (bound to the wrong driver, or in no IOMMU group), EPERM (its group is not
+// viable: every member in the way is named), EACCES (the node cannot be opened: it is named with its mode), EBUSY (somebody
+// else has it), EINVAL or EADDRINUSE (it cannot share this container: what is mapped does not fit it).
+[[nodiscard]] Result<Device> attach(Kernel& kernel, const HostDevice& device, const AttachOptions& options = {});
+
+}  // namespace postern

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// Backend: a host IOMMU interface that containers can be opened on: "type1", "iommufd".
+#pragma once
+
+#include <memory>
+#include <postern/container.hpp>
+#include <postern/host_device.hpp>
+#include <postern/result.hpp>
+#include <span>
+#include <string_view>
+
+namespace postern {
+
+// Whether the IOMMU may use pages larger than the smallest one.
+enum class HugePages { use, avoid };
+
+struct ContainerOptions {
+  HugePages huge_pages = HugePages::use;  // avoid: iommufd alone can (IOMMU_OPTION_HUGE_PAGES)
+};
+
+// A constant; which of them exist is chosen at build time (POSTERN_BACKENDS).
+struct Backend {
+  std::string_view name;
+  std::string_view summary;  // one line for people
+
+  // Whether this backend can be used here: by this device or, without one, by any. The error says why not.
+  Result<void> (*probe)(Kernel& kernel, const HostDevice* device);
+
+  // A container with no device in it yet.
+  Result<std::shared_ptr<Container>> (*open)(Kernel& kernel, const ContainerOptions& options);
+};
+
+// The backends of this build, in order of preference.
+[[nodiscard]] std::span<const Backend* const> backends() noexcept;
+
+// The names of all backends that postern has, in this build or not.
+[[nodiscard]] std::span<const std::string_view> known_backends() noexcept;
+
+// Errors: EINVAL (no backend has this name: they are listed), ENOSYS (it is not in this build).
+[[nodiscard]] Result<const Backend*> find_backend(std::string_view name);
+
+// The backend to use for this device: the one of that name, or for "auto" the first whose probe succeeds. A name never
+// falls back to another. Errors: as find_backend(), and ENODEV (not available here; for "auto": none is, and causes() has
+// the refusal of each).
+[[nodiscard]] Result<const Backend*> choose_backend(Kernel& kernel, std::string_view name, const HostDevice& device);
+
+}  // namespace postern

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+// Container: one IOMMU address space, and the devices that share it.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <postern/fd.hpp>
+#include <postern/host_device.hpp>
+#include <postern/iova.hpp>
+#include <postern/result.hpp>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace postern {
+
+class ShadowMap;
+
+// One mapping of a container: this memory is seen by the devices at this range.
+struct Mapping {
+  IovaRange range;
+  void* address = nullptr;
+  Access access = Access::read_write;
+};
+
+// What an IOMMU can do for the devices that are attached now; it changes when a device joins or leaves.
+struct ContainerLimits {
+  std::vector<IovaRange> usable_ranges;        // ordered, apart from each other
+  std::uint64_t page_sizes = 0;                // bitmap, in bytes: 0x40201000 is 4 KiB, 2 MiB and 1 GiB
+  std::optional<std::uint64_t> mapping_limit;  // how many mappings the kernel takes; missing: as many as memory allows
+};
+
+// The public functions check (alignment, bounds, overlap, usable ranges, the limit), keep the shadow map, and put errors in
+// words; a backend does the one thing that differs. Made by attach(); it lives as long as a device or its owner holds it,
+// so no device can outlive it.
+// Thread rules: one thread at a time; different containers may be used by different threads at once.
+class Container {
+ public:
+  virtual ~Container();
+  Container(const Container&) = delete;
+  Container& operator=(const Container&) = delete;
+
+  [[nodiscard]] std::string_view backend() const noexcept { return traits_.backend; }  // "type1", "iommufd"
+
+  // Lets the attached devices reach `memory` at `iova`. The memory stays the caller's, is pinned until unmapped, and must
+  // not be freed before. Address, length and iova are multiples of the smallest page size.
+  // Kernel: VFIO_IOMMU_MAP_DMA, IOMMU_IOAS_MAP.
+  // Errors: EINVAL (empty or unaligned), ERANGE (outside the usable ranges, which are named), EEXIST (overlaps a mapping:
+  // both are named), ENOSPC (the mapping limit), ENODEV (no device is attached), EBADF (closed), ENOMEM (locked memory: how
+  // much is needed is said), EFAULT (no such memory). On an error nothing is mapped.
+  [[nodiscard]] Result<void> map(Iova iova, std::span<std::byte> memory, Access access = Access::read_write);
+
+  // Takes back one mapping, or several at once if the range covers each of them whole.
+  // Kernel: VFIO_IOMMU_UNMAP_DMA, IOMMU_IOAS_UNMAP.
+  // Errors: EINVAL (empty, unaligned, or would split a mapping, which is named), ENOENT (nothing is mapped there).
+  [[nodiscard]] Result<void> unmap(Iova iova, std::uint64_t length);
+
+  // Takes back every mapping. Kernel: VFIO_DMA_UNMAP_FLAG_ALL, IOMMU_IOAS_UNMAP of everything.
+  [[nodiscard]] Result<void> unmap_all();
+
+  // Unmaps everything and lets go of the kernel's objects. After it every other function gives EBADF.
+  // Errors: EBUSY (devices are attached: they are named, and nothing is done).
+  [[nodiscard]] Result<void> close();
+
+  [[nodiscard]] const std::vector<IovaRange>& usable_ranges() const noexcept { return limits_.usable_ranges; }
+  [[nodiscard]] std::uint64_t page_sizes() const noexcept { return limits_.page_sizes; }
+  [[nodiscard]] std::optional<std::uint64_t> mapping_limit() const noexcept { return limits_.mapping_limit; }
+  [[nodiscard]] std::optional<std::uint64_t> mappings_left() const noexcept;
+  [[nodiscard]] std::size_t mapping_count() const noexcept;
+  // In the order of their iovas. The visitor must not map or unmap.
+  void for_each_mapping(const std::function<void(const Mapping&)>& visitor) const;
+  [[nodiscard]] const std::vector<std::string>& devices() const noexcept { return devices_; }
+
+  // What the backend knows beyond the common limits, in words, for people: ("extension", "VFIO_TYPE1v2_IOMMU").
+  using Facts = std::vector<std::pair<std::string, std::string>>;
+  [[nodiscard]] virtual Facts facts() const = 0;
+
+  [[nodiscard]] Kernel& kernel() const noexcept { return *kernel_; }
+
+ protected:
+  enum class WhenEmpty { keeps_mappings, forgets_mappings };
+
+  // What is constant of a backend.
+  struct Traits {
+    std::string_view backend;
+    std::string_view map;      // the ioctl that maps, as errors name it
+    std::string_view unmap;    // the ioctl that unmaps
+    WhenEmpty when_empty;      // what the kernel does with the mappings when the last device leaves
+  };
+  Container(Kernel& kernel, const Traits& traits);
+
+  // Each gives 0 or a negated errno. do_unmap gives the bytes that the kernel says it unmapped in `unmapped`.
+  [[nodiscard]] virtual int do_map(const Mapping& mapping) = 0;
+  [[nodiscard]] virtual int do_unmap(IovaRange range, std::uint64_t& unmapped) = 0;
+  [[nodiscard]] virtual int do_unmap_all() = 0;
+  // Brings the device in, and gives the fd it is driven through. On an error the container is as it was.
+  [[nodiscard]] virtual Result<Fd> do_attach(const HostDevice& device) = 0;
+  // Takes it out. The fd is closed by the backend when its kernel interface wants it so.
+  [[nodiscard]] virtual Result<void> do_detach(const std::string& device, Fd fd) = 0;
+  [[nodiscard]] virtual Result<void> do_close() = 0;
+  [[nodiscard]] virtual Result<ContainerLimits> read_limits() = 0;
+
+ private:
+  friend class Attachment;  // attaching and detaching go through the one owner of an attached device
+
+  void set_limits(ContainerLimits limits);
+  [[nodiscard]] Result<void> admit(const ContainerLimits& limits, const HostDevice& device);
+  [[nodiscard]] Result<Fd> attach(const HostDevice& device);
+  [[nodiscard]] Result<void> detach(const std::string& device, Fd fd);
+
+  // Errors in words.
+  [[nodiscard]] std::string map_text(Iova iova, std::uint64_t length) const;
+  [[nodiscard]] std::string unmap_text(IovaRange range) const;
+  [[nodiscard]] tl::unexpected<Error> closed(std::string operation) const;
+  [[nodiscard]] tl::unexpected<Error> refuse_map(IovaRange range, std::span<std::byte> memory) const;
+  [[nodiscard]] tl::unexpected<Error> refuse_overlap(IovaRange range, IovaRange taken) const;
+  [[nodiscard]] tl::unexpected<Error> map_failure(int result, const Mapping& mapping) const;
+  [[nodiscard]] tl::unexpected<Error> refuse_unmap(IovaRange range, std::uint64_t length) const;
+  [[nodiscard]] tl::unexpected<Error> refuse_split(IovaRange range, const IovaRange* split) const;
+
+  Kernel* kernel_;
+  Traits traits_;
+  ContainerLimits limits_;
+  std::uint64_t mapping_limit_ = 0;   // limits_.mapping_limit, or all ones
+  std::uint64_t misaligned_ = 0xfff;  // the bits that are clear in an aligned number
+  std::unique_ptr<ShadowMap> mappings_;
+  std::vector<std::string> devices_;
+  bool closed_ = false;
+  bool kernel_has_mappings_ = true;  // false: the last device took them along; the shadow map has them for the next
+};
+
+}  // namespace postern

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+// PciFunction: a PCI device as the host sees it in sysfs.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <postern/host_device.hpp>
+#include <postern/pci_address.hpp>
+#include <string>
+#include <vector>
+
+namespace postern {
+
+// A snapshot of /sys/bus/pci/devices/ADDRESS. It is what it was when it was read; read it again after binding.
+struct PciFunction {
+  PciAddress address;
+  HostDevice host;
+  std::uint16_t vendor_id = 0;
+  std::uint16_t device_id = 0;
+  std::uint16_t subsystem_vendor_id = 0;
+  std::uint16_t subsystem_device_id = 0;
+  std::uint32_t class_code = 0;  // 24 bits: base class, subclass, programming interface
+  std::uint8_t revision = 0;
+  std::string vendor_name;  // from the machine's pci.ids, by libpci; empty where it is not known
+  std::string device_name;
+  std::string class_name;
+  std::vector<std::string> reset_methods;  // as the kernel would try them: "flr", "bus", "pm", "device_specific", ...
+};
+
+// Every PCI function of the host, by address. Errors: ENOENT (the host has no PCI), those of sysfs.
+[[nodiscard]] Result<std::vector<PciFunction>> list_pci_functions(Kernel& kernel);
+
+// Errors: ENODEV (no such device), those of sysfs.
+[[nodiscard]] Result<PciFunction> find_pci_function(Kernel& kernel, PciAddress address);
+
+}  // namespace postern

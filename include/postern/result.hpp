@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// Result<T>: a value, or the Error that took its place. Spelled like std::expected, so that it can become one.
+#pragma once
+
+#include <postern/error.hpp>
+#include <tl/expected.hpp>
+#include <utility>
+
+namespace postern {
+
+template <typename T>
+using Result = tl::expected<T, Error>;
+
+// A failure, ready to be returned from any function that gives a Result.
+[[nodiscard]] inline tl::unexpected<Error> failure(Error error) { return tl::unexpected<Error>(std::move(error)); }
+[[nodiscard]] inline tl::unexpected<Error> failure(Error::Details details) {
+  return tl::unexpected<Error>(Error(std::move(details)));
+}
+
+// Hands the error of one Result on as the failure of another.
+template <typename T>
+[[nodiscard]] tl::unexpected<Error> failure_of(Result<T>& result) {
+  return tl::unexpected<Error>(std::move(result).error());
+}
+
+}  // namespace postern

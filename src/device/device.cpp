@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+// Device: what is the same for every device that is passed through.
+#include <postern/device.hpp>
+
+#include <algorithm>
+#include <array>
+
+#include "base/log.hpp"
+#include "device/device_io.hpp"
+#include "device/region_info.hpp"
+#include "kernel/vfio.hpp"
+
+namespace postern {
+namespace {
+
+struct FeatureName {
+  std::uint32_t number;
+  std::string_view name;
+};
+constexpr std::array feature_names = {
+    FeatureName{VFIO_DEVICE_FEATURE_PCI_VF_TOKEN, "PCI_VF_TOKEN"},
+    FeatureName{VFIO_DEVICE_FEATURE_MIGRATION, "MIGRATION"},
+    FeatureName{VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE, "MIG_DEVICE_STATE"},
+    FeatureName{VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY, "LOW_POWER_ENTRY"},
+    FeatureName{VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP, "LOW_POWER_ENTRY_WITH_WAKEUP"},
+    FeatureName{VFIO_DEVICE_FEATURE_LOW_POWER_EXIT, "LOW_POWER_EXIT"},
+    FeatureName{VFIO_DEVICE_FEATURE_DMA_LOGGING_START, "DMA_LOGGING_START"},
+    FeatureName{VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP, "DMA_LOGGING_STOP"},
+    FeatureName{VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT, "DMA_LOGGING_REPORT"},
+    FeatureName{VFIO_DEVICE_FEATURE_MIG_DATA_SIZE, "MIG_DATA_SIZE"},
+    FeatureName{VFIO_DEVICE_FEATURE_BUS_MASTER, "BUS_MASTER"},
+    FeatureName{VFIO_DEVICE_FEATURE_DMA_BUF, "DMA_BUF"},
+    FeatureName{VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2, "MIG_PRECOPY_INFOv2"},
+    FeatureName{VFIO_DEVICE_FEATURE_ZPCI_ERROR, "ZPCI_ERROR"},
+};
+
+// A device has a handful of each; what says it has more is broken, and must not make us ask for ever.
+constexpr std::uint32_t most_regions = 1024;
+constexpr std::uint32_t most_interrupts = 1024;
+
+}  // namespace
+
+Device::Device(Device&&) noexcept = default;
+Device::~Device() {
+  if (io_) log_failure(detach());
+}
+Device& Device::operator=(Device&& other) noexcept {
+  if (this != &other) {
+    Device old(std::move(*this));
+    container_ = std::move(other.container_);
+    io_ = std::move(other.io_);
+    name_ = std::move(other.name_);
+    flags_ = other.flags_;
+    regions_ = std::move(other.regions_);
+    interrupts_ = std::move(other.interrupts_);
+  }
+  return *this;
+}
+
+Result<Device> Device::open(std::unique_ptr<DeviceIo> io, std::shared_ptr<Container> container) {
+  vfio_device_info info{};
+  info.argsz = sizeof info;
+  if (const int result = io->get_info(info); result < 0) {
+    return call_failure(vfio::device_get_info.symbol, {.result = result, .object = io->name()});
+  }
+  Device device;
+  device.name_ = io->name();
+  device.flags_ = info.flags;
+  for (std::uint32_t index = 0; index < std::min(info.num_regions, most_regions); ++index) {
+    auto region = read_region(*io, index);
+    if (!region) return failure_of(region);
+    device.regions_.push_back(std::move(*region));
+  }
+  for (std::uint32_t index = 0; index < std::min(info.num_irqs, most_interrupts); ++index) {
+    auto interrupt = read_interrupt(*io, index);
+    if (!interrupt) return failure_of(interrupt);
+    device.interrupts_.push_back(*interrupt);
+  }
+  device.container_ = std::move(container);
+  device.io_ = std::move(io);
+  return device;
+}
+
+bool Device::can_reset() const noexcept { return (flags_ & VFIO_DEVICE_FLAGS_RESET) != 0; }
+bool Device::is_pci() const noexcept { return (flags_ & VFIO_DEVICE_FLAGS_PCI) != 0; }
+
+Result<void> Device::reset() const {
+  if (!io_) return closed(vfio::device_reset.symbol);
+  if (!can_reset()) {
+    return call_failure(vfio::device_reset.symbol, {.result = -EOPNOTSUPP,
+                                                    .object = name_,
+                                                    .reason = "the kernel has no way to reset this device alone"});
+  }
+  const int result = io_->reset();
+  if (result < 0) return call_failure(vfio::device_reset.symbol, {.result = result, .object = name_});
+  return {};
+}
+
+bool Device::has_feature(std::uint32_t number) const {
+  if (!io_) return false;
+  vfio_device_feature probe{};
+  probe.argsz = sizeof probe;
+  probe.flags = VFIO_DEVICE_FEATURE_PROBE | (number & VFIO_DEVICE_FEATURE_MASK);
+  return io_->feature(probe) >= 0;
+}
+
+std::vector<std::string_view> Device::features() const {
+  std::vector<std::string_view> names;
+  for (const FeatureName& feature : feature_names) {
+    if (has_feature(feature.number)) names.push_back(feature.name);
+  }
+  return names;
+}
+
+Result<void> Device::detach() {
+  if (!io_) return closed("close");
+  // Closing the device turns its interrupts off (vfio_pci_core_close_device).
+  auto done = io_->close();
+  io_.reset();
+  container_.reset();
+  return done;
+}
+
+tl::unexpected<Error> Device::closed(std::string_view operation) const {
+  return call_failure(operation, {.result = -EBADF,
+                                  .object = name_,
+                                  .reason = "the device was detached",
+                                  .remedy = "attach it again"});
+}
+
+}  // namespace postern

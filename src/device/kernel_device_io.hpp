@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+// KernelDeviceIo: a device that the kernel gave an fd for, through a group or a cdev.
+#pragma once
+
+#include "device/device_io.hpp"
+#include "iommu/attachment.hpp"
+
+namespace postern {
+
+class KernelDeviceIo final : public DeviceIo {
+ public:
+  explicit KernelDeviceIo(Attachment attachment) noexcept : attachment_(std::move(attachment)) {}
+
+  [[nodiscard]] const std::string& name() const override { return attachment_.device(); }
+  [[nodiscard]] int get_info(vfio_device_info& info) override;
+  [[nodiscard]] int get_region_info(vfio_region_info& info) override;
+  [[nodiscard]] int get_irq_info(vfio_irq_info& info) override;
+  [[nodiscard]] int set_irqs(vfio_irq_set& irqs) override;
+  [[nodiscard]] int feature(vfio_device_feature& feature) override;
+  [[nodiscard]] int reset() override;
+  [[nodiscard]] ssize_t read(void* buffer, std::size_t length, std::uint64_t offset) override;
+  [[nodiscard]] ssize_t write(const void* buffer, std::size_t length, std::uint64_t offset) override;
+  [[nodiscard]] std::intptr_t mmap(void* address, std::size_t length, int protection, int flags,
+                                   std::uint64_t offset) override;
+  [[nodiscard]] Kernel& kernel() override { return attachment_.kernel(); }
+  [[nodiscard]] Result<void> close() override { return attachment_.detach(); }
+
+ private:
+  Attachment attachment_;
+};
+
+}  // namespace postern

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+// Admin: a controller's registers and its admin queue: starting it, asking it, stopping it.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <postern/dma_buffer.hpp>
+#include <postern/pci_device.hpp>
+#include <postern/result.hpp>
+#include <string>
+#include <string_view>
+
+#include "drivers/nvme/identify.hpp"
+#include "drivers/nvme/queue.hpp"
+
+namespace postern::nvme {
+
+// A failure of this driver.
+[[nodiscard]] tl::unexpected<Error> nvme_failure(int code, std::string_view operation, std::string object,
+                                                 std::string reason, std::string remedy = {});
+
+// Letting it go stops the controller, and after that the controller reaches no memory: what it was told of may be freed
+// then, not before. Thread rules: one thread at a time.
+class Admin {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  // Resets the controller and starts it with an admin queue. The device and the allocator must outlive it.
+  // Errors: those of Controller::open().
+  [[nodiscard]] static Result<std::unique_ptr<Admin>> start(PciDevice& device, IovaAllocator& allocator,
+                                                            std::chrono::milliseconds timeout);
+  ~Admin() { stop(); }
+  Admin(const Admin&) = delete;
+  Admin& operator=(const Admin&) = delete;
+
+  [[nodiscard]] const std::string& name() const noexcept { return device_.name(); }
+  [[nodiscard]] const Capabilities& capabilities() const noexcept { return capabilities_; }
+  [[nodiscard]] std::uint32_t version() const noexcept { return registers_.read(Register32::version); }
+
+  // One admin command, waited for. Errors: EIO (the controller's status in words), ETIMEDOUT, ENODEV, ESHUTDOWN.
+  [[nodiscard]] Result<std::uint32_t> command(SubmissionEntry entry, std::string_view operation, std::string object);
+  [[nodiscard]] Result<IdentifyData> identify(Identify what, std::uint32_t namespace_id = 0);
+
+  // Makes queue pair `id` over memory that the device can reach, first the completions. It signals `vector`, if it is
+  // to.
+  struct IoQueue {
+    std::uint16_t id;
+    QueuePair::Memory memory;
+    Iova submissions;
+    Iova completions;
+    std::optional<std::uint16_t> vector;
+  };
+  [[nodiscard]] Result<QueuePair> create_queue_pair(const IoQueue& queue);
+
+  // For a command that was not answered in time, or a completion that answers none: stops the controller at once, so
+  // that no late answer reaches memory, and gives the failure to return. `code` becomes ENODEV where the device has
+  // gone.
+  [[nodiscard]] tl::unexpected<Error> give_up(int code, std::string_view operation, std::string object,
+                                              std::string reason);
+
+  // Shuts the controller down in order, disables it, and takes its access to memory away; CAP.TO bounds each wait. What
+  // fails is logged. Does nothing the second time.
+  void stop() noexcept;
+  [[nodiscard]] bool stopped() const noexcept { return stopped_; }
+
+ private:
+  Admin(PciDevice& device, Mmap bar, std::chrono::milliseconds timeout) noexcept
+      : device_(device), bar_(std::move(bar)), registers_(bar_.bytes()), timeout_(timeout) {}
+  void halt() noexcept;  // stop() without the shutdown
+  [[nodiscard]] Result<void> check_capabilities();
+  [[nodiscard]] Result<void> disable();
+  [[nodiscard]] Result<void> enable(Iova submissions, Iova completions);
+  [[nodiscard]] Result<void> wait_status(std::uint32_t mask, std::uint32_t value, std::string_view operation);
+
+  PciDevice& device_;
+  Mmap bar_;
+  Registers registers_;
+  Capabilities capabilities_;
+  std::chrono::milliseconds timeout_;
+  std::optional<DmaBuffer> memory_;  // a page of submissions, one of completions, and one for what Identify gives
+  std::optional<QueuePair> queue_;
+  bool stopped_ = false;
+};
+
+// The next completion, waiting for it by polling. Nothing when the time is over, or the queue stands still over a stray
+// one.
+[[nodiscard]] std::optional<Completed> poll_until(QueuePair& queue, Admin::Clock::time_point end,
+                                                  std::uint32_t* result = nullptr);
+
+}  // namespace postern::nvme

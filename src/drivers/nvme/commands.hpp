@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+// What stands in the queues: submission and completion entries (NVM Express 1.4, sections 4.2 and 4.6), and the
+// commands that this driver makes of them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <postern/iova.hpp>
+
+#include "drivers/nvme/little.hpp"
+
+namespace postern::nvme {
+
+// The memory page that the controller is told to use (CC.MPS 0). Not the host's, nor the IOMMU's.
+inline constexpr std::uint64_t page_size = 4096;
+
+struct SubmissionEntry {
+  Little<std::uint32_t> command;  // opcode in bits 0..7, command id in bits 16..31; PRPs and no fusing are zeroes
+  Little<std::uint32_t> namespace_id;
+  Little<std::uint64_t> reserved;
+  Little<std::uint64_t> metadata;
+  Little<std::uint64_t> prp1;
+  Little<std::uint64_t> prp2;
+  Little<std::uint64_t> dwords_10_11;
+  Little<std::uint32_t> dword_12;
+  Little<std::uint32_t> dword_13;
+  Little<std::uint32_t> dword_14;
+  Little<std::uint32_t> dword_15;
+};
+static_assert(sizeof(SubmissionEntry) == 64);
+static_assert(offsetof(SubmissionEntry, prp1) == 24);
+static_assert(offsetof(SubmissionEntry, dwords_10_11) == 40);
+
+struct CompletionEntry {
+  Little<std::uint32_t> result;
+  Little<std::uint32_t> reserved;
+  Little<std::uint32_t> submission_queue;  // head in bits 0..15, id in bits 16..31
+  Little<std::uint32_t> outcome;           // command id in bits 0..15, phase in bit 16, status in bits 17..31
+};
+static_assert(sizeof(CompletionEntry) == 16);
+static_assert(offsetof(CompletionEntry, outcome) == 12);
+
+enum class AdminOpcode : std::uint8_t {
+  create_submission_queue = 0x01,
+  create_completion_queue = 0x05,
+  identify = 0x06,
+  set_features = 0x09,
+};
+
+enum class Opcode : std::uint8_t { flush = 0x00, write = 0x01, read = 0x02 };
+
+// The CNS field of Identify.
+enum class Identify : std::uint8_t { name_space = 0, controller = 1, active_namespaces = 2 };
+
+template <typename Code>
+[[nodiscard]] constexpr std::uint32_t command_dword(Code opcode, std::uint16_t id) noexcept {
+  return static_cast<std::uint32_t>(opcode) | std::uint32_t{id} << 16;
+}
+
+[[nodiscard]] inline SubmissionEntry identify(Identify what, std::uint32_t namespace_id, Iova data) noexcept {
+  SubmissionEntry entry{};
+  entry.command = command_dword(AdminOpcode::identify, 0);
+  entry.namespace_id = namespace_id;
+  entry.prp1 = data.value;
+  entry.dwords_10_11 = static_cast<std::uint64_t>(what);
+  return entry;
+}
+
+// Feature 7, Number of Queues: one of each, which is said as zero.
+[[nodiscard]] inline SubmissionEntry set_one_queue_pair() noexcept {
+  SubmissionEntry entry{};
+  entry.command = command_dword(AdminOpcode::set_features, 0);
+  entry.dwords_10_11 = 0x07;
+  return entry;
+}
+
+struct QueueAt {
+  std::uint16_t id;
+  std::uint16_t entries;
+  Iova memory;
+};
+
+enum class Signal : std::uint32_t { none = 0, interrupt = 1 };
+
+[[nodiscard]] inline SubmissionEntry create_completion_queue(QueueAt queue, Signal signal,
+                                                             std::uint16_t vector) noexcept {
+  constexpr std::uint32_t contiguous = 1;
+  const std::uint32_t dword_11 = std::uint32_t{vector} << 16 | static_cast<std::uint32_t>(signal) << 1 | contiguous;
+  SubmissionEntry entry{};
+  entry.command = command_dword(AdminOpcode::create_completion_queue, 0);
+  entry.prp1 = queue.memory.value;
+  entry.dwords_10_11 = std::uint64_t{dword_11} << 32 | (queue.entries - 1U) << 16 | queue.id;
+  return entry;
+}
+
+// Its completions go to the completion queue of the same id.
+[[nodiscard]] inline SubmissionEntry create_submission_queue(QueueAt queue) noexcept {
+  constexpr std::uint32_t contiguous = 1;
+  const std::uint32_t dword_11 = std::uint32_t{queue.id} << 16 | contiguous;
+  SubmissionEntry entry{};
+  entry.command = command_dword(AdminOpcode::create_submission_queue, 0);
+  entry.prp1 = queue.memory.value;
+  entry.dwords_10_11 = std::uint64_t{dword_11} << 32 | (queue.entries - 1U) << 16 | queue.id;
+  return entry;
+}
+
+}  // namespace postern::nvme

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+// QueuePair: what is not needed for every command.
+#include "drivers/nvme/queue.hpp"
+
+#include <algorithm>
+#include <cstdlib>
+
+namespace postern::nvme {
+
+QueuePair::QueuePair(Memory memory, Doorbells doorbells)
+    : submissions_(memory.submissions.data()),
+      completions_(memory.completions.data()),
+      doorbells_(doorbells),
+      links_(std::make_unique<std::uint16_t[]>(memory.submissions.size())),
+      entries_(static_cast<std::uint32_t>(memory.submissions.size())) {
+  if (entries_ < 2 || entries_ > 0xffff || memory.completions.size() != entries_) std::abort();
+  // The last id stays out of use: it ends the list, and is never under way.
+  for (std::uint32_t id = 0; id < entries_; ++id) {
+    links_[id] = id + 2 < entries_ ? static_cast<std::uint16_t>(id + 1) : no_id;
+  }
+}
+
+bool QueuePair::idle() const noexcept {
+  return std::none_of(links_.get(), links_.get() + entries_, [](std::uint16_t link) { return link == under_way; });
+}
+
+std::optional<std::uint16_t> QueuePair::stray() const noexcept {
+  const std::uint32_t outcome = completions_[head_].outcome.load();
+  if (((outcome >> 16) & 1) != phase_) return std::nullopt;
+  const auto id = static_cast<std::uint16_t>(outcome);
+  if (id < entries_ && links_[id] == under_way) return std::nullopt;
+  return id;
+}
+
+}  // namespace postern::nvme

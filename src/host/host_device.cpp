@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// Devices and IOMMU groups, from sysfs.
+#include <fmt/format.h>
+#include <sys/sysmacros.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <postern/host_device.hpp>
+
+#include "host/sysfs.hpp"
+#include "kernel/ioctl.hpp"
+
+namespace postern {
+namespace {
+
+std::optional<dev_t> parse_device_number(const std::string& text) {
+  unsigned major = 0;
+  unsigned minor = 0;
+  const char* end = text.data() + text.size();
+  const auto first = std::from_chars(text.data(), end, major);
+  if (first.ec != std::errc() || first.ptr == end || *first.ptr != ':') return std::nullopt;
+  const auto second = std::from_chars(first.ptr + 1, end, minor);
+  if (second.ec != std::errc() || second.ptr != end) return std::nullopt;
+  return makedev(major, minor);
+}
+
+std::optional<VfioCdev> read_cdev(Kernel& kernel, const std::string& device_path) {
+  const std::string folder = device_path + "/vfio-dev";
+  std::vector<std::string> names;
+  if (kernel.list_directory(folder, names) < 0 || names.empty()) return std::nullopt;
+  VfioCdev cdev{.name = names.front(), .path = "/dev/vfio/devices/" + names.front(), .number = std::nullopt};
+  if (const auto text = sysfs::text(kernel, folder + "/" + cdev.name + "/dev")) cdev.number = parse_device_number(*text);
+  return cdev;
+}
+
+std::optional<GroupId> parse_group(const std::optional<std::string>& name) {
+  std::uint32_t id = 0;
+  if (!name || std::from_chars(name->data(), name->data() + name->size(), id).ec != std::errc()) return std::nullopt;
+  return GroupId{id};
+}
+
+HostDevice read_device(Kernel& kernel, std::string bus, std::string name, std::string path) {
+  HostDevice device{.name = std::move(name),
+                    .bus = std::move(bus),
+                    .sysfs_path = std::move(path),
+                    .driver = std::nullopt,
+                    .iommu_group = std::nullopt,
+                    .cdev = std::nullopt,
+                    .numa_node = std::nullopt};
+  device.driver = sysfs::link_name(kernel, device.sysfs_path + "/driver");
+  device.iommu_group = parse_group(sysfs::link_name(kernel, device.sysfs_path + "/iommu_group"));
+  device.cdev = read_cdev(kernel, device.sysfs_path);
+  // -1 is how the kernel says that there is none.
+  if (const auto node = sysfs::number(kernel, device.sysfs_path + "/numa_node"); node && *node >= 0) {
+    device.numa_node = static_cast<int>(*node);
+  }
+  return device;
+}
+
+}  // namespace
+
+std::string to_string(GroupId group) { return std::to_string(static_cast<std::uint32_t>(group)); }
+
+bool is_vfio_driver(std::string_view driver) {
+  // vfio-pci's variants are named after what they add: mlx5-vfio-pci, hisi_acc_vfio_pci, nvgrace_gpu_vfio_pci, vfio_ccw.
+  return driver.find("vfio") != std::string_view::npos;
+}
+
+std::vector<const HostDevice*> IommuGroup::obstacles() const {
+  // Drivers that set driver_managed_dma, or do no DMA, leave the group to user space: pci-stub, the port driver, and those
+  // of bridges without a function of their own (iommu_device_use_default_domain, Linux 6.0).
+  constexpr std::array<std::string_view, 4> harmless = {"pci-stub", "pcieport", "shpchp", "fsl_mc_bus"};
+  std::vector<const HostDevice*> in_the_way;
+  for (const HostDevice& member : members) {
+    if (!member.driver || is_vfio_driver(*member.driver)) continue;
+    if (std::find(harmless.begin(), harmless.end(), *member.driver) == harmless.end()) in_the_way.push_back(&member);
+  }
+  return in_the_way;
+}
+
+Result<HostDevice> find_host_device(Kernel& kernel, std::string_view bus, std::string_view name) {
+  std::string path = fmt::format("/sys/bus/{}/devices/{}", bus, name);
+  FileStatus status;
+  if (const int result = kernel.status(path, status); result < 0) {
+    const bool missing = result == -ENOENT || result == -ENOTDIR;
+    return call_failure("stat", {.result = missing ? -ENODEV : result,
+                                 .object = fmt::format("{} device {}", bus, name),
+                                 .reason = missing ? fmt::format("{} does not exist", path) : "",
+                                 .remedy = missing ? "list the devices of this host with \"postern devices\"" : ""});
+  }
+  return read_device(kernel, std::string(bus), std::string(name), std::move(path));
+}
+
+Result<IommuGroup> find_iommu_group(Kernel& kernel, GroupId group) {
+  const std::string folder = fmt::format("/sys/kernel/iommu_groups/{}/devices", to_string(group));
+  std::vector<std::string> names;
+  if (const int result = kernel.list_directory(folder, names); result < 0) {
+    return call_failure("opendir", {.result = result, .object = "IOMMU group " + to_string(group)});
+  }
+  IommuGroup found{.id = group, .path = "/dev/vfio/" + to_string(group), .members = {}};
+  for (std::string& name : names) {
+    std::string path = folder + "/" + name;
+    std::string bus = sysfs::link_name(kernel, path + "/subsystem").value_or("unknown");
+    found.members.push_back(read_device(kernel, std::move(bus), std::move(name), std::move(path)));
+  }
+  return found;
+}
+
+}  // namespace postern

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reading sysfs: small files, links and numbers, each optional.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <postern/kernel.hpp>
+#include <string>
+
+namespace postern::sysfs {
+
+// The file's text without white space at its end; nothing where it cannot be read.
+[[nodiscard]] std::optional<std::string> text(Kernel& kernel, const std::string& path);
+// The file's number, as C spells it ("0x1af4", "-1").
+[[nodiscard]] std::optional<std::int64_t> number(Kernel& kernel, const std::string& path);
+// The last part of what a link points to: the name of a driver, a group, a bus.
+[[nodiscard]] std::optional<std::string> link_name(Kernel& kernel, const std::string& path);
+
+}  // namespace postern::sysfs

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// Attachment: one device's place in a container.
+#include "iommu/attachment.hpp"
+
+#include "base/log.hpp"
+
+namespace postern {
+
+Result<Attachment> Attachment::make(std::shared_ptr<Container> container, const HostDevice& device) {
+  auto fd = container->attach(device);
+  if (!fd) return failure_of(fd);
+  return Attachment(std::move(container), device.name, std::move(*fd));
+}
+
+Attachment::~Attachment() { log_failure(detach()); }
+
+Result<void> Attachment::detach() {
+  if (!fd_) return {};
+  return container_->detach(device_, std::move(fd_));
+}
+
+}  // namespace postern

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+// Container: the checks, the shadow map and the words that every backend shares.
+#include <postern/container.hpp>
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <postern/locked_memory.hpp>
+
+#include "base/log.hpp"
+#include "base/words.hpp"
+#include "kernel/ioctl.hpp"
+#include "memory/shadow_map.hpp"
+
+namespace postern {
+namespace {
+
+std::uint64_t address_of(const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer); }
+
+bool covered(const std::vector<IovaRange>& usable, IovaRange range) {
+  for (const IovaRange candidate : usable) {
+    if (candidate.contains(range)) return true;
+  }
+  return false;
+}
+
+// Sub-page mappings are no use to anyone, and an IOMMU that tells no page sizes still has pages.
+std::uint64_t smallest_page(const ContainerLimits& limits) {
+  constexpr std::uint64_t least = 4096;
+  return std::max(limits.page_sizes & -limits.page_sizes, least);
+}
+
+}  // namespace
+
+Container::Container(Kernel& kernel, const Traits& traits)
+    : kernel_(&kernel), traits_(traits), mappings_(std::make_unique<ShadowMap>()) {}
+
+Container::~Container() = default;
+
+Result<void> Container::map(Iova iova, std::span<std::byte> memory, Access access) {
+  const std::uint64_t length = memory.size();
+  const Mapping mapping{.range = {iova, iova + (length - 1)}, .address = memory.data(), .access = access};
+  // What is nearly always so is asked first and quickly; which rule was broken is found out when one was.
+  const bool fits = length != 0 && ((iova.value | address_of(memory.data()) | length) & misaligned_) == 0 &&
+                    iova <= mapping.range.last && covered(limits_.usable_ranges, mapping.range) &&
+                    mappings_->size() < mapping_limit_ && !devices_.empty();
+  if (!fits) [[unlikely]] return refuse_map(mapping.range, memory);
+  if (const auto* taken = mappings_->insert(mapping.range, mapping.address, access)) [[unlikely]] {
+    return refuse_overlap(mapping.range, taken->range);
+  }
+  if (const int result = do_map(mapping); result < 0) [[unlikely]] {
+    mappings_->erase_within(mapping.range);
+    return map_failure(result, mapping);
+  }
+  return {};
+}
+
+Result<void> Container::unmap(Iova iova, std::uint64_t length) {
+  const IovaRange range{iova, iova + (length - 1)};
+  const bool well_formed = length != 0 && ((iova.value | length) & misaligned_) == 0 && iova <= range.last;
+  if (!well_formed || closed_) [[unlikely]] return refuse_unmap(range, length);
+  const auto cover = mappings_->cover(range);
+  if (cover.kind != ShadowMap::Cover::Kind::whole) [[unlikely]] {
+    return refuse_split(range, cover.mapping != nullptr ? &cover.mapping->range : nullptr);
+  }
+  if (kernel_has_mappings_) {
+    std::uint64_t unmapped = 0;
+    if (const int result = do_unmap(range, unmapped); result < 0) [[unlikely]] {
+      return call_failure(traits_.unmap, {.result = result, .object = unmap_text(range)});
+    }
+  }
+  mappings_->erase_within(range);
+  return {};
+}
+
+Result<void> Container::unmap_all() {
+  if (closed_) return closed("unmap all");
+  if (kernel_has_mappings_ && !mappings_->empty()) {
+    if (const int result = do_unmap_all(); result < 0) {
+      return call_failure(traits_.unmap, {.result = result, .object = fmt::format("unmap all of container {}", backend())});
+    }
+  }
+  mappings_->clear();
+  return {};
+}
+
+Result<void> Container::close() {
+  if (closed_) return closed("close");
+  if (!devices_.empty()) {
+    return call_failure("close", {.result = -EBUSY,
+                                  .object = fmt::format("container {}", backend()),
+                                  .reason = "devices are attached: " + list_text(devices_),
+                                  .remedy = "detach them first"});
+  }
+  if (auto unmapped = unmap_all(); !unmapped) return unmapped;
+  closed_ = true;
+  return do_close();
+}
+
+std::optional<std::uint64_t> Container::mappings_left() const noexcept {
+  if (!limits_.mapping_limit) return std::nullopt;
+  const std::uint64_t used = mappings_->size();
+  return *limits_.mapping_limit > used ? *limits_.mapping_limit - used : 0;
+}
+
+std::size_t Container::mapping_count() const noexcept { return mappings_->size(); }
+
+void Container::for_each_mapping(const std::function<void(const Mapping&)>& visitor) const {
+  mappings_->for_each([&](const auto& entry) {
+    visitor({.range = entry.range, .address = entry.address, .access = entry.access});
+  });
+}
+
+void Container::set_limits(ContainerLimits limits) {
+  limits_ = std::move(limits);
+  mapping_limit_ = limits_.mapping_limit.value_or(~std::uint64_t{0});
+  misaligned_ = smallest_page(limits_) - 1;
+}
+
+// Whether everything that is mapped fits what the IOMMUs can do now that `device` is among them; where the kernel forgot the mappings,
+// they are made anew.
+Result<void> Container::admit(const ContainerLimits& limits, const HostDevice& device) {
+  const std::uint64_t misaligned = smallest_page(limits) - 1;
+  Result<void> admitted;
+  for_each_mapping([&](const Mapping& mapping) {
+    if (!admitted) return;
+    const std::uint64_t ends = mapping.range.first.value | (mapping.range.last.value + 1) | address_of(mapping.address);
+    CallFailed what{.object = fmt::format("{} in container {}", device.name, backend())};
+    if (!covered(limits.usable_ranges, mapping.range)) {
+      what.result = -EADDRINUSE;
+      what.reason = fmt::format("{} is mapped, and with this device only {} can be used", to_string(mapping.range),
+                                ranges_text(limits.usable_ranges));
+    } else if ((ends & misaligned) != 0) {
+      what.result = -EINVAL;
+      what.reason = fmt::format("{} is mapped, and this device's IOMMU has pages of {}", to_string(mapping.range),
+                                page_sizes_text(limits.page_sizes));
+    } else {
+      const int result = kernel_has_mappings_ ? 0 : do_map(mapping);
+      if (result < 0) admitted = map_failure(result, mapping);
+      return;
+    }
+    what.remedy = "unmap it first, or attach the device to a container of its own";
+    admitted = call_failure("attach", std::move(what));
+  });
+  return admitted;
+}
+
+Result<Fd> Container::attach(const HostDevice& device) {
+  if (closed_) return closed("attach " + device.name);
+  if (std::find(devices_.begin(), devices_.end(), device.name) != devices_.end()) {
+    return call_failure("attach", {.result = -EBUSY,
+                                   .object = fmt::format("{} in container {}", device.name, backend()),
+                                   .reason = "it is attached already"});
+  }
+  auto fd = do_attach(device);
+  if (!fd) return fd;
+  auto limits = read_limits();
+  auto admitted = limits ? admit(*limits, device) : Result<void>(failure_of(limits));
+  if (!admitted) {
+    // Where the kernel forgets, it forgets again what was replayed so far.
+    log_failure(do_detach(device.name, std::move(*fd)));
+    return failure_of(admitted);
+  }
+  set_limits(std::move(*limits));
+  kernel_has_mappings_ = true;
+  devices_.push_back(device.name);
+  return fd;
+}
+
+Result<void> Container::detach(const std::string& device, Fd fd) {
+  std::erase(devices_, device);
+  auto detached = do_detach(device, std::move(fd));
+  if (!devices_.empty()) {
+    // Without this device more may be usable.
+    if (auto limits = read_limits()) set_limits(std::move(*limits));
+  } else if (traits_.when_empty == WhenEmpty::forgets_mappings) {
+    kernel_has_mappings_ = false;
+  }
+  return detached;
+}
+
+}  // namespace postern

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+// Container's errors: which rule a call broke, in words. None of this runs while all is well.
+#include <fmt/format.h>
+
+#include <postern/container.hpp>
+#include <postern/locked_memory.hpp>
+
+#include "base/words.hpp"
+#include "kernel/ioctl.hpp"
+
+namespace postern {
+
+std::string Container::map_text(Iova iova, std::uint64_t length) const {
+  return fmt::format("map {}+{} into container {}", to_string(iova), size_text(length), backend());
+}
+
+std::string Container::unmap_text(IovaRange range) const {
+  return fmt::format("unmap {} from container {}", to_string(range), backend());
+}
+
+tl::unexpected<Error> Container::closed(std::string operation) const {
+  return call_failure(operation, {.result = -EBADF,
+                                  .object = fmt::format("container {}", backend()),
+                                  .reason = "it was closed",
+                                  .remedy = "attach the device to a new one"});
+}
+
+tl::unexpected<Error> Container::refuse_map(IovaRange range, std::span<std::byte> memory) const {
+  const Iova iova = range.first;
+  const auto address = reinterpret_cast<std::uintptr_t>(memory.data());
+  CallFailed what{.result = -EINVAL, .object = map_text(iova, memory.size())};
+  if (closed_) return closed(what.object);
+  if (devices_.empty()) {
+    what.result = -ENODEV;
+    what.reason = "no device is attached, so there is no IOMMU to map for";
+    what.remedy = "attach a device first";
+  } else if (memory.empty()) {
+    what.reason = "the length is zero";
+  } else if (((iova.value | address | memory.size()) & misaligned_) != 0) {
+    what.reason = fmt::format("{} {:#x} is no multiple of the IOMMU's smallest page, {}",
+                              (iova.value & misaligned_) != 0 ? "iova" : (address & misaligned_) != 0 ? "address" : "length",
+                              (iova.value & misaligned_) != 0 ? iova.value : (address & misaligned_) != 0 ? address : memory.size(),
+                              size_text(misaligned_ + 1));
+    what.remedy = "align iova, address and length to it";
+  } else if (range.last < range.first || mappings_left() != 0) {
+    what.result = -ERANGE;
+    what.reason = fmt::format("outside the usable ranges {}", ranges_text(usable_ranges()));
+    what.remedy = "choose an iova within them, for instance with IovaAllocator";
+  } else {
+    what.result = -ENOSPC;
+    what.reason = fmt::format("all {} mappings that the kernel allows are in use", *mapping_limit());
+    what.remedy = "map larger pieces, or raise the module parameter vfio_iommu_type1.dma_entry_limit";
+  }
+  return call_failure(traits_.map, std::move(what));
+}
+
+tl::unexpected<Error> Container::refuse_overlap(IovaRange range, IovaRange taken) const {
+  return call_failure(traits_.map, {.result = -EEXIST,
+                                    .object = map_text(range.first, range.length()),
+                                    .reason = fmt::format("{} overlaps {}, which is mapped", to_string(range), to_string(taken)),
+                                    .remedy = "unmap that first"});
+}
+
+tl::unexpected<Error> Container::map_failure(int result, const Mapping& mapping) const {
+  const std::uint64_t length = mapping.range.length();
+  CallFailed what{.result = result, .object = map_text(mapping.range.first, length)};
+  const auto locked = LockedMemory::read(kernel());
+  switch (-result) {
+    case ENOMEM:
+      if (locked && !locked->allows(length)) {
+        what.reason = fmt::format("locked memory is limited to {}, {} are in use, and this needs {} more",
+                                  size_text(*locked->limit), size_text(locked->locked + locked->pinned), size_text(length));
+        what.remedy = fmt::format("raise RLIMIT_MEMLOCK (\"ulimit -l {}\") or run with CAP_IPC_LOCK",
+                                  (locked->locked + locked->pinned + length + 1023) / 1024);
+      } else {
+        what.reason = "the kernel has no memory for it, or the user's locked memory is used up by other processes";
+        what.remedy = "raise RLIMIT_MEMLOCK (\"ulimit -l\") or run with CAP_IPC_LOCK";
+      }
+      break;
+    case EFAULT:
+      what.reason = fmt::format("memory at {} cannot be pinned for this access", mapping.address);
+      what.remedy = "map memory that is there and may be written; iommufd does not take a BAR by its address";
+      break;
+    case EEXIST:
+    case EADDRINUSE:
+      what.reason = "the kernel says that something is mapped there that this container did not map";
+      what.remedy = "do not use the container's fds beside this library";
+      break;
+    case ENOSPC:
+      what.reason = fmt::format("the kernel takes no more mappings; {} are in use", mapping_count());
+      what.remedy = "map larger pieces, or raise the module parameter vfio_iommu_type1.dma_entry_limit";
+      break;
+    default:
+      break;
+  }
+  return call_failure(traits_.map, std::move(what));
+}
+
+tl::unexpected<Error> Container::refuse_unmap(IovaRange range, std::uint64_t length) const {
+  if (closed_) return closed(unmap_text(range));
+  CallFailed what{.result = -EINVAL, .object = fmt::format("unmap {}+{} from container {}", to_string(range.first),
+                                                            size_text(length), backend())};
+  if (length == 0) {
+    what.reason = "the length is zero";
+  } else if (((range.first.value | length) & misaligned_) != 0) {
+    what.reason = fmt::format("iova and length must be multiples of the IOMMU's smallest page, {}", size_text(misaligned_ + 1));
+  } else {
+    what.reason = "it runs past the last address";
+  }
+  return call_failure(traits_.unmap, std::move(what));
+}
+
+tl::unexpected<Error> Container::refuse_split(IovaRange range, const IovaRange* split) const {
+  if (split == nullptr) {
+    return call_failure(traits_.unmap,
+                        {.result = -ENOENT, .object = unmap_text(range), .reason = "nothing is mapped there"});
+  }
+  return call_failure(traits_.unmap,
+                      {.result = -EINVAL,
+                       .object = unmap_text(range),
+                       .reason = fmt::format("it would split the mapping {}", to_string(*split)),
+                       .remedy = "unmap whole mappings; map in the pieces that are to be unmapped"});
+}
+
+}  // namespace postern

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+// Group: an open /dev/vfio/N.
+#include "iommu/group.hpp"
+
+#include <fmt/format.h>
+
+#include "base/words.hpp"
+#include "iommu/node.hpp"
+#include "kernel/vfio.hpp"
+
+namespace postern {
+namespace {
+
+std::string group_path(GroupId id) { return "/dev/vfio/" + to_string(id); }
+std::string group_text(GroupId id) { return "IOMMU group " + to_string(id); }
+
+std::string bind_advice(const HostDevice& device) {
+  return fmt::format("bind it with \"postern bind {}\"", device.name);
+}
+
+constexpr const char* no_group_node =
+    "the kernel makes the node when a device of the group is bound to a VFIO driver and CONFIG_VFIO_GROUP is set";
+
+tl::unexpected<Error> not_viable(Kernel& kernel, GroupId id, const std::string& device) {
+  const auto group = find_iommu_group(kernel, id);
+  return call_failure(vfio::group_get_status.symbol,
+                      {.result = -EPERM,
+                       .object = fmt::format("{} of {}", group_text(id), device),
+                       .reason = group ? obstacles_text(*group) : "the group is not viable",
+                       .remedy = group ? obstacles_remedy(*group) : ""});
+}
+
+}  // namespace
+
+Result<Group> Group::open(Kernel& kernel, GroupId id, const std::string& device) {
+  auto fd = open_node(kernel, group_path(id), fmt::format("{} of {}", group_text(id), device), no_group_node);
+  if (!fd) return failure_of(fd);
+  vfio_group_status status{.argsz = sizeof status, .flags = 0};
+  if (const int result = vfio::group_get_status(kernel, fd->get(), status); result < 0) {
+    return call_failure(vfio::group_get_status.symbol, {.result = result, .object = group_text(id)});
+  }
+  if ((status.flags & VFIO_GROUP_FLAGS_VIABLE) == 0) return not_viable(kernel, id, device);
+  return Group(id, std::move(*fd));
+}
+
+Result<void> Group::set_container(const Fd& container) {
+  const int fd = container.get();
+  if (const int result = vfio::group_set_container(fd_.kernel(), fd_.get(), fd); result < 0) {
+    return call_failure(vfio::group_set_container.symbol,
+                        {.result = result,
+                         .object = group_text(id_),
+                         .reason = result == -EINVAL ? "the group is in a container already, or this IOMMU cannot share the container" : ""});
+  }
+  return {};
+}
+
+Result<void> Group::unset_container() {
+  if (const int result = vfio::group_unset_container(fd_.kernel(), fd_.get()); result < 0) {
+    return call_failure(vfio::group_unset_container.symbol,
+                        {.result = result,
+                         .object = group_text(id_),
+                         .reason = result == -EBUSY ? "a device of the group is still open" : ""});
+  }
+  return {};
+}
+
+Result<Fd> Group::open_device(const std::string& name) const {
+  const int fd = vfio::group_get_device_fd(fd_.kernel(), fd_.get(), *name.c_str());
+  if (fd < 0) {
+    return call_failure(vfio::group_get_device_fd.symbol,
+                        {.result = fd,
+                         .object = fmt::format("{} in {}", name, group_text(id_)),
+                         .reason = fd == -ENODEV ? "the group has no device of this name that is bound to VFIO" : "",
+                         .remedy = fd == -ENODEV ? fmt::format("bind it with \"postern bind {}\"", name) : ""});
+  }
+  return Fd(fd_.kernel(), fd);
+}
+
+Result<void> require_vfio_driver(const HostDevice& device) {
+  if (device.driver && is_vfio_driver(*device.driver)) return {};
+  return call_failure("probe", {.result = -ENODEV,
+                                .object = device.name,
+                                .reason = device.driver ? fmt::format("it is bound to {}, not to a VFIO driver", *device.driver)
+                                                        : "it is bound to no driver",
+                                .remedy = bind_advice(device)});
+}
+
+Result<GroupId> require_group(const HostDevice& device) {
+  if (device.iommu_group) return *device.iommu_group;
+  return call_failure("probe", {.result = -ENODEV,
+                                .object = device.name,
+                                .reason = "it is in no IOMMU group: no IOMMU that the kernel uses is in front of it",
+                                .remedy = "turn the IOMMU on in the firmware (VT-d, AMD-Vi, SMMU) and on the kernel's "
+                                          "command line (intel_iommu=on)"});
+}
+
+std::string obstacles_text(const IommuGroup& group) {
+  std::vector<std::string> members;
+  for (const HostDevice* member : group.obstacles()) {
+    members.push_back(fmt::format("{} (driver {})", member->name, *member->driver));
+  }
+  return fmt::format("the group is not viable: in the way: {}", list_text(members));
+}
+
+std::string obstacles_remedy(const IommuGroup& group) {
+  std::vector<std::string> binds;
+  for (const HostDevice* member : group.obstacles()) binds.push_back(fmt::format("\"postern bind {}\"", member->name));
+  return fmt::format("give them to VFIO too: {}", list_text(binds));
+}
+
+Result<void> probe_group(Kernel& kernel, const HostDevice& device) {
+  auto group = require_group(device);
+  if (!group) return failure_of(group);
+  if (auto bound = require_vfio_driver(device); !bound) return bound;
+  return probe_node(kernel, group_path(*group), device.name, no_group_node);
+}
+
+}  // namespace postern

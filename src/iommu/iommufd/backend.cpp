@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// The iommufd backend: devices by their own cdev in an IOAS of /dev/iommu, the interface that Linux has had since 6.6.
+#include <postern/backend.hpp>
+
+#include "base/log.hpp"
+#include "iommu/iommufd/cdev.hpp"
+#include "iommu/iommufd/container.hpp"
+#include "iommu/node.hpp"
+
+namespace postern {
+namespace {
+
+Result<void> probe(Kernel& kernel, const HostDevice* device) {
+  if (auto node = probe_node(kernel, iommufd::path, "backend iommufd", iommufd::missing); !node) return node;
+  return device != nullptr ? iommufd::probe_cdev(kernel, *device) : Result<void>();
+}
+
+Result<std::shared_ptr<Container>> open(Kernel& kernel, const ContainerOptions& options) {
+  auto iommufd = iommufd::Iommufd::shared(kernel);
+  if (!iommufd) return failure_of(iommufd);
+  auto ioas = (*iommufd)->allocate_ioas();
+  if (!ioas) return failure_of(ioas);
+  auto container = std::make_shared<iommufd::IommufdContainer>(*iommufd, *ioas);
+  if (options.huge_pages == HugePages::avoid) {
+    if (auto done = (*iommufd)->avoid_huge_pages(*ioas); !done) return failure_of(done);
+  }
+  return container;
+}
+
+}  // namespace
+
+extern const Backend iommufd_backend;
+const Backend iommufd_backend = {.name = "iommufd",
+                                 .summary = "devices by their cdev in an IOAS (/dev/iommu, /dev/vfio/devices/vfioN)",
+                                 .probe = probe,
+                                 .open = open};
+
+}  // namespace postern

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// A device's cdev, /dev/vfio/devices/vfioN.
+#include "iommu/iommufd/cdev.hpp"
+
+#include <fmt/format.h>
+
+#include "iommu/group.hpp"
+#include "iommu/node.hpp"
+#include "kernel/vfio.hpp"
+
+namespace postern::iommufd {
+namespace {
+
+constexpr const char* no_cdev_node = "mount devtmpfs on /dev, or let udev make the node";
+
+tl::unexpected<Error> bind_failure(Kernel& kernel, int result, const HostDevice& device) {
+  CallFailed what{.result = result, .object = device.name};
+  const auto group = device.iommu_group ? find_iommu_group(kernel, *device.iommu_group) : Result<IommuGroup>(IommuGroup{});
+  if (group && !group->viable()) {
+    // iommufd_device_bind claims the group for user space; a driver that uses DMA refuses that (Linux 6.0).
+    what.reason = obstacles_text(*group);
+    what.remedy = obstacles_remedy(*group);
+  } else if (result == -EPERM) {
+    what.reason = "interrupts of this device cannot be isolated (no interrupt remapping)";
+    what.remedy = "turn interrupt remapping on, or accept the risk with the module parameter iommufd.allow_unsafe_interrupts=1";
+  } else if (result == -EBUSY) {
+    what.reason = "the device, or another one of its group, is in use through its group or by another owner";
+    what.remedy = "close it there first; a device is open through its group or its cdev, never both";
+  } else if (result == -EACCES) {
+    what.reason = "the device wants a VF token";
+  }
+  return call_failure(vfio::device_bind_iommufd.symbol, std::move(what));
+}
+
+}  // namespace
+
+Result<void> probe_cdev(Kernel& kernel, const HostDevice& device) {
+  if (auto group = require_group(device); !group) return failure_of(group);
+  if (auto bound = require_vfio_driver(device); !bound) return bound;
+  if (!device.cdev || !device.cdev->number) {
+    return call_failure("probe", {.result = -ENODEV,
+                                  .object = device.name,
+                                  .reason = device.cdev ? fmt::format("vfio-dev/{} has no \"dev\" file: the kernel is built without "
+                                                                      "CONFIG_VFIO_DEVICE_CDEV",
+                                                                      device.cdev->name)
+                                                        : "it has no vfio-dev folder in sysfs: the kernel is older than 6.1",
+                                  .remedy = "use a kernel with CONFIG_VFIO_DEVICE_CDEV (6.6 or newer), or the backend type1"});
+  }
+  return probe_node(kernel, device.cdev->path, device.name, no_cdev_node);
+}
+
+Result<BoundDevice> open_cdev(const Iommufd& iommufd, const HostDevice& device) {
+  Kernel& kernel = iommufd.kernel();
+  if (auto there = probe_cdev(kernel, device); !there) return failure_of(there);
+  auto fd = open_node(kernel, device.cdev->path, device.name, no_cdev_node);
+  if (!fd) return failure_of(fd);
+
+  // vfio0 may have become another device's since sysfs was read, or the node may be left over: the number tells.
+  FileStatus node;
+  if (kernel.status(device.cdev->path, node) >= 0 && node.device != *device.cdev->number) {
+    return call_failure("stat", {.result = -ESTALE,
+                                 .object = device.name,
+                                 .reason = fmt::format("{} is another device's node", device.cdev->path),
+                                 .remedy = "read the device from sysfs again; if it stays, the node is stale: remove it"});
+  }
+
+  vfio_device_bind_iommufd bind{};
+  bind.argsz = sizeof bind;
+  bind.iommufd = iommufd.fd();
+  if (const int result = vfio::device_bind_iommufd(kernel, fd->get(), bind); result < 0) {
+    return bind_failure(kernel, result, device);
+  }
+  return BoundDevice{.fd = std::move(*fd), .id = bind.out_devid};
+}
+
+}  // namespace postern::iommufd

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+// IommufdContainer: mapping, attaching and limits by the ioctls of /dev/iommu and of cdevs.
+#include "iommu/iommufd/container.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.hpp"
+#include "base/words.hpp"
+#include "kernel/iommufd.hpp"
+#include "kernel/vfio.hpp"
+
+namespace postern::iommufd {
+namespace {
+
+constexpr std::uint32_t map_flags(Access access) {
+  std::uint32_t flags = IOMMU_IOAS_MAP_FIXED_IOVA;
+  if (access != Access::write) flags |= IOMMU_IOAS_MAP_READABLE;
+  if (access != Access::read) flags |= IOMMU_IOAS_MAP_WRITEABLE;
+  return flags;
+}
+
+}  // namespace
+
+IommufdContainer::IommufdContainer(std::shared_ptr<Iommufd> iommufd, ObjectId ioas)
+    : Container(iommufd->kernel(), {.backend = "iommufd",
+                                    .map = iommu::ioas_map.symbol,
+                                    .unmap = iommu::ioas_unmap.symbol,
+                                    .when_empty = WhenEmpty::keeps_mappings}),
+      iommufd_(std::move(iommufd)),
+      ioas_(ioas) {}
+
+IommufdContainer::~IommufdContainer() { log_failure(IommufdContainer::do_close()); }
+
+int IommufdContainer::do_map(const Mapping& mapping) {
+  iommu_ioas_map map{.size = sizeof map,
+                     .flags = map_flags(mapping.access),
+                     .ioas_id = ioas_,
+                     .__reserved = 0,
+                     .user_va = reinterpret_cast<std::uintptr_t>(mapping.address),
+                     .length = mapping.range.length(),
+                     .iova = mapping.range.first.value};
+  return iommu::ioas_map(kernel(), iommufd_->fd(), map);
+}
+
+int IommufdContainer::do_unmap(IovaRange range, std::uint64_t& unmapped) {
+  iommu_ioas_unmap unmap{.size = sizeof unmap, .ioas_id = ioas_, .iova = range.first.value, .length = range.length()};
+  const int result = iommu::ioas_unmap(kernel(), iommufd_->fd(), unmap);
+  unmapped = unmap.length;
+  return result;
+}
+
+int IommufdContainer::do_unmap_all() {
+  // Iova 0 with the largest length is everything (iommufd_ioas_unmap, Linux 6.2); an empty IOAS answers ENOENT.
+  iommu_ioas_unmap unmap{.size = sizeof unmap, .ioas_id = ioas_, .iova = 0, .length = ~std::uint64_t{0}};
+  const int result = iommu::ioas_unmap(kernel(), iommufd_->fd(), unmap);
+  return result == -ENOENT ? 0 : result;
+}
+
+Result<Hwpt*> IommufdContainer::attach_hwpt(const BoundDevice& bound, const std::string& name) {
+  for (Hwpt& hwpt : hwpts_) {
+    const int result = attach_page_table(bound.fd, hwpt.id());
+    if (result == 0) return &hwpt;
+    // EINVAL is an IOMMU that this page table does not suit; it gets one of its own.
+    if (result != -EINVAL) return call_failure(vfio::device_attach_pt.symbol, {.result = result, .object = name});
+  }
+  auto made = Hwpt::allocate(iommufd_, ioas_, bound.id);
+  const bool mediated = !made && (made.error().code() == ENOENT || made.error().code() == EOPNOTSUPP);
+  if (!made && !mediated) return failure_of(made);
+  // A mediated device has no page table in an IOMMU: its driver reaches memory through the IOAS itself.
+  const ObjectId page_table = mediated ? ioas_ : made->id();
+  if (const int result = attach_page_table(bound.fd, page_table); result < 0) {
+    return call_failure(vfio::device_attach_pt.symbol,
+                        {.result = result,
+                         .object = fmt::format("{} to {} {}", name, mediated ? "IOAS" : "HWPT", page_table),
+                         .reason = result == -EPERM ? "interrupts of this device cannot be isolated (no interrupt remapping)" : "",
+                         .remedy = result == -EPERM ? "turn interrupt remapping on, or accept the risk with the module "
+                                                      "parameter iommufd.allow_unsafe_interrupts=1"
+                                                    : ""});
+  }
+  return mediated ? nullptr : &hwpts_.emplace_back(std::move(*made));
+}
+
+Result<Fd> IommufdContainer::do_attach(const HostDevice& device) {
+  auto bound = open_cdev(*iommufd_, device);
+  if (!bound) return failure_of(bound);
+  auto hwpt = attach_hwpt(*bound, device.name);
+  if (!hwpt) return failure_of(hwpt);
+  if (*hwpt != nullptr) ++(*hwpt)->users;
+  members_.push_back({.device = device.name, .id = bound->id, .hwpt = *hwpt});
+  return std::move(bound->fd);
+}
+
+Result<void> IommufdContainer::do_detach(const std::string& device, Fd fd) {
+  auto detached = detach_page_table(fd, device);
+  fd.reset();  // unbinds it from the iommufd, and takes it off the page table if the ioctl could not
+  const auto member = std::find_if(members_.begin(), members_.end(), [&](const Member& m) { return m.device == device; });
+  Hwpt* hwpt = member->hwpt;
+  members_.erase(member);
+  if (hwpt == nullptr || --hwpt->users > 0) return detached;
+  auto destroyed = hwpt->destroy();
+  hwpts_.remove_if([&](const Hwpt& candidate) { return &candidate == hwpt; });
+  return detached ? std::move(destroyed) : std::move(detached);
+}
+
+Result<void> IommufdContainer::do_close() {
+  const ObjectId ioas = std::exchange(ioas_, 0);
+  return ioas != 0 ? iommufd_->destroy(ioas, "IOAS") : Result<void>();
+}
+
+Result<ContainerLimits> IommufdContainer::read_limits() {
+  auto iova = iommufd_->iova_limits(ioas_);
+  if (!iova) return failure_of(iova);
+  // Without an IOMMU's page table the kernel asks for no alignment at all; memory is pinned by pages even so.
+  const std::uint64_t smallest = std::max<std::uint64_t>(iova->alignment, static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)));
+  // The kernel tells the alignment, not the page sizes: those that every device's IOMMU has are in its hardware's registers.
+  std::uint64_t larger = members_.empty() ? 0 : ~std::uint64_t{0};
+  for (const Member& member : members_) larger &= iommufd_->hardware_page_sizes(member.id);
+  return ContainerLimits{.usable_ranges = std::move(iova->ranges),
+                         .page_sizes = smallest | (larger & ~(smallest - 1)),
+                         .mapping_limit = std::nullopt};
+}
+
+Container::Facts IommufdContainer::facts() const {
+  std::vector<std::string> hwpts;
+  for (const Hwpt& hwpt : hwpts_) hwpts.push_back(std::to_string(hwpt.id()));
+  return {{"IOAS", std::to_string(ioas_)}, {"HWPT", list_text(hwpts)}};
+}
+
+}  // namespace postern::iommufd

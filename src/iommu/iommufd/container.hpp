@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// IommufdContainer: an address space of the iommufd backend: one IOAS, the HWPTs under it, the devices on those.
+#pragma once
+
+#include <list>
+#include <memory>
+#include <postern/container.hpp>
+#include <vector>
+
+#include "iommu/iommufd/cdev.hpp"
+#include "iommu/iommufd/hwpt.hpp"
+#include "iommu/iommufd/iommufd.hpp"
+
+namespace postern::iommufd {
+
+class IommufdContainer final : public Container {
+ public:
+  // Takes over the IOAS.
+  IommufdContainer(std::shared_ptr<Iommufd> iommufd, ObjectId ioas);
+  ~IommufdContainer() override;
+
+  [[nodiscard]] Facts facts() const override;
+
+ private:
+  [[nodiscard]] int do_map(const Mapping& mapping) override;
+  [[nodiscard]] int do_unmap(IovaRange range, std::uint64_t& unmapped) override;
+  [[nodiscard]] int do_unmap_all() override;
+  [[nodiscard]] Result<Fd> do_attach(const HostDevice& device) override;
+  [[nodiscard]] Result<void> do_detach(const std::string& device, Fd fd) override;
+  [[nodiscard]] Result<void> do_close() override;
+  [[nodiscard]] Result<ContainerLimits> read_limits() override;
+
+  // Puts the device on a HWPT that suits it; null where the kernel made one of its own for the IOAS (mediated devices).
+  [[nodiscard]] Result<Hwpt*> attach_hwpt(const BoundDevice& bound, const std::string& name);
+
+  struct Member {
+    std::string device;
+    ObjectId id;
+    Hwpt* hwpt;
+  };
+
+  // In the order of need: an IOAS can only be destroyed without HWPTs, all of it only while /dev/iommu is open.
+  std::shared_ptr<Iommufd> iommufd_;
+  ObjectId ioas_;
+  std::list<Hwpt> hwpts_;  // a list, since members point into it
+  std::vector<Member> members_;
+};
+
+}  // namespace postern::iommufd

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// Hwpt: one IO page table of an IOAS, and the devices on it.
+#include "iommu/iommufd/hwpt.hpp"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "base/log.hpp"
+#include "kernel/iommufd.hpp"
+#include "kernel/vfio.hpp"
+
+namespace postern::iommufd {
+
+Result<Hwpt> Hwpt::allocate(std::shared_ptr<Iommufd> iommufd, ObjectId ioas, ObjectId device) {
+  iommu_hwpt_alloc alloc{};
+  alloc.size = sizeof alloc;
+  alloc.dev_id = device;
+  alloc.pt_id = ioas;
+  alloc.data_type = IOMMU_HWPT_DATA_NONE;
+  if (const int result = iommu::hwpt_alloc(iommufd->kernel(), iommufd->fd(), alloc); result < 0) {
+    return call_failure(iommu::hwpt_alloc.symbol,
+                        {.result = result,
+                         .object = fmt::format("HWPT of IOAS {}", ioas),
+                         .reason = result == -EADDRINUSE ? "what is mapped lies where this device reserves addresses" : "",
+                         .remedy = result == -EADDRINUSE ? "unmap it, or open a container of its own for this device" : ""});
+  }
+  return Hwpt(std::move(iommufd), alloc.out_hwpt_id);
+}
+
+Hwpt::Hwpt(Hwpt&& other) noexcept : users(other.users), iommufd_(std::move(other.iommufd_)), id_(std::exchange(other.id_, 0)) {}
+
+Hwpt::~Hwpt() { log_failure(destroy()); }
+
+Result<void> Hwpt::destroy() {
+  const ObjectId id = std::exchange(id_, 0);
+  return id != 0 ? iommufd_->destroy(id, "HWPT") : Result<void>();
+}
+
+int attach_page_table(const Fd& device, ObjectId page_table) {
+  vfio_device_attach_iommufd_pt attach{};
+  attach.argsz = sizeof attach;
+  attach.pt_id = page_table;
+  return vfio::device_attach_pt(device.kernel(), device.get(), attach);
+}
+
+Result<void> detach_page_table(const Fd& device, const std::string& name) {
+  vfio_device_detach_iommufd_pt detach{};
+  detach.argsz = sizeof detach;
+  if (const int result = vfio::device_detach_pt(device.kernel(), device.get(), detach); result < 0) {
+    return call_failure(vfio::device_detach_pt.symbol, {.result = result, .object = name});
+  }
+  return {};
+}
+
+}  // namespace postern::iommufd

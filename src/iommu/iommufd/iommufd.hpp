@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// Iommufd: an open /dev/iommu, and the objects in it by id.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <postern/fd.hpp>
+#include <postern/iova.hpp>
+#include <postern/result.hpp>
+#include <string_view>
+#include <vector>
+
+namespace postern::iommufd {
+
+inline constexpr const char* path = "/dev/iommu";
+inline constexpr const char* missing = "load the module with \"modprobe iommufd\"; the kernel needs CONFIG_IOMMUFD";
+
+// Ids are the kernel's: of an IOAS, a HWPT, a bound device. 0 is none.
+using ObjectId = std::uint32_t;
+
+// What an IOAS allows: its ranges, and what an iova in it must be a multiple of.
+struct IovaLimits {
+  std::vector<IovaRange> ranges;
+  std::uint64_t alignment = 0;
+};
+
+class Iommufd {
+ public:
+  // One /dev/iommu for all containers of a Kernel that are open at a time, so that they can share devices and memory.
+  // Any thread. Errors: those of open_node().
+  [[nodiscard]] static Result<std::shared_ptr<Iommufd>> shared(Kernel& kernel);
+  explicit Iommufd(Fd fd) noexcept : fd_(std::move(fd)) {}
+
+  [[nodiscard]] Kernel& kernel() const noexcept { return fd_.kernel(); }
+  [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+
+  [[nodiscard]] Result<ObjectId> allocate_ioas() const;
+  [[nodiscard]] Result<IovaLimits> iova_limits(ObjectId ioas) const;
+  [[nodiscard]] Result<void> avoid_huge_pages(ObjectId ioas) const;
+  // The page sizes of the IOMMU before a device, as a bitmap: 0 where its driver does not tell.
+  [[nodiscard]] std::uint64_t hardware_page_sizes(ObjectId device) const;
+  // `what` names the object in the error: "HWPT".
+  [[nodiscard]] Result<void> destroy(ObjectId id, std::string_view what) const;
+
+ private:
+  Fd fd_;
+};
+
+}  // namespace postern::iommufd

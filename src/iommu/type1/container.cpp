@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+// Type1Container: mapping, groups and limits by the ioctls of vfio_iommu_type1.
+#include "iommu/type1/container.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/log.hpp"
+#include "base/words.hpp"
+#include "iommu/type1/info.hpp"
+#include "kernel/vfio.hpp"
+
+namespace postern::type1 {
+namespace {
+
+constexpr std::uint32_t map_flags(Access access) {
+  static_assert(static_cast<std::uint32_t>(Access::read) == VFIO_DMA_MAP_FLAG_READ);
+  static_assert(static_cast<std::uint32_t>(Access::write) == VFIO_DMA_MAP_FLAG_WRITE);
+  return static_cast<std::uint32_t>(access);
+}
+
+}  // namespace
+
+Type1Container::Type1Container(Fd container, unsigned long extension)
+    : Container(container.kernel(), {.backend = "type1",
+                                     .map = vfio::iommu_map_dma.symbol,
+                                     .unmap = vfio::iommu_unmap_dma.symbol,
+                                     // vfio_group_detach_container releases the IOMMU with the last group (Linux 3.6).
+                                     .when_empty = WhenEmpty::forgets_mappings}),
+      container_(std::move(container)),
+      extension_(extension),
+      unmaps_all_(vfio::check_extension(kernel(), container_.get(), VFIO_UNMAP_ALL) > 0) {}
+
+int Type1Container::do_map(const Mapping& mapping) {
+  vfio_iommu_type1_dma_map map{.argsz = sizeof map,
+                               .flags = map_flags(mapping.access),
+                               .vaddr = reinterpret_cast<std::uintptr_t>(mapping.address),
+                               .iova = mapping.range.first.value,
+                               .size = mapping.range.length()};
+  return vfio::iommu_map_dma(kernel(), container_.get(), map);
+}
+
+int Type1Container::do_unmap(IovaRange range, std::uint64_t& unmapped) {
+  vfio_iommu_type1_dma_unmap unmap{};
+  unmap.argsz = sizeof unmap;
+  unmap.iova = range.first.value;
+  unmap.size = range.length();
+  const int result = vfio::iommu_unmap_dma(kernel(), container_.get(), unmap);
+  unmapped = unmap.size;
+  return result;
+}
+
+int Type1Container::do_unmap_all() {
+  if (unmaps_all_) {
+    vfio_iommu_type1_dma_unmap unmap{};
+    unmap.argsz = sizeof unmap;
+    unmap.flags = VFIO_DMA_UNMAP_FLAG_ALL;
+    return vfio::iommu_unmap_dma(kernel(), container_.get(), unmap);
+  }
+  int result = 0;
+  for_each_mapping([&](const Mapping& mapping) {
+    std::uint64_t unmapped = 0;
+    if (const int one = do_unmap(mapping.range, unmapped); one < 0) result = one;
+  });
+  return result;
+}
+
+Result<Group*> Type1Container::join_group(const HostDevice& device, GroupId id) {
+  for (Group& group : groups_) {
+    if (group.id() == id) return &group;
+  }
+  auto group = Group::open(kernel(), id, device.name);
+  if (!group) return failure_of(group);
+  if (auto joined = group->set_container(container_); !joined) return failure_of(joined);
+  if (groups_.empty()) {
+    // With the first group in it, the container can be given its IOMMU; it loses it again with the last.
+    if (const int result = vfio::set_iommu(kernel(), container_.get(), extension_); result < 0) {
+      log_failure(group->unset_container());
+      return call_failure(vfio::set_iommu.symbol,
+                          {.result = result,
+                           .object = fmt::format("container type1 for {}", device.name),
+                           .reason = result == -EPERM ? "interrupts of this device cannot be isolated (no interrupt remapping)" : "",
+                           .remedy = result == -EPERM ? "turn interrupt remapping on, or accept the risk with the module "
+                                                        "parameter vfio_iommu_type1.allow_unsafe_interrupts=1"
+                                                      : ""});
+    }
+  }
+  return &groups_.emplace_back(std::move(*group));
+}
+
+Result<void> Type1Container::leave_group(Group& group) {
+  if (group.users > 0) return {};
+  auto left = group.unset_container();
+  groups_.remove_if([&](const Group& candidate) { return &candidate == &group; });
+  return left;
+}
+
+Result<Fd> Type1Container::do_attach(const HostDevice& device) {
+  auto id = require_group(device);
+  if (!id) return failure_of(id);
+  if (auto bound = require_vfio_driver(device); !bound) return failure_of(bound);
+  auto group = join_group(device, *id);
+  if (!group) return failure_of(group);
+  auto fd = (*group)->open_device(device.name);
+  if (!fd) {
+    log_failure(leave_group(**group));
+    return fd;
+  }
+  ++(*group)->users;
+  members_.push_back({.device = device.name, .group = *group});
+  return fd;
+}
+
+Result<void> Type1Container::do_detach(const std::string& device, Fd fd) {
+  // VFIO_GROUP_UNSET_CONTAINER gives EBUSY while a device of the group is open.
+  fd.reset();
+  const auto member = std::find_if(members_.begin(), members_.end(), [&](const Member& m) { return m.device == device; });
+  Group& group = *member->group;
+  members_.erase(member);
+  --group.users;
+  return leave_group(group);
+}
+
+Result<void> Type1Container::do_close() {
+  container_.reset();
+  return {};
+}
+
+Result<ContainerLimits> Type1Container::read_limits() {
+  auto info = read_info(container_);
+  if (!info) return failure_of(info);
+  ContainerLimits limits;
+  // A kernel before 5.4 does not tell the ranges; then the kernel alone can refuse.
+  limits.usable_ranges = info->iova_ranges.value_or(std::vector<IovaRange>{{{0}, {~std::uint64_t{0}}}});
+  limits.page_sizes = info->page_sizes;
+  // The kernel tells how many mappings are left (vfio_iommu_type1.dma_entry_limit, 65,535 unless raised), not the limit.
+  if (info->mappings_left) limits.mapping_limit = *info->mappings_left + mapping_count();
+  return limits;
+}
+
+Container::Facts Type1Container::facts() const {
+  Facts facts;
+  facts.emplace_back("extension", extension_ == VFIO_TYPE1v2_IOMMU ? "VFIO_TYPE1v2_IOMMU" : "VFIO_TYPE1_IOMMU");
+  std::vector<std::string> groups;
+  for (const Group& group : groups_) groups.push_back(to_string(group.id()));
+  facts.emplace_back("groups", list_text(groups));
+  facts.emplace_back("unmap all", unmaps_all_ ? "VFIO_UNMAP_ALL" : "one by one");
+  if (groups_.empty()) return facts;
+  if (const auto info = read_info(container_)) {
+    if (info->mappings_left) facts.emplace_back("mappings left", std::to_string(*info->mappings_left));
+    if (info->migration) {
+      facts.emplace_back("dirty log", fmt::format("pages of {}, bitmap to {}", page_sizes_text(info->migration->page_sizes),
+                                                  size_text(info->migration->largest_bitmap)));
+    }
+  }
+  return facts;
+}
+
+}  // namespace postern::type1

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// InfoBuffer: the answer of a VFIO info ioctl with the capability chain behind it, read without trusting its offsets.
+#pragma once
+
+#include <linux/vfio.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+namespace postern {
+
+// `Info` is a uAPI struct that starts with argsz. The kernel writes there how much room the whole answer takes, so a first
+// call finds the size and a second one gets it all.
+template <typename Info>
+class InfoBuffer {
+ public:
+  InfoBuffer() : words_(words_for(sizeof(Info))) { info().argsz = sizeof(Info); }
+
+  [[nodiscard]] Info& info() noexcept { return *reinterpret_cast<Info*>(words_.data()); }
+  [[nodiscard]] const Info& info() const noexcept { return *reinterpret_cast<const Info*>(words_.data()); }
+
+  // Calls `ask(Info&)`, which gives 0 or a negated errno, once or twice.
+  template <typename Ask>
+  [[nodiscard]] int fetch(Ask ask) {
+    const int first = ask(info());
+    if (first < 0 || info().argsz <= size()) return first;
+    // No answer of the kernel comes near this; a larger one is a mistake that must not become a huge allocation.
+    constexpr std::uint32_t largest = 1 << 20;
+    if (info().argsz > largest) return -E2BIG;
+    words_.resize(words_for(info().argsz));
+    info().argsz = static_cast<std::uint32_t>(size());
+    return ask(info());
+  }
+
+  // Visits the capabilities from `offset` on: visit(const vfio_info_cap_header&, bytes available from it). An offset that runs
+  // backwards or past the end ends the walk; so a chain can be neither endless nor out of bounds.
+  template <typename Visit>
+  void for_each_capability(std::uint32_t offset, Visit visit) const {
+    const auto* bytes = reinterpret_cast<const std::byte*>(words_.data());
+    std::uint32_t behind = sizeof(Info) - 1;
+    while (offset > behind && offset % alignof(vfio_info_cap_header) == 0 &&
+           offset + sizeof(vfio_info_cap_header) <= size()) {
+      const auto& header = *reinterpret_cast<const vfio_info_cap_header*>(bytes + offset);
+      visit(header, size() - offset);
+      behind = offset;
+      offset = header.next;
+    }
+  }
+
+ private:
+  static constexpr std::size_t words_for(std::size_t bytes) { return (bytes + 7) / 8; }
+  [[nodiscard]] std::size_t size() const noexcept { return words_.size() * 8; }
+
+  std::vector<std::uint64_t> words_;  // 64-bit words, so that every struct in it is aligned
+};
+
+// The capability as its own struct, or null where it is cut short.
+template <typename Capability>
+[[nodiscard]] const Capability* capability_as(const vfio_info_cap_header& header, std::size_t available) {
+  return available >= sizeof(Capability) ? reinterpret_cast<const Capability*>(&header) : nullptr;
+}
+
+}  // namespace postern

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+// The ioctls of /dev/iommu that postern uses.
+#pragma once
+
+#include <linux/iommufd.h>
+
+#include "kernel/ioctl.hpp"
+
+namespace postern::iommu {
+
+inline constexpr Ioctl<iommu_destroy> destroy POSTERN_IOCTL(IOMMU_DESTROY);
+inline constexpr Ioctl<iommu_ioas_alloc> ioas_alloc POSTERN_IOCTL(IOMMU_IOAS_ALLOC);
+inline constexpr Ioctl<iommu_ioas_iova_ranges> ioas_iova_ranges POSTERN_IOCTL(IOMMU_IOAS_IOVA_RANGES);
+inline constexpr Ioctl<iommu_ioas_map> ioas_map POSTERN_IOCTL(IOMMU_IOAS_MAP);
+inline constexpr Ioctl<iommu_ioas_unmap> ioas_unmap POSTERN_IOCTL(IOMMU_IOAS_UNMAP);
+inline constexpr Ioctl<iommu_option> option POSTERN_IOCTL(IOMMU_OPTION);
+inline constexpr Ioctl<iommu_hwpt_alloc> hwpt_alloc POSTERN_IOCTL(IOMMU_HWPT_ALLOC);
+inline constexpr Ioctl<iommu_hw_info> get_hw_info POSTERN_IOCTL(IOMMU_GET_HW_INFO);
+
+}  // namespace postern::iommu

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+// SystemKernel: the kernel this process runs on. The one place of the library that makes system calls on VFIO and sysfs.
+#include <dirent.h>
+#include <fcntl.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <postern/fd.hpp>
+#include <postern/kernel.hpp>
+
+namespace postern {
+namespace {
+
+template <typename T>
+T result_of(T value) {
+  return value < 0 ? static_cast<T>(-errno) : value;
+}
+
+class SystemKernel final : public Kernel {
+ public:
+  int open(const char* path, int flags) override { return result_of(::open(path, flags | O_CLOEXEC)); }
+  int close(int fd) override { return result_of(::close(fd)); }
+  int ioctl(int fd, unsigned long request, void* argument) override { return result_of(::ioctl(fd, request, argument)); }
+
+  ssize_t pread(int fd, void* buffer, std::size_t length, std::uint64_t offset) override {
+    return result_of(::pread(fd, buffer, length, static_cast<off_t>(offset)));
+  }
+  ssize_t pwrite(int fd, const void* buffer, std::size_t length, std::uint64_t offset) override {
+    return result_of(::pwrite(fd, buffer, length, static_cast<off_t>(offset)));
+  }
+
+  std::intptr_t mmap(void* address, std::size_t length, int protection, int flags, int fd, std::uint64_t offset) override {
+    void* mapped = ::mmap(address, length, protection, flags, fd, static_cast<off_t>(offset));
+    return mapped == MAP_FAILED ? -errno : reinterpret_cast<std::intptr_t>(mapped);
+  }
+  int munmap(void* address, std::size_t length) override { return result_of(::munmap(address, length)); }
+  int eventfd() override { return result_of(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)); }
+
+  int read_file(const std::string& path, std::string& contents) override {
+    contents.clear();
+    const Fd file(*this, open(path.c_str(), O_RDONLY));
+    if (!file) return -errno;
+    std::array<char, 4096> piece{};
+    for (;;) {
+      const ssize_t got = ::read(file.get(), piece.data(), piece.size());
+      if (got < 0) return -errno;
+      if (got == 0) return 0;
+      contents.append(piece.data(), static_cast<std::size_t>(got));
+    }
+  }
+
+  int write_file(const std::string& path, const std::string& contents) override {
+    const Fd file(*this, open(path.c_str(), O_WRONLY));
+    if (!file) return -errno;
+    // sysfs takes a value in one write(2) or not at all.
+    const ssize_t put = ::write(file.get(), contents.data(), contents.size());
+    if (put < 0) return -errno;
+    return static_cast<std::size_t>(put) == contents.size() ? 0 : -EIO;
+  }
+
+  int list_directory(const std::string& path, std::vector<std::string>& names) override {
+    names.clear();
+    DIR* directory = ::opendir(path.c_str());
+    if (directory == nullptr) return -errno;
+    errno = 0;
+    while (const dirent* entry = ::readdir(directory)) {
+      const std::string name = entry->d_name;
+      if (name != "." && name != "..") names.push_back(name);
+    }
+    const int failed = errno;
+    ::closedir(directory);
+    std::sort(names.begin(), names.end());
+    return -failed;
+  }
+
+  int read_link(const std::string& path, std::string& target) override {
+    std::array<char, 4096> text{};
+    const ssize_t got = ::readlink(path.c_str(), text.data(), text.size());
+    if (got < 0) return -errno;
+    target.assign(text.data(), static_cast<std::size_t>(got));
+    return 0;
+  }
+
+  int status(const std::string& path, FileStatus& status) override {
+    struct ::stat found {};
+    if (::stat(path.c_str(), &found) < 0) return -errno;
+    status = {.mode = found.st_mode, .owner = found.st_uid, .group = found.st_gid, .device = found.st_rdev};
+    return 0;
+  }
+
+  int access(const std::string& path, int mode) override {
+    return result_of(::faccessat(AT_FDCWD, path.c_str(), mode, AT_EACCESS));
+  }
+};
+
+}  // namespace
+
+Kernel& system_kernel() noexcept {
+  static SystemKernel kernel;
+  return kernel;
+}
+
+}  // namespace postern

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+// The short ways through IovaTree, for its users to inline. Included by iova_tree.hpp alone.
+#pragma once
+
+#include <bit>
+#include <utility>
+
+namespace postern::memory {
+
+[[gnu::always_inline]] inline IovaTree::Slot* IovaTree::Leaf::search(std::uint64_t key) {
+  static_assert(leaf_slots == 63);
+  Slot* at = begin();
+  at = step_over(at, at + 32, at[31].key, key);
+  at = step_over(at, at + 16, at[15].key, key);
+  at = step_over(at, at + 8, at[7].key, key);
+  at = step_over(at, at + 4, at[3].key, key);
+  at = step_over(at, at + 2, at[1].key, key);
+  return step_over(at, at + 1, at[0].key, key);
+}
+
+[[gnu::always_inline]] inline std::size_t IovaTree::Inner::rank_of(std::uint64_t key) const {
+  static_assert(inner_children == 64);
+  const std::uint64_t bound = key + 1;
+  std::size_t i = step_down_from_1(keys[0], bound);
+  i = step_down(i, keys[i - 1], bound);
+  i = step_down(i, keys[i - 1], bound);
+  i = step_down(i, keys[i - 1], bound);
+  i = step_down(i, keys[i - 1], bound);
+  i = step_down(i, keys[i - 1], bound);
+  return i - inner_children;
+}
+
+inline std::uint64_t& IovaTree::Inner::key(std::size_t rank) {
+  // The rank's trailing ones tell the level, counted from the lowest; what is above them tells the place in it.
+  const int level = std::countr_one(rank);
+  return keys[(((inner_children / 2) >> level) | (rank >> level >> 1)) - 1];
+}
+
+[[gnu::always_inline]] inline IovaTree::Leaf* IovaTree::leaf_of(std::uint64_t key) const {
+  if (near_->spans(key)) return near_;
+  void* node = root_;
+  for (std::size_t levels = levels_; levels != 0; --levels) {
+    const Inner& inner = *static_cast<const Inner*>(node);
+    node = inner.children[inner.rank_of(key)];
+  }
+  return static_cast<Leaf*>(node);
+}
+
+[[gnu::always_inline]] inline IovaTree::Place IovaTree::place_of(std::uint64_t key) const {
+  assert(key != above_all);
+  Leaf* const leaf = leaf_of(key);
+  return {leaf, leaf->search(key)};
+}
+
+[[gnu::always_inline]] inline Ranged* IovaTree::below(Place place) const {
+  if (place.slot_ == place.leaf_->begin()) [[unlikely]] return last_before(*place.leaf_);
+  return place.slot_[-1].record;
+}
+
+inline Ranged* IovaTree::above(Place place) const {
+  if (place.slot_->key != place.leaf_->bound()) return place.slot_->record;
+  return place.leaf_->next == nullptr ? nullptr : place.leaf_->next->begin()->record;
+}
+
+[[gnu::always_inline]] inline Ranged* IovaTree::at_or_below(Iova iova) const {
+  const std::uint64_t key = iova.value - static_cast<std::uint64_t>(iova.value == above_all);
+  Leaf* const leaf = leaf_of(key);
+  return below({leaf, leaf->search(key + 1)});
+}
+
+inline Ranged* IovaTree::at_or_above(Iova iova) const {
+  return iova.value == above_all ? nullptr : above(place_of(iova.value));
+}
+
+[[gnu::always_inline]] inline Ranged* IovaTree::overlapping(Place place, IovaRange range) const {
+  Ranged* const before = below(place);
+  if (before != nullptr && before->range.last >= range.first) return before;
+  // The slot may hold the leaf's bound, below which no further record begins: a range that ends under it is free.
+  if (range.last.value < place.slot_->key) [[likely]] return nullptr;
+  Ranged* const behind = above(place);
+  return behind != nullptr && behind->range.first <= range.last ? behind : nullptr;
+}
+
+[[gnu::always_inline]] inline bool IovaTree::is_surely_free(Place place, IovaRange range) const {
+  return place.slot_[-1].record->range.last < range.first && range.last.value < place.slot_->key;
+}
+
+[[gnu::always_inline]] inline void IovaTree::fill(Place place, Ranged& record) noexcept {
+  *place.slot_ = {record.range.first.value, &record};
+  ++place.leaf_->surplus;
+  near_ = place.leaf_;
+  near_slot_ = place.slot_;
+}
+
+// Takes the nearest repeat at the place or behind it, or before it where there is none, and moves what is between.
+[[gnu::always_inline]] inline void IovaTree::insert(Place place, Slot slot) {
+  Leaf& leaf = *place.leaf_;
+  Slot* at = place.slot_;
+  const Slot* repeat = at;
+  while (repeat->key != repeat[1].key) ++repeat;
+  if (repeat != at && leaf.surplus >= leaf_crowded - leaf_least) [[unlikely]] return split(place, slot);
+  if (repeat < leaf.end()) [[likely]] {
+    Slot carried = std::exchange(*at, slot);
+    for (Slot* to = at; to != repeat;) std::swap(carried, *++to);
+  } else {
+    repeat = --at - 1;
+    while (repeat->key != repeat[1].key) --repeat;
+    Slot carried = std::exchange(*at, slot);
+    for (Slot* to = at; to != repeat;) std::swap(carried, *--to);
+  }
+  ++leaf.surplus;
+  near_ = &leaf;
+  near_slot_ = at;
+}
+
+[[gnu::always_inline]] inline Ranged* IovaTree::take_out(IovaRange range) noexcept {
+  const std::uint64_t key = range.first.value;
+  Slot* slot = near_slot_;
+  if (slot->key != key || slot->record->range.last != range.last) [[unlikely]] {
+    if (key == above_all) return nullptr;
+    const Place place = place_of(key);
+    slot = place.slot_;
+    if (slot->key != key || slot->record->range.last != range.last) return nullptr;
+    near_ = place.leaf_;
+    near_slot_ = slot;
+  }
+  Ranged* const record = slot->record;
+  --near_->surplus;
+  if (slot[1].key != key) [[likely]] {
+    *slot = slot[1];
+    return record;
+  }
+  const Slot* follower = slot + 2;
+  while (follower->key == key) ++follower;
+  const Slot repeated = *follower;
+  do {
+    *slot = repeated;
+  } while (++slot != follower);
+  return record;
+}
+
+inline Ranged* IovaTree::erase(IovaRange range) noexcept {
+  Ranged* const record = take_out(range);
+  if (record != nullptr && is_sparse()) replenish();
+  return record;
+}
+
+template <typename Visit>
+void IovaTree::for_each(Visit&& visit) const {
+  for (Leaf* leaf = leaf_of(0); leaf != nullptr; leaf = leaf->next) {
+    for (const Slot* slot = leaf->begin(); slot != leaf->end(); ++slot) {
+      if (slot->key != slot[1].key) visit(*slot->record);
+    }
+  }
+}
+
+}  // namespace postern::memory

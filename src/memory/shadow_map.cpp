@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// ShadowMap: insert, erase, and what an unmap would meet.
+#include "memory/shadow_map.hpp"
+
+namespace postern {
+
+// The way of nearly every insert. Whatever is not sure here is for insert_slowly().
+const MappingRecord* ShadowMap::insert(IovaRange range, void* address, Access access) {
+  const memory::IovaTree::Place place = tree_.place_of(range.first.value);
+  if (!tree_.is_surely_free(place, range) || !mappings_.has_room()) [[unlikely]] {
+    return insert_slowly(range, address, access);
+  }
+  MappingRecord* const mapping = mappings_.take({{{range.first, range.last}}, address, access});
+  if (!tree_.has_repeat(place)) return insert_at(place, mapping);
+  tree_.fill(place, *mapping);
+  return nullptr;
+}
+
+const MappingRecord* ShadowMap::insert_slowly(IovaRange range, void* address, Access access) {
+  const memory::IovaTree::Place place = tree_.place_of(range.first.value);
+  if (const auto* const taken = tree_.overlapping(place, range)) return static_cast<const MappingRecord*>(taken);
+  return insert_at(place, mappings_.take({{range}, address, access}));
+}
+
+const MappingRecord* ShadowMap::insert_at(memory::IovaTree::Place place, MappingRecord* mapping) {
+  try {
+    tree_.insert(place, *mapping);
+  } catch (...) {
+    mappings_.give_back(mapping);
+    throw;
+  }
+  return nullptr;
+}
+
+bool ShadowMap::erase(IovaRange range) noexcept {
+  memory::Ranged* const record = tree_.take_out(range);
+  if (record == nullptr) [[unlikely]] return false;
+  mappings_.give_back(static_cast<MappingRecord*>(record));
+  if (mappings_.is_sparse() || tree_.is_sparse()) [[unlikely]] return tidy();
+  return true;
+}
+
+bool ShadowMap::tidy() noexcept {
+  if (tree_.is_sparse()) tree_.replenish();
+  if (mappings_.is_sparse()) mappings_.trim();
+  return true;
+}
+
+std::size_t ShadowMap::erase_within(IovaRange range) noexcept {
+  std::size_t erased = 0;
+  for (const MappingRecord* mapping = at_or_above(range.first); mapping != nullptr; mapping = at_or_above(range.first)) {
+    if (mapping->range.last > range.last || !erase(mapping->range)) break;
+    ++erased;
+  }
+  return erased;
+}
+
+void ShadowMap::clear() noexcept {
+  tree_.clear();
+  mappings_.clear();
+}
+
+ShadowMap::Cover ShadowMap::cover(IovaRange range) const {
+  const MappingRecord* const first = find(range.first);
+  if (first != nullptr && (first->range.first < range.first || first->range.last > range.last)) {
+    return {Cover::Kind::split, first};
+  }
+  const MappingRecord* const last = find(range.last);
+  if (last != nullptr && last->range.last > range.last) return {Cover::Kind::split, last};
+  if (first != nullptr) return {Cover::Kind::whole, first};
+  const MappingRecord* const inside = at_or_above(range.first);
+  if (inside == nullptr || inside->range.first > range.last) return {Cover::Kind::nothing, nullptr};
+  return {Cover::Kind::whole, inside};
+}
+
+std::size_t ShadowMap::memory_bytes() const noexcept { return sizeof(*this) + tree_.bytes() + mappings_.bytes(); }
+
+}  // namespace postern

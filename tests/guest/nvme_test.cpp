@@ -1,0 +1,464 @@
+// SPDX-License-Identifier: Apache-2.0
+// The NVMe driver on a real kernel: real DMA through a real IOMMU driver. Runs as root in a guest (see
+// guests/README.md), whose first NVMe it takes, compared with what the kernel's own driver reads from it before and
+// after.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <postern/attach.hpp>
+#include <postern/binding.hpp>
+#include <postern/nvme.hpp>
+#include <set>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace postern {
+namespace {
+
+constexpr const char* address = "0000:00:01.0";
+using Bytes = std::vector<std::byte>;
+using Clock = std::chrono::steady_clock;
+
+template <typename T>
+std::string why(const Result<T>& result) {
+  return result ? std::string() : result.error().message();
+}
+
+// The kernel's own block device on this function: empty where there is none.
+std::filesystem::path kernel_disk() {
+  const std::filesystem::path function = std::filesystem::path("/sys/bus/pci/devices") / address / "nvme";
+  std::error_code none;
+  for (const auto& controller : std::filesystem::directory_iterator(function, none)) {
+    for (const auto& entry : std::filesystem::directory_iterator(controller.path(), none)) {
+      const std::string name = entry.path().filename();
+      const std::filesystem::path node = "/dev/" + name;
+      if (name.starts_with("nvme") && std::filesystem::is_block_file(node, none)) return node;
+    }
+  }
+  return {};
+}
+
+Bytes read_kernel_disk() {
+  // The nodes come a moment after the driver is bound.
+  for (int i = 0; i < 100 && kernel_disk().empty(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  std::ifstream disk(kernel_disk(), std::ios::binary);
+  disk.seekg(0, std::ios::end);
+  Bytes bytes(disk.good() ? static_cast<std::size_t>(disk.tellg()) : 0);
+  disk.seekg(0);
+  disk.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+  return disk.good() ? bytes : Bytes();
+}
+
+// A device in a container of its own, with memory for data; all of it goes with the object.
+struct Machine {
+  static Result<std::unique_ptr<Machine>> make(const char* backend) {
+    auto host = find_host_device(system_kernel(), "pci", address);
+    if (!host) return failure_of(host);
+    auto device = attach(system_kernel(), *host, {.backend = backend, .container = {}, .container_options = {}});
+    if (!device) return failure_of(device);
+    auto pci = PciDevice::open(std::move(*device));
+    if (!pci) return failure_of(pci);
+    return std::make_unique<Machine>(std::move(*pci));
+  }
+  explicit Machine(PciDevice device)
+      : pci(std::move(device)),
+        allocator(pci.device().container()->usable_ranges(), pci.device().container()->page_sizes()) {}
+
+  Result<DmaBuffer> allocate(std::uint64_t length) {
+    return DmaBuffer::allocate(pci.device().container(), allocator, length);
+  }
+
+  PciDevice pci;
+  IovaAllocator allocator;
+};
+
+class Nvme : public ::testing::TestWithParam<const char*> {
+ protected:
+  static void SetUpTestSuite() {
+    if (::geteuid() != 0 || !std::filesystem::exists(std::filesystem::path("/sys/bus/pci/devices") / address)) {
+      GTEST_SKIP() << "not a guest: run it by guests/boot";
+    }
+    disk = read_kernel_disk();
+    ASSERT_FALSE(disk.empty()) << "the kernel's driver shows no disk at " << address;
+    auto host = find_host_device(system_kernel(), "pci", address);
+    ASSERT_TRUE(host) << why(host);
+    auto bound = bind_to_driver(system_kernel(), *host, "vfio-pci");
+    ASSERT_TRUE(bound) << why(bound);
+    binding = std::move(*bound);
+  }
+  static void TearDownTestSuite() {
+    if (binding.device.empty()) return;
+    auto restored = restore_binding(system_kernel(), binding);
+    ASSERT_TRUE(restored) << why(restored);
+    // What the tests have written is on the disk for everybody to see.
+    const Bytes after = read_kernel_disk();
+    EXPECT_TRUE(after == disk) << "the kernel's driver reads something else than was written";
+  }
+
+  void SetUp() override {
+    if (binding.device.empty()) GTEST_SKIP() << "not a guest";
+    auto made = Machine::make(GetParam());
+    ASSERT_TRUE(made) << why(made);
+    machine = std::move(*made);
+  }
+
+  Result<nvme::Controller> open(nvme::Options options = {}) {
+    return nvme::Controller::open(machine->pci, machine->allocator, options);
+  }
+
+  // Reads the whole namespace with `depth` commands of `length` bytes each under way, into `bytes`.
+  void read_all(nvme::Controller& controller, unsigned depth, std::uint32_t length, Bytes& bytes) {
+    const nvme::Namespace ns = controller.namespaces().front();
+    const std::uint32_t count = length / ns.block_size;
+    auto buffer = machine->allocate(std::uint64_t{depth} * length);
+    ASSERT_TRUE(buffer) << why(buffer);
+    bytes.assign(ns.blocks * ns.block_size, std::byte{0});
+
+    struct Place {
+      unsigned slot;
+      std::uint64_t block;
+    };
+    std::map<std::uint16_t, Place> under_way;
+    std::vector<unsigned> free_slots;
+    for (unsigned slot = 0; slot < depth; ++slot) free_slots.push_back(slot);
+    std::uint64_t next = 0;
+    while (next < ns.blocks || !under_way.empty()) {
+      while (next < ns.blocks && !free_slots.empty()) {
+        const unsigned slot = free_slots.back();
+        auto id = controller.submit_read(ns, next, count, buffer->iova() + std::uint64_t{slot} * length);
+        ASSERT_TRUE(id) << why(id);
+        ASSERT_TRUE(under_way.emplace(*id, Place{slot, next}).second) << "id " << *id << " is under way already";
+        free_slots.pop_back();
+        next += count;
+      }
+      auto done = controller.wait();
+      ASSERT_TRUE(done) << why(done);
+      ASSERT_EQ(done->status, 0) << nvme::status_text(done->status);
+      const auto found = under_way.find(done->command);
+      ASSERT_NE(found, under_way.end());
+      const auto [slot, block] = found->second;
+      std::memcpy(bytes.data() + block * ns.block_size, buffer->data() + std::size_t{slot} * length, length);
+      under_way.erase(found);
+      free_slots.push_back(slot);
+    }
+  }
+
+  static inline Bytes disk;  // what the disk holds: what the kernel read, and then what the tests have written
+  static inline Binding binding;
+  std::unique_ptr<Machine> machine;
+};
+
+INSTANTIATE_TEST_SUITE_P(Backends, Nvme, ::testing::Values("type1", "iommufd"),
+                         [](const auto& backend) { return std::string(backend.param); });
+
+TEST_P(Nvme, IdentifyTellsWhatTheDeviceIs) {
+  auto controller = open({.queue_depth = 16});
+  ASSERT_TRUE(controller) << why(controller);
+  EXPECT_EQ(controller->info().model, "QEMU NVMe Ctrl");
+  EXPECT_EQ(controller->info().serial, "first");
+  EXPECT_GE(controller->info().version, 0x00010400U);
+  EXPECT_EQ(controller->info().queue_depth, 16);
+  EXPECT_EQ(controller->info().max_transfer, 512U * 1024) << "QEMU's MDTS is 7";
+  ASSERT_EQ(controller->namespaces().size(), 1U);
+  EXPECT_EQ(controller->namespaces()[0].id, 1U);
+  EXPECT_EQ(controller->namespaces()[0].block_size, 512U);
+  EXPECT_EQ(controller->namespaces()[0].blocks * 512, disk.size());
+}
+
+TEST_P(Nvme, AtDepths32And1TheWholeDiskIsWhatTheKernelReads) {
+  auto controller = open();
+  ASSERT_TRUE(controller) << why(controller);
+  Bytes deep;
+  Bytes shallow;
+  ASSERT_NO_FATAL_FAILURE(read_all(*controller, 32, 16384, deep));
+  EXPECT_TRUE(deep == disk);
+  ASSERT_NO_FATAL_FAILURE(read_all(*controller, 1, 128 * 1024, shallow));
+  EXPECT_TRUE(shallow == deep);
+}
+
+TEST_P(Nvme, ByInterruptsTooTheWholeDiskIsWhatTheKernelReads) {
+  // Were no interrupt to come, each wait would last as long as the time-out.
+  constexpr auto timeout = std::chrono::seconds(20);
+  auto controller = open({.queue_depth = 64, .completion = nvme::Completion::msix, .timeout = timeout});
+  ASSERT_TRUE(controller) << why(controller);
+  const auto begin = Clock::now();
+  Bytes bytes;
+  ASSERT_NO_FATAL_FAILURE(read_all(*controller, 32, 65536, bytes));
+  EXPECT_TRUE(bytes == disk);
+  ASSERT_NO_FATAL_FAILURE(read_all(*controller, 1, 512 * 1024, bytes));
+  EXPECT_TRUE(bytes == disk);
+  EXPECT_LT(Clock::now() - begin, timeout);
+}
+
+TEST_P(Nvme, DataMayBeginAtAnyMultipleOf4AndReachTheMostBytes) {
+  auto controller = open();
+  ASSERT_TRUE(controller) << why(controller);
+  const nvme::Namespace ns = controller->namespaces().front();
+  const std::uint64_t most = controller->info().max_transfer;
+  auto buffer = machine->allocate(most + 8192);
+  ASSERT_TRUE(buffer) << why(buffer);
+  for (const std::uint64_t length : {std::uint64_t{512}, std::uint64_t{4096}, std::uint64_t{8192}, most}) {
+    for (const std::uint64_t offset : {0U, 4U, 0xe00U, 0xffcU, 0x1000U}) {
+      std::memset(buffer->data(), 0x5a, buffer->size());
+      auto done = controller->read(ns, 24, static_cast<std::uint32_t>(length / 512), buffer->iova() + offset);
+      ASSERT_TRUE(done) << why(done);
+      EXPECT_EQ(std::memcmp(buffer->data() + offset, disk.data() + 24 * 512, length), 0) << length << " at " << offset;
+      const auto untouched = [](std::byte value) { return value == std::byte{0x5a}; };
+      EXPECT_TRUE(std::all_of(buffer->data(), buffer->data() + offset, untouched));
+      EXPECT_TRUE(std::all_of(buffer->data() + offset + length, buffer->data() + buffer->size(), untouched));
+    }
+  }
+}
+
+TEST_P(Nvme, WrittenBlocksAreReadBackAfterAFlush) {
+  auto controller = open();
+  ASSERT_TRUE(controller) << why(controller);
+  const nvme::Namespace ns = controller->namespaces().front();
+  constexpr std::uint32_t count = 300;  // more than two pages, not a whole number of pages
+  constexpr std::uint64_t block = 4001;
+  auto buffer = machine->allocate(2 * count * 512);
+  ASSERT_TRUE(buffer) << why(buffer);
+  for (std::size_t i = 0; i < count * 512; ++i) {
+    buffer->data()[i] = static_cast<std::byte>(i * 31 + (i >> 8) + static_cast<unsigned char>(GetParam()[0]));
+  }
+  auto done = controller->write(ns, block, count, buffer->iova());
+  ASSERT_TRUE(done) << why(done);
+  std::copy_n(buffer->data(), count * 512, disk.data() + block * 512);
+  done = controller->flush(ns);
+  ASSERT_TRUE(done) << why(done);
+  const std::uint64_t second_half = count * 512;
+  done = controller->read(ns, block, count, buffer->iova() + second_half);
+  ASSERT_TRUE(done) << why(done);
+  EXPECT_EQ(std::memcmp(buffer->data(), buffer->data() + second_half, count * 512), 0);
+
+  // The neighbours stay as they were.
+  done = controller->read(ns, block - 1, count + 2, buffer->iova());
+  ASSERT_TRUE(done) << why(done);
+  EXPECT_EQ(std::memcmp(buffer->data(), disk.data() + (block - 1) * 512, (count + 2) * 512), 0);
+}
+
+TEST_P(Nvme, ReadingPastTheEndFailsWithTheControllersWords) {
+  auto controller = open();
+  ASSERT_TRUE(controller) << why(controller);
+  const nvme::Namespace ns = controller->namespaces().front();
+  auto buffer = machine->allocate(4096);
+  ASSERT_TRUE(buffer) << why(buffer);
+  auto done = controller->read(ns, ns.blocks - 4, 8, buffer->iova());
+  ASSERT_FALSE(done);
+  EXPECT_EQ(done.error().code(), EIO);
+  EXPECT_EQ(done.error().message(),
+            "0000:00:01.0 namespace 1 blocks 131068-131075: NVMe Read: EIO: LBA out of range (0x080); "
+            "the namespace has 131072 blocks");
+  done = controller->read(ns, ns.blocks - 8, 8, buffer->iova());
+  EXPECT_TRUE(done) << why(done);
+}
+
+TEST_P(Nvme, WhatCannotBeACommandIsRefusedBeforeTheControllerSeesIt) {
+  auto controller = open();
+  ASSERT_TRUE(controller) << why(controller);
+  const nvme::Namespace ns = controller->namespaces().front();
+  const auto too_long = static_cast<std::uint32_t>(controller->info().max_transfer / ns.block_size) + 1;
+  auto buffer = machine->allocate(controller->info().max_transfer + 4096);
+  ASSERT_TRUE(buffer) << why(buffer);
+  EXPECT_EQ(controller->read(ns, 0, 0, buffer->iova()).error().code(), EINVAL);
+  EXPECT_EQ(controller->read(ns, 0, too_long, buffer->iova()).error().code(), EINVAL);
+  EXPECT_EQ(controller->read(ns, 0, 8, buffer->iova() + 2).error().code(), EINVAL);
+  EXPECT_EQ(controller->submit_read(ns, 0, 0, buffer->iova()).error().code(), EINVAL);
+  EXPECT_EQ(controller->submit_read(ns, 0, 0, buffer->iova() + 0x200).error().code(), EINVAL);
+  EXPECT_EQ(controller->submit_read(ns, 0, 8, buffer->iova() + 1).error().code(), EINVAL);
+  EXPECT_EQ(controller->submit_read(ns, 0, 16, {~std::uint64_t{0} - 0xfff}).error().code(), EINVAL);
+  EXPECT_FALSE(controller->poll());
+  EXPECT_EQ(controller->wait().error().code(), EINVAL);
+  EXPECT_TRUE(controller->read(ns, 0, too_long - 1, buffer->iova()));
+}
+
+TEST_P(Nvme, AFullQueueSaysEagainAndTakesMoreOnceReaped) {
+  auto controller = open({.queue_depth = 8});
+  ASSERT_TRUE(controller) << why(controller);
+  const nvme::Namespace ns = controller->namespaces().front();
+  auto buffer = machine->allocate(8 * 4096);
+  ASSERT_TRUE(buffer) << why(buffer);
+  std::set<std::uint16_t> ids;
+  for (std::uint64_t i = 0; i < 7; ++i) {
+    auto id = controller->submit_read(ns, i * 8, 8, buffer->iova() + i * 4096);
+    ASSERT_TRUE(id) << why(id);
+    EXPECT_LT(*id, 7);
+    ids.insert(*id);
+  }
+  EXPECT_EQ(ids.size(), 7U);
+  EXPECT_EQ(controller->submit_read(ns, 0, 8, buffer->iova() + 7 * 4096).error().code(), EAGAIN);
+  EXPECT_EQ(controller->read(ns, 0, 8, buffer->iova() + 7 * 4096).error().code(), EBUSY);
+  EXPECT_EQ(controller->flush(ns).error().code(), EBUSY);
+  auto done = controller->wait();
+  ASSERT_TRUE(done) << why(done);
+  EXPECT_EQ(*controller->submit_read(ns, 0, 8, buffer->iova() + 7 * 4096), done->command);
+  for (int i = 0; i < 7; ++i) {
+    done = controller->wait();
+    ASSERT_TRUE(done) << why(done);
+    EXPECT_EQ(done->status, 0);
+  }
+  EXPECT_FALSE(controller->poll());
+}
+
+TEST_P(Nvme, TheSmallestQueueWorks) {
+  auto controller = open({.queue_depth = 1});
+  ASSERT_TRUE(controller) << why(controller);
+  EXPECT_EQ(controller->info().queue_depth, 2);
+  auto buffer = machine->allocate(4096);
+  ASSERT_TRUE(buffer) << why(buffer);
+  for (std::uint64_t i = 0; i < 9; ++i) {
+    auto done = controller->read(controller->namespaces().front(), 8 * i, 8, buffer->iova());
+    ASSERT_TRUE(done) << why(done);
+    EXPECT_EQ(std::memcmp(buffer->data(), disk.data() + 4096 * i, 4096), 0);
+  }
+}
+
+TEST_P(Nvme, NoAnswerInTimeStopsTheControllerAndLeavesNothingBehind) {
+  const auto container = machine->pci.device().container();
+  const std::size_t mappings = container->mapping_count();
+  const std::uint64_t free_before = machine->allocator.bytes_free();
+  {
+    auto controller = open({.timeout = std::chrono::milliseconds(300)});
+    ASSERT_TRUE(controller) << why(controller);
+    const nvme::Namespace ns = controller->namespaces().front();
+    auto buffer = machine->allocate(4096);
+    ASSERT_TRUE(buffer) << why(buffer);
+
+    auto off = machine->pci.disable_bus_master();  // the controller cannot fetch the command any more
+    ASSERT_TRUE(off) << why(off);
+    const auto begin = Clock::now();
+    auto done = controller->read(ns, 0, 8, buffer->iova());
+    ASSERT_FALSE(done);
+    EXPECT_EQ(done.error().code(), ETIMEDOUT) << why(done);
+    EXPECT_EQ(done.error().object(), "0000:00:01.0 namespace 1 blocks 0-7");
+    EXPECT_EQ(done.error().operation(), "NVMe Read");
+    EXPECT_GE(Clock::now() - begin, std::chrono::milliseconds(300));
+    EXPECT_LT(Clock::now() - begin, std::chrono::seconds(10));
+
+    EXPECT_EQ(controller->read(ns, 0, 8, buffer->iova()).error().code(), ESHUTDOWN);
+    EXPECT_EQ(controller->submit_write(ns, 0, 8, buffer->iova()).error().code(), ESHUTDOWN);
+    EXPECT_EQ(controller->flush(ns).error().code(), ESHUTDOWN);
+    EXPECT_EQ(controller->wait().error().code(), ESHUTDOWN);
+    EXPECT_FALSE(controller->poll());
+  }
+  EXPECT_EQ(container->mapping_count(), mappings);
+  EXPECT_EQ(machine->allocator.bytes_free(), free_before);
+
+  auto again = open();
+  ASSERT_TRUE(again) << why(again);
+  auto buffer = machine->allocate(4096);
+  ASSERT_TRUE(buffer) << why(buffer);
+  auto done = again->read(again->namespaces().front(), 0, 8, buffer->iova());
+  ASSERT_TRUE(done) << why(done);
+  EXPECT_EQ(std::memcmp(buffer->data(), disk.data(), 4096), 0);
+}
+
+TEST_P(Nvme, LettingItGoMidwayStopsTheControllerBeforeItsMemoryGoes) {
+  const auto container = machine->pci.device().container();
+  const std::size_t mappings = container->mapping_count();
+  for (int round = 0; round < 5; ++round) {
+    auto controller = open();
+    ASSERT_TRUE(controller) << why(controller);
+    const nvme::Namespace ns = controller->namespaces().front();
+    auto buffer = machine->allocate(63 * 4096);
+    ASSERT_TRUE(buffer) << why(buffer);
+    for (std::uint64_t i = 0; i < 63; ++i) {
+      ASSERT_TRUE(controller->submit_read(ns, i * 8, 8, buffer->iova() + i * 4096));
+    }
+    nvme::Controller taken = std::move(*controller);
+    { nvme::Controller gone = std::move(taken); }
+    std::memset(buffer->data(), 0x77, buffer->size());
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    EXPECT_TRUE(std::all_of(buffer->data(), buffer->data() + buffer->size(), [](std::byte value) {
+      return value == std::byte{0x77};
+    })) << "the controller wrote after it was stopped";
+  }
+  EXPECT_EQ(container->mapping_count(), mappings);
+}
+
+TEST_P(Nvme, WhatIsNotMappedIsNotReached) {
+  auto controller = open();
+  ASSERT_TRUE(controller) << why(controller);
+  const nvme::Namespace ns = controller->namespaces().front();
+  // Memory that the device could reach a moment ago.
+  Bytes memory(8 * 4096);
+  std::byte* page = memory.data() + (4096 - reinterpret_cast<std::uintptr_t>(memory.data()) % 4096) % 4096;
+  const auto container = machine->pci.device().container();
+  auto iova = machine->allocator.allocate(4096);
+  ASSERT_TRUE(iova) << why(iova);
+  auto mapped = container->map(*iova, {page, 4096});
+  ASSERT_TRUE(mapped) << why(mapped);
+  auto done = controller->read(ns, 0, 8, *iova);
+  ASSERT_TRUE(done) << why(done);
+  EXPECT_EQ(std::memcmp(page, disk.data(), 4096), 0);
+  auto unmapped = container->unmap(*iova, 4096);
+  ASSERT_TRUE(unmapped) << why(unmapped);
+  std::memset(page, 0x33, 4096);
+
+  // The controller may call this a success (QEMU's does): the bytes tell.
+  auto id = controller->submit_read(ns, 0, 8, *iova);
+  ASSERT_TRUE(id) << why(id);
+  auto completed = controller->wait();
+  ASSERT_TRUE(completed) << why(completed);
+  EXPECT_TRUE(std::all_of(page, page + 4096, [](std::byte value) { return value == std::byte{0x33}; }));
+
+  // The commands that wait look first, so that the caller never takes such a read for a success.
+  done = controller->read(ns, 0, 8, *iova);
+  ASSERT_FALSE(done);
+  EXPECT_EQ(done.error().code(), EFAULT);
+  done = controller->write(ns, 0, 8, *iova);
+  ASSERT_FALSE(done);
+  EXPECT_EQ(done.error().code(), EFAULT);
+
+  // A page whose neighbour is missing is not enough; one that the device may only read takes no data.
+  mapped = container->map(*iova, {page, 4096}, Access::read);
+  ASSERT_TRUE(mapped) << why(mapped);
+  EXPECT_EQ(controller->read(ns, 0, 8, *iova).error().code(), EFAULT);
+  EXPECT_EQ(controller->write(ns, 0, 16, *iova).error().code(), EFAULT);
+  id = controller->submit_read(ns, 0, 8, *iova);
+  ASSERT_TRUE(id) << why(id);
+  completed = controller->wait();
+  ASSERT_TRUE(completed) << why(completed);
+  EXPECT_TRUE(std::all_of(page, page + 4096, [](std::byte value) { return value == std::byte{0x33}; }));
+  ASSERT_TRUE(container->unmap(*iova, 4096));
+
+  // None of it has hurt the controller.
+  auto buffer = machine->allocate(4096);
+  ASSERT_TRUE(buffer) << why(buffer);
+  done = controller->read(ns, 0, 8, buffer->iova());
+  ASSERT_TRUE(done) << why(done);
+  EXPECT_EQ(std::memcmp(buffer->data(), disk.data(), 4096), 0);
+}
+
+TEST_P(Nvme, ADeviceThatIsNotAnNvmeIsRefusedAndLeftAlone) {
+  constexpr const char* other = "0000:00:02.0";
+  auto host = find_host_device(system_kernel(), "pci", other);
+  if (!host) GTEST_SKIP() << "this guest has no second device";
+  auto bound = bind_to_driver(system_kernel(), *host, "vfio-pci");
+  ASSERT_TRUE(bound) << why(bound);
+  {
+    host = find_host_device(system_kernel(), "pci", other);
+    ASSERT_TRUE(host) << why(host);
+    auto device = attach(system_kernel(), *host, {.backend = GetParam(), .container = {}, .container_options = {}});
+    ASSERT_TRUE(device) << why(device);
+    auto pci = PciDevice::open(std::move(*device));
+    ASSERT_TRUE(pci) << why(pci);
+    auto controller = nvme::Controller::open(*pci, machine->allocator);
+    ASSERT_FALSE(controller);
+    EXPECT_EQ(controller.error().code(), ENODEV);
+    EXPECT_EQ(*pci->read_config<std::uint16_t>(4) & 4, 0) << "bus mastering is off";
+  }
+  auto restored = restore_binding(system_kernel(), *bound);
+  EXPECT_TRUE(restored) << why(restored);
+}
+
+}  // namespace
+}  // namespace postern

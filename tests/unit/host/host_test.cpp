@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the host room reads from sysfs, and how it moves a device between drivers, over a file tree in memory.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <postern/binding.hpp>
+#include <postern/locked_memory.hpp>
+#include <postern/pci_function.hpp>
+
+#include "support/tree_kernel.hpp"
+
+namespace postern {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+TEST(PciAddress, IsReadWithAndWithoutADomain) {
+  EXPECT_EQ(to_string(PciAddress::parse("0000:00:01.0").value()), "0000:00:01.0");
+  EXPECT_EQ(to_string(PciAddress::parse("01:1f.7").value()), "0000:01:1f.7");
+  EXPECT_EQ(to_string(PciAddress::parse("10000:e1:00.0").value()), "10000:e1:00.0");
+}
+
+TEST(PciAddress, OfAnotherFormIsRefusedWithTheFormThatIsExpected) {
+  for (const char* text : {"", ":", "0", "00:01", "00:01.8", "00:20.0", "0000:00:01.0 ", "xx:00.0", "00:01.0.0", "000:01.0", "-1:00.0",
+                           "0000:00:01:0", "123456789:00:00.0"}) {
+    auto parsed = PciAddress::parse(text);
+    ASSERT_FALSE(parsed) << text;
+    EXPECT_EQ(parsed.error().code(), EINVAL);
+    EXPECT_THAT(parsed.error().message(), HasSubstr("0000:00:01.0")) << text;
+  }
+}
+
+// A host with an NVMe disk and, in the same group, a network card.
+class SmallHost : public ::testing::Test {
+ protected:
+  SmallHost() {
+    add("0000:00:01.0", "nvme");
+    add("0000:00:02.0", "e1000");
+    kernel.directory("/sys/bus/pci/drivers/vfio-pci");
+    kernel.directory("/sys/bus/pci/drivers/nvme");
+  }
+  void add(const std::string& name, const std::string& driver) {
+    const std::string path = "/sys/bus/pci/devices/" + name;
+    const std::string member = "/sys/kernel/iommu_groups/7/devices/" + name;
+    for (const std::string& root : {path, member}) {
+      kernel.link(root + "/driver", "../../../../bus/pci/drivers/" + driver);
+      kernel.link(root + "/iommu_group", "../../../kernel/iommu_groups/7");
+      kernel.link(root + "/subsystem", "../../../bus/pci");
+    }
+    kernel.file(path + "/vendor", "0x1b36\n");
+    kernel.file(path + "/device", "0x0010\n");
+    kernel.file(path + "/class", "0x010802\n");
+    kernel.file(path + "/revision", "0x02\n");
+    kernel.file(path + "/numa_node", "-1\n");
+    kernel.file(path + "/reset_method", "flr bus\n");
+    kernel.file(path + "/driver_override", "(null)\n");
+  }
+  HostDevice disk() { return find_host_device(kernel, "pci", "0000:00:01.0").value(); }
+
+  test::TreeKernel kernel;
+};
+
+TEST_F(SmallHost, AFunctionHasItsIdsDriverGroupAndResetMethods) {
+  const auto function = find_pci_function(kernel, {.bus = 0, .device = 1}).value();
+  EXPECT_EQ(function.vendor_id, 0x1b36);
+  EXPECT_EQ(function.device_id, 0x0010);
+  EXPECT_EQ(function.class_code, 0x010802U);
+  EXPECT_EQ(function.revision, 2);
+  EXPECT_EQ(function.host.driver, "nvme");
+  EXPECT_EQ(function.host.iommu_group, GroupId{7});
+  EXPECT_FALSE(function.host.numa_node) << "-1 is how the kernel says that there is none";
+  EXPECT_FALSE(function.host.cdev);
+  EXPECT_THAT(function.reset_methods, ElementsAre("flr", "bus"));
+}
+
+TEST_F(SmallHost, FunctionsAreListedByAddress) {
+  const auto functions = list_pci_functions(kernel).value();
+  ASSERT_EQ(functions.size(), 2U);
+  EXPECT_EQ(functions[0].host.name, "0000:00:01.0");
+  EXPECT_EQ(functions[1].host.name, "0000:00:02.0");
+}
+
+TEST_F(SmallHost, ADeviceThatIsNotThereIsNamedWithTheWayToListThem) {
+  auto missing = find_pci_function(kernel, {.bus = 9});
+  ASSERT_FALSE(missing);
+  EXPECT_EQ(missing.error().code(), ENODEV);
+  EXPECT_THAT(missing.error().message(), HasSubstr("0000:09:00.0"));
+  EXPECT_THAT(missing.error().message(), HasSubstr("postern devices"));
+}
+
+TEST_F(SmallHost, ACdevWithoutADevFileHasNoNumber) {
+  kernel.directory("/sys/bus/pci/devices/0000:00:01.0/vfio-dev/vfio3");
+  ASSERT_TRUE(disk().cdev);
+  EXPECT_EQ(disk().cdev->path, "/dev/vfio/devices/vfio3");
+  EXPECT_FALSE(disk().cdev->number);
+  kernel.file("/sys/bus/pci/devices/0000:00:01.0/vfio-dev/vfio3/dev", "241:3\n");
+  EXPECT_TRUE(disk().cdev->number);
+}
+
+TEST_F(SmallHost, AGroupIsNotViableWhileAnotherDriverHoldsAMemberAndNamesIt) {
+  const auto group = find_iommu_group(kernel, GroupId{7}).value();
+  EXPECT_EQ(group.path, "/dev/vfio/7");
+  ASSERT_EQ(group.members.size(), 2U);
+  EXPECT_FALSE(group.viable());
+  ASSERT_EQ(group.obstacles().size(), 2U);
+  EXPECT_EQ(group.obstacles()[1]->name, "0000:00:02.0");
+  EXPECT_EQ(group.obstacles()[1]->driver, "e1000");
+}
+
+TEST_F(SmallHost, MembersOfVfioPciStubAndPortDriversOrOfNoneDoNotStandInTheWay) {
+  IommuGroup group;
+  for (const char* driver : {"vfio-pci", "mlx5-vfio-pci", "pci-stub", "pcieport"}) {
+    group.members.push_back({.name = driver, .bus = "pci", .driver = driver});
+  }
+  group.members.push_back({.name = "unbound", .bus = "pci"});
+  EXPECT_TRUE(group.viable());
+}
+
+TEST_F(SmallHost, AGroupThatIsNotThereIsNamed) {
+  auto group = find_iommu_group(kernel, GroupId{99});
+  ASSERT_FALSE(group);
+  EXPECT_EQ(group.error().code(), ENOENT);
+  EXPECT_THAT(group.error().message(), HasSubstr("IOMMU group 99"));
+}
+
+TEST_F(SmallHost, BindingToADriverThatIsNotLoadedSaysHowToLoadIt) {
+  auto bound = bind_to_driver(kernel, disk(), "vfio-platform");
+  ASSERT_FALSE(bound);
+  EXPECT_EQ(bound.error().code(), ENODEV);
+  EXPECT_THAT(bound.error().message(), HasSubstr("modprobe vfio-platform"));
+}
+
+TEST_F(SmallHost, BindingToTheDriverThatIsThereChangesNothing) {
+  const auto before = bind_to_driver(kernel, disk(), "nvme").value();
+  EXPECT_EQ(before.driver, "nvme");
+  EXPECT_EQ(disk().driver, "nvme");
+}
+
+TEST_F(SmallHost, ADriverThatRefusesTheDeviceIsReportedAndTheOldOneIsPutBack) {
+  // This tree has no driver core behind it: probing does nothing, as when a driver's probe function refuses.
+  kernel.file("/sys/bus/pci/devices/0000:00:01.0/driver/unbind", "");
+  kernel.file("/sys/bus/pci/drivers_probe", "");
+  auto bound = bind_to_driver(kernel, disk(), "vfio-pci");
+  ASSERT_FALSE(bound);
+  EXPECT_EQ(bound.error().code(), EBUSY);
+  EXPECT_THAT(bound.error().message(), HasSubstr("dmesg"));
+  std::string override;
+  ASSERT_EQ(kernel.read_file("/sys/bus/pci/devices/0000:00:01.0/driver_override", override), 0);
+  EXPECT_EQ(override, "\n") << "an empty line takes the override away";
+}
+
+TEST(LockedMemory, IsReadFromProc) {
+  test::TreeKernel kernel;
+  kernel.file("/proc/self/limits", "Limit                     Soft Limit           Hard Limit           Units\n"
+                                   "Max locked memory         8388608              8388608              bytes\n");
+  kernel.file("/proc/self/status", "Name:\tx\nVmPin:\t     128 kB\nVmLck:\t      64 kB\nCapEff:\t0000000000000000\n");
+  const auto memory = LockedMemory::read(kernel).value();
+  EXPECT_EQ(memory.limit, 8388608U);
+  EXPECT_FALSE(memory.exempt);
+  EXPECT_EQ(memory.locked, 64U << 10);
+  EXPECT_EQ(memory.pinned, 128U << 10);
+  EXPECT_TRUE(memory.allows(8388608 - (192 << 10)));
+  EXPECT_FALSE(memory.allows(8388608 - (192 << 10) + 1));
+}
+
+TEST(LockedMemory, IsNotLimitedForUnlimitedOrForCapIpcLock) {
+  test::TreeKernel kernel;
+  kernel.file("/proc/self/limits", "Max locked memory         unlimited            unlimited            bytes\n");
+  kernel.file("/proc/self/status", "CapEff:\t0000000000004000\n");
+  const auto memory = LockedMemory::read(kernel).value();
+  EXPECT_FALSE(memory.limit);
+  EXPECT_TRUE(memory.exempt);
+  EXPECT_TRUE(memory.allows(~std::uint64_t{0}));
+}
+
+}  // namespace
+}  // namespace postern

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernel seam: owned fds and mappings, events, and capability chains that must not be trusted.
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <postern/event.hpp>
+#include <postern/fd.hpp>
+#include <thread>
+
+#include "kernel/info_buffer.hpp"
+#include "support/failing_kernel.hpp"
+
+namespace postern {
+namespace {
+
+bool is_open(int fd) { return ::fcntl(fd, F_GETFD) >= 0; }
+
+TEST(Fd, ClosesWhatItOwnsAndOnlyOnce) {
+  const int raw = system_kernel().open("/dev/null", O_RDWR);
+  ASSERT_GE(raw, 0);
+  {
+    Fd first(system_kernel(), raw);
+    const Fd second(std::move(first));
+    EXPECT_FALSE(first);  // NOLINT(bugprone-use-after-move): the point of the test
+    EXPECT_EQ(second.get(), raw);
+    EXPECT_TRUE(is_open(raw));
+  }
+  EXPECT_FALSE(is_open(raw));
+}
+
+TEST(Fd, IsNotHandedDownToAProgramThatIsRun) {
+  const Fd fd(system_kernel(), system_kernel().open("/dev/null", O_RDWR));
+  EXPECT_NE(::fcntl(fd.get(), F_GETFD) & FD_CLOEXEC, 0);
+}
+
+TEST(SystemKernel, GivesErrnosNegated) {
+  EXPECT_EQ(system_kernel().open("/no/such/node", O_RDWR), -ENOENT);
+  std::string text;
+  EXPECT_EQ(system_kernel().read_file("/no/such/file", text), -ENOENT);
+  EXPECT_EQ(system_kernel().read_link("/", text), -EINVAL);
+  std::vector<std::string> names;
+  EXPECT_EQ(system_kernel().list_directory("/dev/null", names), -ENOTDIR);
+  EXPECT_EQ(system_kernel().ioctl(-1, 0, nullptr), -EBADF);
+  EXPECT_EQ(system_kernel().mmap(nullptr, 4096, PROT_READ, MAP_SHARED, -1, 0), -EBADF);
+}
+
+TEST(Event, CountsSignalsAndForgetsThemWhenTaken) {
+  auto event = Event::create(system_kernel());
+  ASSERT_TRUE(event);
+  ASSERT_TRUE(event->signal());
+  ASSERT_TRUE(event->signal());
+  EXPECT_EQ(event->take().value(), 2U);
+  EXPECT_EQ(event->take().value(), 0U);
+}
+
+TEST(Event, WaitsForASignalFromAnotherThread) {
+  auto event = Event::create(system_kernel());
+  ASSERT_TRUE(event);
+  std::thread other([&] { (void)event->signal(); });
+  EXPECT_EQ(event->wait(std::chrono::seconds(30)).value(), 1U);
+  other.join();
+}
+
+TEST(Event, ThatCannotBeMadeSaysWhatRunsOut) {
+  test::FailingKernel kernel(system_kernel());
+  kernel.fail_call(0, EMFILE);
+  auto event = Event::create(kernel);
+  ASSERT_FALSE(event);
+  EXPECT_EQ(event.error().code(), EMFILE);
+  EXPECT_NE(event.error().message().find("ulimit -n"), std::string::npos);
+}
+
+// A region info with a chain behind it, written by hand.
+struct Answer {
+  vfio_region_info info;
+  vfio_info_cap_header first, second;
+};
+
+int visits(std::uint32_t start, std::uint32_t first_next, std::uint32_t second_next) {
+  InfoBuffer<vfio_region_info> buffer;
+  const int result = buffer.fetch([&](vfio_region_info& info) {
+    if (info.argsz >= sizeof(Answer)) {
+      auto& answer = reinterpret_cast<Answer&>(info);
+      answer.first = {.id = 1, .version = 1, .next = first_next};
+      answer.second = {.id = 2, .version = 1, .next = second_next};
+    }
+    info.argsz = sizeof(Answer);
+    return 0;
+  });
+  EXPECT_EQ(result, 0);
+  int count = 0;
+  buffer.for_each_capability(start, [&](const vfio_info_cap_header& header, std::size_t available) {
+    EXPECT_GE(available, sizeof header);
+    ++count;
+  });
+  return count;
+}
+
+constexpr std::uint32_t first_offset = offsetof(Answer, first);
+constexpr std::uint32_t second_offset = offsetof(Answer, second);
+
+TEST(InfoBuffer, WalksAWholeChain) { EXPECT_EQ(visits(first_offset, second_offset, 0), 2); }
+TEST(InfoBuffer, AnOffsetOfZeroIsNoChain) { EXPECT_EQ(visits(0, second_offset, 0), 0); }
+TEST(InfoBuffer, AChainThatLoopsEnds) {
+  EXPECT_EQ(visits(first_offset, first_offset, 0), 1);
+  EXPECT_EQ(visits(first_offset, second_offset, first_offset), 2);
+}
+TEST(InfoBuffer, AnOffsetPastTheEndEndsTheWalk) {
+  EXPECT_EQ(visits(first_offset, 4096, 0), 1);
+  EXPECT_EQ(visits(first_offset, sizeof(Answer) - 4, 0), 1);
+  EXPECT_EQ(visits(0xfffffffc, 0, 0), 0);
+}
+TEST(InfoBuffer, AnOffsetIntoTheStructItselfOrUnalignedIsNotFollowed) {
+  EXPECT_EQ(visits(8, 0, 0), 0);
+  EXPECT_EQ(visits(first_offset + 1, 0, 0), 0);
+}
+
+TEST(InfoBuffer, AnAbsurdSizeIsRefused) {
+  InfoBuffer<vfio_region_info> buffer;
+  EXPECT_EQ(buffer.fetch([](vfio_region_info& info) {
+    info.argsz = 1U << 31;
+    return 0;
+  }),
+            -E2BIG);
+}
+
+}  // namespace
+}  // namespace postern

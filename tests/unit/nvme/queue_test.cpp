@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+// A queue pair over plain memory, with the test as the controller.
+#include "drivers/nvme/queue.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <deque>
+#include <set>
+#include <vector>
+
+namespace postern::nvme {
+namespace {
+
+// Takes commands off the submission ring and answers them, as a controller does, in any order that the test wants.
+class FakeController {
+ public:
+  explicit FakeController(std::size_t entries)
+      : submissions_(entries), completions_(entries), doorbells_(2), memory_{submissions_, completions_} {}
+
+  QueuePair queue() { return QueuePair(memory_, {.submission = &doorbells_[0], .completion = &doorbells_[1]}); }
+
+  std::uint32_t submission_doorbell() const { return doorbells_[0]; }
+  std::uint32_t completion_doorbell() const { return doorbells_[1]; }
+
+  // Fetches what has been submitted: the ids, in order.
+  std::vector<std::uint16_t> fetch() {
+    std::vector<std::uint16_t> ids;
+    for (; fetched_ != doorbells_[0]; fetched_ = (fetched_ + 1) % submissions_.size()) {
+      ids.push_back(static_cast<std::uint16_t>(submissions_[fetched_].command >> 16));
+    }
+    return ids;
+  }
+  void answer(std::uint16_t id, std::uint16_t status = 0, std::uint32_t result = 0) {
+    completions_[posted_].result = result;
+    completions_[posted_].outcome = std::uint32_t{status} << 17 | phase_ << 16 | id;
+    if (++posted_ == completions_.size()) {
+      posted_ = 0;
+      phase_ ^= 1;
+    }
+  }
+
+ private:
+  std::vector<SubmissionEntry> submissions_;
+  std::vector<CompletionEntry> completions_;
+  std::vector<std::uint32_t> doorbells_;
+  QueuePair::Memory memory_;
+  std::size_t fetched_ = 0;
+  std::size_t posted_ = 0;
+  std::uint32_t phase_ = 1;
+};
+
+std::uint16_t submit(QueuePair& queue) {
+  const std::uint16_t id = queue.next_id();
+  queue.next_entry().command = command_dword(Opcode::read, id);
+  queue.submit();
+  return id;
+}
+
+TEST(QueuePair, AnEmptyQueueHasNothingToGive) {
+  FakeController controller(4);
+  QueuePair queue = controller.queue();
+  EXPECT_TRUE(queue.idle());
+  EXPECT_FALSE(queue.poll());
+  EXPECT_FALSE(queue.stray());
+}
+
+TEST(QueuePair, ACompletionCarriesTheIdTheStatusAndTheResult) {
+  FakeController controller(4);
+  QueuePair queue = controller.queue();
+  const std::uint16_t id = submit(queue);
+  EXPECT_FALSE(queue.idle());
+  EXPECT_EQ(controller.submission_doorbell(), 1U);
+  EXPECT_FALSE(queue.poll());
+  controller.answer(id, 0x4281, 0xcafe);
+
+  std::uint32_t result = 0;
+  const auto done = queue.poll(&result);
+  ASSERT_TRUE(done);
+  EXPECT_EQ(done->command, id);
+  EXPECT_EQ(done->status, 0x4281);
+  EXPECT_EQ(result, 0xcafeU);
+  EXPECT_EQ(controller.completion_doorbell(), 1U);
+  EXPECT_TRUE(queue.idle());
+  EXPECT_FALSE(queue.poll());
+}
+
+TEST(QueuePair, OneCommandFewerThanEntriesCanBeUnderWay) {
+  for (const std::size_t entries : {2U, 3U, 64U, 0xffffU}) {
+    FakeController controller(entries);
+    QueuePair queue = controller.queue();
+    std::set<std::uint16_t> ids;
+    while (queue.next_id() != QueuePair::no_id) ids.insert(submit(queue));
+    EXPECT_EQ(ids.size(), entries - 1);
+    EXPECT_EQ(*ids.rbegin(), entries - 2) << "ids index what the caller keeps for each command";
+    EXPECT_NE(controller.submission_doorbell(), 0U) << "the tail must not catch up with the head: that says empty";
+  }
+}
+
+TEST(QueuePair, AnIdIsUsedAgainOnlyOnceItHasBeenAnswered) {
+  FakeController controller(4);
+  QueuePair queue = controller.queue();
+  submit(queue);
+  const std::uint16_t second = submit(queue);
+  submit(queue);
+  ASSERT_EQ(queue.next_id(), QueuePair::no_id);
+  controller.answer(second);
+  ASSERT_TRUE(queue.poll());
+  EXPECT_EQ(queue.next_id(), second);
+}
+
+TEST(QueuePair, RingsAndPhasesHoldOverManyRoundsWithAnswersOutOfOrder) {
+  for (const std::size_t entries : {2U, 3U, 5U, 64U}) {
+    FakeController controller(entries);
+    QueuePair queue = controller.queue();
+    std::deque<std::uint16_t> at_controller;
+    std::size_t answered = 0;
+    std::uint32_t random = 1;
+    while (answered < entries * 20) {
+      random = random * 1664525 + 1013904223;
+      if ((random >> 16) % 3 != 0 && queue.next_id() != QueuePair::no_id) {
+        const std::uint16_t id = submit(queue);
+        const auto fetched = controller.fetch();
+        ASSERT_EQ(fetched, std::vector{id});
+        at_controller.push_back(id);
+      } else if (!at_controller.empty()) {
+        const std::size_t index = (random >> 16) % at_controller.size();
+        const std::uint16_t id = at_controller[index];
+        at_controller.erase(at_controller.begin() + static_cast<std::ptrdiff_t>(index));
+        const auto status = static_cast<std::uint16_t>(answered & 0x7fff);
+        controller.answer(id, status);
+        const auto done = queue.poll();
+        ASSERT_TRUE(done) << "entry " << answered << " of " << entries;
+        EXPECT_EQ(done->command, id);
+        EXPECT_EQ(done->status, status);
+        ++answered;
+        EXPECT_EQ(controller.completion_doorbell(), answered % entries);
+        ASSERT_FALSE(queue.poll()) << "an entry of the round before is not a new one";
+      }
+    }
+  }
+}
+
+TEST(QueuePair, AnAnswerToNoCommandStopsTheQueueAndIsNamed) {
+  FakeController controller(4);
+  QueuePair queue = controller.queue();
+  const std::uint16_t id = submit(queue);
+  controller.answer(static_cast<std::uint16_t>(id + 1));
+  EXPECT_FALSE(queue.poll());
+  EXPECT_EQ(queue.stray(), id + 1);
+  controller.answer(id);
+  EXPECT_FALSE(queue.poll()) << "what comes after it is not to be trusted";
+  EXPECT_EQ(controller.completion_doorbell(), 0U);
+}
+
+TEST(QueuePair, AnIdBeyondTheQueueReachesNoMemory) {
+  for (const int made_up : {3, 4, 0x7fff, 0xfffe, 0xffff}) {
+    FakeController controller(4);
+    QueuePair queue = controller.queue();
+    submit(queue);
+    controller.answer(static_cast<std::uint16_t>(made_up));
+    EXPECT_FALSE(queue.poll());
+    EXPECT_EQ(queue.stray(), made_up);
+  }
+}
+
+TEST(QueuePair, ASecondAnswerToTheSameCommandIsAStrayOne) {
+  FakeController controller(4);
+  QueuePair queue = controller.queue();
+  const std::uint16_t id = submit(queue);
+  controller.answer(id);
+  controller.answer(id);
+  EXPECT_TRUE(queue.poll());
+  EXPECT_FALSE(queue.poll());
+  EXPECT_EQ(queue.stray(), id);
+}
+
+TEST(QueuePair, AClosedQueueTakesNoCommand) {
+  FakeController controller(4);
+  QueuePair queue = controller.queue();
+  queue.close();
+  EXPECT_EQ(queue.next_id(), QueuePair::no_id);
+}
+
+TEST(QueuePair, FewerThanTwoEntriesAreABrokenCaller) {
+  FakeController controller(1);
+  EXPECT_DEATH((void)controller.queue(), "");
+}
+
+}  // namespace
+}  // namespace postern::nvme

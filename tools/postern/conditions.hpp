@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: Apache-2.0
+// Conditions: everything that must hold for a device to be passed through, each judged, with the remedy.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <postern/kernel.hpp>
+#include <postern/pci_address.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace postern::tool {
+
+enum class Verdict : std::uint8_t {
+  met,
+  not_met,
+  unknown,   // this host does not tell, or it can be told only later
+  optional,  // not met, but something else that is there does instead
+};
+
+struct Condition {
+  std::string key;    // for programs: "group-viable"
+  std::string title;  // for people: "group is viable"
+  Verdict verdict = Verdict::unknown;
+  std::string detail;  // what was found
+  std::string remedy;  // what to do about it; empty where it is met
+};
+
+struct Diagnosis {
+  std::vector<Condition> host;
+  std::vector<Condition> device;  // empty if no device was asked about
+  [[nodiscard]] std::size_t not_met() const;
+  [[nodiscard]] std::size_t unknown() const;
+};
+
+struct Question {
+  std::optional<PciAddress> device;
+  std::optional<std::uint64_t> memory;  // bytes that are to be mapped
+};
+
+// Reads sysfs and procfs, and probes the backends. Opens no device; changes nothing.
+[[nodiscard]] Diagnosis diagnose(Kernel& kernel, const Question& question);
+
+// The parts, each a judgement of its own.
+[[nodiscard]] Condition judge_iommu(Kernel& kernel);
+[[nodiscard]] Condition judge_vfio_pci(Kernel& kernel);
+[[nodiscard]] Condition judge_locked_memory(Kernel& kernel, std::optional<std::uint64_t> needed);
+// `iommu`: the name of one under /sys/class/iommu ("dmar0"); without one, all of them are looked at.
+[[nodiscard]] Condition judge_interrupt_isolation(Kernel& kernel, std::optional<std::string> iommu);
+// A device node that must be opened to read and write. `missing`: the remedy when it is not there.
+[[nodiscard]] Condition judge_node(Kernel& kernel, std::string key, const std::string& path, std::string missing);
+// The conditions of one device, in the order in which they can be put right.
+[[nodiscard]] std::vector<Condition> judge_device(Kernel& kernel, PciAddress address);
+
+// The names of verdicts in JSON: "met", "not met", "unknown", "optional".
+[[nodiscard]] std::string_view to_string(Verdict verdict);
+
+}  // namespace postern::tool

@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+// Holders: which processes have a device node open.
+#pragma once
+
+#include <postern/kernel.hpp>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace postern::tool {
+
+struct Holders {
+  std::vector<std::string> processes;  // "qemu-system-x86 (pid 4711)", ordered by pid
+  bool complete = true;                // false: some processes would not show their files to this user
+};
+
+// Looks through /proc/PID/fd for links to one of `paths`. This process is left out.
+[[nodiscard]] Holders find_holders(Kernel& kernel, std::span<const std::string> paths);
+
+// "a, b and c"; empty where there are none.
+[[nodiscard]] std::string list_of(std::span<const std::string> words);
+
+}  // namespace postern::tool

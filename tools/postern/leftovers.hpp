@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// Leftovers: what a process holds of the kernel, to be compared before and after.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <postern/kernel.hpp>
+#include <postern/result.hpp>
+#include <string>
+
+namespace postern::tool {
+
+struct Leftovers {
+  std::size_t open_fds = 0;
+  std::uint64_t locked = 0;        // VmLck, bytes
+  std::uint64_t pinned = 0;        // VmPin, bytes
+  std::size_t logged_errors = 0;   // what destructors could tell nobody
+
+  // Errors: those of reading /proc/self.
+  [[nodiscard]] static Result<Leftovers> now(Kernel& kernel);
+};
+
+// Compares, and says both. Errors: EBUSY (something is left; which is said).
+[[nodiscard]] Result<std::string> compare(const Leftovers& before, const Leftovers& after);
+
+}  // namespace postern::tool

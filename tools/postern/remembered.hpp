@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+// RememberedBindings: what devices were bound to before postern bound them, kept between one run of the tool and the next.
+#pragma once
+
+#include <optional>
+#include <postern/binding.hpp>
+#include <postern/result.hpp>
+#include <string>
+
+namespace postern::tool {
+
+// One small JSON file a device, in a folder that is emptied at boot, as the bindings themselves are. Each function is one
+// step of the file system, so that a crash at any time leaves a whole file or none.
+class RememberedBindings {
+ public:
+  // The folder is made, open to its owner alone, when something is first remembered.
+  explicit RememberedBindings(std::string folder = "/run/postern/bind");
+
+  // Errors: EINVAL (the file is there, but is no binding of this device), those of reading it.
+  [[nodiscard]] Result<std::optional<Binding>> recall(const std::string& device) const;
+
+  // Takes the place of what was remembered of this device before. On disk when it returns. Errors: those of writing.
+  [[nodiscard]] Result<void> remember(const Binding& binding) const;
+
+  // It is no error if nothing was remembered.
+  [[nodiscard]] Result<void> forget(const std::string& device) const;
+
+  [[nodiscard]] std::string path_of(const std::string& device) const;
+
+ private:
+  std::string folder_;
+};
+
+}  // namespace postern::tool

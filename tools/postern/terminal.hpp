@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// Terminal: what is known of the place that text goes to, and text made to fit it.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+
+namespace postern::tool {
+
+struct Terminal {
+  bool interactive = false;  // a person may be looking: isatty(3)
+  bool colour = false;       // interactive, and neither NO_COLOR nor TERM=dumb asks for none
+  std::size_t width = 0;     // columns; 0: not known, so nothing is cut or folded
+
+  [[nodiscard]] static Terminal of(int fd);
+};
+
+enum class Style { good, bad, doubtful, heading, faint };
+
+// The text as it is where there is no colour.
+[[nodiscard]] std::string paint(const Terminal& terminal, Style style, std::string_view text);
+
+// How many columns UTF-8 text takes, as long as no character is wider than one column.
+[[nodiscard]] std::size_t columns_of(std::string_view text);
+
+// Folds text between words so that no line is longer than the terminal is wide. `indent`: how many columns stand before the
+// first line already, and are put before each that follows. Words longer than a line stay whole.
+[[nodiscard]] std::string fold(const Terminal& terminal, std::string_view text, std::size_t indent);
+
+}  // namespace postern::tool
