@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Sourced by the scripts of guests/: where things are kept, and how they speak.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034
 
 guests=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 root=${guests%/*}

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Sourced by boot: the guests' disks.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # boot sets and uses the variables here
 
 # disk_image SEED SIZE: prints the path of that image, made once.
 disk_image() {

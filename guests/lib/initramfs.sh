@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Sourced by boot: the guest's file system: a tree of links to what it holds, then an archive of what they lead to.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # boot sets and uses the variables here
 
 # slim FILE: prints the path of a copy without debug information, made again whenever FILE has changed.
 slim() {

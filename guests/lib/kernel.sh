@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 # Sourced by boot: the guest's kernel, built where it is not yet in the cache.
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154 # boot sets and uses the variables here
 
 # Changes with all that the kernel is made from, but for comments and the source's version.
 kernel_key() {

@@ -37,8 +37,8 @@ struct Namespace {
 };
 
 // A finished command. status is the status field of the completion entry without its phase bit: 0 is success, otherwise
-// status code in bits 0..7 and status code type in bits 8..10.
-struct Completed {
+// status code in bits 0..7 and status code type in bits 8..10. Aligned so that an optional of it is one register.
+struct alignas(4) Completed {
   std::uint16_t command = 0;
   std::uint16_t status = 0;
 };

@@ -66,7 +66,7 @@ class IovaAllocator::State {
         page_shift_(std::countr_zero(page_sizes_)),
         usable_(whole_pages(usable, page())) {
     for (const IovaRange& range : usable_) {
-      add(range);
+      add(range, tree_.place_of(range.first.value));
       bytes_free_ += range.length();
     }
   }
@@ -79,7 +79,7 @@ class IovaAllocator::State {
   [[nodiscard]] std::uint64_t page() const { return std::uint64_t{1} << page_shift_; }
   [[nodiscard]] bool is_whole_pages(std::uint64_t bytes) const { return (bytes & (page() - 1)) == 0; }
   [[nodiscard]] const std::vector<IovaRange>& usable() const { return usable_; }
-  [[nodiscard]] bool is_usable(IovaRange range) const;
+  [[nodiscard]] bool is_usable(IovaRange range);
   [[nodiscard]] std::uint64_t bytes_free() const { return bytes_free_; }
   [[nodiscard]] std::uint64_t ranges_free() const { return ranges_.live(); }
   [[nodiscard]] std::uint64_t largest_free() const;
@@ -95,7 +95,7 @@ class IovaAllocator::State {
   [[nodiscard]] std::optional<Iova> place_in(IovaRange range, std::uint64_t span, std::uint64_t alignment) const;
   [[nodiscard]] std::optional<Fit> fit(std::uint64_t length, std::uint64_t alignment);
 
-  void add(IovaRange range);
+  void add(IovaRange range, IovaTree::Place place);
   void remove(FreeRange& range) noexcept;
   void resized(FreeRange& range, IovaRange before) noexcept;
   void take(FreeRange& from, IovaRange range);
@@ -104,6 +104,7 @@ class IovaAllocator::State {
   std::uint64_t page_sizes_;
   int page_shift_;
   std::vector<IovaRange> usable_;
+  std::size_t recent_ = 0;  // the usable range of the last question
   std::uint64_t bytes_free_ = 0;
   IovaTree tree_;
   SizeBins bins_;
@@ -114,7 +115,7 @@ class IovaAllocator::State {
   std::uint64_t hopeless_alignments_ = 0;
 };
 
-std::size_t IovaAllocator::State::bin_of(IovaRange range) const {
+inline std::size_t IovaAllocator::State::bin_of(IovaRange range) const {
   return SizeBins::bin_of(((range.last - range.first) >> page_shift_) + 1);
 }
 
@@ -127,14 +128,14 @@ SizeBins::End IovaAllocator::State::end_of(IovaRange range) const {
 }
 
 // The lowest iova in a free range for span + 1 bytes. Never 0.
-std::optional<Iova> IovaAllocator::State::place_in(IovaRange range, std::uint64_t span, std::uint64_t alignment) const {
+inline std::optional<Iova> IovaAllocator::State::place_in(IovaRange range, std::uint64_t span, std::uint64_t alignment) const {
   const std::uint64_t lowest = range.first.value == 0 ? page() : range.first.value;
   const std::uint64_t first = (lowest + alignment - 1) & ~(alignment - 1);
   if (first < lowest || first > range.last.value || range.last.value - first < span) return std::nullopt;
   return Iova{first};
 }
 
-std::optional<IovaAllocator::State::Fit> IovaAllocator::State::fit(std::uint64_t length, std::uint64_t alignment) {
+inline std::optional<IovaAllocator::State::Fit> IovaAllocator::State::fit(std::uint64_t length, std::uint64_t alignment) {
   const auto level = static_cast<unsigned>(std::countr_zero(alignment));
   if ((hopeless_alignments_ >> level & 1) != 0 && length >= hopeless_[level]) return std::nullopt;
 
@@ -203,7 +204,7 @@ bool IovaAllocator::State::allocate_at(IovaRange range) {
 }
 
 // Everything that may run out of memory comes first in each case.
-void IovaAllocator::State::take(FreeRange& from, IovaRange range) {
+inline void IovaAllocator::State::take(FreeRange& from, IovaRange range) {
   const IovaRange before = from.range;
   if (before.first == range.first && before.last == range.last) {
     static_cast<void>(tree_.erase(before));
@@ -212,7 +213,10 @@ void IovaAllocator::State::take(FreeRange& from, IovaRange range) {
     tree_.move(from, range.last + 1);
     resized(from, before);
   } else {
-    if (before.last != range.last) add({range.last + 1, before.last});
+    if (before.last != range.last) {
+      const IovaRange rest{range.last + 1, before.last};
+      add(rest, tree_.place_of(rest.first.value));
+    }
     from.range.last = range.first - 1;
     resized(from, before);
   }
@@ -244,17 +248,17 @@ bool IovaAllocator::State::free(IovaRange range) {
     tree_.move(*above, range.first);
     resized(*above, before);
   } else {
-    add(range);
+    add(range, place);
   }
-  note_hope(joined);
+  if (hopeless_alignments_ != 0) [[unlikely]] note_hope(joined);
   bytes_free_ += range.length();
   return true;
 }
 
-void IovaAllocator::State::add(IovaRange range) {
+void IovaAllocator::State::add(IovaRange range, IovaTree::Place place) {
   FreeRange* const added = ranges_.take({{range}});
   try {
-    tree_.insert(tree_.place_of(range.first.value), *added);
+    tree_.insert(place, *added);
   } catch (...) {
     ranges_.give_back(added);
     throw;
@@ -272,16 +276,18 @@ void IovaAllocator::State::remove(FreeRange& range) noexcept {
 void IovaAllocator::State::resized(FreeRange& range, IovaRange before) noexcept {
   const std::size_t old_bin = bin_of(before);
   const std::size_t bin = bin_of(range.range);
-  const SizeBins::End end = end_of(range.range);
-  if (bin == old_bin && end == end_of(before)) return;
+  if (bin == old_bin) return;
   bins_.remove(old_bin, range);
-  bins_.add(bin, range, end);
+  bins_.add(bin, range, end_of(range.range));
 }
 
-bool IovaAllocator::State::is_usable(IovaRange range) const {
+bool IovaAllocator::State::is_usable(IovaRange range) {
+  if (recent_ < usable_.size() && usable_[recent_].contains(range)) [[likely]] return true;
   const auto after = std::upper_bound(usable_.begin(), usable_.end(), range.first,
                                       [](Iova iova, const IovaRange& usable) { return iova < usable.first; });
-  return after != usable_.begin() && std::prev(after)->contains(range);
+  if (after == usable_.begin() || !std::prev(after)->contains(range)) return false;
+  recent_ = static_cast<std::size_t>(after - usable_.begin()) - 1;
+  return true;
 }
 
 std::uint64_t IovaAllocator::State::largest_free() const {

@@ -25,7 +25,7 @@ struct IovaTree::Gathered {
 
 IovaTree::IovaTree() : root_(nullptr), near_(new Leaf) {
   root_ = near_;
-  near_slot_ = near_->begin();
+  near_slot_ = near_->end();
   write(*near_, nullptr, 0, above_all, Layout::low);
 }
 
@@ -37,7 +37,7 @@ void IovaTree::clear() noexcept {
   *kept = Leaf{};
   write(*kept, nullptr, 0, above_all, Layout::low);
   root_ = near_ = kept;
-  near_slot_ = kept->begin();
+  near_slot_ = kept->end();
   levels_ = inners_ = 0;
   leaves_ = 1;
 }
@@ -57,15 +57,45 @@ Ranged* IovaTree::last_before(const Leaf& leaf) const {
   return leaf.previous->search(leaf.previous->bound())[-1].record;
 }
 
+// Where the key is 0, which blanks have too.
+IovaTree::Place IovaTree::lowest() const {
+  Leaf* const leaf = leaf_of(0);
+  Slot* slot = leaf->begin();
+  while (is_blank(*slot)) ++slot;
+  return {leaf, slot};
+}
+
+Ranged* IovaTree::erase(IovaRange range) noexcept {
+  if (range.first.value == above_all) return nullptr;
+  const Place place = place_of(range.first.value);
+  if (place.slot_->key != range.first.value || place.slot_->record->range.last != range.last) return nullptr;
+  near_ = place.leaf_;
+  near_slot_ = place.slot_;
+  Ranged* const record = take_out_near();
+  if (is_sparse()) join();
+  return record;
+}
+
 void IovaTree::move(Ranged& record, Iova first) {
   const Place from = place_of(record.range.first.value);
   if (from.leaf_->spans(first.value)) {
-    for (Slot* slot = from.slot_; slot->record == &record; ++slot) slot->key = first.value;
+    Slot* slot = from.slot_;
+    for (; slot->record == &record; ++slot) slot->key = first.value;
+    if (slot - from.slot_ > repeats_too_many) spread(*from.leaf_);
   } else {
     insert(place_of(first.value), {first.value, &record});
     static_cast<void>(erase(record.range));
   }
   record.range.first = first;
+}
+
+// Makes long runs of repeats short: a record that is moved again and again pays for each of its repeats.
+void IovaTree::spread(Leaf& leaf) noexcept {
+  std::array<Slot, leaf_slots> all;
+  const std::size_t count = read(leaf, all.data());
+  write(leaf, all.data(), count, leaf.bound(), count < static_cast<std::size_t>(leaf_least) ? Layout::low : Layout::even);
+  near_ = &leaf;
+  near_slot_ = leaf.end();
 }
 
 void IovaTree::split(Place place, Slot slot) {
@@ -152,33 +182,35 @@ void IovaTree::insert_child(const Path& path, std::uint64_t key, void* child, In
   assert(levels_ <= most_levels);
 }
 
-// A leaf that has grown sparse joins a neighbour, or shares evenly with it where both would not fit.
-void IovaTree::replenish() noexcept {
+// A leaf that has grown sparse joins a neighbour if both are, and in the end, when it is empty, in any case. Until then it
+// is not asked again before it has lost half of what it has.
+void IovaTree::join() noexcept {
   if (levels_ == 0) return;
-  const Path path = path_to(near_->low);
-  Inner& parent = *path[levels_ - 1].node;
-  const std::size_t rank = std::max<std::size_t>(path[levels_ - 1].rank, 1) - 1;
-  Leaf& left = *static_cast<Leaf*>(parent.children[rank]);
-  Leaf& right = *static_cast<Leaf*>(parent.children[rank + 1]);
+  Leaf& leaf = *near_;
+  const Path path = path_to(leaf.low);
+  const auto [parent, rank] = path[levels_ - 1];
+  const auto child = [&](std::size_t i) -> Leaf& { return *static_cast<Leaf*>(parent->children[i]); };
+  if (rank != 0 && join(child(rank - 1), leaf, rank - 1, path)) return;
+  if (rank + 1 != parent->count && join(leaf, child(rank + 1), rank, path)) return;
+  const std::ptrdiff_t less = leaf.least / 2;
+  leaf.surplus += leaf.least - less;
+  leaf.least = less;
+}
+
+bool IovaTree::join(Leaf& left, Leaf& right, std::size_t rank, const Path& path) noexcept {
+  if (left.count() + right.count() > leaf_joined && left.count() != 0 && right.count() != 0) return false;
   std::array<Slot, 2 * leaf_slots> all;
   std::size_t count = read(left, all.data());
   count += read(right, all.data() + count);
-  near_ = &left;
-  near_slot_ = left.begin();
-  if (count > leaf_joined) {
-    const std::uint64_t middle = all[count / 2].key;
-    write(right, all.data() + count / 2, count - count / 2, right.bound(), Layout::even);
-    write(left, all.data(), count / 2, middle, Layout::even);
-    right.low = middle;
-    parent.key(rank) = middle;
-    return;
-  }
   write(left, all.data(), count, right.bound(), Layout::even);
   left.next = right.next;
   if (left.next != nullptr) left.next->previous = &left;
+  near_ = &left;
+  near_slot_ = left.end();
   delete &right;
   --leaves_;
   remove_child(path, levels_ - 1, rank);
+  return true;
 }
 
 // Takes the child behind `rank` out of the path's node at this level, and levels the node with a neighbour when that
@@ -236,13 +268,14 @@ std::size_t IovaTree::read(Leaf& leaf, Slot* to) {
   Slot* const start = to;
   for (const Slot* slot = leaf.begin(); slot != leaf.end(); ++slot) {
     *to = *slot;
-    to += slot->key != slot[1].key ? 1 : 0;
+    to += slot->key != slot[1].key && !is_blank(*slot) ? 1 : 0;
   }
   return static_cast<std::size_t>(to - start);
 }
 
 void IovaTree::write(Leaf& leaf, const Slot* from, std::size_t count, std::uint64_t bound, Layout layout) {
-  leaf.surplus = static_cast<std::ptrdiff_t>(count) - leaf_least;
+  leaf.least = leaf_least;
+  leaf.surplus = static_cast<std::ptrdiff_t>(count) - leaf.least;
   leaf.cells.front() = {0, &everything};
   Slot* slot = leaf.begin();
   if (layout == Layout::high) slot = std::fill_n(slot, leaf_slots - count, *from);

@@ -19,10 +19,10 @@ struct Ranged {
 
 // A B+tree from the first iova of a range to its record. 2^64-1 cannot be a first iova: it stands for "above all".
 //
-// A leaf is searched without branches, as an array of fixed size in which each key is repeated until the next one begins
-// (the repeats carry their key's record, and behind the last key the leaf's upper bound is repeated). So an erase makes a
-// repeat of one slot, and an insert takes the place of a repeat: either moves few slots, mostly none. An inner node has its
-// keys in the order of a search tree in an array (i, then 2i or 2i+1), which costs two instructions a level.
+// A leaf is searched without branches, as an array of fixed size that has room to spare: a slot without a record of its own
+// repeats the one behind it. Behind the last record the leaf's upper bound is repeated, and before the first there may be
+// blanks. So an erase makes a repeat of one slot, and an insert takes the place of a repeat: either moves few slots, mostly
+// none. An inner node has its keys in the order of a search tree in an array (i, then 2i or 2i+1): two instructions a level.
 // The leaf of the last change is tried first, so that unmap after map, and mapping in sequence, skip the way down.
 //
 // Records may be changed in place as long as their order and firsts stay. Memory may run out in insert() and move() alone,
@@ -63,14 +63,18 @@ class IovaTree {
   // Takes out the record of exactly this range; null where there is none.
   Ranged* erase(IovaRange range) noexcept;
 
-  // The short ways, to be inlined. True: the range is free, and fill() does for insert(). False says nothing.
+  // The short ways, to be inlined. place_above_0() is place_of(), except that for 0 the place may be among blanks; nothing
+  // is_surely_free() there.
+  [[nodiscard]] Place place_above_0(std::uint64_t key) const;
+  // True: the range is free, and fill() does for insert(). False says nothing.
   [[nodiscard]] bool is_surely_free(Place place, IovaRange range) const;
   [[nodiscard]] bool has_repeat(Place place) const { return place.slot_->key == place.slot_[1].key; }
   void fill(Place place, Ranged& record) noexcept;
-  // erase() in halves. The second is due, before any other change, where the first leaves the tree sparse.
+  // erase() in halves, but that the first may miss a range from 0. The second is due, before any other change, where the
+  // first leaves the tree sparse.
   Ranged* take_out(IovaRange range) noexcept;
   [[nodiscard]] bool is_sparse() const noexcept { return near_->surplus < 0; }
-  void replenish() noexcept;
+  void join() noexcept;
 
   // Gives a record another first iova, which passes no other record.
   void move(Ranged& record, Iova first);
@@ -84,10 +88,11 @@ class IovaTree {
 
  private:
   static constexpr std::uint64_t above_all = ~std::uint64_t{0};
-  static constexpr std::size_t leaf_slots = 63;   // with the bound behind them, a power of two
-  static constexpr std::ptrdiff_t leaf_crowded = 40;  // as many records, and an insert that finds no repeat splits it
-  static constexpr std::ptrdiff_t leaf_least = 12;    // fewer, and a leaf takes from its neighbour or joins it
-  static constexpr std::size_t leaf_joined = 30;  // the most that two leaves may hold to be joined
+  static constexpr std::size_t leaf_slots = 63;    // with the bound behind them, a power of two
+  static constexpr std::size_t leaf_crowded = 40;  // as many records, and an insert that finds no repeat splits it
+  static constexpr std::size_t leaf_joined = 30;   // the most that two leaves may hold to be joined, where neither is empty
+  static constexpr std::ptrdiff_t leaf_least = 12;
+  static constexpr std::ptrdiff_t repeats_too_many = 16;
   static constexpr std::size_t inner_children = 64;  // a power of two
   static constexpr std::size_t inner_least = 20;
   static constexpr std::size_t inner_joined = 48;
@@ -97,12 +102,14 @@ class IovaTree {
     std::uint64_t low = 0;  // all keys are >= low, and below bound()
     Leaf* previous = nullptr;
     Leaf* next = nullptr;
-    std::ptrdiff_t surplus = 0;  // records, less leaf_least
-    // One slot that says "look further"; the slots; the bound; two that end every search for a repeat.
+    std::ptrdiff_t surplus = 0;  // records, less least: one number to count and to compare
+    std::ptrdiff_t least = 0;    // with fewer records the leaf should join a neighbour
+    // A blank; the slots; the bound; two that end every search for a repeat.
     std::array<Slot, 1 + leaf_slots + 3> cells;
     [[nodiscard]] Slot* begin() { return cells.data() + 1; }
     [[nodiscard]] Slot* end() { return begin() + leaf_slots; }
     [[nodiscard]] std::uint64_t bound() const { return cells[1 + leaf_slots].key; }
+    [[nodiscard]] std::size_t count() const { return static_cast<std::size_t>(surplus + least); }
     [[nodiscard]] bool spans(std::uint64_t key) const { return low <= key && key < bound(); }
     [[nodiscard]] Slot* search(std::uint64_t key);  // the first slot with this key or above; key <= bound()
   };
@@ -121,11 +128,16 @@ class IovaTree {
   struct Gathered;
   enum class Layout : std::uint8_t { even, low, high };  // where a leaf's keys go among its slots
 
+  Ranged* take_out_near() noexcept;
   [[nodiscard]] Leaf* leaf_of(std::uint64_t key) const;
+  [[nodiscard]] Place lowest() const;
+  [[nodiscard]] static bool is_blank(const Slot& slot) { return slot.record == &everything; }
   [[nodiscard]] Ranged* last_before(const Leaf& leaf) const;
   void insert(Place place, Slot slot);
   [[gnu::noinline]] void split(Place place, Slot slot);
+  [[gnu::noinline]] void spread(Leaf& leaf) noexcept;
   void insert_child(const Path& path, std::uint64_t key, void* child, Inner* const* spares, Layout layout);
+  bool join(Leaf& left, Leaf& right, std::size_t rank, const Path& path) noexcept;
   void remove_child(const Path& path, std::size_t level, std::size_t rank) noexcept;
   [[nodiscard]] Path path_to(std::uint64_t key) const;
   void free_below(void* node, std::size_t levels, const Leaf* spared) noexcept;
@@ -135,7 +147,7 @@ class IovaTree {
   static void read(Inner& inner, Gathered& to);
   static void write(Inner& inner, const Gathered& from, std::size_t first, std::size_t count);
 
-  static inline Ranged everything{{{0}, {above_all}}};  // the record of the slot before the first: it overlaps all
+  static inline Ranged everything{{{0}, {above_all - 1}}};  // the record of blanks, whose key is 0: it overlaps whatever is asked for
   static inline Ranged nothing{{{above_all}, {0}}};  // the record of the bound: no range that anyone can ask for
 
   void* root_;                  // a Leaf where levels_ is 0

@@ -46,20 +46,22 @@ inline std::uint64_t& IovaTree::Inner::key(std::size_t rank) {
   return static_cast<Leaf*>(node);
 }
 
-[[gnu::always_inline]] inline IovaTree::Place IovaTree::place_of(std::uint64_t key) const {
+[[gnu::always_inline]] inline IovaTree::Place IovaTree::place_above_0(std::uint64_t key) const {
   assert(key != above_all);
   Leaf* const leaf = leaf_of(key);
   return {leaf, leaf->search(key)};
 }
 
+inline IovaTree::Place IovaTree::place_of(std::uint64_t key) const { return key == 0 ? lowest() : place_above_0(key); }
+
 [[gnu::always_inline]] inline Ranged* IovaTree::below(Place place) const {
-  if (place.slot_ == place.leaf_->begin()) [[unlikely]] return last_before(*place.leaf_);
+  if (is_blank(place.slot_[-1])) [[unlikely]] return last_before(*place.leaf_);
   return place.slot_[-1].record;
 }
 
 inline Ranged* IovaTree::above(Place place) const {
   if (place.slot_->key != place.leaf_->bound()) return place.slot_->record;
-  return place.leaf_->next == nullptr ? nullptr : place.leaf_->next->begin()->record;
+  return place.leaf_->next == nullptr ? nullptr : above({place.leaf_->next, place.leaf_->next->search(1)});
 }
 
 [[gnu::always_inline]] inline Ranged* IovaTree::at_or_below(Iova iova) const {
@@ -98,7 +100,7 @@ inline Ranged* IovaTree::at_or_above(Iova iova) const {
   Slot* at = place.slot_;
   const Slot* repeat = at;
   while (repeat->key != repeat[1].key) ++repeat;
-  if (repeat != at && leaf.surplus >= leaf_crowded - leaf_least) [[unlikely]] return split(place, slot);
+  if (repeat != at && leaf.count() >= leaf_crowded) [[unlikely]] return split(place, slot);
   if (repeat < leaf.end()) [[likely]] {
     Slot carried = std::exchange(*at, slot);
     for (Slot* to = at; to != repeat;) std::swap(carried, *++to);
@@ -115,33 +117,33 @@ inline Ranged* IovaTree::at_or_above(Iova iova) const {
 
 [[gnu::always_inline]] inline Ranged* IovaTree::take_out(IovaRange range) noexcept {
   const std::uint64_t key = range.first.value;
-  Slot* slot = near_slot_;
+  const Slot* slot = near_slot_;
   if (slot->key != key || slot->record->range.last != range.last) [[unlikely]] {
     if (key == above_all) return nullptr;
-    const Place place = place_of(key);
+    const Place place = place_above_0(key);
     slot = place.slot_;
     if (slot->key != key || slot->record->range.last != range.last) return nullptr;
     near_ = place.leaf_;
-    near_slot_ = slot;
+    near_slot_ = place.slot_;
   }
+  return take_out_near();
+}
+
+[[gnu::always_inline]] inline Ranged* IovaTree::take_out_near() noexcept {
+  Slot* slot = near_slot_;
   Ranged* const record = slot->record;
   --near_->surplus;
-  if (slot[1].key != key) [[likely]] {
+  if (slot[1].key != slot->key) [[likely]] {
     *slot = slot[1];
     return record;
   }
   const Slot* follower = slot + 2;
-  while (follower->key == key) ++follower;
-  const Slot repeated = *follower;
+  while (follower->key == slot->key) ++follower;
+  // Blanks are never written again. Without them, records erased in order would leave ever longer runs of repeats.
+  const Slot repeated = is_blank(slot[-1]) ? slot[-1] : *follower;
   do {
     *slot = repeated;
   } while (++slot != follower);
-  return record;
-}
-
-inline Ranged* IovaTree::erase(IovaRange range) noexcept {
-  Ranged* const record = take_out(range);
-  if (record != nullptr && is_sparse()) replenish();
   return record;
 }
 
@@ -149,7 +151,7 @@ template <typename Visit>
 void IovaTree::for_each(Visit&& visit) const {
   for (Leaf* leaf = leaf_of(0); leaf != nullptr; leaf = leaf->next) {
     for (const Slot* slot = leaf->begin(); slot != leaf->end(); ++slot) {
-      if (slot->key != slot[1].key) visit(*slot->record);
+      if (slot->key != slot[1].key && !is_blank(*slot)) visit(*slot->record);
     }
   }
 }

@@ -6,7 +6,7 @@ namespace postern {
 
 // The way of nearly every insert. Whatever is not sure here is for insert_slowly().
 const MappingRecord* ShadowMap::insert(IovaRange range, void* address, Access access) {
-  const memory::IovaTree::Place place = tree_.place_of(range.first.value);
+  const memory::IovaTree::Place place = tree_.place_above_0(range.first.value);
   if (!tree_.is_surely_free(place, range) || !mappings_.has_room()) [[unlikely]] {
     return insert_slowly(range, address, access);
   }
@@ -34,14 +34,22 @@ const MappingRecord* ShadowMap::insert_at(memory::IovaTree::Place place, Mapping
 
 bool ShadowMap::erase(IovaRange range) noexcept {
   memory::Ranged* const record = tree_.take_out(range);
-  if (record == nullptr) [[unlikely]] return false;
+  if (record == nullptr) [[unlikely]] return erase_slowly(range);
   mappings_.give_back(static_cast<MappingRecord*>(record));
-  if (mappings_.is_sparse() || tree_.is_sparse()) [[unlikely]] return tidy();
+  if (mappings_.is_sparse()) [[unlikely]] return tidy();
+  if (tree_.is_sparse()) [[unlikely]] return tidy();
   return true;
 }
 
+bool ShadowMap::erase_slowly(IovaRange range) noexcept {
+  memory::Ranged* const record = tree_.erase(range);
+  if (record == nullptr) return false;
+  mappings_.give_back(static_cast<MappingRecord*>(record));
+  return tidy();
+}
+
 bool ShadowMap::tidy() noexcept {
-  if (tree_.is_sparse()) tree_.replenish();
+  if (tree_.is_sparse()) tree_.join();
   if (mappings_.is_sparse()) mappings_.trim();
   return true;
 }

@@ -58,6 +58,7 @@ class ShadowMap {
   [[gnu::noinline]] const MappingRecord* insert_slowly(IovaRange range, void* address, Access access);
 
   [[gnu::noinline]] const MappingRecord* insert_at(memory::IovaTree::Place place, MappingRecord* mapping);  // null
+  [[gnu::noinline]] bool erase_slowly(IovaRange range) noexcept;
   [[gnu::noinline]] bool tidy() noexcept;                                                       // true
 
   memory::IovaTree tree_;

@@ -3,7 +3,6 @@
 // guests/README.md), whose first NVMe it takes, compared with what the kernel's own driver reads from it before and
 // after.
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -12,20 +11,23 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
-#include <postern/attach.hpp>
-#include <postern/binding.hpp>
 #include <postern/nvme.hpp>
 #include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "guest/guest_device.hpp"
+#include "support/failing_kernel.hpp"
+
 namespace postern {
 namespace {
 
-constexpr const char* address = "0000:00:01.0";
 using Bytes = std::vector<std::byte>;
 using Clock = std::chrono::steady_clock;
+
+constexpr std::uint16_t pci_command = 4;  // in config space
+constexpr std::uint16_t bus_master = 4;   // its bit
 
 template <typename T>
 std::string why(const Result<T>& result) {
@@ -34,7 +36,7 @@ std::string why(const Result<T>& result) {
 
 // The kernel's own block device on this function: empty where there is none.
 std::filesystem::path kernel_disk() {
-  const std::filesystem::path function = std::filesystem::path("/sys/bus/pci/devices") / address / "nvme";
+  const auto function = "/sys/bus/pci/devices/" + to_string(test::nvme_disk) + "/nvme";
   std::error_code none;
   for (const auto& controller : std::filesystem::directory_iterator(function, none)) {
     for (const auto& entry : std::filesystem::directory_iterator(controller.path(), none)) {
@@ -59,10 +61,10 @@ Bytes read_kernel_disk() {
 
 // A device in a container of its own, with memory for data; all of it goes with the object.
 struct Machine {
-  static Result<std::unique_ptr<Machine>> make(const char* backend) {
-    auto host = find_host_device(system_kernel(), "pci", address);
-    if (!host) return failure_of(host);
-    auto device = attach(system_kernel(), *host, {.backend = backend, .container = {}, .container_options = {}});
+  static Result<std::unique_ptr<Machine>> make(Kernel& kernel, PciAddress address, const char* backend) {
+    auto function = find_pci_function(kernel, address);
+    if (!function) return failure_of(function);
+    auto device = attach(kernel, function->host, {.backend = backend});
     if (!device) return failure_of(device);
     auto pci = PciDevice::open(std::move(*device));
     if (!pci) return failure_of(pci);
@@ -83,29 +85,18 @@ struct Machine {
 class Nvme : public ::testing::TestWithParam<const char*> {
  protected:
   static void SetUpTestSuite() {
-    if (::geteuid() != 0 || !std::filesystem::exists(std::filesystem::path("/sys/bus/pci/devices") / address)) {
-      GTEST_SKIP() << "not a guest: run it by guests/boot";
-    }
     disk = read_kernel_disk();
-    ASSERT_FALSE(disk.empty()) << "the kernel's driver shows no disk at " << address;
-    auto host = find_host_device(system_kernel(), "pci", address);
-    ASSERT_TRUE(host) << why(host);
-    auto bound = bind_to_driver(system_kernel(), *host, "vfio-pci");
-    ASSERT_TRUE(bound) << why(bound);
-    binding = std::move(*bound);
+    ASSERT_FALSE(disk.empty()) << "the kernel's driver shows no disk at " << to_string(test::nvme_disk);
+    bound.emplace(test::nvme_disk);
   }
   static void TearDownTestSuite() {
-    if (binding.device.empty()) return;
-    auto restored = restore_binding(system_kernel(), binding);
-    ASSERT_TRUE(restored) << why(restored);
+    bound.reset();
     // What the tests have written is on the disk for everybody to see.
-    const Bytes after = read_kernel_disk();
-    EXPECT_TRUE(after == disk) << "the kernel's driver reads something else than was written";
+    EXPECT_TRUE(read_kernel_disk() == disk) << "the kernel's driver reads something else than was written";
   }
 
   void SetUp() override {
-    if (binding.device.empty()) GTEST_SKIP() << "not a guest";
-    auto made = Machine::make(GetParam());
+    auto made = Machine::make(kernel, test::nvme_disk, GetParam());
     ASSERT_TRUE(made) << why(made);
     machine = std::move(*made);
   }
@@ -152,12 +143,13 @@ class Nvme : public ::testing::TestWithParam<const char*> {
   }
 
   static inline Bytes disk;  // what the disk holds: what the kernel read, and then what the tests have written
-  static inline Binding binding;
+  static inline std::optional<test::Bound> bound;
+  test::FailingKernel kernel{system_kernel()};  // fails nothing until a test wants it
   std::unique_ptr<Machine> machine;
 };
 
 INSTANTIATE_TEST_SUITE_P(Backends, Nvme, ::testing::Values("type1", "iommufd"),
-                         [](const auto& backend) { return std::string(backend.param); });
+                         [](const auto& test) { return std::string(test.param); });
 
 TEST_P(Nvme, IdentifyTellsWhatTheDeviceIs) {
   auto controller = open({.queue_depth = 16});
@@ -439,25 +431,37 @@ TEST_P(Nvme, WhatIsNotMappedIsNotReached) {
 }
 
 TEST_P(Nvme, ADeviceThatIsNotAnNvmeIsRefusedAndLeftAlone) {
-  constexpr const char* other = "0000:00:02.0";
-  auto host = find_host_device(system_kernel(), "pci", other);
-  if (!host) GTEST_SKIP() << "this guest has no second device";
-  auto bound = bind_to_driver(system_kernel(), *host, "vfio-pci");
-  ASSERT_TRUE(bound) << why(bound);
-  {
-    host = find_host_device(system_kernel(), "pci", other);
-    ASSERT_TRUE(host) << why(host);
-    auto device = attach(system_kernel(), *host, {.backend = GetParam(), .container = {}, .container_options = {}});
-    ASSERT_TRUE(device) << why(device);
-    auto pci = PciDevice::open(std::move(*device));
-    ASSERT_TRUE(pci) << why(pci);
-    auto controller = nvme::Controller::open(*pci, machine->allocator);
-    ASSERT_FALSE(controller);
-    EXPECT_EQ(controller.error().code(), ENODEV);
-    EXPECT_EQ(*pci->read_config<std::uint16_t>(4) & 4, 0) << "bus mastering is off";
+  const test::Bound edu(test::edu);
+  auto other = Machine::make(system_kernel(), test::edu, GetParam());
+  ASSERT_TRUE(other) << why(other);
+  auto controller = nvme::Controller::open((*other)->pci, (*other)->allocator);
+  ASSERT_FALSE(controller);
+  EXPECT_EQ(controller.error().code(), ENODEV);
+  EXPECT_EQ(*(*other)->pci.read_config<std::uint16_t>(pci_command) & bus_master, 0);
+}
+
+TEST_P(Nvme, AnOpenThatFailsAtAnyKernelCallLeavesNothingBehind) {
+  const auto container = machine->pci.device().container();
+  const std::size_t mappings = container->mapping_count();
+  const std::uint64_t free_iovas = machine->allocator.bytes_free();
+  const test::Holdings holdings = test::Holdings::now();
+
+  int calls = 0;
+  for (bool failed = true; failed; ++calls) {
+    kernel.fail_call(calls, EIO);
+    {
+      auto controller = open({.completion = nvme::Completion::msix});
+      failed = kernel.failed();
+      kernel.fail_call(-1, 0);
+      EXPECT_EQ(controller.has_value(), !failed) << "call " << calls << ": " << why(controller);
+    }
+    EXPECT_EQ(container->mapping_count(), mappings) << "call " << calls;
+    EXPECT_EQ(machine->allocator.bytes_free(), free_iovas) << "call " << calls;
+    ASSERT_TRUE(test::Holdings::now() == holdings) << "call " << calls;
+    EXPECT_EQ(*machine->pci.read_config<std::uint16_t>(pci_command) & bus_master, 0) << "call " << calls;
   }
-  auto restored = restore_binding(system_kernel(), *bound);
-  EXPECT_TRUE(restored) << why(restored);
+  EXPECT_GT(calls, 8);
+  RecordProperty("calls", calls);
 }
 
 }  // namespace

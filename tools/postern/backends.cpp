@@ -44,7 +44,7 @@ Result<Ending> run(Session& session) {
       if (!probed) {
         entry["error"] = error_json(probed.error());
         refusals += paint(session.out, Style::heading, name) + ": " +
-                    fold(session.out, error_line(probed.error()), name.size() + 2) + "\n" +
+                    fold(session.out, reason_line(probed.error()), name.size() + 2) + "\n" +
                     error_details(probed.error(), session.out, 2);
       }
     }

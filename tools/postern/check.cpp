@@ -51,11 +51,10 @@ Error not_bound(const HostDevice& device) {
 
 void show_limits(Steps& steps, const Container& container) {
   std::string facts;
-  for (const auto& [name, value] : container.facts()) facts += fmt::format("; {} {}", name, value);
-  steps.ok("limits",
-           fmt::format("{}; pages of {}; {}{}", ranges_text(container), page_sizes_text(container.page_sizes()),
-                       mapping_limit_text(container), facts),
-           limits_json(container));
+  for (const auto& [name, value] : container.facts()) facts += fmt::format("{}{} {}", facts.empty() ? "" : "; ", name, value);
+  steps.ok("limits", ranges_text(container), limits_json(container));
+  steps.more(fmt::format("pages of {}; mappings: {}", page_sizes_text(container.page_sizes()), mapping_limit_text(container)));
+  steps.more(facts);
 }
 
 // Maps as much memory as was asked for and takes it back, with the time of each.
@@ -92,7 +91,7 @@ Result<std::string> read_config(const PciDevice& device, const PciFunction& func
     return failure(proof_error(EIO, "compare", "ids in config space",
                                fmt::format("read {:04x}:{:04x}, but sysfs has {}", *vendor, *id, ids_text(function))));
   }
-  return fmt::format("{}, {} capabilities", ids_text(function), device.capabilities().size());
+  return fmt::format("{}, {}", ids_text(function), counted(device.capabilities().size(), "capability", "capabilities"));
 }
 
 void take(Steps& steps, std::string_view name, const Result<std::string>& result) {
@@ -138,10 +137,7 @@ void attach_and_use(const Session& session, const PciFunction& function, const B
   auto device = PciDevice::open(std::move(*attached));
   if (!device) return steps.failed("attach", device.error());
   const auto container = device->device().container();
-  const auto count = [](const auto& all, auto has) { return std::count_if(all.begin(), all.end(), has); };
-  steps.ok("attach", fmt::format("in {}; {} regions, {} kinds of interrupts", duration_text(seconds_since(started)),
-                                 count(device->device().regions(), [](const Region& each) { return each.length > 0; }),
-                                 count(device->device().interrupts(), [](const Interrupt& each) { return each.count > 0; })));
+  steps.ok("attach", "in " + duration_text(seconds_since(started)));
   use(session, function, options, *device, steps);
 
   const std::size_t mappings = container->mapping_count();
@@ -208,6 +204,7 @@ void compare_digests(const Json& results, Steps& steps) {
     }
   }
   if (digests.size() < 2) return;
+  steps.gap();
   const auto& [first_name, first] = digests.front();
   for (const auto& [name, digest] : digests) {
     if (digest == first) continue;
@@ -222,6 +219,9 @@ Result<Ending> run(Session& session, const Options& options) {
   auto function = find_pci_function(session.kernel, options.address);
   if (!function) return failure_of(function);
   const HostDevice& host = function->host;
+  if (options.backend != "auto" && options.backend != "all") {
+    if (auto named = find_backend(options.backend); !named) return failure_of(named);
+  }
   if (!host.driver || !is_vfio_driver(*host.driver)) return failure(not_bound(host));
   auto chosen = choose(session.kernel, host, options.backend);
   if (!chosen) return failure_of(chosen);
@@ -254,7 +254,6 @@ Result<Ending> run(Session& session, const Options& options) {
     if (!session.json()) session.print_now(error_details(other.error, session.out, 21));
     results.push_back({{"backend", other.backend->name}, {"ok", nullptr}, {"steps", steps.json()}});
   }
-  if (chosen->backends.size() > 1) say("\n");
   Steps across(session);
   compare_digests(results, across);
   if (!across.failures().empty()) bad += (bad.empty() ? "" : ", ") + std::string("same data");
@@ -264,8 +263,9 @@ Result<Ending> run(Session& session, const Options& options) {
                      {"across", across.json()}};
     session.print(json_text(document));
   } else {
-    if (!good.empty()) say(fmt::format("\n{} passes through with {}\n", host.name, paint(session.out, Style::good, good)));
-    if (!bad.empty()) say(fmt::format("{}failed: {}\n", good.empty() ? "\n" : "", paint(session.out, Style::bad, bad)));
+    say("\n");
+    if (!good.empty()) say(fmt::format("{} passes through with {}\n", host.name, paint(session.out, Style::good, good)));
+    if (!bad.empty()) say(fmt::format("failed: {}\n", paint(session.out, Style::bad, bad)));
   }
   return bad.empty() ? Ending::well : Ending::not_well;
 }
@@ -273,7 +273,13 @@ Result<Ending> run(Session& session, const Options& options) {
 Run add(CLI::App& verb) {
   auto options = std::make_shared<Options>();
   add_device(verb, options->address)->required();
-  verb.add_option("--backend", options->backend, "One backend by name, \"auto\" (the best), or \"all\" that can be used (default)")
+  const auto name_backend = [options = options.get()](const std::string& name) {
+    auto named = find_backend(name);
+    const bool wrong = !named && named.error().code() == EINVAL && name != "auto" && name != "all";
+    if (wrong) throw CLI::ValidationError("--backend", fmt::format("{}; {}", named.error().reason(), named.error().remedy()));
+    options->backend = name;
+  };
+  verb.add_option_function<std::string>("--backend", name_backend, "One backend by name, \"auto\" (the best), or \"all\" that can be used (default)")
       ->type_name("NAME");
   add_size(verb, "--memory", [options = options.get()](std::uint64_t bytes) { options->memory = bytes; },
            "How much memory to map and unmap (default: 64M)");

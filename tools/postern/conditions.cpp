@@ -86,7 +86,7 @@ std::vector<Condition> judge_backends(Kernel& kernel, const HostDevice* device) 
                         .remedy = {}};
     if (auto probed = backend->probe(kernel, device); !probed) {
       condition.verdict = Verdict::not_met;
-      condition.detail = error_line(probed.error());
+      condition.detail = reason_line(probed.error());
       condition.remedy = probed.error().remedy();
     }
     conditions.push_back(std::move(condition));
@@ -109,19 +109,34 @@ const std::vector<Route>& routes() {
   return all;
 }
 
+Condition* find_condition(Diagnosis& diagnosis, std::string_view key) {
+  for (auto* part : {&diagnosis.host, &diagnosis.device}) {
+    const auto found = std::find_if(part->begin(), part->end(), [&](const auto& each) { return each.key == key; });
+    if (found != part->end()) return &*found;
+  }
+  return nullptr;
+}
+
+// A backend that is refused for what stands above it needs no remedy of its own.
+void say_remedies_once(Diagnosis& diagnosis) {
+  for (const Route& route : routes()) {
+    Condition* backend = find_condition(diagnosis, route.keys.front());
+    if (backend == nullptr) continue;
+    const bool said = std::any_of(route.keys.begin() + 1, route.keys.end(), [&](std::string_view key) {
+      const Condition* condition = find_condition(diagnosis, key);
+      return condition != nullptr && condition->verdict != Verdict::met && !condition->remedy.empty();
+    });
+    if (said) backend->remedy.clear();
+  }
+}
+
 // One way is enough: what only the others lack is no longer a fault.
 void forgive_what_is_not_needed(Diagnosis& diagnosis) {
-  const auto find = [&](std::string_view key) -> Condition* {
-    for (auto* part : {&diagnosis.host, &diagnosis.device}) {
-      const auto found = std::find_if(part->begin(), part->end(), [&](const auto& each) { return each.key == key; });
-      if (found != part->end()) return &*found;
-    }
-    return nullptr;
-  };
   std::string works;
   for (const Route& route : routes()) {
-    const bool open = find(route.keys.front()) != nullptr && std::all_of(route.keys.begin(), route.keys.end(), [&](auto key) {
-                        const Condition* condition = find(key);
+    const bool built = find_condition(diagnosis, route.keys.front()) != nullptr;
+    const bool open = built && std::all_of(route.keys.begin(), route.keys.end(), [&](std::string_view key) {
+                        const Condition* condition = find_condition(diagnosis, key);
                         return condition == nullptr || condition->verdict != Verdict::not_met;
                       });
     if (open) works += fmt::format("{}{}", works.empty() ? "" : ", ", route.name);
@@ -129,7 +144,7 @@ void forgive_what_is_not_needed(Diagnosis& diagnosis) {
   if (works.empty()) return;
   for (const Route& route : routes()) {
     for (const std::string_view key : route.keys) {
-      Condition* condition = find(key);
+      Condition* condition = find_condition(diagnosis, key);
       if (condition == nullptr || condition->verdict != Verdict::not_met) continue;
       condition->verdict = Verdict::optional;
       condition->detail += fmt::format("; not needed: {} will do", works);
@@ -165,7 +180,7 @@ Condition judge_iommu(Kernel& kernel) {
   Condition condition{.key = "iommu", .title = "IOMMU", .verdict = Verdict::met, .detail = {}, .remedy = {}};
   std::vector<std::string> groups;
   if (kernel.list_directory("/sys/kernel/iommu_groups", groups) >= 0 && !groups.empty()) {
-    condition.detail = fmt::format("on, {} group{}", groups.size(), groups.size() == 1 ? "" : "s");
+    condition.detail = "on, " + counted(groups.size(), "group", "groups");
     return condition;
   }
   condition.verdict = Verdict::not_met;
@@ -270,9 +285,12 @@ Diagnosis diagnose(Kernel& kernel, const Question& question) {
                  "\"modprobe iommufd\" (Linux 6.2 or later, built with CONFIG_IOMMUFD; Debian's kernels are not)"),
       judge_locked_memory(kernel, question.memory),
   };
-  auto usable = judge_backends(kernel, host ? &*host : nullptr);
+  // What a device lacks that is not bound is said already.
+  const bool bound = host && host->driver && is_vfio_driver(*host->driver);
+  auto usable = judge_backends(kernel, bound ? &*host : nullptr);
   auto& place = host ? diagnosis.device : diagnosis.host;
   place.insert(place.end(), std::make_move_iterator(usable.begin()), std::make_move_iterator(usable.end()));
+  say_remedies_once(diagnosis);
   forgive_what_is_not_needed(diagnosis);
   return diagnosis;
 }

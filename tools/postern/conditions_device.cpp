@@ -17,6 +17,7 @@
 #include "errors.hpp"
 #include "holders.hpp"
 #include "names.hpp"
+#include "sizes.hpp"
 
 namespace postern::tool {
 namespace {
@@ -56,8 +57,8 @@ Condition judge_binding(const HostDevice& host) {
 Condition judge_group(Kernel& kernel, const HostDevice& host, const IommuGroup* group) {
   Condition condition{.key = "iommu-group", .title = "IOMMU group", .verdict = Verdict::met, .detail = {}, .remedy = {}};
   if (group != nullptr) {
-    const std::size_t count = group->members.size();
-    condition.detail = fmt::format("{}, with {} device{}", to_string(group->id), count, count == 1 ? "" : "s");
+    condition.detail =
+        fmt::format("{}, with {}", to_string(group->id), counted(group->members.size(), "device", "devices"));
     return condition;
   }
   condition.verdict = Verdict::not_met;

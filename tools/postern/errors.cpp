@@ -31,13 +31,15 @@ void show_logged(const Error& error) noexcept {
 
 }  // namespace
 
-std::string error_line(const Error& error) {
-  std::string text = error.object();
-  if (!text.empty()) text += ": ";
-  text += reason_of(error);
+std::string reason_line(const Error& error) {
+  std::string text = reason_of(error);
   if (error.code() == 0) return text;
   text += error.operation().empty() ? " (" : fmt::format(" ({}: ", error.operation());
   return text + errno_name(error.code()) + ")";
+}
+
+std::string error_line(const Error& error) {
+  return error.object().empty() ? reason_line(error) : error.object() + ": " + reason_line(error);
 }
 
 std::string remedy_text(std::string_view remedy, const Terminal& terminal, std::size_t indent) {

@@ -16,6 +16,9 @@ using Json = nlohmann::ordered_json;  // keys stay in the order that they are wr
 // "OBJECT: reason (OPERATION: ERRNO)", on one line.
 [[nodiscard]] std::string error_line(const Error& error);
 
+// The same without the object, for where that stands already: "reason (OPERATION: ERRNO)".
+[[nodiscard]] std::string reason_line(const Error& error);
+
 // What stands beneath it: the remedy, and the causes with theirs, each line with its indent and its line end.
 [[nodiscard]] std::string error_details(const Error& error, const Terminal& terminal, std::size_t indent);
 

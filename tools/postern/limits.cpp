@@ -19,7 +19,7 @@ std::string ranges_text(const Container& container) {
 
 std::string mapping_limit_text(const Container& container) {
   const auto limit = container.mapping_limit();
-  return limit ? fmt::format("at most {} mappings", count_text(*limit)) : "as many mappings as memory allows";
+  return limit ? "at most " + count_text(*limit) : "as many as memory allows";
 }
 
 Json limits_json(const Container& container) {

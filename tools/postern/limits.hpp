@@ -12,7 +12,7 @@ namespace postern::tool {
 // "0x0-0xfedfffff (4 GiB), 0xfef00000-0x7fffffffff (508 GiB)"
 [[nodiscard]] std::string ranges_text(const Container& container);
 
-// "65,535 mappings", "as many mappings as memory allows"
+// "at most 65,535", "as many as memory allows"
 [[nodiscard]] std::string mapping_limit_text(const Container& container);
 
 // {"usable_ranges": [{"first", "last"}], "page_sizes", "mapping_limit", "facts": {...}}

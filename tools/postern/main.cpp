@@ -110,7 +110,7 @@ ExitCode run(int argc, char** argv, Session& session) {
   app.set_help_flag("-h,--help", "Print this help and exit; every verb has its own");
   app.footer(std::string(footer));
   app.get_formatter()->label("SUBCOMMAND", "VERB");
-  app.get_formatter()->label("Subcommands", "Verbs");
+  app.get_formatter()->label("REQUIRED", "");
   app.get_formatter()->column_width(24);
 
   // Known before parsing, so that wrong arguments are told of in the format that was asked for.
@@ -121,6 +121,7 @@ ExitCode run(int argc, char** argv, Session& session) {
   std::vector<std::pair<CLI::App*, Run>> runs;
   for (const Verb* verb : verbs()) {
     CLI::App* added = app.add_subcommand(std::string(verb->name), std::string(verb->summary));
+    added->group("Verbs");
     added->footer(std::string(verb->footer));
     Run runner = verb->add(*added);
     added->add_flag("--json", json, "Print one JSON document instead of text");

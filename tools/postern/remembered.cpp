@@ -24,7 +24,7 @@ tl::unexpected<Error> file_failure(const char* operation, const std::string& pat
                   .operation = operation,
                   .object = "remember the binding in " + path,
                   .reason = {},
-                  .remedy = denied ? "run as root" : "",
+                  .remedy = denied ? "run as root: taking a device from its driver needs it" : "",
                   .causes = {}});
 }
 
@@ -47,8 +47,18 @@ bool write_all(int fd, const std::string& text) {
 
 Json optional_json(const std::optional<std::string>& text) { return text ? Json(*text) : Json(nullptr); }
 
-std::optional<std::string> optional_text(const Json& json) {
-  return json.is_string() ? std::optional(json.get<std::string>()) : std::nullopt;
+// The file is root's, but a person may have edited it: nothing in it is taken on trust.
+std::optional<Binding> binding_of(const Json& json) {
+  if (!json.is_object()) return std::nullopt;
+  const auto text = [&](const char* key) -> std::optional<std::string> {
+    const auto found = json.find(key);
+    return found != json.end() && found->is_string() ? std::optional(found->get<std::string>()) : std::nullopt;
+  };
+  const auto text_or_null = [&](const char* key) { return text(key) || (json.contains(key) && json[key].is_null()); };
+  const auto bus = text("bus");
+  const auto device = text("device");
+  if (!bus || !device || !text_or_null("driver") || !text_or_null("driver_override")) return std::nullopt;
+  return Binding{.bus = *bus, .device = *device, .driver = text("driver"), .driver_override = text("driver_override")};
 }
 
 }  // namespace
@@ -67,21 +77,14 @@ Result<std::optional<Binding>> RememberedBindings::recall(const std::string& dev
     if (code == ENOENT) return std::optional<Binding>();
     return file_failure("open", path, code);
   }
-  const Json json = Json::parse(file, nullptr, false);
-  const bool whole = json.is_object() && json.contains("driver") && json.contains("driver_override") &&
-                     json.value("device", "") == device && !json.value("bus", "").empty();
-  if (!whole) {
-    return failure({.code = EINVAL,
-                    .operation = "read",
-                    .object = path,
-                    .reason = fmt::format("does not say what {} was bound to", device),
-                    .remedy = "look at it, then remove it",
-                    .causes = {}});
-  }
-  return std::optional(Binding{.bus = json.value("bus", ""),
-                               .device = device,
-                               .driver = optional_text(json["driver"]),
-                               .driver_override = optional_text(json["driver_override"])});
+  auto binding = binding_of(Json::parse(file, nullptr, false));
+  if (binding && binding->device == device) return binding;
+  return failure({.code = EINVAL,
+                  .operation = "read",
+                  .object = path,
+                  .reason = fmt::format("does not say what {} was bound to", device),
+                  .remedy = "look at it, then remove it",
+                  .causes = {}});
 }
 
 Result<void> RememberedBindings::remember(const Binding& binding) const {

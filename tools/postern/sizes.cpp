@@ -67,7 +67,7 @@ std::string size_text(std::uint64_t bytes) {
     unit <<= 10;
     ++power;
   }
-  if (power == 0) return fmt::format("{} byte{}", bytes, bytes == 1 ? "" : "s");
+  if (power == 0) return counted(bytes, "byte", "bytes");
   const char letter = units[power - 1];
   if (bytes % unit == 0) return fmt::format("{} {}iB", bytes / unit, letter);
   if (bytes < 10240) return fmt::format("{} bytes", bytes);
@@ -94,6 +94,10 @@ std::string duration_text(double seconds) {
   if (seconds < 60) return fmt::format("{:.1f} s", seconds);
   return fmt::format("{:.0f} min {:02.0f} s", static_cast<double>(static_cast<long>(seconds) / 60),
                      static_cast<double>(static_cast<long>(seconds) % 60));
+}
+
+std::string counted(std::uint64_t count, std::string_view one, std::string_view more) {
+  return fmt::format("{} {}", count, count == 1 ? one : more);
 }
 
 std::string count_text(std::uint64_t count) {

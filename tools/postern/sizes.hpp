@@ -26,6 +26,9 @@ namespace postern::tool {
 // "3.2 ms", "1.24 s".
 [[nodiscard]] std::string duration_text(double seconds);
 
+// counted(1, "capability", "capabilities") is "1 capability"; of 0 and 2 there are "capabilities".
+[[nodiscard]] std::string counted(std::uint64_t count, std::string_view one, std::string_view more);
+
 // 11408 as "11,408".
 [[nodiscard]] std::string count_text(std::uint64_t count);
 

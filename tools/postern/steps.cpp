@@ -30,8 +30,16 @@ void Steps::failed(std::string_view name, const Error& error) {
   keep(name, "failed", error_line(error), {{"error", error_json(error)}});
 }
 
+void Steps::more(const std::string& text) {
+  if (!text.empty()) line(fold(session_.out, text, indent));
+}
+
 void Steps::line(const std::string& text) {
   if (!session_.json()) session_.print_now(std::string(indent, ' ') + text + "\n");
+}
+
+void Steps::gap() const {
+  if (!session_.json()) session_.print_now("\n");
 }
 
 void Steps::show(Style style, std::string_view mark, std::string_view name, const std::string& detail) {

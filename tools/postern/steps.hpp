@@ -21,8 +21,13 @@ class Steps {
   void ok(std::string_view name, const std::string& detail, const Json& facts = Json::object());
   void skipped(std::string_view name, const std::string& why);
   void failed(std::string_view name, const Error& error);
+  // More of the detail of the step before, on a line of its own; in JSON the facts have it.
+  void more(const std::string& text);
   // A line of its own beneath the step before, never folded: for what is copied or searched for.
   void line(const std::string& text);
+
+  // An empty line.
+  void gap() const;
 
   [[nodiscard]] const std::vector<std::string>& failures() const noexcept { return failures_; }
   [[nodiscard]] Json json() const { return steps_; }

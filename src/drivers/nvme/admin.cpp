@@ -38,14 +38,15 @@ tl::unexpected<Error> nvme_failure(int code, std::string_view operation, std::st
                   .causes = {}});
 }
 
-std::optional<Completed> poll_until(QueuePair& queue, Admin::Clock::time_point end, std::uint32_t* result) {
-  for (;;) {
-    // Reading the clock costs as much as several polls.
+std::optional<Completed> poll_until(QueuePair& queue, Admin::Clock::time_point end) {
+  std::uint32_t outcome = 0;
+  for (bool last_look = false;; last_look = Admin::Clock::now() >= end || queue.stray()) {
+    // Reading the clock costs as much as several looks.
     for (int i = 0; i < 64; ++i) {
-      if (auto done = queue.poll(result)) return done;
+      if (queue.take(outcome)) return completed(outcome);
       relax();
     }
-    if (Admin::Clock::now() >= end || queue.stray()) return queue.poll(result);
+    if (last_look) return std::nullopt;
   }
 }
 
@@ -147,11 +148,10 @@ Result<std::uint32_t> Admin::command(SubmissionEntry entry, std::string_view ope
   if (stopped_) {
     return nvme_failure(ESHUTDOWN, operation, std::move(object), "the controller was stopped", "open it again");
   }
-  entry.command = entry.command | std::uint32_t{queue_->next_id()} << 16;
+  entry.dwords_0_1 = entry.dwords_0_1 | queue_->next_id() << 16;
   queue_->next_entry() = entry;
   queue_->submit();
-  std::uint32_t result = 0;
-  const auto done = poll_until(*queue_, Clock::now() + timeout_, &result);
+  const auto done = poll_until(*queue_, Clock::now() + timeout_);
   if (!done) {
     if (const auto stray = queue_->stray()) {
       return give_up(EIO, operation, std::move(object),
@@ -160,7 +160,7 @@ Result<std::uint32_t> Admin::command(SubmissionEntry entry, std::string_view ope
     return give_up(ETIMEDOUT, operation, std::move(object), fmt::format("no answer after {} ms", timeout_.count()));
   }
   if (done->status != 0) return nvme_failure(EIO, operation, std::move(object), status_text(done->status));
-  return result;
+  return queue_->last_result();
 }
 
 Result<IdentifyData> Admin::identify(Identify what, std::uint32_t namespace_id) {
@@ -194,6 +194,22 @@ Result<QueuePair> Admin::create_queue_pair(const IoQueue& queue) {
                                   .completion = registers_.completion_doorbell(queue.id, stride)});
 }
 
+void Admin::delete_queue_pair(std::uint16_t id) noexcept {
+  // Section 7.4.3: the submission queue goes first.
+  const std::string object = fmt::format("{} queue {}", name(), id);
+  if (stopped_ || !is_ready()) return;
+  log_failure(
+      command(delete_queue(AdminOpcode::delete_submission_queue, id), "NVMe Delete I/O Submission Queue", object));
+  if (stopped_) return;
+  log_failure(
+      command(delete_queue(AdminOpcode::delete_completion_queue, id), "NVMe Delete I/O Completion Queue", object));
+}
+
+// False as well where all is ones: the device has gone.
+bool Admin::is_ready() const noexcept {
+  return (registers_.read(Register32::status) & (status::ready | status::fatal)) == status::ready;
+}
+
 tl::unexpected<Error> Admin::give_up(int code, std::string_view operation, std::string object, std::string reason) {
   const std::uint32_t seen = registers_.read(Register32::status);
   if (seen == all_ones) {
@@ -208,9 +224,7 @@ tl::unexpected<Error> Admin::give_up(int code, std::string_view operation, std::
 
 void Admin::stop() noexcept {
   if (stopped_) return;
-  // One that is not ready, or has failed, takes no shutdown.
-  const std::uint32_t seen = registers_.read(Register32::status);
-  if (seen != all_ones && (seen & (status::ready | status::fatal)) == status::ready) {
+  if (is_ready()) {
     const std::uint32_t current = registers_.read(Register32::configuration);
     registers_.write(Register32::configuration,
                      (current & ~configuration::shutdown_mask) | configuration::shutdown_normal);

@@ -54,6 +54,10 @@ class Admin {
   };
   [[nodiscard]] Result<QueuePair> create_queue_pair(const IoQueue& queue);
 
+  // Deletes them, which ends what is under way there. A controller that does not do it in time is stopped at once. What
+  // fails is logged.
+  void delete_queue_pair(std::uint16_t id) noexcept;
+
   // For a command that was not answered in time, or a completion that answers none: stops the controller at once, so
   // that no late answer reaches memory, and gives the failure to return. `code` becomes ENODEV where the device has
   // gone.
@@ -68,6 +72,7 @@ class Admin {
  private:
   Admin(PciDevice& device, Mmap bar, std::chrono::milliseconds timeout) noexcept
       : device_(device), bar_(std::move(bar)), registers_(bar_.bytes()), timeout_(timeout) {}
+  [[nodiscard]] bool is_ready() const noexcept;
   void halt() noexcept;  // stop() without the shutdown
   [[nodiscard]] Result<void> check_capabilities();
   [[nodiscard]] Result<void> disable();
@@ -86,7 +91,6 @@ class Admin {
 
 // The next completion, waiting for it by polling. Nothing when the time is over, or the queue stands still over a stray
 // one.
-[[nodiscard]] std::optional<Completed> poll_until(QueuePair& queue, Admin::Clock::time_point end,
-                                                  std::uint32_t* result = nullptr);
+[[nodiscard]] std::optional<Completed> poll_until(QueuePair& queue, Admin::Clock::time_point end);
 
 }  // namespace postern::nvme

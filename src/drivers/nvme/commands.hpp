@@ -15,8 +15,7 @@ namespace postern::nvme {
 inline constexpr std::uint64_t page_size = 4096;
 
 struct SubmissionEntry {
-  Little<std::uint32_t> command;  // opcode in bits 0..7, command id in bits 16..31; PRPs and no fusing are zeroes
-  Little<std::uint32_t> namespace_id;
+  Little<std::uint64_t> dwords_0_1;  // opcode in bits 0..7, command id in bits 16..31, namespace in bits 32..63
   Little<std::uint64_t> reserved;
   Little<std::uint64_t> metadata;
   Little<std::uint64_t> prp1;
@@ -41,7 +40,9 @@ static_assert(sizeof(CompletionEntry) == 16);
 static_assert(offsetof(CompletionEntry, outcome) == 12);
 
 enum class AdminOpcode : std::uint8_t {
+  delete_submission_queue = 0x00,
   create_submission_queue = 0x01,
+  delete_completion_queue = 0x04,
   create_completion_queue = 0x05,
   identify = 0x06,
   set_features = 0x09,
@@ -52,24 +53,30 @@ enum class Opcode : std::uint8_t { flush = 0x00, write = 0x01, read = 0x02 };
 // The CNS field of Identify.
 enum class Identify : std::uint8_t { name_space = 0, controller = 1, active_namespaces = 2 };
 
+// Zeroes in the other bits stand for PRPs, and for a command that is not fused with another.
 template <typename Code>
-[[nodiscard]] constexpr std::uint32_t command_dword(Code opcode, std::uint16_t id) noexcept {
-  return static_cast<std::uint32_t>(opcode) | std::uint32_t{id} << 16;
+[[nodiscard]] constexpr std::uint64_t dwords_0_1(Code opcode, std::uint32_t id, std::uint32_t namespace_id) noexcept {
+  return std::uint64_t{namespace_id} << 32 | id << 16 | static_cast<std::uint32_t>(opcode);
 }
 
-[[nodiscard]] inline SubmissionEntry identify(Identify what, std::uint32_t namespace_id, Iova data) noexcept {
+// Admin commands are made with id 0; whoever submits them puts in the id.
+[[nodiscard]] constexpr SubmissionEntry admin_command(AdminOpcode opcode, std::uint32_t namespace_id,
+                                                      Iova data) noexcept {
   SubmissionEntry entry{};
-  entry.command = command_dword(AdminOpcode::identify, 0);
-  entry.namespace_id = namespace_id;
+  entry.dwords_0_1 = dwords_0_1(opcode, 0, namespace_id);
   entry.prp1 = data.value;
+  return entry;
+}
+
+[[nodiscard]] constexpr SubmissionEntry identify(Identify what, std::uint32_t namespace_id, Iova data) noexcept {
+  SubmissionEntry entry = admin_command(AdminOpcode::identify, namespace_id, data);
   entry.dwords_10_11 = static_cast<std::uint64_t>(what);
   return entry;
 }
 
 // Feature 7, Number of Queues: one of each, which is said as zero.
-[[nodiscard]] inline SubmissionEntry set_one_queue_pair() noexcept {
-  SubmissionEntry entry{};
-  entry.command = command_dword(AdminOpcode::set_features, 0);
+[[nodiscard]] constexpr SubmissionEntry set_one_queue_pair() noexcept {
+  SubmissionEntry entry = admin_command(AdminOpcode::set_features, 0, {});
   entry.dwords_10_11 = 0x07;
   return entry;
 }
@@ -82,25 +89,28 @@ struct QueueAt {
 
 enum class Signal : std::uint32_t { none = 0, interrupt = 1 };
 
-[[nodiscard]] inline SubmissionEntry create_completion_queue(QueueAt queue, Signal signal,
-                                                             std::uint16_t vector) noexcept {
-  constexpr std::uint32_t contiguous = 1;
-  const std::uint32_t dword_11 = std::uint32_t{vector} << 16 | static_cast<std::uint32_t>(signal) << 1 | contiguous;
-  SubmissionEntry entry{};
-  entry.command = command_dword(AdminOpcode::create_completion_queue, 0);
-  entry.prp1 = queue.memory.value;
-  entry.dwords_10_11 = std::uint64_t{dword_11} << 32 | (queue.entries - 1U) << 16 | queue.id;
+// Dword 10 of both: id and size, which counts from 0. Bit 0 of dword 11 of both: the memory is contiguous.
+[[nodiscard]] constexpr std::uint64_t queue_dwords(QueueAt queue, std::uint32_t dword_11) noexcept {
+  return std::uint64_t{dword_11 | 1} << 32 | (queue.entries - 1U) << 16 | queue.id;
+}
+
+[[nodiscard]] constexpr SubmissionEntry create_completion_queue(QueueAt queue, Signal signal,
+                                                                std::uint16_t vector) noexcept {
+  SubmissionEntry entry = admin_command(AdminOpcode::create_completion_queue, 0, queue.memory);
+  entry.dwords_10_11 = queue_dwords(queue, std::uint32_t{vector} << 16 | static_cast<std::uint32_t>(signal) << 1);
+  return entry;
+}
+
+[[nodiscard]] constexpr SubmissionEntry delete_queue(AdminOpcode which, std::uint16_t id) noexcept {
+  SubmissionEntry entry = admin_command(which, 0, {});
+  entry.dwords_10_11 = id;
   return entry;
 }
 
 // Its completions go to the completion queue of the same id.
-[[nodiscard]] inline SubmissionEntry create_submission_queue(QueueAt queue) noexcept {
-  constexpr std::uint32_t contiguous = 1;
-  const std::uint32_t dword_11 = std::uint32_t{queue.id} << 16 | contiguous;
-  SubmissionEntry entry{};
-  entry.command = command_dword(AdminOpcode::create_submission_queue, 0);
-  entry.prp1 = queue.memory.value;
-  entry.dwords_10_11 = std::uint64_t{dword_11} << 32 | (queue.entries - 1U) << 16 | queue.id;
+[[nodiscard]] constexpr SubmissionEntry create_submission_queue(QueueAt queue) noexcept {
+  SubmissionEntry entry = admin_command(AdminOpcode::create_submission_queue, 0, queue.memory);
+  entry.dwords_10_11 = queue_dwords(queue, std::uint32_t{queue.id} << 16);
   return entry;
 }
 

@@ -58,9 +58,9 @@ class Controller::State {
       : device_(device), admin_(std::move(admin)), options_(options) {}
   State(const State&) = delete;
   State& operator=(const State&) = delete;
-  // What follows is freed in any order once the controller has stopped.
   ~State() {
-    admin_->stop();
+    if (queue_) admin_->delete_queue_pair(io_queue);
+    admin_->stop();  // before the members that the controller was told of go
     if (!events_.empty()) log_failure(device_.disable(PciInterrupt::msix));
   }
 
@@ -69,21 +69,22 @@ class Controller::State {
   [[nodiscard]] Result<void> enable_interrupts();
   [[nodiscard]] Result<void> make_queue(IovaAllocator& allocator);
 
-  // To be inlined into the two functions that call it, with the opcode a constant.
-  [[nodiscard, gnu::always_inline]] inline Result<std::uint16_t> submit(Opcode opcode, const Namespace& ns,
-                                                                        std::uint64_t block, std::uint32_t count,
-                                                                        Iova data) {
-    const std::uint16_t id = queue_->next_id();
+  template <Opcode opcode>
+  [[nodiscard]] Result<std::uint16_t> submit(const Namespace& ns, std::uint64_t block, std::uint32_t count, Iova data) {
+    const std::uint32_t id = queue_->next_id();
     const std::uint64_t bytes = std::uint64_t{count} * ns.block_size;
     // The common command: data from the start of a page, to its end at most. It needs no list, and no more checks.
     const bool common = ((data.value & (page_size - 1)) | ((bytes - 1) & ~(page_size - 1))) == 0;
-    if (id == QueuePair::no_id || !common) [[unlikely]]
-      return submit_any({opcode, ns, block, count, data});
+    if (!common || id == QueuePair::no_id) [[unlikely]]
+      return submit_any<opcode>(ns, block, count, data);
     put(opcode, id, ns.id, block, count, {.prp1 = data.value, .prp2 = 0});
-    return id;
+    return static_cast<std::uint16_t>(id);
   }
-  [[nodiscard, gnu::noinline]] Result<std::uint16_t> submit_any(const Request& request);
-  [[nodiscard]] std::optional<Completed> poll() { return queue_->poll(); }
+  [[nodiscard]] std::optional<Completed> poll() {
+    std::uint32_t outcome = 0;
+    if (!queue_->take(outcome)) return std::nullopt;
+    return completed(outcome);
+  }
   [[nodiscard]] Result<Completed> wait();
   [[nodiscard]] Result<void> run(const Request& request);
 
@@ -92,10 +93,9 @@ class Controller::State {
 
  private:
   // The fields that are not written here are zeroes in every command of this queue, and so from the start.
-  void put(Opcode opcode, std::uint16_t id, std::uint32_t ns, std::uint64_t block, std::uint32_t count, Prps prps) {
+  void put(Opcode opcode, std::uint32_t id, std::uint32_t ns, std::uint64_t block, std::uint32_t count, Prps prps) {
     SubmissionEntry& entry = queue_->next_entry();
-    entry.command = command_dword(opcode, id);
-    entry.namespace_id = ns;
+    entry.dwords_0_1 = dwords_0_1(opcode, id, ns);
     entry.prp1 = prps.prp1;
     entry.prp2 = prps.prp2;
     entry.dwords_10_11 = block;
@@ -104,13 +104,20 @@ class Controller::State {
   }
 
   // Each command id has a page for its PRP list.
-  [[nodiscard]] PrpList list_of(std::uint16_t id) const {
+  [[nodiscard]] PrpList list_of(std::uint32_t id) const {
     const std::uint64_t offset = lists_ + id * page_size;
     auto* entries = reinterpret_cast<Little<std::uint64_t>*>(memory_->data() + offset);
     return {.entries = std::span<Little<std::uint64_t>, prp_list_entries>(entries, prp_list_entries),
             .iova = memory_->iova() + offset};
   }
 
+  // Out of the way, so that submit() needs no stack.
+  template <Opcode opcode>
+  [[nodiscard, gnu::noinline]] Result<std::uint16_t> submit_any(const Namespace& ns, std::uint64_t block,
+                                                                std::uint32_t count, Iova data) {
+    return submit_any({.opcode = opcode, .ns = ns, .block = block, .count = count, .data = data});
+  }
+  [[nodiscard]] Result<std::uint16_t> submit_any(const Request& request);
   [[nodiscard]] std::string object_of(const Request& request) const;
   [[nodiscard]] Result<void> check(const Request& request, std::uint64_t bytes) const;
   [[nodiscard]] Result<void> check_mapped(const Request& request) const;
@@ -162,7 +169,7 @@ Result<void> Controller::State::enable_interrupts() {
   }
   std::vector<Event> events;
   while (events.size() < vectors) {
-    auto event = Event::create(system_kernel());
+    auto event = Event::create(device_.device().container()->kernel());
     if (!event) return failure_of(event);
     events.push_back(std::move(*event));
   }
@@ -201,7 +208,7 @@ Result<void> Controller::State::make_queue(IovaAllocator& allocator) {
 
 // Every command that is not common, and a flush, which has no data.
 Result<std::uint16_t> Controller::State::submit_any(const Request& request) {
-  const std::uint16_t id = queue_->next_id();
+  const std::uint32_t id = queue_->next_id();
   if (id == QueuePair::no_id) return refuse(request);
   Prps prps;
   if (request.opcode != Opcode::flush) {
@@ -210,7 +217,7 @@ Result<std::uint16_t> Controller::State::submit_any(const Request& request) {
     prps = build_prps(request.data, bytes, list_of(id));
   }
   put(request.opcode, id, request.ns.id, request.block, request.count, prps);
-  return id;
+  return static_cast<std::uint16_t>(id);
 }
 
 std::string Controller::State::object_of(const Request& request) const {
@@ -271,7 +278,7 @@ std::optional<Completed> Controller::State::next_completion() {
   const auto end = Admin::Clock::now() + options_.timeout;
   if (events_.empty()) return poll_until(*queue_, end);
   for (;;) {
-    if (auto done = queue_->poll()) return done;
+    if (auto done = poll()) return done;
     const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - Admin::Clock::now());
     if (left.count() <= 0 || queue_->stray()) return std::nullopt;
     // A signal may be of a command that poll() has reaped already: then the next is waited for.
@@ -284,6 +291,9 @@ std::optional<Completed> Controller::State::next_completion() {
 
 tl::unexpected<Error> Controller::State::give_up(std::string_view operation, std::string object) {
   queue_->close();
+  // Deleting the queue ends its commands. A controller that is reset under them should drop them, too; QEMU 7.2
+  // crashes.
+  admin_->delete_queue_pair(io_queue);
   if (const auto stray = queue_->stray()) {
     return admin_->give_up(EIO, operation, std::move(object),
                            fmt::format("the controller answered command {}, which is not under way", *stray));
@@ -293,7 +303,7 @@ tl::unexpected<Error> Controller::State::give_up(std::string_view operation, std
 }
 
 Result<Completed> Controller::State::wait() {
-  if (auto done = queue_->poll()) return *done;
+  if (auto done = poll()) return *done;
   constexpr std::string_view operation = "NVMe wait";
   if (admin_->stopped()) {
     return nvme_failure(ESHUTDOWN, operation, admin_->name(), "the controller was stopped", "open it again");
@@ -359,11 +369,11 @@ Result<void> Controller::flush(const Namespace& ns) {
 
 Result<std::uint16_t> Controller::submit_read(const Namespace& ns, std::uint64_t block, std::uint32_t count,
                                               Iova data) {
-  return state_->submit(Opcode::read, ns, block, count, data);
+  return state_->submit<Opcode::read>(ns, block, count, data);
 }
 Result<std::uint16_t> Controller::submit_write(const Namespace& ns, std::uint64_t block, std::uint32_t count,
                                                Iova data) {
-  return state_->submit(Opcode::write, ns, block, count, data);
+  return state_->submit<Opcode::write>(ns, block, count, data);
 }
 std::optional<Completed> Controller::poll() { return state_->poll(); }
 Result<Completed> Controller::wait() { return state_->wait(); }

@@ -11,22 +11,27 @@ QueuePair::QueuePair(Memory memory, Doorbells doorbells)
     : submissions_(memory.submissions.data()),
       completions_(memory.completions.data()),
       doorbells_(doorbells),
-      links_(std::make_unique<std::uint16_t[]>(memory.submissions.size())),
+      links_(std::make_unique<std::uint32_t[]>(memory.submissions.size())),
       entries_(static_cast<std::uint32_t>(memory.submissions.size())) {
   if (entries_ < 2 || entries_ > 0xffff || memory.completions.size() != entries_) std::abort();
   // The last id stays out of use: it ends the list, and is never under way.
   for (std::uint32_t id = 0; id < entries_; ++id) {
-    links_[id] = id + 2 < entries_ ? static_cast<std::uint16_t>(id + 1) : no_id;
+    links_[id] = id + 2 < entries_ ? id + 1 : no_id;
   }
 }
 
+std::uint32_t QueuePair::last_result() const noexcept {
+  // It is not acknowledged yet, so that the device leaves it alone.
+  return completions_[head_ == 0 ? entries_ - 1 : head_ - 1].result.load();
+}
+
 bool QueuePair::idle() const noexcept {
-  return std::none_of(links_.get(), links_.get() + entries_, [](std::uint16_t link) { return link == under_way; });
+  return std::none_of(links_.get(), links_.get() + entries_, [](std::uint32_t link) { return link == under_way; });
 }
 
 std::optional<std::uint16_t> QueuePair::stray() const noexcept {
   const std::uint32_t outcome = completions_[head_].outcome.load();
-  if (((outcome >> 16) & 1) != phase_) return std::nullopt;
+  if (((outcome ^ old_phase_) & phase_bit) == 0) return std::nullopt;
   const auto id = static_cast<std::uint16_t>(outcome);
   if (id < entries_ && links_[id] == under_way) return std::nullopt;
   return id;

@@ -23,9 +23,11 @@ tl::unexpected<Error> bind_failure(Kernel& kernel, int result, const HostDevice&
   } else if (result == -EPERM) {
     what.reason = "interrupts of this device cannot be isolated (no interrupt remapping)";
     what.remedy = "turn interrupt remapping on, or accept the risk with the module parameter iommufd.allow_unsafe_interrupts=1";
-  } else if (result == -EBUSY) {
-    what.reason = "the device, or another one of its group, is in use through its group or by another owner";
-    what.remedy = "close it there first; a device is open through its group or its cdev, never both";
+  } else if (result == -EBUSY || result == -EINVAL) {
+    // EINVAL is how vfio_df_open (Linux 6.6) answers a second open of the cdev; EBUSY, one beside an open group.
+    what.result = -EBUSY;
+    what.reason = "the device, or another one of its group, is in use already, through its cdev or its group";
+    what.remedy = fmt::format("find who holds it with \"fuser -v {} /dev/vfio/*\" as root", device.cdev->path);
   } else if (result == -EACCES) {
     what.reason = "the device wants a VF token";
   }

@@ -137,7 +137,7 @@ INSTANTIATE_TEST_SUITE_P(
                     Order{"Scattered", [](std::uint64_t i, std::uint64_t count) { return i * 7919 % count; }},
                     Order{"FromBothEnds",
                           [](std::uint64_t i, std::uint64_t count) { return i % 2 == 0 ? i / 2 : count - 1 - i / 2; }}),
-    [](const auto& info) { return info.param.name; });
+    [](const auto& order) { return order.param.name; });
 
 TEST(IovaTree, ChurnOverALargeTreeMatchesTheModel) {
   std::mt19937_64 random(7);
@@ -162,7 +162,8 @@ TEST(IovaTree, AMovedRecordIsFoundAtItsNewFirstOnly) {
   TreeAndModel both;
   for (std::uint64_t i = 0; i < 5000; ++i) both.insert(i * 64 * page, (i * 64 + 32) * page - 1);
   for (int i = 0; i < 20'000; ++i) {
-    const auto from = both.model_at_or_below(random() % (5000 * 64 * page))->range;
+    const Ranged* const record = both.model_at_or_below((1 + random() % 5000) * 64 * page);
+    const IovaRange from = record->range;
     const std::uint64_t to = from.last.value + 1 - (1 + random() % 60) * page;
     const Ranged* const before = from.first.value == 0 ? nullptr : both.model_at_or_below(from.first.value - 1);
     if (to > from.last.value || (before != nullptr && to <= before->range.last.value)) continue;

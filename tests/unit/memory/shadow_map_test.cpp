@@ -43,7 +43,7 @@ TEST(ShadowMap, AnInsertOverAnExistingMappingIsRefusedAndNamesIt) {
   ShadowMap map;
   put(map, pages(10, 10));
   for (const IovaRange range : {pages(10, 10), pages(10, 1), pages(19, 1), pages(15, 2), pages(0, 11), pages(19, 9), pages(0, 99)}) {
-    const Mapping* const taken = map.insert(range, nullptr, Access::read);
+    const MappingRecord* const taken = map.insert(range, nullptr, Access::read);
     ASSERT_NE(taken, nullptr) << to_string(range);
     EXPECT_EQ(taken->range, pages(10, 10));
   }
@@ -129,7 +129,7 @@ TEST(ShadowMap, EraseWithinTakesWholeMappingsAndLeavesTheRest) {
 TEST(ShadowMap, AMappingStaysAtItsAddressUntilItIsErased) {
   ShadowMap map;
   put(map, pages(1'000'000, 1));
-  const Mapping* const mapping = map.find({1'000'000 * page});
+  const MappingRecord* const mapping = map.find({1'000'000 * page});
   for (std::uint64_t i = 0; i < 50'000; ++i) put(map, pages(i * 3, 1));
   for (std::uint64_t i = 0; i < 50'000; ++i) ASSERT_TRUE(map.erase(pages(i * 3, 1)));
   EXPECT_EQ(map.find({1'000'000 * page}), mapping);
@@ -213,7 +213,7 @@ RC_GTEST_PROP(ShadowMap, AnySequenceOfMapsAndUnmapsMatchesAModel, ()) {
     RC_ASSERT((cover.kind == Kind::nothing) == (taken == nullptr));
     RC_ASSERT((cover.kind == Kind::split) == model.is_cut_by(range));
     if (is_map) {
-      const Mapping* const refused = map.insert(range, nullptr, Access::read);
+      const MappingRecord* const refused = map.insert(range, nullptr, Access::read);
       RC_ASSERT((refused == nullptr) == (taken == nullptr));
       if (refused != nullptr) RC_ASSERT(refused->range == *taken);
       if (refused == nullptr) model.insert(range);
@@ -223,7 +223,7 @@ RC_GTEST_PROP(ShadowMap, AnySequenceOfMapsAndUnmapsMatchesAModel, ()) {
     }
   }
   std::vector<IovaRange> seen;
-  map.for_each([&](const Mapping& mapping) { seen.push_back(mapping.range); });
+  map.for_each([&](const MappingRecord& mapping) { seen.push_back(mapping.range); });
   RC_ASSERT(seen == model.all());
   RC_ASSERT(map.size() == seen.size());
 }

@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the NVMe driver costs over a raw queue: instructions for each 4 KiB read at depth 32, or with "time",
+// microseconds. Runs as root in a guest: nvme_bench [instructions|time] [BACKEND].
+//
+// How instructions are counted: under "-icount shift=0" (guests/boot --icount) the time-stamp counter of the one
+// processor counts the instructions that it has run. 32 reads are submitted: counted. Until the data of all has come
+// the program sleeps: not counted. Then 32 completions are reaped: counted. So no instruction is spent on waiting; a
+// round in which a completion was late is left out. What reading the counter itself takes is subtracted, and the median
+// of all rounds is given, which leaves out those that the timer interrupted. A write to a doorbell counts as one
+// instruction, as any store does.
+//
+// The raw queue does what any queue must, in one bare loop each way: it fills 64 bytes and rings; it looks at the phase
+// and the status, and rings. It trusts the device, keeps no command ids, and checks nothing that its caller says.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <optional>
+#include <postern/attach.hpp>
+#include <postern/binding.hpp>
+#include <postern/nvme.hpp>
+#include <postern/pci_function.hpp>
+#include <string_view>
+#include <vector>
+
+#include "drivers/nvme/admin.hpp"
+
+namespace {
+
+using namespace postern;
+using namespace postern::nvme;
+
+constexpr PciAddress disk{.bus = 0, .device = 1};
+constexpr std::uint32_t depth = 32;
+constexpr std::uint32_t entries = 64;
+constexpr double limit = 5;  // percent
+
+template <typename T>
+T or_exit(Result<T> result) {
+  if (!result) {
+    fmt::print(stderr, "nvme_bench: {}\n", result.error().message());
+    std::exit(1);
+  }
+  return std::move(*result);
+}
+
+// Memory for one round's data: a page for each read.
+class Data {
+ public:
+  Data(PciDevice& device, IovaAllocator& iovas)
+      : buffer_(or_exit(DmaBuffer::allocate(device.device().container(), iovas, depth * page_size))) {}
+
+  [[nodiscard]] Iova iova() const { return buffer_.iova(); }
+  void forget() {
+    for (std::uint32_t i = 0; i < depth; ++i) *last_word(i) = unread;
+  }
+  [[nodiscard]] bool has_come() const {
+    for (std::uint32_t i = 0; i < depth; ++i) {
+      if (*last_word(i) == unread) return false;
+    }
+    return true;
+  }
+
+ private:
+  static constexpr std::uint64_t unread = 0x706f737465726e21;  // which the disk of random bytes does not hold
+  [[nodiscard]] volatile std::uint64_t* last_word(std::uint32_t page) const {
+    return reinterpret_cast<volatile std::uint64_t*>(buffer_.data() + (page + 1) * page_size - sizeof(std::uint64_t));
+  }
+  DmaBuffer buffer_;
+};
+
+// Both ways have: submit() for 32 reads from `block`; reap(), which gives how many completions it found, 32 at most. A
+// status other than success ends the program.
+class DriverQueue {
+ public:
+  DriverQueue(PciDevice& device, IovaAllocator& iovas)
+      : controller_(or_exit(Controller::open(device, iovas, {.queue_depth = entries}))),
+        ns_(controller_.namespaces().at(0)) {}
+
+  [[gnu::noinline]] void submit(std::uint64_t block, Iova data) {
+    for (std::uint32_t i = 0; i < depth; ++i) {
+      const auto id = controller_.submit_read(ns_, block + 8 * i, 8, data + i * page_size);
+      if (!id) std::abort();
+    }
+  }
+  [[gnu::noinline]] std::uint32_t reap() {
+    std::uint32_t reaped = 0;
+    for (; reaped < depth; ++reaped) {
+      const auto done = controller_.poll();
+      if (!done) break;
+      if (done->status != 0) std::abort();
+    }
+    return reaped;
+  }
+
+ private:
+  Controller controller_;
+  Namespace ns_;
+};
+
+class RawQueue {
+ public:
+  RawQueue(PciDevice& device, IovaAllocator& iovas)
+      : memory_(or_exit(DmaBuffer::allocate(device.device().container(), iovas, 2 * page_size))),
+        bar_(or_exit(device.map_bar(0))),
+        admin_(or_exit(Admin::start(device, iovas, std::chrono::seconds(10)))),
+        submissions_(reinterpret_cast<SubmissionEntry*>(memory_.data())),
+        completions_(reinterpret_cast<CompletionEntry*>(memory_.data() + page_size)) {
+    const Registers registers(bar_.bytes());
+    const std::size_t stride = admin_->capabilities().doorbell_stride();
+    submission_doorbell_ = registers.submission_doorbell(1, stride);
+    completion_doorbell_ = registers.completion_doorbell(1, stride);
+    (void)or_exit(admin_->create_queue_pair({.id = 1,
+                                             .memory = {{submissions_, entries}, {completions_, entries}},
+                                             .submissions = memory_.iova(),
+                                             .completions = memory_.iova() + page_size,
+                                             .vector = {}}));
+  }
+
+  [[gnu::noinline]] void submit(std::uint64_t block, Iova data) {
+    for (std::uint32_t i = 0; i < depth; ++i) {
+      SubmissionEntry& entry = submissions_[tail_];
+      entry = SubmissionEntry{};
+      entry.dwords_0_1 = dwords_0_1(Opcode::read, i, 1);
+      entry.prp1 = data.value + i * page_size;
+      entry.dwords_10_11 = block + 8 * i;
+      entry.dword_12 = 7;
+      tail_ = tail_ + 1 == entries ? 0 : tail_ + 1;
+      write_barrier();
+      *submission_doorbell_ = tail_;
+    }
+  }
+  [[gnu::noinline]] std::uint32_t reap() {
+    std::uint32_t reaped = 0;
+    for (; reaped < depth; ++reaped) {
+      const std::uint32_t outcome = completions_[head_].outcome.load();
+      if (((outcome >> 16) & 1) != phase_) break;
+      read_barrier();
+      if (outcome >> 17 != 0) std::abort();
+      if (++head_ == entries) {
+        head_ = 0;
+        phase_ ^= 1;
+      }
+      *completion_doorbell_ = head_;
+    }
+    return reaped;
+  }
+
+ private:
+  DmaBuffer memory_;
+  Mmap bar_;
+  std::unique_ptr<Admin> admin_;  // after the memory, so that it stops the controller before that goes
+  SubmissionEntry* submissions_;
+  CompletionEntry* completions_;
+  Doorbell submission_doorbell_;
+  Doorbell completion_doorbell_;
+  std::uint32_t tail_ = 0;
+  std::uint32_t head_ = 0;
+  std::uint32_t phase_ = 1;
+};
+
+template <typename T>
+T median(std::vector<T> values) {
+  if (values.empty()) {
+    fmt::print(stderr, "nvme_bench: no round was fit to be counted\n");
+    std::exit(1);
+  }
+  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
+  return values[values.size() / 2];
+}
+
+std::uint64_t counter() {
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  const std::uint64_t now = __builtin_ia32_rdtsc();
+  std::atomic_signal_fence(std::memory_order_seq_cst);
+  return now;
+}
+
+template <typename Queue>
+double instructions(PciDevice& device, IovaAllocator& iovas) {
+  Data data(device, iovas);
+  Queue queue(device, iovas);
+  std::vector<std::uint64_t> nothing;
+  std::vector<std::uint64_t> submitting;
+  std::vector<std::uint64_t> reaping;
+  for (std::uint32_t round = 0; round < 201; ++round) {
+    data.forget();
+    const std::uint64_t t0 = counter();
+    const std::uint64_t t1 = counter();
+    queue.submit(round * 256, data.iova());
+    const std::uint64_t t2 = counter();
+    // The completion is written a moment after the data.
+    do ::usleep(1000);
+    while (!data.has_come());
+    ::usleep(1000);
+    const std::uint64_t t3 = counter();
+    std::uint32_t reaped = queue.reap();
+    const std::uint64_t t4 = counter();
+    nothing.push_back(t1 - t0);
+    submitting.push_back(t2 - t1);
+    if (reaped == depth) reaping.push_back(t4 - t3);
+    while (reaped < depth) reaped += queue.reap();
+  }
+  return static_cast<double>(median(submitting) + median(reaping) - 2 * median(nothing)) / depth;
+}
+
+template <typename Queue>
+double microseconds(PciDevice& device, IovaAllocator& iovas) {
+  constexpr std::uint32_t rounds = 300;
+  Data data(device, iovas);
+  Queue queue(device, iovas);
+  const auto begin = std::chrono::steady_clock::now();
+  for (std::uint32_t round = 0; round < rounds; ++round) {
+    queue.submit(round * 256, data.iova());
+    for (std::uint32_t reaped = 0; reaped < depth;) reaped += queue.reap();
+  }
+  const std::chrono::duration<double, std::micro> taken = std::chrono::steady_clock::now() - begin;
+  return taken.count() / (rounds * depth);
+}
+
+int report(std::string_view name, double raw, double driver, std::string_view unit) {
+  const double overhead = (driver / raw - 1) * 100;
+  const bool over = overhead > limit;
+  const auto line = [&](std::string_view what, double value, std::string_view in, std::string_view rest) {
+    fmt::print("{:<28} {:>10.1f} {:<12} {}\n", fmt::format("{}-{}", name, what), value, in, rest);
+  };
+  line("raw", raw, unit, "- -");
+  line("driver", driver, unit, "- -");
+  line("overhead", overhead, "percent", fmt::format("{} {}", limit, over ? "over" : "ok"));
+  return over ? 1 : 0;
+}
+
+int run(std::string_view mode, std::string_view backend) {
+  const auto function = or_exit(find_pci_function(system_kernel(), disk));
+  auto pci = or_exit(PciDevice::open(or_exit(attach(system_kernel(), function.host, {.backend = backend}))));
+  const auto container = pci.device().container();
+  IovaAllocator iovas(container->usable_ranges(), container->page_sizes());
+  if (mode == "instructions") {
+    const double raw = instructions<RawQueue>(pci, iovas);
+    return report("nvme-read", raw, instructions<DriverQueue>(pci, iovas), "instructions");
+  }
+  // One after the other, many times: the machine's load changes meanwhile.
+  std::vector<double> raw;
+  std::vector<double> driver;
+  for (int i = 0; i < 9; ++i) {
+    raw.push_back(microseconds<RawQueue>(pci, iovas));
+    driver.push_back(microseconds<DriverQueue>(pci, iovas));
+  }
+  return report("nvme-read-time", median(raw), median(driver), "microseconds");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string_view mode = argc > 1 ? argv[1] : "instructions";
+  const std::string_view backend = argc > 2 ? argv[2] : "auto";
+  if (mode != "instructions" && mode != "time") {
+    fmt::print(stderr, "usage: nvme_bench [instructions|time] [BACKEND]\n");
+    return 2;
+  }
+  const auto binding =
+      or_exit(bind_to_driver(system_kernel(), or_exit(find_pci_function(system_kernel(), disk)).host, "vfio-pci"));
+  const int result = run(mode, backend);
+  const auto restored = restore_binding(system_kernel(), binding);
+  return restored ? result : 1;
+}

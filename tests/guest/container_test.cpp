@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a container promises, on the real kernel, for each backend.
+#include <gmock/gmock.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <postern/iova_allocator.hpp>
+
+#include "guest/guest_device.hpp"
+
+namespace postern {
+namespace {
+
+using test::Bound;
+using test::Holdings;
+using ::testing::HasSubstr;
+
+class ContainerOnKernel : public ::testing::TestWithParam<const char*> {
+ protected:
+  ContainerOnKernel() : bound_(test::nvme_disk), before_(Holdings::now()) {
+    device_.emplace(attach(system_kernel(), bound_.host(), {.backend = GetParam()}).value());
+  }
+  ~ContainerOnKernel() override {
+    EXPECT_TRUE(device_->detach());
+    device_.reset();
+    memory_.clear();
+    EXPECT_TRUE(before_ == Holdings::now()) << "something was left behind";
+  }
+
+  Container& container() { return *device_->container(); }
+  std::span<std::byte> memory(std::size_t length) {
+    void* address = ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    EXPECT_NE(address, MAP_FAILED);
+    memory_.emplace_back(system_kernel(), address, length);
+    return memory_.back().bytes();
+  }
+  std::string backend() { return GetParam(); }
+
+  Bound bound_;
+  Holdings before_;
+  std::optional<Device> device_;
+  std::vector<Mmap> memory_;
+};
+
+constexpr std::uint64_t page = 4096;
+constexpr Iova base{0x100000000};
+
+TEST_P(ContainerOnKernel, TellsUsableRangesPageSizesAndItsBackend) {
+  EXPECT_EQ(container().backend(), backend());
+  EXPECT_GE(container().usable_ranges().size(), 2U) << "VT-d reserves the MSI window";
+  for (const IovaRange range : container().usable_ranges()) EXPECT_FALSE(range.contains(Iova{0xfee00000}));
+  EXPECT_NE(container().page_sizes() & page, 0U);
+  EXPECT_EQ(container().devices(), std::vector<std::string>{"0000:00:01.0"});
+}
+
+TEST_P(ContainerOnKernel, MapsAndUnmapsForEachKindOfAccess) {
+  for (const Access access : {Access::read, Access::write, Access::read_write}) {
+    ASSERT_TRUE(container().map(base, memory(16 * page), access)) << to_string(access);
+    EXPECT_EQ(container().mapping_count(), 1U);
+    ASSERT_TRUE(container().unmap(base, 16 * page));
+    EXPECT_EQ(container().mapping_count(), 0U);
+  }
+}
+
+TEST_P(ContainerOnKernel, UnmapsSeveralMappingsWithHolesBetweenThemAtOnce) {
+  ASSERT_TRUE(container().map(base, memory(page)));
+  ASSERT_TRUE(container().map(base + 4 * page, memory(2 * page)));
+  ASSERT_TRUE(container().unmap(base, 8 * page));
+  EXPECT_EQ(container().mapping_count(), 0U);
+  ASSERT_TRUE(container().map(base + 4 * page, memory(page))) << "the kernel forgot it too";
+  ASSERT_TRUE(container().unmap_all());
+}
+
+TEST_P(ContainerOnKernel, UnmapAllLeavesNothingMappedInTheKernelEither) {
+  for (std::uint64_t i = 0; i < 100; ++i) ASSERT_TRUE(container().map(base + 2 * i * page, memory(page)));
+  ASSERT_TRUE(container().unmap_all());
+  EXPECT_EQ(container().mapping_count(), 0U);
+  ASSERT_TRUE(container().map(base, memory(200 * page)));
+  ASSERT_TRUE(container().unmap_all());
+  ASSERT_TRUE(container().unmap_all()) << "of nothing is no error";
+}
+
+TEST_P(ContainerOnKernel, MapsBothEndsOfTheUsableRanges) {
+  for (const IovaRange range : container().usable_ranges()) {
+    ASSERT_TRUE(container().map(range.first, memory(page))) << to_string(range);
+    const Iova last_page{(range.last.value & ~(page - 1))};
+    ASSERT_TRUE(container().map(last_page, memory(page))) << to_string(range);
+  }
+  ASSERT_TRUE(container().unmap_all());
+}
+
+TEST_P(ContainerOnKernel, AnUnalignedIovaAddressOrLengthIsRefusedAndNamed) {
+  const auto bytes = memory(2 * page);
+  const auto iova = container().map(base + 1, bytes);
+  const auto address = container().map(base, bytes.subspan(16, page));
+  const auto length = container().map(base, bytes.first(page + 1));
+  for (const auto* refused : {&iova, &address, &length}) {
+    ASSERT_FALSE(*refused);
+    EXPECT_EQ(refused->error().code(), EINVAL);
+    EXPECT_THAT(refused->error().message(), HasSubstr("4 KiB"));
+  }
+  EXPECT_THAT(iova.error().message(), HasSubstr("iova 0x100000001"));
+  EXPECT_THAT(address.error().message(), HasSubstr("address 0x"));
+  EXPECT_THAT(length.error().message(), HasSubstr("length 0x1001"));
+  EXPECT_FALSE(container().unmap(base + 1, page));
+  EXPECT_FALSE(container().unmap(base, page + 1));
+}
+
+TEST_P(ContainerOnKernel, NothingCannotBeMappedOrUnmapped) {
+  auto refused = container().map(base, {});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), EINVAL);
+  EXPECT_THAT(refused.error().message(), HasSubstr("length is zero"));
+  EXPECT_THAT(container().unmap(base, 0).error().message(), HasSubstr("length is zero"));
+}
+
+TEST_P(ContainerOnKernel, MappingOverAnExistingMappingFailsWithEexistAndNamesBoth) {
+  ASSERT_TRUE(container().map(base, memory(4 * page)));
+  auto refused = container().map(base + 3 * page, memory(2 * page));
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), EEXIST);
+  EXPECT_THAT(refused.error().message(), HasSubstr("0x100003000-0x100004fff"));
+  EXPECT_THAT(refused.error().message(), HasSubstr("0x100000000-0x100003fff"));
+  ASSERT_TRUE(container().unmap_all());
+}
+
+TEST_P(ContainerOnKernel, MappingOutsideTheUsableRangesFailsWithErangeAndNamesThem) {
+  const Iova past = container().usable_ranges().back().last + 1;
+  for (const Iova iova : {Iova{0xfee00000}, past, Iova{~std::uint64_t{0} - page + 1}}) {
+    auto refused = container().map(iova, memory(page));
+    ASSERT_FALSE(refused) << to_string(iova);
+    EXPECT_EQ(refused.error().code(), ERANGE) << refused.error().message();
+    EXPECT_THAT(refused.error().message(), HasSubstr(to_string(container().usable_ranges().back())));
+  }
+  EXPECT_EQ(container().map(Iova{~std::uint64_t{0} - page + 1}, memory(2 * page)).error().code(), ERANGE)
+      << "past the last address";
+}
+
+TEST_P(ContainerOnKernel, UnmappingPartOfAMappingIsRefusedAndNamesIt) {
+  ASSERT_TRUE(container().map(base, memory(4 * page)));
+  for (const std::uint64_t offset : {std::uint64_t{0}, page, 3 * page}) {
+    auto refused = container().unmap(base + offset, page);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code(), EINVAL);
+    EXPECT_THAT(refused.error().message(), HasSubstr("0x100000000-0x100003fff"));
+  }
+  EXPECT_EQ(container().mapping_count(), 1U);
+  ASSERT_TRUE(container().unmap(base, 4 * page));
+}
+
+TEST_P(ContainerOnKernel, UnmappingWhatIsNotMappedFailsWithEnoent) {
+  auto refused = container().unmap(base, page);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), ENOENT);
+}
+
+TEST_P(ContainerOnKernel, MemoryThatIsNotThereIsRefusedAndNothingIsMapped) {
+  auto bytes = memory(page);
+  const std::span<std::byte> gone(bytes.data(), page);
+  memory_.clear();
+  auto refused = container().map(base, gone);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), EFAULT) << refused.error().message();
+  EXPECT_EQ(container().mapping_count(), 0U);
+  ASSERT_TRUE(container().map(base, memory(page))) << "the place is free";
+  ASSERT_TRUE(container().unmap_all());
+}
+
+TEST_P(ContainerOnKernel, ReadOnlyMemoryCannotBeMappedForWriting) {
+  auto bytes = memory(page);
+  ASSERT_EQ(::mprotect(bytes.data(), page, PROT_READ), 0);
+  EXPECT_EQ(container().map(base, bytes, Access::read_write).error().code(), EFAULT);
+  EXPECT_TRUE(container().map(base, bytes, Access::read));
+  ASSERT_TRUE(container().unmap_all());
+}
+
+TEST_P(ContainerOnKernel, TheMappingLimitIsToldAndKept) {
+  if (!container().mapping_limit()) {
+    EXPECT_EQ(backend(), "iommufd") << "iommufd takes as many as memory allows";
+    EXPECT_FALSE(container().mappings_left());
+    return;
+  }
+  const std::uint64_t limit = *container().mapping_limit();
+  EXPECT_EQ(limit, 65535U);
+  const auto bytes = memory(page);
+  for (std::uint64_t i = 0; i < limit; ++i) ASSERT_TRUE(container().map(base + i * page, bytes)) << i;
+  EXPECT_EQ(container().mappings_left(), 0U);
+  auto refused = container().map(base + limit * page, bytes);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), ENOSPC);
+  EXPECT_THAT(refused.error().message(), HasSubstr("65535"));
+  EXPECT_THAT(refused.error().message(), HasSubstr("dma_entry_limit"));
+  ASSERT_TRUE(container().unmap(base, page));
+  EXPECT_EQ(container().mappings_left(), 1U);
+  EXPECT_TRUE(container().map(base + limit * page, bytes));
+  ASSERT_TRUE(container().unmap_all());
+}
+
+TEST_P(ContainerOnKernel, IovasOfTheAllocatorCanAllBeMapped) {
+  IovaAllocator iovas(container().usable_ranges(), container().page_sizes());
+  for (const std::uint64_t length : {page, std::uint64_t{2} << 20, 3 * page, std::uint64_t{4} << 20}) {
+    const Iova iova = iovas.allocate(length).value();
+    EXPECT_TRUE(container().map(iova, memory(length))) << to_string(iova);
+  }
+  ASSERT_TRUE(container().unmap_all());
+}
+
+TEST_P(ContainerOnKernel, CannotBeClosedUnderADeviceAndNamesIt) {
+  auto refused = container().close();
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), EBUSY);
+  EXPECT_THAT(refused.error().message(), HasSubstr("0000:00:01.0"));
+}
+
+TEST_P(ContainerOnKernel, ADeviceCannotBeUsedAfterItWasDetachedNorItsContainerAfterItWasClosed) {
+  const auto kept = device_->container();
+  ASSERT_TRUE(kept->map(base, memory(page)));
+  ASSERT_TRUE(device_->detach());
+  std::byte byte{};
+  EXPECT_EQ(device_->read(7, 0, std::span(&byte, 1)).error().code(), EBADF);
+  EXPECT_EQ(device_->reset().error().code(), EBADF);
+  EXPECT_EQ(device_->detach().error().code(), EBADF);
+  EXPECT_EQ(kept->map(base + page, memory(page)).error().code(), ENODEV);
+  ASSERT_TRUE(kept->close());
+  EXPECT_EQ(kept->map(base, memory(page)).error().code(), EBADF);
+  EXPECT_EQ(kept->unmap(base, page).error().code(), EBADF);
+  EXPECT_EQ(kept->unmap_all().error().code(), EBADF);
+  device_.emplace(attach(system_kernel(), bound_.host(), {.backend = GetParam()}).value());
+}
+
+TEST_P(ContainerOnKernel, SeveralDevicesShareIt) {
+  const Bound second(test::edu);
+  const Bound third(test::nvme_behind_port);
+  ASSERT_TRUE(container().map(base, memory(page)));
+  auto edu = attach(system_kernel(), second.host(), {.container = device_->container()});
+  ASSERT_TRUE(edu) << edu.error().message();
+  auto nvme = attach(system_kernel(), third.host(), {.container = device_->container()});
+  ASSERT_TRUE(nvme) << nvme.error().message();
+  EXPECT_EQ(container().devices().size(), 3U);
+  ASSERT_TRUE(container().map(base + page, memory(page)));
+  EXPECT_TRUE(edu->detach());
+  ASSERT_TRUE(container().unmap_all());
+  EXPECT_TRUE(nvme->detach());
+  EXPECT_EQ(attach(system_kernel(), bound_.host(), {.container = device_->container()}).error().code(), EBUSY)
+      << "the first is still in it";
+}
+
+TEST_P(ContainerOnKernel, TwoDevicesOfOneGroupShareIt) {
+  const Bound a(test::twin_a);
+  const Bound b(test::twin_b);
+  ASSERT_EQ(a.host().iommu_group, b.host().iommu_group);
+  auto first = attach(system_kernel(), a.host(), {.container = device_->container()});
+  ASSERT_TRUE(first) << first.error().message();
+  auto second = attach(system_kernel(), b.host(), {.container = device_->container()});
+  ASSERT_TRUE(second) << second.error().message();
+}
+
+TEST_P(ContainerOnKernel, RemembersItsMappingsFromTheLastDeviceToTheNext) {
+  const auto kept = device_->container();
+  const auto bytes = memory(page);
+  ASSERT_TRUE(kept->map(base, bytes));
+  ASSERT_TRUE(device_->detach());
+  EXPECT_EQ(kept->mapping_count(), 1U);
+  device_.emplace(attach(system_kernel(), bound_.host(), {.container = kept}).value());
+  EXPECT_EQ(kept->mapping_count(), 1U);
+  ASSERT_TRUE(kept->unmap(base, page)) << "the kernel has it again";
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, ContainerOnKernel, ::testing::Values("type1", "iommufd"),
+                         [](const auto& test) { return std::string(test.param); });
+
+TEST(Iommufd, HugePagesCanBeAvoidedForAContainer) {
+  const Bound bound(test::nvme_disk);
+  auto device = attach(system_kernel(), bound.host(),
+                       {.backend = "iommufd", .container_options = {.huge_pages = HugePages::avoid}});
+  ASSERT_TRUE(device) << device.error().message();
+}
+
+TEST(Type1, SaysThatItCannotAvoidHugePages) {
+  const Bound bound(test::nvme_disk);
+  auto device =
+      attach(system_kernel(), bound.host(), {.backend = "type1", .container_options = {.huge_pages = HugePages::avoid}});
+  ASSERT_FALSE(device);
+  EXPECT_EQ(device.error().code(), EOPNOTSUPP);
+}
+
+}  // namespace
+}  // namespace postern

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+// Errors as people and programs get them.
+#include "errors.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+
+namespace postern::tool {
+namespace {
+
+Error locked() {
+  return Error({.code = ENOMEM,
+                .operation = "VFIO_IOMMU_MAP_DMA",
+                .object = "map 0x1000+64 MiB into container type1",
+                .reason = "locked memory is limited to 8 MiB",
+                .remedy = "\"ulimit -l 65536\"",
+                .causes = {}});
+}
+
+Error with_causes() {
+  Error::Details details{.code = ENODEV, .operation = "choose backend", .object = "0000:00:01.0", .reason = "none", .remedy = "", .causes = {}};
+  details.causes.push_back(locked());
+  details.causes.push_back(Error({.code = ENOENT, .operation = "open", .object = "/dev/iommu", .reason = "", .remedy = "", .causes = {}}));
+  return Error(std::move(details));
+}
+
+TEST(ErrorLine, SaysTheObjectFirstAndTheErrnoLast) {
+  EXPECT_EQ(error_line(locked()),
+            "map 0x1000+64 MiB into container type1: locked memory is limited to 8 MiB (VFIO_IOMMU_MAP_DMA: ENOMEM)");
+}
+
+TEST(ErrorLine, SaysWhatTheErrnoMeansWhereNothingMoreIsKnown) {
+  const Error error({.code = ENOENT, .operation = "open", .object = "/dev/iommu", .reason = "", .remedy = "", .causes = {}});
+  EXPECT_EQ(error_line(error), "/dev/iommu: No such file or directory (open: ENOENT)");
+}
+
+TEST(ErrorDetails, PutsTheRemedyAndEveryCauseOnLinesOfTheirOwn) {
+  EXPECT_EQ(error_details(with_causes(), {}, 2),
+            "  - map 0x1000+64 MiB into container type1: locked memory is limited to 8 MiB (VFIO_IOMMU_MAP_DMA: ENOMEM)\n"
+            "    remedy: \"ulimit -l 65536\"\n"
+            "  - /dev/iommu: No such file or directory (open: ENOENT)\n");
+}
+
+TEST(ErrorJson, HasEveryPart) {
+  const Json json = error_json(with_causes());
+  EXPECT_EQ(json["operation"], "choose backend");
+  EXPECT_EQ(json["object"], "0000:00:01.0");
+  EXPECT_EQ(json["errno"], "ENODEV");
+  EXPECT_EQ(json["code"], ENODEV);
+  EXPECT_EQ(json["reason"], "none");
+  EXPECT_EQ(json["remedy"], "");
+  ASSERT_EQ(json["causes"].size(), 2U);
+  EXPECT_EQ(json["causes"][0]["remedy"], "\"ulimit -l 65536\"");
+  EXPECT_EQ(json["causes"][1]["reason"], "No such file or directory");
+}
+
+TEST(JsonText, TakesBytesThatAreNoUtf8) {
+  EXPECT_NE(json_text({{"serial", "a\xff"}}).find("a\xef\xbf\xbd"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace postern::tool

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a process holds before and after.
+#include "leftovers.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cerrno>
+
+#include "support/tree_kernel.hpp"
+
+namespace postern::tool {
+namespace {
+
+Leftovers held(test::TreeKernel& kernel) { return Leftovers::now(kernel).value(); }
+
+class LeftoversTest : public testing::Test {
+ protected:
+  LeftoversTest() {
+    kernel_.file("/proc/self/limits", "Max locked memory         8388608              8388608              bytes\n");
+    memory("0", "0");
+    for (const char* fd : {"0", "1", "2"}) kernel_.link(std::string("/proc/self/fd/") + fd, "/dev/null");
+  }
+  void memory(const std::string& locked, const std::string& pinned) {
+    kernel_.file("/proc/self/status", "VmLck:\t" + locked + " kB\nVmPin:\t" + pinned + " kB\nCapEff:\t0\n");
+  }
+  test::TreeKernel kernel_;
+};
+
+TEST_F(LeftoversTest, AreNoneWhereAllIsAsBefore) {
+  const auto compared = compare(held(kernel_), held(kernel_));
+  ASSERT_TRUE(compared.has_value());
+  EXPECT_EQ(*compared, "open files 3 -> 3, locked 0 bytes -> 0 bytes, pinned 0 bytes -> 0 bytes");
+}
+
+TEST_F(LeftoversTest, NameAnFdThatIsOpenStill) {
+  const Leftovers before = held(kernel_);
+  kernel_.link("/proc/self/fd/3", "/dev/vfio/2");
+  const auto compared = compare(before, held(kernel_));
+  ASSERT_FALSE(compared.has_value());
+  EXPECT_EQ(compared.error().code(), EBUSY);
+  EXPECT_EQ(compared.error().reason(), "open files: before 3, after 4");
+}
+
+TEST_F(LeftoversTest, NameMemoryThatIsLockedOrPinnedStill) {
+  const Leftovers before = held(kernel_);
+  memory("64", "0");
+  EXPECT_EQ(compare(before, held(kernel_)).error().reason(), "locked memory: before 0 bytes, after 64 KiB");
+  memory("0", "4");
+  EXPECT_EQ(compare(before, held(kernel_)).error().reason(), "pinned memory: before 0 bytes, after 4 KiB");
+}
+
+TEST_F(LeftoversTest, NameErrorsThatNobodyWasGiven) {
+  Leftovers before = held(kernel_);
+  Leftovers after = before;
+  after.logged_errors = 1;
+  EXPECT_EQ(compare(before, after).error().reason(), "errors while cleaning up: before 0, after 1");
+}
+
+TEST_F(LeftoversTest, CannotBeReadWithoutProc) {
+  test::TreeKernel empty;
+  EXPECT_EQ(Leftovers::now(empty).error().code(), ENOENT);
+}
+
+}  // namespace
+}  // namespace postern::tool

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// Text that fits a terminal, and colour where it is wanted.
+#include "terminal.hpp"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdlib>
+
+#include "progress.hpp"
+
+namespace postern::tool {
+namespace {
+
+TEST(Terminal, IsNotInteractiveBehindAPipe) {
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::pipe(ends.data()), 0);
+  const Terminal terminal = Terminal::of(ends[1]);
+  EXPECT_FALSE(terminal.interactive);
+  EXPECT_FALSE(terminal.colour);
+  EXPECT_EQ(terminal.width, 0U);
+  for (const int end : ends) ::close(end);
+}
+
+TEST(Paint, AddsNothingWhereThereIsNoColour) { EXPECT_EQ(paint({}, Style::bad, "NO"), "NO"); }
+
+TEST(Paint, EndsTheColourBehindTheText) {
+  EXPECT_EQ(paint({.interactive = true, .colour = true, .width = 80}, Style::good, "ok"), "\033[32mok\033[0m");
+}
+
+TEST(Fold, FoldsBetweenWordsWithAHangingIndent) {
+  const Terminal terminal{.interactive = true, .colour = false, .width = 30};
+  EXPECT_EQ(fold(terminal, "one two three four five six seven", 4), "one two three four five\n    six seven");
+}
+
+TEST(Fold, KeepsAWordWholeThatIsLongerThanALine) {
+  const Terminal terminal{.interactive = true, .colour = false, .width = 24};
+  EXPECT_EQ(fold(terminal, "see /sys/module/vfio_iommu_type1/parameters there", 2),
+            "see\n  /sys/module/vfio_iommu_type1/parameters\n  there");
+}
+
+TEST(Fold, FoldsNothingWhereTheWidthIsNotKnown) {
+  const std::string text(500, 'x');
+  EXPECT_EQ(fold({}, text + " " + text, 4), text + " " + text);
+}
+
+TEST(Progress, ShowsPartAmountRateAndWhatIsLeft) {
+  EXPECT_EQ(Progress::line("reading x", 256 << 20, 1 << 30, 2, 100),
+            "  reading x [#######.......................]  25%  256 MiB of 1 GiB  128 MiB/s  6.0 s left");
+}
+
+TEST(Progress, GivesTheBarUpBeforeTheNumbers) {
+  EXPECT_EQ(Progress::line("reading x", 256 << 20, 1 << 30, 2, 72),
+            "  reading x  25%  256 MiB of 1 GiB  128 MiB/s  6.0 s left");
+}
+
+TEST(Progress, NeverFillsTheLastColumn) {
+  for (std::size_t width = 1; width < 120; ++width) {
+    EXPECT_LT(Progress::line("reading 0000:00:01.0", 1 << 20, 1 << 30, 1, width).size(), width);
+  }
+}
+
+}  // namespace
+}  // namespace postern::tool
