@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the NVMe driver costs over a raw queue: instructions for each 4 KiB read at depth 32, or with "time",
-// microseconds. Runs as root in a guest: nvme_bench [instructions|time] [BACKEND].
+// microseconds. Runs as root in a guest: nvme-bench [instructions|time] [BACKEND].
 //
 // How instructions are counted: under "-icount shift=0" (guests/boot --icount) the time-stamp counter of the one
 // processor counts the instructions that it has run. 32 reads are submitted: counted. Until the data of all has come
@@ -11,23 +11,22 @@
 //
 // The raw queue does what any queue must, in one bare loop each way: it fills 64 bytes and rings; it looks at the phase
 // and the status, and rings. It trusts the device, keeps no command ids, and checks nothing that its caller says.
-#include <fmt/format.h>
 #include <unistd.h>
 
-#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
-#include <optional>
 #include <postern/attach.hpp>
 #include <postern/binding.hpp>
 #include <postern/nvme.hpp>
 #include <postern/pci_function.hpp>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include "drivers/nvme/admin.hpp"
+#include "figure.hpp"
 
 namespace {
 
@@ -39,12 +38,14 @@ constexpr std::uint32_t depth = 32;
 constexpr std::uint32_t entries = 64;
 constexpr double limit = 5;  // percent
 
+[[noreturn]] void give_up(const std::string& what) {
+  std::fprintf(stderr, "nvme-bench: %s\n", what.c_str());
+  std::exit(2);
+}
+
 template <typename T>
 T or_exit(Result<T> result) {
-  if (!result) {
-    fmt::print(stderr, "nvme_bench: {}\n", result.error().message());
-    std::exit(1);
-  }
+  if (!result) give_up(result.error().message());
   return std::move(*result);
 }
 
@@ -163,16 +164,6 @@ class RawQueue {
   std::uint32_t phase_ = 1;
 };
 
-template <typename T>
-T median(std::vector<T> values) {
-  if (values.empty()) {
-    fmt::print(stderr, "nvme_bench: no round was fit to be counted\n");
-    std::exit(1);
-  }
-  std::nth_element(values.begin(), values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2), values.end());
-  return values[values.size() / 2];
-}
-
 std::uint64_t counter() {
   std::atomic_signal_fence(std::memory_order_seq_cst);
   const std::uint64_t now = __builtin_ia32_rdtsc();
@@ -184,9 +175,10 @@ template <typename Queue>
 double instructions(PciDevice& device, IovaAllocator& iovas) {
   Data data(device, iovas);
   Queue queue(device, iovas);
-  std::vector<std::uint64_t> nothing;
-  std::vector<std::uint64_t> submitting;
-  std::vector<std::uint64_t> reaping;
+  std::vector<double> nothing;
+  std::vector<double> submitting;
+  std::vector<double> reaping;
+  const auto between = [](std::uint64_t from, std::uint64_t to) { return static_cast<double>(to - from); };
   for (std::uint32_t round = 0; round < 201; ++round) {
     data.forget();
     const std::uint64_t t0 = counter();
@@ -194,18 +186,20 @@ double instructions(PciDevice& device, IovaAllocator& iovas) {
     queue.submit(round * 256, data.iova());
     const std::uint64_t t2 = counter();
     // The completion is written a moment after the data.
-    do ::usleep(1000);
-    while (!data.has_come());
+    do {
+      ::usleep(1000);
+    } while (!data.has_come());
     ::usleep(1000);
     const std::uint64_t t3 = counter();
     std::uint32_t reaped = queue.reap();
     const std::uint64_t t4 = counter();
-    nothing.push_back(t1 - t0);
-    submitting.push_back(t2 - t1);
-    if (reaped == depth) reaping.push_back(t4 - t3);
+    nothing.push_back(between(t0, t1));
+    submitting.push_back(between(t1, t2));
+    if (reaped == depth) reaping.push_back(between(t3, t4));
     while (reaped < depth) reaped += queue.reap();
   }
-  return static_cast<double>(median(submitting) + median(reaping) - 2 * median(nothing)) / depth;
+  if (reaping.empty()) give_up("the completions were late in every round");
+  return (bench::median(submitting) + bench::median(reaping) - 2 * bench::median(nothing)) / depth;
 }
 
 template <typename Queue>
@@ -222,26 +216,21 @@ double microseconds(PciDevice& device, IovaAllocator& iovas) {
   return taken.count() / (rounds * depth);
 }
 
-int report(std::string_view name, double raw, double driver, std::string_view unit) {
-  const double overhead = (driver / raw - 1) * 100;
-  const bool over = overhead > limit;
-  const auto line = [&](std::string_view what, double value, std::string_view in, std::string_view rest) {
-    fmt::print("{:<28} {:>10.1f} {:<12} {}\n", fmt::format("{}-{}", name, what), value, in, rest);
-  };
-  line("raw", raw, unit, "- -");
-  line("driver", driver, unit, "- -");
-  line("overhead", overhead, "percent", fmt::format("{} {}", limit, over ? "over" : "ok"));
-  return over ? 1 : 0;
+void report(const std::string& name, double raw, double driver, const char* unit) {
+  bench::print_figure(name + "-raw", raw, unit);
+  bench::print_figure(name + "-driver", driver, unit);
+  bench::print_figure(name + "-overhead", (driver / raw - 1) * 100, "percent", limit);
 }
 
-int run(std::string_view mode, std::string_view backend) {
+void run(std::string_view mode, std::string_view backend) {
   const auto function = or_exit(find_pci_function(system_kernel(), disk));
   auto pci = or_exit(PciDevice::open(or_exit(attach(system_kernel(), function.host, {.backend = backend}))));
   const auto container = pci.device().container();
   IovaAllocator iovas(container->usable_ranges(), container->page_sizes());
   if (mode == "instructions") {
     const double raw = instructions<RawQueue>(pci, iovas);
-    return report("nvme-read", raw, instructions<DriverQueue>(pci, iovas), "instructions");
+    report("nvme-read", raw, instructions<DriverQueue>(pci, iovas), "instructions");
+    return;
   }
   // One after the other, many times: the machine's load changes meanwhile.
   std::vector<double> raw;
@@ -250,7 +239,7 @@ int run(std::string_view mode, std::string_view backend) {
     raw.push_back(microseconds<RawQueue>(pci, iovas));
     driver.push_back(microseconds<DriverQueue>(pci, iovas));
   }
-  return report("nvme-read-time", median(raw), median(driver), "microseconds");
+  report("nvme-read-time", bench::median(raw), bench::median(driver), "microseconds");
 }
 
 }  // namespace
@@ -258,13 +247,11 @@ int run(std::string_view mode, std::string_view backend) {
 int main(int argc, char** argv) {
   const std::string_view mode = argc > 1 ? argv[1] : "instructions";
   const std::string_view backend = argc > 2 ? argv[2] : "auto";
-  if (mode != "instructions" && mode != "time") {
-    fmt::print(stderr, "usage: nvme_bench [instructions|time] [BACKEND]\n");
-    return 2;
-  }
+  if (mode != "instructions" && mode != "time") give_up("usage: nvme-bench [instructions|time] [BACKEND]");
   const auto binding =
       or_exit(bind_to_driver(system_kernel(), or_exit(find_pci_function(system_kernel(), disk)).host, "vfio-pci"));
-  const int result = run(mode, backend);
+  run(mode, backend);
   const auto restored = restore_binding(system_kernel(), binding);
-  return restored ? result : 1;
+  if (!restored) give_up(restored.error().message());
+  return bench::all_ok ? 0 : 1;
 }

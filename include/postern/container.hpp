@@ -93,9 +93,9 @@ class Container {
   };
   Container(Kernel& kernel, const Traits& traits);
 
-  // Each gives 0 or a negated errno. do_unmap gives the bytes that the kernel says it unmapped in `unmapped`.
-  [[nodiscard]] virtual int do_map(const Mapping& mapping) = 0;
-  [[nodiscard]] virtual int do_unmap(IovaRange range, std::uint64_t& unmapped) = 0;
+  // Each gives 0 or a negated errno.
+  [[nodiscard]] virtual int do_map(IovaRange range, void* address, Access access) = 0;
+  [[nodiscard]] virtual int do_unmap(IovaRange range) = 0;
   [[nodiscard]] virtual int do_unmap_all() = 0;
   // Brings the device in, and gives the fd it is driven through. On an error the container is as it was.
   [[nodiscard]] virtual Result<Fd> do_attach(const HostDevice& device) = 0;
@@ -107,6 +107,8 @@ class Container {
  private:
   friend class Attachment;  // attaching and detaching go through the one owner of an attached device
 
+  [[nodiscard]] Result<void> unmap_several(IovaRange range, std::uint64_t length);
+  [[nodiscard]] bool is_usable(IovaRange range);
   void set_limits(ContainerLimits limits);
   [[nodiscard]] Result<void> admit(const ContainerLimits& limits, const HostDevice& device);
   [[nodiscard]] Result<Fd> attach(const HostDevice& device);
@@ -118,13 +120,18 @@ class Container {
   [[nodiscard]] tl::unexpected<Error> closed(std::string operation) const;
   [[nodiscard]] tl::unexpected<Error> refuse_map(IovaRange range, std::span<std::byte> memory) const;
   [[nodiscard]] tl::unexpected<Error> refuse_overlap(IovaRange range, IovaRange taken) const;
-  [[nodiscard]] tl::unexpected<Error> map_failure(int result, const Mapping& mapping) const;
+  [[nodiscard]] tl::unexpected<Error> map_failure(int result, IovaRange range, const void* address) const;
+  [[nodiscard]] tl::unexpected<Error> unmap_failure(int result, IovaRange range) const;
   [[nodiscard]] tl::unexpected<Error> refuse_unmap(IovaRange range, std::uint64_t length) const;
   [[nodiscard]] tl::unexpected<Error> refuse_split(IovaRange range, const IovaRange* split) const;
+
+  static constexpr IovaRange nowhere{{1}, {0}};
 
   Kernel* kernel_;
   Traits traits_;
   ContainerLimits limits_;
+  // What map() asks for first: the usable range that the last mapping was in, or one that nothing fits where nothing can be mapped.
+  IovaRange likely_range_ = nowhere;
   std::uint64_t mapping_limit_ = 0;   // limits_.mapping_limit, or all ones
   std::uint64_t misaligned_ = 0xfff;  // the bits that are clear in an aligned number
   std::unique_ptr<ShadowMap> mappings_;

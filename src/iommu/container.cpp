@@ -18,10 +18,7 @@ namespace {
 std::uint64_t address_of(const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer); }
 
 bool covered(const std::vector<IovaRange>& usable, IovaRange range) {
-  for (const IovaRange candidate : usable) {
-    if (candidate.contains(range)) return true;
-  }
-  return false;
+  return std::any_of(usable.begin(), usable.end(), [range](IovaRange candidate) { return candidate.contains(range); });
 }
 
 // Sub-page mappings are no use to anyone, and an IOMMU that tells no page sizes still has pages.
@@ -38,37 +35,46 @@ Container::Container(Kernel& kernel, const Traits& traits)
 Container::~Container() = default;
 
 Result<void> Container::map(Iova iova, std::span<std::byte> memory, Access access) {
+  void* const address = memory.data();
   const std::uint64_t length = memory.size();
-  const Mapping mapping{.range = {iova, iova + (length - 1)}, .address = memory.data(), .access = access};
+  const IovaRange range{iova, iova + (length - 1)};
   // What is nearly always so is asked first and quickly; which rule was broken is found out when one was.
-  const bool fits = length != 0 && ((iova.value | address_of(memory.data()) | length) & misaligned_) == 0 &&
-                    iova <= mapping.range.last && covered(limits_.usable_ranges, mapping.range) &&
-                    mappings_->size() < mapping_limit_ && !devices_.empty();
-  if (!fits) [[unlikely]] return refuse_map(mapping.range, memory);
-  if (const auto* taken = mappings_->insert(mapping.range, mapping.address, access)) [[unlikely]] {
-    return refuse_overlap(mapping.range, taken->range);
+  const bool fits = length != 0 && ((iova.value | address_of(address) | length) & misaligned_) == 0 &&
+                    iova <= range.last && (likely_range_.contains(range) || is_usable(range)) &&
+                    mappings_->size() < mapping_limit_;
+  if (!fits) [[unlikely]] return refuse_map(range, memory);
+  if (const auto* taken = mappings_->insert(range, address, access)) [[unlikely]] {
+    return refuse_overlap(range, taken->range);
   }
-  if (const int result = do_map(mapping); result < 0) [[unlikely]] {
-    mappings_->erase_within(mapping.range);
-    return map_failure(result, mapping);
+  if (const int result = do_map(range, address, access); result < 0) [[unlikely]] {
+    (void)mappings_->erase(range);
+    return map_failure(result, range, address);
   }
   return {};
 }
 
 Result<void> Container::unmap(Iova iova, std::uint64_t length) {
   const IovaRange range{iova, iova + (length - 1)};
-  const bool well_formed = length != 0 && ((iova.value | length) & misaligned_) == 0 && iova <= range.last;
-  if (!well_formed || closed_) [[unlikely]] return refuse_unmap(range, length);
+  // Nearly always one mapping is unmapped as it was mapped, and what was mapped is well formed. For the kernel to refuse that is so
+  // unlikely that the mapping is forgotten first, and put back if it does.
+  MappingRecord taken;
+  if (length == 0 || !kernel_has_mappings_ || !mappings_->take(range, taken)) [[unlikely]] return unmap_several(range, length);
+  if (const int result = do_unmap(range); result < 0) [[unlikely]] {
+    (void)mappings_->insert(taken.range, taken.address, taken.access);
+    return unmap_failure(result, range);
+  }
+  return {};
+}
+
+Result<void> Container::unmap_several(IovaRange range, std::uint64_t length) {
+  const bool well_formed = length != 0 && ((range.first.value | length) & misaligned_) == 0 && range.first <= range.last;
+  if (!well_formed || closed_) return refuse_unmap(range, length);
   const auto cover = mappings_->cover(range);
-  if (cover.kind != ShadowMap::Cover::Kind::whole) [[unlikely]] {
+  if (cover.kind != ShadowMap::Cover::Kind::whole) {
     return refuse_split(range, cover.mapping != nullptr ? &cover.mapping->range : nullptr);
   }
-  if (kernel_has_mappings_) {
-    std::uint64_t unmapped = 0;
-    if (const int result = do_unmap(range, unmapped); result < 0) [[unlikely]] {
-      return call_failure(traits_.unmap, {.result = result, .object = unmap_text(range)});
-    }
-  }
+  const int result = kernel_has_mappings_ ? do_unmap(range) : 0;
+  if (result < 0) return unmap_failure(result, range);
   mappings_->erase_within(range);
   return {};
 }
@@ -111,8 +117,18 @@ void Container::for_each_mapping(const std::function<void(const Mapping&)>& visi
   });
 }
 
+bool Container::is_usable(IovaRange range) {
+  if (devices_.empty()) return false;  // without one there is no IOMMU, and what it could do is not known
+  const auto found = std::find_if(limits_.usable_ranges.begin(), limits_.usable_ranges.end(),
+                                  [range](IovaRange usable) { return usable.contains(range); });
+  if (found == limits_.usable_ranges.end()) return false;
+  likely_range_ = *found;
+  return true;
+}
+
 void Container::set_limits(ContainerLimits limits) {
   limits_ = std::move(limits);
+  likely_range_ = nowhere;
   mapping_limit_ = limits_.mapping_limit.value_or(~std::uint64_t{0});
   misaligned_ = smallest_page(limits_) - 1;
 }
@@ -135,8 +151,8 @@ Result<void> Container::admit(const ContainerLimits& limits, const HostDevice& d
       what.reason = fmt::format("{} is mapped, and this device's IOMMU has pages of {}", to_string(mapping.range),
                                 page_sizes_text(limits.page_sizes));
     } else {
-      const int result = kernel_has_mappings_ ? 0 : do_map(mapping);
-      if (result < 0) admitted = map_failure(result, mapping);
+      const int result = kernel_has_mappings_ ? 0 : do_map(mapping.range, mapping.address, mapping.access);
+      if (result < 0) admitted = map_failure(result, mapping.range, mapping.address);
       return;
     }
     what.remedy = "unmap it first, or attach the device to a container of its own";
@@ -176,6 +192,7 @@ Result<void> Container::detach(const std::string& device, Fd fd) {
   } else if (traits_.when_empty == WhenEmpty::forgets_mappings) {
     kernel_has_mappings_ = false;
   }
+  if (devices_.empty()) likely_range_ = nowhere;
   return detached;
 }
 

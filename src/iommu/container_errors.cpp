@@ -61,9 +61,9 @@ tl::unexpected<Error> Container::refuse_overlap(IovaRange range, IovaRange taken
                                     .remedy = "unmap that first"});
 }
 
-tl::unexpected<Error> Container::map_failure(int result, const Mapping& mapping) const {
-  const std::uint64_t length = mapping.range.length();
-  CallFailed what{.result = result, .object = map_text(mapping.range.first, length)};
+tl::unexpected<Error> Container::map_failure(int result, IovaRange range, const void* address) const {
+  const std::uint64_t length = range.length();
+  CallFailed what{.result = result, .object = map_text(range.first, length)};
   const auto locked = LockedMemory::read(kernel());
   switch (-result) {
     case ENOMEM:
@@ -78,7 +78,7 @@ tl::unexpected<Error> Container::map_failure(int result, const Mapping& mapping)
       }
       break;
     case EFAULT:
-      what.reason = fmt::format("memory at {} cannot be pinned for this access", mapping.address);
+      what.reason = fmt::format("memory at {} cannot be pinned for this access", address);
       what.remedy = "map memory that is there and may be written; iommufd does not take a BAR by its address";
       break;
     case EEXIST:
@@ -94,6 +94,10 @@ tl::unexpected<Error> Container::map_failure(int result, const Mapping& mapping)
       break;
   }
   return call_failure(traits_.map, std::move(what));
+}
+
+tl::unexpected<Error> Container::unmap_failure(int result, IovaRange range) const {
+  return call_failure(traits_.unmap, {.result = result, .object = unmap_text(range)});
 }
 
 tl::unexpected<Error> Container::refuse_unmap(IovaRange range, std::uint64_t length) const {

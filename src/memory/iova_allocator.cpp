@@ -77,14 +77,23 @@ class IovaAllocator::State {
   [[nodiscard]] bool free(IovaRange range);
 
   [[nodiscard]] std::uint64_t page() const { return std::uint64_t{1} << page_shift_; }
-  [[nodiscard]] bool is_whole_pages(std::uint64_t bytes) const { return (bytes & (page() - 1)) == 0; }
-  [[nodiscard]] const std::vector<IovaRange>& usable() const { return usable_; }
-  [[nodiscard]] bool is_usable(IovaRange range);
+  [[nodiscard]] bool is_pages_or_0(std::uint64_t bytes) const { return (bytes & (page() - 1)) == 0; }
+  [[nodiscard]] bool is_pages(std::uint64_t bytes) const { return bytes != 0 && is_pages_or_0(bytes); }
+  // The range, if it is of whole pages and usable.
+  [[nodiscard]] std::optional<IovaRange> usable(Iova iova, std::uint64_t length) {
+    if (!is_pages(length) || !is_pages_or_0(iova.value)) return std::nullopt;
+    const auto range = IovaRange::from_length(iova, length);
+    return range && is_usable(*range) ? range : std::nullopt;
+  }
+  [[nodiscard, gnu::cold]] tl::unexpected<Error> refused_allocate(std::uint64_t length, std::uint64_t alignment) const;
+  [[nodiscard, gnu::cold]] tl::unexpected<Error> refused_range(const char* operation, Iova iova, std::uint64_t length,
+                                                               int code, const char* reason, const char* remedy);
   [[nodiscard]] std::uint64_t bytes_free() const { return bytes_free_; }
   [[nodiscard]] std::uint64_t ranges_free() const { return ranges_.live(); }
   [[nodiscard]] std::uint64_t largest_free() const;
 
  private:
+  [[nodiscard]] bool is_usable(IovaRange range);
   struct Fit {
     FreeRange* range;
     Iova first;
@@ -104,7 +113,7 @@ class IovaAllocator::State {
   std::uint64_t page_sizes_;
   int page_shift_;
   std::vector<IovaRange> usable_;
-  std::size_t recent_ = 0;  // the usable range of the last question
+  IovaRange recent_{{1}, {0}};  // the usable range of the last question; at first one that contains nothing
   std::uint64_t bytes_free_ = 0;
   IovaTree tree_;
   SizeBins bins_;
@@ -128,14 +137,16 @@ SizeBins::End IovaAllocator::State::end_of(IovaRange range) const {
 }
 
 // The lowest iova in a free range for span + 1 bytes. Never 0.
-inline std::optional<Iova> IovaAllocator::State::place_in(IovaRange range, std::uint64_t span, std::uint64_t alignment) const {
+inline std::optional<Iova> IovaAllocator::State::place_in(IovaRange range, std::uint64_t span,
+                                                          std::uint64_t alignment) const {
   const std::uint64_t lowest = range.first.value == 0 ? page() : range.first.value;
   const std::uint64_t first = (lowest + alignment - 1) & ~(alignment - 1);
   if (first < lowest || first > range.last.value || range.last.value - first < span) return std::nullopt;
   return Iova{first};
 }
 
-inline std::optional<IovaAllocator::State::Fit> IovaAllocator::State::fit(std::uint64_t length, std::uint64_t alignment) {
+inline std::optional<IovaAllocator::State::Fit> IovaAllocator::State::fit(std::uint64_t length,
+                                                                          std::uint64_t alignment) {
   const auto level = static_cast<unsigned>(std::countr_zero(alignment));
   if ((hopeless_alignments_ >> level & 1) != 0 && length >= hopeless_[level]) return std::nullopt;
 
@@ -154,7 +165,8 @@ inline std::optional<IovaAllocator::State::Fit> IovaAllocator::State::fit(std::u
     } while (range != bins_.first(bin) && --tries > 0);
   }
   // Here the first does, unless it begins at 0.
-  for (bin = bins_.filled_from(certain); bin < SizeBins::none; bin = bins_.filled_from(bin + 1)) {
+  if (bin < certain) bin = bins_.filled_from(certain);
+  for (; bin < SizeBins::none; bin = bins_.filled_from(bin + 1)) {
     for (FreeRange* range : {bins_.first(bin), bins_.first(bin)->next}) {
       if (const auto first = place_in(range->range, length - 1, alignment)) return Fit{range, *first};
     }
@@ -227,7 +239,7 @@ bool IovaAllocator::State::free(IovaRange range) {
   const IovaTree::Place place = tree_.place_of(range.first.value);
   if (tree_.overlapping(place, range) != nullptr) return false;
   auto* below = static_cast<FreeRange*>(tree_.below(place));
-  auto* above = static_cast<FreeRange*>(tree_.above(place));
+  auto* above = tree_.may_begin_by(place, range.last + 1) ? static_cast<FreeRange*>(tree_.above(place)) : nullptr;
   if (below != nullptr && below->range.last + 1 != range.first) below = nullptr;
   if (above != nullptr && range.last + 1 != above->range.first) above = nullptr;
 
@@ -250,7 +262,8 @@ bool IovaAllocator::State::free(IovaRange range) {
   } else {
     add(range, place);
   }
-  if (hopeless_alignments_ != 0) [[unlikely]] note_hope(joined);
+  if (hopeless_alignments_ != 0) [[unlikely]]
+    note_hope(joined);
   bytes_free_ += range.length();
   return true;
 }
@@ -282,11 +295,12 @@ void IovaAllocator::State::resized(FreeRange& range, IovaRange before) noexcept 
 }
 
 bool IovaAllocator::State::is_usable(IovaRange range) {
-  if (recent_ < usable_.size() && usable_[recent_].contains(range)) [[likely]] return true;
+  if (recent_.contains(range)) [[likely]]
+    return true;
   const auto after = std::upper_bound(usable_.begin(), usable_.end(), range.first,
                                       [](Iova iova, const IovaRange& usable) { return iova < usable.first; });
   if (after == usable_.begin() || !std::prev(after)->contains(range)) return false;
-  recent_ = static_cast<std::size_t>(after - usable_.begin()) - 1;
+  recent_ = *std::prev(after);
   return true;
 }
 
@@ -315,22 +329,40 @@ tl::unexpected<Error> refused(int code, const char* operation, std::string objec
   return failure(std::move(details));
 }
 
-std::string object_of(Iova iova, std::uint64_t length) {
-  const auto range = IovaRange::from_length(iova, length);
-  return "iova " + (range ? to_string(*range) : to_string(iova) + "+" + size_text(length));
-}
-
 tl::unexpected<Error> not_pages(const char* operation, std::string object, std::uint64_t page) {
-  return refused(EINVAL, operation, std::move(object), "the IOMMU maps whole pages of " + size_text(page) + ", one or more",
+  return refused(EINVAL, operation, std::move(object),
+                 "the IOMMU maps whole pages of " + size_text(page) + ", one or more",
                  "use multiples of " + size_text(page));
 }
 
-tl::unexpected<Error> not_usable(const char* operation, std::string object, const std::vector<IovaRange>& usable) {
-  return refused(ERANGE, operation, std::move(object), "the usable iovas are " + ranges_text(usable),
-                 "stay inside one usable range");
+}  // namespace
+
+// The refusals say afterwards what was wrong, out of the way of what succeeds.
+tl::unexpected<Error> IovaAllocator::State::refused_allocate(std::uint64_t length, std::uint64_t alignment) const {
+  constexpr auto operation = "IovaAllocator::allocate";
+  std::string object = size_text(length) + " of iovas";
+  if (alignment != page()) object += ", aligned to " + size_text(alignment);
+  if (!is_pages(length)) return not_pages(operation, std::move(object), page());
+  if (!std::has_single_bit(alignment)) {
+    return refused(EINVAL, operation, std::move(object), "an alignment is a power of two", "");
+  }
+  return refused(ENOSPC, operation, std::move(object),
+                 "the longest free range has " + size_text(largest_free()) + ", and " + size_text(bytes_free_) +
+                     " are free in " + std::to_string(ranges_.live()) + " ranges",
+                 "free some, or allocate in smaller pieces");
 }
 
-}  // namespace
+tl::unexpected<Error> IovaAllocator::State::refused_range(const char* operation, Iova iova, std::uint64_t length,
+                                                          int code, const char* reason, const char* remedy) {
+  const auto range = IovaRange::from_length(iova, length);
+  std::string object = "iova " + (range ? to_string(*range) : to_string(iova) + "+" + size_text(length));
+  if (!is_pages(length) || !is_pages_or_0(iova.value)) return not_pages(operation, std::move(object), page());
+  if (!range || !is_usable(*range)) {
+    return refused(ERANGE, operation, std::move(object), "the usable iovas are " + ranges_text(usable_),
+                   "stay inside one usable range");
+  }
+  return refused(code, operation, std::move(object), reason, remedy);
+}
 
 IovaAllocator::IovaAllocator(std::span<const IovaRange> usable, std::uint64_t page_sizes)
     : state_(std::make_unique<State>(usable, page_sizes)) {}
@@ -339,48 +371,33 @@ IovaAllocator::IovaAllocator(IovaAllocator&&) noexcept = default;
 IovaAllocator& IovaAllocator::operator=(IovaAllocator&&) noexcept = default;
 
 Result<Iova> IovaAllocator::allocate(std::uint64_t length) {
-  constexpr auto operation = "IovaAllocator::allocate";
-  if (length == 0 || !state_->is_whole_pages(length)) return not_pages(operation, size_text(length), state_->page());
-  if (const auto iova = state_->allocate(length)) [[likely]] return *iova;
-  return refused(ENOSPC, operation, size_text(length) + " of iovas",
-                 "the longest free range has " + size_text(largest_free()) + ", and " + size_text(bytes_free()) +
-                     " are free in " + std::to_string(ranges_free()) + " ranges",
-                 "free some, or allocate in smaller pieces");
+  if (state_->is_pages(length)) [[likely]] {
+    if (const auto iova = state_->allocate(length)) [[likely]]
+      return *iova;
+  }
+  return state_->refused_allocate(length, state_->page());
 }
 
 Result<Iova> IovaAllocator::allocate(std::uint64_t length, std::uint64_t alignment) {
-  constexpr auto operation = "IovaAllocator::allocate";
-  const auto object = [&] { return size_text(length) + " of iovas, aligned to " + size_text(alignment); };
-  if (length == 0 || !state_->is_whole_pages(length)) return not_pages(operation, object(), state_->page());
-  if (!std::has_single_bit(alignment)) {
-    return refused(EINVAL, operation, object(), "an alignment is a power of two", "");
+  if (state_->is_pages(length) && std::has_single_bit(alignment)) [[likely]] {
+    if (const auto iova = state_->allocate(length, alignment)) [[likely]]
+      return *iova;
   }
-  if (const auto iova = state_->allocate(length, alignment)) [[likely]] return *iova;
-  return refused(ENOSPC, operation, object(), "the longest free range has " + size_text(largest_free()),
-                 "free some, or allocate with a smaller alignment or in smaller pieces");
+  return state_->refused_allocate(length, alignment);
 }
 
 Result<void> IovaAllocator::allocate_at(Iova iova, std::uint64_t length) {
-  constexpr auto operation = "IovaAllocator::allocate_at";
-  if (length == 0 || !state_->is_whole_pages(length) || !state_->is_whole_pages(iova.value)) {
-    return not_pages(operation, object_of(iova, length), state_->page());
-  }
-  const auto range = IovaRange::from_length(iova, length);
-  if (!range || !state_->is_usable(*range)) return not_usable(operation, object_of(iova, length), state_->usable());
-  if (state_->allocate_at(*range)) [[likely]] return {};
-  return refused(EEXIST, operation, object_of(iova, length), "some of it is taken", "let allocate() choose");
+  if (const auto range = state_->usable(iova, length); range && state_->allocate_at(*range)) [[likely]]
+    return {};
+  return state_->refused_range("IovaAllocator::allocate_at", iova, length, EEXIST, "some of it is taken",
+                               "let allocate() choose");
 }
 
 Result<void> IovaAllocator::free(Iova iova, std::uint64_t length) {
-  constexpr auto operation = "IovaAllocator::free";
-  if (length == 0 || !state_->is_whole_pages(length) || !state_->is_whole_pages(iova.value)) {
-    return not_pages(operation, object_of(iova, length), state_->page());
-  }
-  const auto range = IovaRange::from_length(iova, length);
-  if (!range || !state_->is_usable(*range)) return not_usable(operation, object_of(iova, length), state_->usable());
-  if (state_->free(*range)) [[likely]] return {};
-  return refused(ENOENT, operation, object_of(iova, length), "some of it is free already",
-                 "free what was allocated, and only once");
+  if (const auto range = state_->usable(iova, length); range && state_->free(*range)) [[likely]]
+    return {};
+  return state_->refused_range("IovaAllocator::free", iova, length, ENOENT, "some of it is free already",
+                               "free what was allocated, and only once");
 }
 
 std::uint64_t IovaAllocator::bytes_free() const noexcept { return state_->bytes_free(); }

@@ -93,7 +93,8 @@ void IovaTree::move(Ranged& record, Iova first) {
 void IovaTree::spread(Leaf& leaf) noexcept {
   std::array<Slot, leaf_slots> all;
   const std::size_t count = read(leaf, all.data());
-  write(leaf, all.data(), count, leaf.bound(), count < static_cast<std::size_t>(leaf_least) ? Layout::low : Layout::even);
+  write(leaf, all.data(), count, leaf.bound(),
+        count < static_cast<std::size_t>(leaf_least) ? Layout::low : Layout::even);
   near_ = &leaf;
   near_slot_ = leaf.end();
 }
@@ -151,7 +152,8 @@ void IovaTree::insert_child(const Path& path, std::uint64_t key, void* child, In
     const std::size_t rank = path[level].rank;
     if (node.count < inner_children) {
       for (std::size_t i = node.count - 1; i > rank; --i) node.key(i) = node.key(i - 1);
-      std::copy_backward(&node.children[rank + 1], node.children.data() + node.count, node.children.data() + node.count + 1);
+      std::copy_backward(&node.children[rank + 1], node.children.data() + node.count,
+                         node.children.data() + node.count + 1);
       node.key(rank) = key;
       node.children[rank + 1] = child;
       ++node.count;
@@ -182,16 +184,17 @@ void IovaTree::insert_child(const Path& path, std::uint64_t key, void* child, In
   assert(levels_ <= most_levels);
 }
 
-// A leaf that has grown sparse joins a neighbour if both are, and in the end, when it is empty, in any case. Until then it
-// is not asked again before it has lost half of what it has.
+// A leaf that has grown sparse joins a neighbour if both are, and in the end, when it is empty, in any case. Until then
+// it is not asked again before it has lost half of what it has.
 void IovaTree::join() noexcept {
   if (levels_ == 0) return;
   Leaf& leaf = *near_;
   const Path path = path_to(leaf.low);
-  const auto [parent, rank] = path[levels_ - 1];
-  const auto child = [&](std::size_t i) -> Leaf& { return *static_cast<Leaf*>(parent->children[i]); };
+  const Inner& parent = *path[levels_ - 1].node;
+  const std::size_t rank = path[levels_ - 1].rank;
+  const auto child = [&](std::size_t i) -> Leaf& { return *static_cast<Leaf*>(parent.children[i]); };
   if (rank != 0 && join(child(rank - 1), leaf, rank - 1, path)) return;
-  if (rank + 1 != parent->count && join(leaf, child(rank + 1), rank, path)) return;
+  if (rank + 1 != parent.count && join(leaf, child(rank + 1), rank, path)) return;
   const std::ptrdiff_t less = leaf.least / 2;
   leaf.surplus += leaf.least - less;
   leaf.least = less;

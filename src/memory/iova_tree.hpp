@@ -19,14 +19,15 @@ struct Ranged {
 
 // A B+tree from the first iova of a range to its record. 2^64-1 cannot be a first iova: it stands for "above all".
 //
-// A leaf is searched without branches, as an array of fixed size that has room to spare: a slot without a record of its own
-// repeats the one behind it. Behind the last record the leaf's upper bound is repeated, and before the first there may be
-// blanks. So an erase makes a repeat of one slot, and an insert takes the place of a repeat: either moves few slots, mostly
-// none. An inner node has its keys in the order of a search tree in an array (i, then 2i or 2i+1): two instructions a level.
-// The leaf of the last change is tried first, so that unmap after map, and mapping in sequence, skip the way down.
+// A leaf is searched without branches, as an array of fixed size that has room to spare: a slot without a record of its
+// own repeats the one behind it. Behind the last record the leaf's upper bound is repeated, and before the first there
+// may be blanks. So an erase makes a repeat of one slot, and an insert takes the place of a repeat: either moves few
+// slots, mostly none. An inner node has its keys in the order of a search tree in an array (i, then 2i or 2i+1): two
+// instructions a level. The leaf of the last change is tried first, so that unmap after map, and mapping in sequence,
+// skip the way down.
 //
-// Records may be changed in place as long as their order and firsts stay. Memory may run out in insert() and move() alone,
-// and then nothing has changed. Thread rules: one thread at a time.
+// Records may be changed in place as long as their order and firsts stay. Memory may run out in insert() and move()
+// alone, and then nothing has changed. Thread rules: one thread at a time.
 class IovaTree {
   struct Leaf;
   struct Slot {
@@ -53,6 +54,9 @@ class IovaTree {
   [[nodiscard]] Ranged* below(Place place) const;  // the record before the place, or null
   [[nodiscard]] Ranged* above(Place place) const;  // the record behind it, or null
 
+  // Whether the record behind the place may begin at this iova or below. Looks at no record, nor at another leaf.
+  [[nodiscard]] bool may_begin_by(Place place, Iova iova) const { return place.slot_->key <= iova.value; }
+
   [[nodiscard]] Ranged* at_or_below(Iova iova) const;  // the record with the greatest first <= iova, or null
   [[nodiscard]] Ranged* at_or_above(Iova iova) const;  // the record with the least first >= iova, or null
   // The lowest record that overlaps the range, or null. `place` is that of range.first.
@@ -63,17 +67,17 @@ class IovaTree {
   // Takes out the record of exactly this range; null where there is none.
   Ranged* erase(IovaRange range) noexcept;
 
-  // The short ways, to be inlined. place_above_0() is place_of(), except that for 0 the place may be among blanks; nothing
-  // is_surely_free() there.
+  // The short ways, to be inlined. place_above_0() is place_of(), except that for 0 the place may be among blanks;
+  // nothing is_surely_free() there.
   [[nodiscard]] Place place_above_0(std::uint64_t key) const;
   // True: the range is free, and fill() does for insert(). False says nothing.
   [[nodiscard]] bool is_surely_free(Place place, IovaRange range) const;
   [[nodiscard]] bool has_repeat(Place place) const { return place.slot_->key == place.slot_[1].key; }
   void fill(Place place, Ranged& record) noexcept;
-  // erase() in halves, but that the first may miss a range from 0. The second is due, before any other change, where the
-  // first leaves the tree sparse.
+  // erase() in halves, but that the first may miss a range from 0. The second is due, before any other change, where
+  // the first leaves the tree sparse.
   Ranged* take_out(IovaRange range) noexcept;
-  [[nodiscard]] bool is_sparse() const noexcept { return near_->surplus < 0; }
+  [[nodiscard]] bool is_sparse() const noexcept;
   void join() noexcept;
 
   // Gives a record another first iova, which passes no other record.
@@ -84,13 +88,14 @@ class IovaTree {
   template <typename Visit>
   void for_each(Visit&& visit) const;
 
-  [[nodiscard]] std::size_t bytes() const noexcept { return leaves_ * sizeof(Leaf) + inners_ * sizeof(Inner); }
+  [[nodiscard]] std::size_t bytes() const noexcept;
 
  private:
   static constexpr std::uint64_t above_all = ~std::uint64_t{0};
   static constexpr std::size_t leaf_slots = 63;    // with the bound behind them, a power of two
   static constexpr std::size_t leaf_crowded = 40;  // as many records, and an insert that finds no repeat splits it
-  static constexpr std::size_t leaf_joined = 30;   // the most that two leaves may hold to be joined, where neither is empty
+  static constexpr std::size_t leaf_joined =
+      30;  // the most that two leaves may hold to be joined; any, if one is empty
   static constexpr std::ptrdiff_t leaf_least = 12;
   static constexpr std::ptrdiff_t repeats_too_many = 16;
   static constexpr std::size_t inner_children = 64;  // a power of two
@@ -98,28 +103,7 @@ class IovaTree {
   static constexpr std::size_t inner_joined = 48;
   static constexpr std::size_t most_levels = 16;
 
-  struct Leaf {
-    std::uint64_t low = 0;  // all keys are >= low, and below bound()
-    Leaf* previous = nullptr;
-    Leaf* next = nullptr;
-    std::ptrdiff_t surplus = 0;  // records, less least: one number to count and to compare
-    std::ptrdiff_t least = 0;    // with fewer records the leaf should join a neighbour
-    // A blank; the slots; the bound; two that end every search for a repeat.
-    std::array<Slot, 1 + leaf_slots + 3> cells;
-    [[nodiscard]] Slot* begin() { return cells.data() + 1; }
-    [[nodiscard]] Slot* end() { return begin() + leaf_slots; }
-    [[nodiscard]] std::uint64_t bound() const { return cells[1 + leaf_slots].key; }
-    [[nodiscard]] std::size_t count() const { return static_cast<std::size_t>(surplus + least); }
-    [[nodiscard]] bool spans(std::uint64_t key) const { return low <= key && key < bound(); }
-    [[nodiscard]] Slot* search(std::uint64_t key);  // the first slot with this key or above; key <= bound()
-  };
-  struct Inner {
-    std::size_t count = 0;                               // children
-    std::array<std::uint64_t, inner_children - 1> keys;  // node i of the search tree is keys[i - 1]
-    std::array<void*, inner_children> children;
-    [[nodiscard]] std::size_t rank_of(std::uint64_t key) const;  // of the child that spans the key
-    [[nodiscard]] std::uint64_t& key(std::size_t rank);          // the lowest key that child rank + 1 spans
-  };
+  struct Inner;
   struct Step {
     Inner* node;
     std::size_t rank;
@@ -147,13 +131,14 @@ class IovaTree {
   static void read(Inner& inner, Gathered& to);
   static void write(Inner& inner, const Gathered& from, std::size_t first, std::size_t count);
 
-  static inline Ranged everything{{{0}, {above_all - 1}}};  // the record of blanks, whose key is 0: it overlaps whatever is asked for
-  static inline Ranged nothing{{{above_all}, {0}}};  // the record of the bound: no range that anyone can ask for
+  // The record of blanks, whose key is 0, seems to overlap whatever is asked for; that of the bound is no range at all.
+  static inline Ranged everything{{{0}, {above_all - 1}}};
+  static inline Ranged nothing{{{above_all}, {0}}};
 
-  void* root_;                  // a Leaf where levels_ is 0
-  std::size_t levels_ = 0;      // of inner nodes
-  Leaf* near_;                  // the leaf of the last change,
-  Slot* near_slot_;             // and its slot, which repeats none before it
+  void* root_;              // a Leaf where levels_ is 0
+  std::size_t levels_ = 0;  // of inner nodes
+  Leaf* near_;              // the leaf of the last change,
+  Slot* near_slot_;         // and its slot, which repeats none before it
   std::size_t leaves_ = 1;
   std::size_t inners_ = 0;
 };

@@ -5,6 +5,8 @@
 #include <bit>
 #include <utility>
 
+#include "memory/iova_tree_nodes.hpp"
+
 namespace postern::memory {
 
 [[gnu::always_inline]] inline IovaTree::Slot* IovaTree::Leaf::search(std::uint64_t key) {
@@ -30,6 +32,10 @@ namespace postern::memory {
   return i - inner_children;
 }
 
+inline std::size_t IovaTree::bytes() const noexcept { return leaves_ * sizeof(Leaf) + inners_ * sizeof(Inner); }
+
+[[gnu::always_inline]] inline bool IovaTree::is_sparse() const noexcept { return near_->surplus < 0; }
+
 inline std::uint64_t& IovaTree::Inner::key(std::size_t rank) {
   // The rank's trailing ones tell the level, counted from the lowest; what is above them tells the place in it.
   const int level = std::countr_one(rank);
@@ -52,10 +58,23 @@ inline std::uint64_t& IovaTree::Inner::key(std::size_t rank) {
   return {leaf, leaf->search(key)};
 }
 
-inline IovaTree::Place IovaTree::place_of(std::uint64_t key) const { return key == 0 ? lowest() : place_above_0(key); }
+inline IovaTree::Place IovaTree::place_of(std::uint64_t key) const {
+  if (key == 0) return lowest();
+  Leaf* const leaf = leaf_of(key);
+  // The lines that the search may go on to: in a tree too large for the cache, each of its steps would wait for one.
+  const Slot* const slots = leaf->begin();
+  __builtin_prefetch(slots + 7);
+  __builtin_prefetch(slots + 15);
+  __builtin_prefetch(slots + 23);
+  __builtin_prefetch(slots + 39);
+  __builtin_prefetch(slots + 47);
+  __builtin_prefetch(slots + 55);
+  return {leaf, leaf->search(key)};
+}
 
 [[gnu::always_inline]] inline Ranged* IovaTree::below(Place place) const {
-  if (is_blank(place.slot_[-1])) [[unlikely]] return last_before(*place.leaf_);
+  if (is_blank(place.slot_[-1])) [[unlikely]]
+    return last_before(*place.leaf_);
   return place.slot_[-1].record;
 }
 
@@ -78,7 +97,8 @@ inline Ranged* IovaTree::at_or_above(Iova iova) const {
   Ranged* const before = below(place);
   if (before != nullptr && before->range.last >= range.first) return before;
   // The slot may hold the leaf's bound, below which no further record begins: a range that ends under it is free.
-  if (range.last.value < place.slot_->key) [[likely]] return nullptr;
+  if (range.last.value < place.slot_->key) [[likely]]
+    return nullptr;
   Ranged* const behind = above(place);
   return behind != nullptr && behind->range.first <= range.last ? behind : nullptr;
 }
@@ -100,7 +120,8 @@ inline Ranged* IovaTree::at_or_above(Iova iova) const {
   Slot* at = place.slot_;
   const Slot* repeat = at;
   while (repeat->key != repeat[1].key) ++repeat;
-  if (repeat != at && leaf.count() >= leaf_crowded) [[unlikely]] return split(place, slot);
+  if (repeat != at && leaf.count() >= leaf_crowded) [[unlikely]]
+    return split(place, slot);
   if (repeat < leaf.end()) [[likely]] {
     Slot carried = std::exchange(*at, slot);
     for (Slot* to = at; to != repeat;) std::swap(carried, *++to);

@@ -4,18 +4,6 @@
 
 namespace postern {
 
-// The way of nearly every insert. Whatever is not sure here is for insert_slowly().
-const MappingRecord* ShadowMap::insert(IovaRange range, void* address, Access access) {
-  const memory::IovaTree::Place place = tree_.place_above_0(range.first.value);
-  if (!tree_.is_surely_free(place, range) || !mappings_.has_room()) [[unlikely]] {
-    return insert_slowly(range, address, access);
-  }
-  MappingRecord* const mapping = mappings_.take({{{range.first, range.last}}, address, access});
-  if (!tree_.has_repeat(place)) return insert_at(place, mapping);
-  tree_.fill(place, *mapping);
-  return nullptr;
-}
-
 const MappingRecord* ShadowMap::insert_slowly(IovaRange range, void* address, Access access) {
   const memory::IovaTree::Place place = tree_.place_of(range.first.value);
   if (const auto* const taken = tree_.overlapping(place, range)) return static_cast<const MappingRecord*>(taken);
@@ -34,11 +22,21 @@ const MappingRecord* ShadowMap::insert_at(memory::IovaTree::Place place, Mapping
 
 bool ShadowMap::erase(IovaRange range) noexcept {
   memory::Ranged* const record = tree_.take_out(range);
-  if (record == nullptr) [[unlikely]] return erase_slowly(range);
+  if (record == nullptr) [[unlikely]]
+    return erase_slowly(range);
   mappings_.give_back(static_cast<MappingRecord*>(record));
-  if (mappings_.is_sparse()) [[unlikely]] return tidy();
-  if (tree_.is_sparse()) [[unlikely]] return tidy();
+  if (mappings_.is_sparse()) [[unlikely]]
+    return tidy();
+  if (tree_.is_sparse()) [[unlikely]]
+    return tidy();
   return true;
+}
+
+bool ShadowMap::take_slowly(IovaRange range, MappingRecord& taken) noexcept {
+  const MappingRecord* const found = find(range.first);
+  if (found == nullptr) return false;
+  taken = *found;
+  return erase_slowly(range);
 }
 
 bool ShadowMap::erase_slowly(IovaRange range) noexcept {
@@ -56,7 +54,8 @@ bool ShadowMap::tidy() noexcept {
 
 std::size_t ShadowMap::erase_within(IovaRange range) noexcept {
   std::size_t erased = 0;
-  for (const MappingRecord* mapping = at_or_above(range.first); mapping != nullptr; mapping = at_or_above(range.first)) {
+  for (const MappingRecord* mapping = at_or_above(range.first); mapping != nullptr;
+       mapping = at_or_above(range.first)) {
     if (mapping->range.last > range.last || !erase(mapping->range)) break;
     ++erased;
   }

@@ -36,12 +36,14 @@ class ShadowMap {
 
   // Erases the mapping of exactly this range; false where there is none.
   [[nodiscard]] bool erase(IovaRange range) noexcept;
+  // The same; what is erased is copied out first, so that it can be put in again.
+  [[nodiscard]] bool take(IovaRange range, MappingRecord& taken) noexcept;
   // Erases the mappings that lie wholly inside the range, and tells how many those were.
   std::size_t erase_within(IovaRange range) noexcept;
   void clear() noexcept;
 
   [[nodiscard]] const MappingRecord* find(Iova iova) const;         // the mapping that contains the iova, or null
-  [[nodiscard]] const MappingRecord* at_or_above(Iova iova) const;  // the lowest mapping that begins there or above, or null
+  [[nodiscard]] const MappingRecord* at_or_above(Iova iova) const;  // the lowest that begins there or above, or null
   [[nodiscard]] Cover cover(IovaRange range) const;
 
   // Calls visit(const MappingRecord&) in the order of the iovas. It must not change the map.
@@ -55,15 +57,39 @@ class ShadowMap {
   [[nodiscard]] std::size_t memory_bytes() const noexcept;
 
  private:
+  [[gnu::noinline]] bool take_slowly(IovaRange range, MappingRecord& taken) noexcept;
   [[gnu::noinline]] const MappingRecord* insert_slowly(IovaRange range, void* address, Access access);
 
   [[gnu::noinline]] const MappingRecord* insert_at(memory::IovaTree::Place place, MappingRecord* mapping);  // null
   [[gnu::noinline]] bool erase_slowly(IovaRange range) noexcept;
-  [[gnu::noinline]] bool tidy() noexcept;                                                       // true
+  [[gnu::noinline]] bool tidy() noexcept;  // true
 
   memory::IovaTree tree_;
   memory::Slab<MappingRecord> mappings_;
 };
+
+// The way of nearly every insert. Whatever is not sure here is for insert_slowly().
+[[gnu::always_inline]] inline const MappingRecord* ShadowMap::insert(IovaRange range, void* address, Access access) {
+  const memory::IovaTree::Place place = tree_.place_above_0(range.first.value);
+  if (!tree_.is_surely_free(place, range) || !mappings_.has_room()) [[unlikely]] {
+    return insert_slowly(range, address, access);
+  }
+  MappingRecord* const mapping = mappings_.take({{{range.first, range.last}}, address, access});
+  if (!tree_.has_repeat(place)) return insert_at(place, mapping);
+  tree_.fill(place, *mapping);
+  return nullptr;
+}
+
+[[gnu::always_inline]] inline bool ShadowMap::take(IovaRange range, MappingRecord& taken) noexcept {
+  memory::Ranged* const record = tree_.take_out(range);
+  if (record == nullptr) [[unlikely]]
+    return take_slowly(range, taken);
+  taken = *static_cast<MappingRecord*>(record);
+  mappings_.give_back(static_cast<MappingRecord*>(record));
+  if (mappings_.is_sparse() || tree_.is_sparse()) [[unlikely]]
+    tidy();
+  return true;
+}
 
 inline const MappingRecord* ShadowMap::find(Iova iova) const {
   const memory::Ranged* const record = tree_.at_or_below(iova);

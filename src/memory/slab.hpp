@@ -26,7 +26,8 @@ class Slab {
 
   [[nodiscard]] bool has_room() const noexcept { return free_ != nullptr; }  // then take() needs no memory
   [[nodiscard]] T* take(const T& value) {
-    if (free_ == nullptr) [[unlikely]] grow();
+    if (free_ == nullptr) [[unlikely]]
+      grow();
     Free* const slot = free_;
     free_ = slot->next;
     ++surplus_;
@@ -98,7 +99,8 @@ class Slab {
 template <typename T>
 void Slab<T>::trim() noexcept {
   set_least(live() / 2);
-  std::sort(chunks_.begin(), chunks_.end(), [](const auto& a, const auto& b) { return std::less<>()(a.get(), b.get()); });
+  std::sort(chunks_.begin(), chunks_.end(),
+            [](const auto& a, const auto& b) { return std::less<>()(a.get(), b.get()); });
   for (auto& chunk : chunks_) chunk->free = 0;
   for (Free* slot = free_; slot != nullptr; slot = slot->next) ++chunk_of(slot).free;
 

@@ -26,6 +26,11 @@ namespace {
 using Bytes = std::vector<std::byte>;
 using Clock = std::chrono::steady_clock;
 
+constexpr std::chrono::seconds patience(5);  // longer than any wait, however slow the guest
+
+constexpr std::uint64_t page = 4096;
+constexpr std::uint64_t block_bytes = 512;
+
 constexpr std::uint16_t pci_command = 4;  // in config space
 constexpr std::uint16_t bus_master = 4;   // its bit
 
@@ -41,7 +46,7 @@ std::filesystem::path kernel_disk() {
   for (const auto& controller : std::filesystem::directory_iterator(function, none)) {
     for (const auto& entry : std::filesystem::directory_iterator(controller.path(), none)) {
       const std::string name = entry.path().filename();
-      const std::filesystem::path node = "/dev/" + name;
+      std::filesystem::path node = "/dev/" + name;
       if (name.starts_with("nvme") && std::filesystem::is_block_file(node, none)) return node;
     }
   }
@@ -130,8 +135,11 @@ class Nvme : public ::testing::TestWithParam<const char*> {
         free_slots.pop_back();
         next += count;
       }
+      const auto begin = Clock::now();
       auto done = controller.wait();
       ASSERT_TRUE(done) << why(done);
+      ASSERT_LT(Clock::now() - begin, patience)
+          << "found at the end of the time-out: what should have told of it did not";
       ASSERT_EQ(done->status, 0) << nvme::status_text(done->status);
       const auto found = under_way.find(done->command);
       ASSERT_NE(found, under_way.end());
@@ -161,8 +169,8 @@ TEST_P(Nvme, IdentifyTellsWhatTheDeviceIs) {
   EXPECT_EQ(controller->info().max_transfer, 512U * 1024) << "QEMU's MDTS is 7";
   ASSERT_EQ(controller->namespaces().size(), 1U);
   EXPECT_EQ(controller->namespaces()[0].id, 1U);
-  EXPECT_EQ(controller->namespaces()[0].block_size, 512U);
-  EXPECT_EQ(controller->namespaces()[0].blocks * 512, disk.size());
+  EXPECT_EQ(controller->namespaces()[0].block_size, block_bytes);
+  EXPECT_EQ(controller->namespaces()[0].blocks * block_bytes, disk.size());
 }
 
 TEST_P(Nvme, AtDepths32And1TheWholeDiskIsWhatTheKernelReads) {
@@ -177,17 +185,13 @@ TEST_P(Nvme, AtDepths32And1TheWholeDiskIsWhatTheKernelReads) {
 }
 
 TEST_P(Nvme, ByInterruptsTooTheWholeDiskIsWhatTheKernelReads) {
-  // Were no interrupt to come, each wait would last as long as the time-out.
-  constexpr auto timeout = std::chrono::seconds(20);
-  auto controller = open({.queue_depth = 64, .completion = nvme::Completion::msix, .timeout = timeout});
+  auto controller = open({.completion = nvme::Completion::msix, .timeout = patience});
   ASSERT_TRUE(controller) << why(controller);
-  const auto begin = Clock::now();
   Bytes bytes;
   ASSERT_NO_FATAL_FAILURE(read_all(*controller, 32, 65536, bytes));
   EXPECT_TRUE(bytes == disk);
   ASSERT_NO_FATAL_FAILURE(read_all(*controller, 1, 512 * 1024, bytes));
   EXPECT_TRUE(bytes == disk);
-  EXPECT_LT(Clock::now() - begin, timeout);
 }
 
 TEST_P(Nvme, DataMayBeginAtAnyMultipleOf4AndReachTheMostBytes) {
@@ -195,14 +199,15 @@ TEST_P(Nvme, DataMayBeginAtAnyMultipleOf4AndReachTheMostBytes) {
   ASSERT_TRUE(controller) << why(controller);
   const nvme::Namespace ns = controller->namespaces().front();
   const std::uint64_t most = controller->info().max_transfer;
-  auto buffer = machine->allocate(most + 8192);
+  auto buffer = machine->allocate(most + 2 * page);
   ASSERT_TRUE(buffer) << why(buffer);
-  for (const std::uint64_t length : {std::uint64_t{512}, std::uint64_t{4096}, std::uint64_t{8192}, most}) {
+  for (const std::uint64_t length : {block_bytes, page, 2 * page, most}) {
     for (const std::uint64_t offset : {0U, 4U, 0xe00U, 0xffcU, 0x1000U}) {
       std::memset(buffer->data(), 0x5a, buffer->size());
-      auto done = controller->read(ns, 24, static_cast<std::uint32_t>(length / 512), buffer->iova() + offset);
+      auto done = controller->read(ns, 24, static_cast<std::uint32_t>(length / block_bytes), buffer->iova() + offset);
       ASSERT_TRUE(done) << why(done);
-      EXPECT_EQ(std::memcmp(buffer->data() + offset, disk.data() + 24 * 512, length), 0) << length << " at " << offset;
+      EXPECT_EQ(std::memcmp(buffer->data() + offset, disk.data() + 24 * block_bytes, length), 0)
+          << length << " at " << offset;
       const auto untouched = [](std::byte value) { return value == std::byte{0x5a}; };
       EXPECT_TRUE(std::all_of(buffer->data(), buffer->data() + offset, untouched));
       EXPECT_TRUE(std::all_of(buffer->data() + offset + length, buffer->data() + buffer->size(), untouched));
@@ -215,33 +220,35 @@ TEST_P(Nvme, WrittenBlocksAreReadBackAfterAFlush) {
   ASSERT_TRUE(controller) << why(controller);
   const nvme::Namespace ns = controller->namespaces().front();
   constexpr std::uint32_t count = 300;  // more than two pages, not a whole number of pages
+  constexpr std::uint64_t length = count * block_bytes;
   constexpr std::uint64_t block = 4001;
-  auto buffer = machine->allocate(2 * count * 512);
-  ASSERT_TRUE(buffer) << why(buffer);
-  for (std::size_t i = 0; i < count * 512; ++i) {
-    buffer->data()[i] = static_cast<std::byte>(i * 31 + (i >> 8) + static_cast<unsigned char>(GetParam()[0]));
+  Bytes pattern(length);
+  for (std::size_t i = 0; i < length; ++i) {
+    pattern[i] = static_cast<std::byte>(i * 31 + (i >> 8) + static_cast<unsigned char>(GetParam()[0]));
   }
+  auto buffer = machine->allocate(2 * length);
+  ASSERT_TRUE(buffer) << why(buffer);
+  std::copy(pattern.begin(), pattern.end(), buffer->data());
   auto done = controller->write(ns, block, count, buffer->iova());
   ASSERT_TRUE(done) << why(done);
-  std::copy_n(buffer->data(), count * 512, disk.data() + block * 512);
+  std::copy(pattern.begin(), pattern.end(), disk.data() + block * block_bytes);
   done = controller->flush(ns);
   ASSERT_TRUE(done) << why(done);
-  const std::uint64_t second_half = count * 512;
-  done = controller->read(ns, block, count, buffer->iova() + second_half);
+  done = controller->read(ns, block, count, buffer->iova() + length);
   ASSERT_TRUE(done) << why(done);
-  EXPECT_EQ(std::memcmp(buffer->data(), buffer->data() + second_half, count * 512), 0);
+  EXPECT_EQ(std::memcmp(pattern.data(), buffer->data() + length, length), 0);
 
   // The neighbours stay as they were.
   done = controller->read(ns, block - 1, count + 2, buffer->iova());
   ASSERT_TRUE(done) << why(done);
-  EXPECT_EQ(std::memcmp(buffer->data(), disk.data() + (block - 1) * 512, (count + 2) * 512), 0);
+  EXPECT_EQ(std::memcmp(buffer->data(), disk.data() + (block - 1) * block_bytes, (count + 2) * block_bytes), 0);
 }
 
 TEST_P(Nvme, ReadingPastTheEndFailsWithTheControllersWords) {
   auto controller = open();
   ASSERT_TRUE(controller) << why(controller);
   const nvme::Namespace ns = controller->namespaces().front();
-  auto buffer = machine->allocate(4096);
+  auto buffer = machine->allocate(page);
   ASSERT_TRUE(buffer) << why(buffer);
   auto done = controller->read(ns, ns.blocks - 4, 8, buffer->iova());
   ASSERT_FALSE(done);
@@ -258,7 +265,7 @@ TEST_P(Nvme, WhatCannotBeACommandIsRefusedBeforeTheControllerSeesIt) {
   ASSERT_TRUE(controller) << why(controller);
   const nvme::Namespace ns = controller->namespaces().front();
   const auto too_long = static_cast<std::uint32_t>(controller->info().max_transfer / ns.block_size) + 1;
-  auto buffer = machine->allocate(controller->info().max_transfer + 4096);
+  auto buffer = machine->allocate(controller->info().max_transfer + page);
   ASSERT_TRUE(buffer) << why(buffer);
   EXPECT_EQ(controller->read(ns, 0, 0, buffer->iova()).error().code(), EINVAL);
   EXPECT_EQ(controller->read(ns, 0, too_long, buffer->iova()).error().code(), EINVAL);
@@ -276,22 +283,22 @@ TEST_P(Nvme, AFullQueueSaysEagainAndTakesMoreOnceReaped) {
   auto controller = open({.queue_depth = 8});
   ASSERT_TRUE(controller) << why(controller);
   const nvme::Namespace ns = controller->namespaces().front();
-  auto buffer = machine->allocate(8 * 4096);
+  auto buffer = machine->allocate(8 * page);
   ASSERT_TRUE(buffer) << why(buffer);
   std::set<std::uint16_t> ids;
   for (std::uint64_t i = 0; i < 7; ++i) {
-    auto id = controller->submit_read(ns, i * 8, 8, buffer->iova() + i * 4096);
+    auto id = controller->submit_read(ns, i * 8, 8, buffer->iova() + i * page);
     ASSERT_TRUE(id) << why(id);
     EXPECT_LT(*id, 7);
     ids.insert(*id);
   }
   EXPECT_EQ(ids.size(), 7U);
-  EXPECT_EQ(controller->submit_read(ns, 0, 8, buffer->iova() + 7 * 4096).error().code(), EAGAIN);
-  EXPECT_EQ(controller->read(ns, 0, 8, buffer->iova() + 7 * 4096).error().code(), EBUSY);
+  EXPECT_EQ(controller->submit_read(ns, 0, 8, buffer->iova() + 7 * page).error().code(), EAGAIN);
+  EXPECT_EQ(controller->read(ns, 0, 8, buffer->iova() + 7 * page).error().code(), EBUSY);
   EXPECT_EQ(controller->flush(ns).error().code(), EBUSY);
   auto done = controller->wait();
   ASSERT_TRUE(done) << why(done);
-  EXPECT_EQ(*controller->submit_read(ns, 0, 8, buffer->iova() + 7 * 4096), done->command);
+  EXPECT_EQ(*controller->submit_read(ns, 0, 8, buffer->iova() + 7 * page), done->command);
   for (int i = 0; i < 7; ++i) {
     done = controller->wait();
     ASSERT_TRUE(done) << why(done);
@@ -304,12 +311,12 @@ TEST_P(Nvme, TheSmallestQueueWorks) {
   auto controller = open({.queue_depth = 1});
   ASSERT_TRUE(controller) << why(controller);
   EXPECT_EQ(controller->info().queue_depth, 2);
-  auto buffer = machine->allocate(4096);
+  auto buffer = machine->allocate(page);
   ASSERT_TRUE(buffer) << why(buffer);
   for (std::uint64_t i = 0; i < 9; ++i) {
     auto done = controller->read(controller->namespaces().front(), 8 * i, 8, buffer->iova());
     ASSERT_TRUE(done) << why(done);
-    EXPECT_EQ(std::memcmp(buffer->data(), disk.data() + 4096 * i, 4096), 0);
+    EXPECT_EQ(std::memcmp(buffer->data(), disk.data() + page * i, page), 0);
   }
 }
 
@@ -321,7 +328,7 @@ TEST_P(Nvme, NoAnswerInTimeStopsTheControllerAndLeavesNothingBehind) {
     auto controller = open({.timeout = std::chrono::milliseconds(300)});
     ASSERT_TRUE(controller) << why(controller);
     const nvme::Namespace ns = controller->namespaces().front();
-    auto buffer = machine->allocate(4096);
+    auto buffer = machine->allocate(page);
     ASSERT_TRUE(buffer) << why(buffer);
 
     auto off = machine->pci.disable_bus_master();  // the controller cannot fetch the command any more
@@ -346,11 +353,11 @@ TEST_P(Nvme, NoAnswerInTimeStopsTheControllerAndLeavesNothingBehind) {
 
   auto again = open();
   ASSERT_TRUE(again) << why(again);
-  auto buffer = machine->allocate(4096);
+  auto buffer = machine->allocate(page);
   ASSERT_TRUE(buffer) << why(buffer);
   auto done = again->read(again->namespaces().front(), 0, 8, buffer->iova());
   ASSERT_TRUE(done) << why(done);
-  EXPECT_EQ(std::memcmp(buffer->data(), disk.data(), 4096), 0);
+  EXPECT_EQ(std::memcmp(buffer->data(), disk.data(), page), 0);
 }
 
 TEST_P(Nvme, LettingItGoMidwayStopsTheControllerBeforeItsMemoryGoes) {
@@ -360,10 +367,10 @@ TEST_P(Nvme, LettingItGoMidwayStopsTheControllerBeforeItsMemoryGoes) {
     auto controller = open();
     ASSERT_TRUE(controller) << why(controller);
     const nvme::Namespace ns = controller->namespaces().front();
-    auto buffer = machine->allocate(63 * 4096);
+    auto buffer = machine->allocate(63 * page);
     ASSERT_TRUE(buffer) << why(buffer);
     for (std::uint64_t i = 0; i < 63; ++i) {
-      ASSERT_TRUE(controller->submit_read(ns, i * 8, 8, buffer->iova() + i * 4096));
+      ASSERT_TRUE(controller->submit_read(ns, i * 8, 8, buffer->iova() + i * page));
     }
     nvme::Controller taken = std::move(*controller);
     { nvme::Controller gone = std::move(taken); }
@@ -381,26 +388,26 @@ TEST_P(Nvme, WhatIsNotMappedIsNotReached) {
   ASSERT_TRUE(controller) << why(controller);
   const nvme::Namespace ns = controller->namespaces().front();
   // Memory that the device could reach a moment ago.
-  Bytes memory(8 * 4096);
-  std::byte* page = memory.data() + (4096 - reinterpret_cast<std::uintptr_t>(memory.data()) % 4096) % 4096;
+  Bytes memory(8 * page);
+  std::byte* target = memory.data() + (page - reinterpret_cast<std::uintptr_t>(memory.data()) % page) % page;
   const auto container = machine->pci.device().container();
-  auto iova = machine->allocator.allocate(4096);
+  auto iova = machine->allocator.allocate(page);
   ASSERT_TRUE(iova) << why(iova);
-  auto mapped = container->map(*iova, {page, 4096});
+  auto mapped = container->map(*iova, {target, page});
   ASSERT_TRUE(mapped) << why(mapped);
   auto done = controller->read(ns, 0, 8, *iova);
   ASSERT_TRUE(done) << why(done);
-  EXPECT_EQ(std::memcmp(page, disk.data(), 4096), 0);
-  auto unmapped = container->unmap(*iova, 4096);
+  EXPECT_EQ(std::memcmp(target, disk.data(), page), 0);
+  auto unmapped = container->unmap(*iova, page);
   ASSERT_TRUE(unmapped) << why(unmapped);
-  std::memset(page, 0x33, 4096);
+  std::memset(target, 0x33, page);
 
   // The controller may call this a success (QEMU's does): the bytes tell.
   auto id = controller->submit_read(ns, 0, 8, *iova);
   ASSERT_TRUE(id) << why(id);
   auto completed = controller->wait();
   ASSERT_TRUE(completed) << why(completed);
-  EXPECT_TRUE(std::all_of(page, page + 4096, [](std::byte value) { return value == std::byte{0x33}; }));
+  EXPECT_TRUE(std::all_of(target, target + page, [](std::byte value) { return value == std::byte{0x33}; }));
 
   // The commands that wait look first, so that the caller never takes such a read for a success.
   done = controller->read(ns, 0, 8, *iova);
@@ -411,7 +418,7 @@ TEST_P(Nvme, WhatIsNotMappedIsNotReached) {
   EXPECT_EQ(done.error().code(), EFAULT);
 
   // A page whose neighbour is missing is not enough; one that the device may only read takes no data.
-  mapped = container->map(*iova, {page, 4096}, Access::read);
+  mapped = container->map(*iova, {target, page}, Access::read);
   ASSERT_TRUE(mapped) << why(mapped);
   EXPECT_EQ(controller->read(ns, 0, 8, *iova).error().code(), EFAULT);
   EXPECT_EQ(controller->write(ns, 0, 16, *iova).error().code(), EFAULT);
@@ -419,15 +426,15 @@ TEST_P(Nvme, WhatIsNotMappedIsNotReached) {
   ASSERT_TRUE(id) << why(id);
   completed = controller->wait();
   ASSERT_TRUE(completed) << why(completed);
-  EXPECT_TRUE(std::all_of(page, page + 4096, [](std::byte value) { return value == std::byte{0x33}; }));
-  ASSERT_TRUE(container->unmap(*iova, 4096));
+  EXPECT_TRUE(std::all_of(target, target + page, [](std::byte value) { return value == std::byte{0x33}; }));
+  ASSERT_TRUE(container->unmap(*iova, page));
 
   // None of it has hurt the controller.
-  auto buffer = machine->allocate(4096);
+  auto buffer = machine->allocate(page);
   ASSERT_TRUE(buffer) << why(buffer);
   done = controller->read(ns, 0, 8, buffer->iova());
   ASSERT_TRUE(done) << why(done);
-  EXPECT_EQ(std::memcmp(buffer->data(), disk.data(), 4096), 0);
+  EXPECT_EQ(std::memcmp(buffer->data(), disk.data(), page), 0);
 }
 
 TEST_P(Nvme, ADeviceThatIsNotAnNvmeIsRefusedAndLeftAlone) {

@@ -14,12 +14,13 @@ namespace {
 
 const Backend* built(std::string_view name) {
   const auto all = backends();
-  const auto found = std::find_if(all.begin(), all.end(), [&](const Backend* backend) { return backend->name == name; });
+  const auto found =
+      std::find_if(all.begin(), all.end(), [&](const Backend* backend) { return backend->name == name; });
   return found == all.end() ? nullptr : *found;
 }
 
 Result<Ending> run(Session& session) {
-  Table table({{"NAME"}, {"STATE"}, {"SUMMARY", true}});
+  Table table({{"NAME"}, {"STATE"}, {"SUMMARY", Fit::folded}});
   std::string refusals;
   Json list = Json::array();
   bool any = false;

@@ -2,10 +2,12 @@
 // postern bind: takes a device from its driver and gives it to a VFIO driver, remembering where it was.
 #include <fmt/format.h>
 
+#include <cerrno>
 #include <memory>
 #include <postern/binding.hpp>
 #include <postern/pci_function.hpp>
 #include <string>
+#include <utility>
 
 #include "block_use.hpp"
 #include "conditions.hpp"
@@ -35,18 +37,33 @@ Binding binding_of(Kernel& kernel, const HostDevice& device) {
   return binding;
 }
 
-// Whether what is remembered still is the device's origin. With a VFIO driver, or with none (a bind that was cut short), the
-// device is where postern put it. With another driver, somebody has moved it since, and this is its origin now.
+// Whether what is remembered still is the device's origin. With a VFIO driver, or with none (a bind that was cut
+// short), the device is where postern put it. With another driver, somebody has moved it since, and this is its origin
+// now.
 bool still_holds(const Binding& remembered, const HostDevice& device) {
   return !device.driver || is_vfio_driver(*device.driver) || remembered.driver == device.driver;
 }
 
 Error in_use(const HostDevice& device, const std::string& use) {
-  return Error({.code = EBUSY,
-                .operation = "bind",
-                .object = device.name,
-                .reason = fmt::format("this host uses it: {}", use),
-                .remedy = "unmount or stop that first; \"--force\" takes the device all the same, as if it were unplugged",
+  return Error(
+      {.code = EBUSY,
+       .operation = "bind",
+       .object = device.name,
+       .reason = fmt::format("this host uses it: {}", use),
+       .remedy = "unmount or stop that first; \"--force\" takes the device all the same, as if it were unplugged",
+       .causes = {}});
+}
+
+// A VFIO driver refuses a device without an IOMMU group, and says so in the kernel's log alone
+// (vfio_group_find_or_alloc).
+Error explained(Kernel& kernel, const HostDevice& device, Error error) {
+  if (error.code() != EBUSY || device.iommu_group) return error;
+  const std::string remedy = judge_iommu(kernel).remedy;
+  return Error({.code = ENODEV,
+                .operation = error.operation(),
+                .object = error.object(),
+                .reason = "the driver refused the device: it is in no IOMMU group, because no IOMMU translates for it",
+                .remedy = remedy.empty() ? fmt::format("\"postern doctor {}\" says more", device.name) : remedy,
                 .causes = {}});
 }
 
@@ -95,13 +112,14 @@ Result<Ending> run(Session& session, const Options& options) {
   if (anew) {
     if (auto done = bindings.remember(binding_of(session.kernel, device)); !done) return failure_of(done);
   }
-  const Patience patience(session, device.name);
+  const Patience patience(session, device);
   if (auto bound = bind_to_driver(session.kernel, device, options.driver); !bound) {
     // The device is back where it was; a file that says so would only be in the way.
     if (anew) {
-      if (auto done = bindings.forget(device.name); !done) session.note(fmt::format("postern: {}\n", error_line(done.error())));
+      if (auto done = bindings.forget(device.name); !done)
+        session.note(fmt::format("postern: {}\n", error_line(done.error())));
     }
-    return failure_of(bound);
+    return failure(explained(session.kernel, device, std::move(bound).error()));
   }
   tell(session, device.name, before, options.driver);
   note_obstacles(session, options.address);
@@ -121,11 +139,13 @@ Run add(CLI::App& verb) {
 const Verb bind_verb = {
     .name = "bind",
     .summary = "Take a device from its driver and give it to vfio-pci",
-    .footer = "Example:\n"
-              "  postern bind 00:01.0      # 0000:00:01.0: nvme -> vfio-pci\n"
-              "\n"
-              "Needs root. What the device was bound to is remembered in /run/postern/bind, for \"postern unbind\". It lasts until\n"
-              "the next boot. A device that is bound already is left alone, and that is no error.",
+    .footer =
+        "Example:\n"
+        "  postern bind 00:01.0      # 0000:00:01.0: nvme -> vfio-pci\n"
+        "\n"
+        "Needs root. What the device was bound to is remembered in /run/postern/bind, for \"postern unbind\". It lasts "
+        "until\n"
+        "the next boot. A device that is bound already is left alone, and that is no error.",
     .add = add,
 };
 

@@ -15,7 +15,8 @@ std::string use_of(const std::string& block, const std::string& mounts, const st
   const std::string node = "/dev/" + block;
   std::istringstream mount_lines(mounts);
   for (std::string line, device, place; std::getline(mount_lines, line);) {
-    if (std::istringstream(line) >> device >> place && device == node) return fmt::format("{} is mounted on {}", block, place);
+    if (std::istringstream(line) >> device >> place && device == node)
+      return fmt::format("{} is mounted on {}", block, place);
   }
   std::istringstream swap_lines(swaps);
   for (std::string line, device; std::getline(swap_lines, line);) {

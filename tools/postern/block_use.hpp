@@ -9,7 +9,8 @@
 namespace postern::tool {
 
 // "nvme0n1p1 is mounted on /home"; empty where nothing of the kind is found. Looks at the block devices beneath the PCI
-// device, its partitions, and what is built on top of them (LVM, RAID, encryption). Disks behind NVMe multipath are not seen.
+// device, its partitions, and what is built on top of them (LVM, RAID, encryption). Disks behind NVMe multipath are not
+// seen.
 [[nodiscard]] std::string block_use(Kernel& kernel, PciAddress address);
 
 }  // namespace postern::tool

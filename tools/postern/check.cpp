@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "holders.hpp"
 #include "leftovers.hpp"
 #include "limits.hpp"
 #include "names.hpp"
@@ -51,9 +52,11 @@ Error not_bound(const HostDevice& device) {
 
 void show_limits(Steps& steps, const Container& container) {
   std::string facts;
-  for (const auto& [name, value] : container.facts()) facts += fmt::format("{}{} {}", facts.empty() ? "" : "; ", name, value);
+  for (const auto& [name, value] : container.facts())
+    facts += fmt::format("{}{} {}", facts.empty() ? "" : "; ", name, value);
   steps.ok("limits", ranges_text(container), limits_json(container));
-  steps.more(fmt::format("pages of {}; mappings: {}", page_sizes_text(container.page_sizes()), mapping_limit_text(container)));
+  steps.more(
+      fmt::format("pages of {}; mappings: {}", page_sizes_text(container.page_sizes()), mapping_limit_text(container)));
   steps.more(facts);
 }
 
@@ -71,7 +74,10 @@ Result<std::string> map_memory(Kernel& kernel, Container& container, IovaAllocat
   auto iova = allocator.allocate(length);
   if (!iova) return failure_of(iova);
   const auto before_map = Clock::now();
-  if (auto done = container.map(*iova, memory.bytes()); !done) return failure_of(done);
+  if (auto done = container.map(*iova, memory.bytes()); !done) {
+    if (auto given_back = allocator.free(*iova, length); !given_back) return failure_of(given_back);
+    return failure_of(done);
+  }
   const double mapping = seconds_since(before_map);
   const auto before_unmap = Clock::now();
   if (auto done = container.unmap(*iova, length); !done) return failure_of(done);
@@ -108,7 +114,8 @@ void reset(Steps& steps, const PciDevice& device, const PciFunction& function) {
   if (auto done = device.device().reset(); !done) return steps.failed("reset", done.error());
   const double seconds = seconds_since(started);
   if (auto alive = read_config(device, function); !alive) return steps.failed("reset", alive.error());
-  const std::string method = function.reset_methods.empty() ? "" : fmt::format(" by {}", function.reset_methods.front());
+  const std::string method =
+      function.reset_methods.empty() ? "" : fmt::format(" by {}", function.reset_methods.front());
   steps.ok("reset", fmt::format("done{} in {}, and config space can be read", method, duration_text(seconds)));
 }
 
@@ -133,7 +140,11 @@ void attach_and_use(const Session& session, const PciFunction& function, const B
   const auto started = Clock::now();
   auto attached =
       attach(session.kernel, function.host, {.backend = backend.name, .container = nullptr, .container_options = {}});
-  if (!attached) return steps.failed("attach", attached.error());
+  if (!attached) {
+    steps.failed("attach", attached.error());
+    if (attached.error().code() == EBUSY) steps.more(holders_text(session.kernel, function.host));
+    return;
+  }
   auto device = PciDevice::open(std::move(*attached));
   if (!device) return steps.failed("attach", device.error());
   const auto container = device->device().container();
@@ -142,7 +153,8 @@ void attach_and_use(const Session& session, const PciFunction& function, const B
 
   const std::size_t mappings = container->mapping_count();
   if (mappings > 0) {
-    steps.failed("detach", proof_error(EBUSY, "compare", "container", fmt::format("{} mappings are left in it", mappings)));
+    steps.failed("detach",
+                 proof_error(EBUSY, "compare", "container", fmt::format("{} mappings are left in it", mappings)));
   }
   if (auto done = device->device().detach(); !done) return steps.failed("detach", done.error());
   if (auto done = container->close(); !done) return steps.failed("detach", done.error());
@@ -208,9 +220,10 @@ void compare_digests(const Json& results, Steps& steps) {
   const auto& [first_name, first] = digests.front();
   for (const auto& [name, digest] : digests) {
     if (digest == first) continue;
-    return steps.failed("same data", proof_error(EIO, "compare", "what was read",
-                                                 fmt::format("{} and {} gave other bytes for the same blocks", first_name, name),
-                                                 "unless somebody else writes to this disk, one of them is wrong"));
+    return steps.failed("same data",
+                        proof_error(EIO, "compare", "what was read",
+                                    fmt::format("{} and {} gave other bytes for the same blocks", first_name, name),
+                                    "unless somebody else writes to this disk, one of them is wrong"));
   }
   steps.ok("same data", fmt::format("{} backends read the same bytes", digests.size()));
 }
@@ -231,8 +244,8 @@ Result<Ending> run(Session& session, const Options& options) {
   };
   const auto heading = [&](std::string_view text) { say("\n" + paint(session.out, Style::heading, text) + "\n"); };
   const std::string group = host.iommu_group ? to_string(*host.iommu_group) : "none";
-  say(fmt::format("{}  {} [{}], IOMMU group {}, {}\n", paint(session.out, Style::heading, host.name), title_of(*function),
-                  ids_text(*function), group, *host.driver));
+  say(fmt::format("{}  {} [{}], IOMMU group {}, {}\n", paint(session.out, Style::heading, host.name),
+                  title_of(*function), ids_text(*function), group, *host.driver));
 
   Json results = Json::array();
   std::string good;
@@ -259,12 +272,15 @@ Result<Ending> run(Session& session, const Options& options) {
   if (!across.failures().empty()) bad += (bad.empty() ? "" : ", ") + std::string("same data");
 
   if (session.json()) {
-    Json document = {{"ok", bad.empty()}, {"device", function_json(*function)}, {"backends", std::move(results)},
+    Json document = {{"ok", bad.empty()},
+                     {"device", function_json(*function)},
+                     {"backends", std::move(results)},
                      {"across", across.json()}};
     session.print(json_text(document));
   } else {
     say("\n");
-    if (!good.empty()) say(fmt::format("{} passes through with {}\n", host.name, paint(session.out, Style::good, good)));
+    if (!good.empty())
+      say(fmt::format("{} passes through with {}\n", host.name, paint(session.out, Style::good, good)));
     if (!bad.empty()) say(fmt::format("failed: {}\n", paint(session.out, Style::bad, bad)));
   }
   return bad.empty() ? Ending::well : Ending::not_well;
@@ -276,28 +292,35 @@ Run add(CLI::App& verb) {
   const auto name_backend = [options = options.get()](const std::string& name) {
     auto named = find_backend(name);
     const bool wrong = !named && named.error().code() == EINVAL && name != "auto" && name != "all";
-    if (wrong) throw CLI::ValidationError("--backend", fmt::format("{}; {}", named.error().reason(), named.error().remedy()));
+    if (wrong)
+      throw CLI::ValidationError("--backend", fmt::format("{}; {}", named.error().reason(), named.error().remedy()));
     options->backend = name;
   };
-  verb.add_option_function<std::string>("--backend", name_backend, "One backend by name, \"auto\" (the best), or \"all\" that can be used (default)")
+  verb.add_option_function<std::string>(
+          "--backend", name_backend, "One backend by name, \"auto\" (the best), or \"all\" that can be used (default)")
       ->type_name("NAME");
-  add_size(verb, "--memory", [options = options.get()](std::uint64_t bytes) { options->memory = bytes; },
-           "How much memory to map and unmap (default: 64M)");
+  add_size(
+      verb, "--memory", [options = options.get()](std::uint64_t bytes) { options->memory = bytes; },
+      "How much memory to map and unmap (default: 64M)");
   const auto parse_bytes = [options = options.get()](const std::string& text) {
     auto bytes = parse_size_or_all(text);
-    if (!bytes) throw CLI::ValidationError("--bytes", fmt::format("{}; {}", bytes.error().reason(), bytes.error().remedy()));
+    if (!bytes)
+      throw CLI::ValidationError("--bytes", fmt::format("{}; {}", bytes.error().reason(), bytes.error().remedy()));
     options->proof.bytes = *bytes;
   };
-  verb.add_option_function<std::string>("--bytes", parse_bytes, "How much of a disk to read, or \"all\" (default: up to 1G)")
+  verb.add_option_function<std::string>("--bytes", parse_bytes,
+                                        "How much of a disk to read, or \"all\" (default: up to 1G)")
       ->type_name("SIZE");
-  verb.add_flag("--write-test", options->proof.write_test, "Also write to a disk's last blocks, and restore what was there");
+  verb.add_flag("--write-test", options->proof.write_test,
+                "Also write to a disk's last blocks, and restore what was there");
   return [options](Session& session) { return run(session, *options); };
 }
 
 }  // namespace
 
 const Proof* find_proof(const PciFunction& function) noexcept {
-  const auto found = std::find_if(proofs.begin(), proofs.end(), [&](const Proof* proof) { return proof->fits(function); });
+  const auto found =
+      std::find_if(proofs.begin(), proofs.end(), [&](const Proof* proof) { return proof->fits(function); });
   return found == proofs.end() ? nullptr : *found;
 }
 
@@ -313,14 +336,17 @@ Error proof_error(int code, std::string operation, std::string object, std::stri
 const Verb check_verb = {
     .name = "check",
     .summary = "Prove that a device works when it is passed through: DMA, interrupts, reset, and nothing left behind",
-    .footer = "Examples:\n"
-              "  postern check 00:01.0                           # on every backend that can be used\n"
-              "  postern check 00:01.0 --backend type1 --memory 4G\n"
-              "  postern check 00:01.0 --bytes all | grep sha256\n"
-              "\n"
-              "DMA is proven for NVMe controllers, by reading a disk, and for QEMU's edu device. A disk is only read, unless\n"
-              "--write-test is given: then its last blocks are overwritten for a moment, while their content is in memory alone.\n"
-              "Exit code 1: a step failed.",
+    .footer =
+        "Examples:\n"
+        "  postern check 00:01.0                           # on every backend that can be used\n"
+        "  postern check 00:01.0 --backend type1 --memory 4G\n"
+        "  postern check 00:01.0 --bytes all | grep sha256\n"
+        "\n"
+        "DMA is proven for NVMe controllers, by reading a disk, and for QEMU's edu device. A disk is only read, "
+        "unless\n"
+        "--write-test is given: then its last blocks are overwritten for a moment, while their content is in memory "
+        "alone.\n"
+        "Exit code 1: a step failed.",
     .add = add,
 };
 

@@ -34,7 +34,8 @@ bool has_word(const std::string& text, const std::string& wanted) {
 std::string turn_on_iommu(Kernel& kernel) {
   const std::string command_line = text_of(kernel, "/proc/cmdline");
   for (const char* off : {"intel_iommu=off", "amd_iommu=off", "iommu=off"}) {
-    if (has_word(command_line, off)) return fmt::format("take \"{}\" off the kernel's command line, and boot again", off);
+    if (has_word(command_line, off))
+      return fmt::format("take \"{}\" off the kernel's command line, and boot again", off);
   }
   const std::string cpu = text_of(kernel, "/proc/cpuinfo");
   const bool intel = cpu.find("GenuineIntel") != std::string::npos;
@@ -44,7 +45,8 @@ std::string turn_on_iommu(Kernel& kernel) {
                        told ? "" : ", and boot it with \"intel_iommu=on\"");
   }
   if (intel && told) return "the kernel is told \"intel_iommu=on\", so turn VT-d on in the firmware's setup";
-  if (intel) return "boot with \"intel_iommu=on\" on the kernel's command line, with VT-d turned on in the firmware's setup";
+  if (intel)
+    return "boot with \"intel_iommu=on\" on the kernel's command line, with VT-d turned on in the firmware's setup";
   if (cpu.find("AuthenticAMD") != std::string::npos) return "turn the IOMMU (AMD-Vi) on in the firmware's setup";
   return "the firmware must describe an IOMMU (ACPI or device tree), and the kernel must have the driver for it";
 }
@@ -57,6 +59,16 @@ std::optional<bool> intel_remaps_interrupts(Kernel& kernel, const std::string& i
   return (ecap >> 3 & 1) != 0;
 }
 
+std::vector<std::string> iommus_with_devices(Kernel& kernel) {
+  std::vector<std::string> names;
+  if (kernel.list_directory("/sys/class/iommu", names) < 0) return {};
+  std::erase_if(names, [&](const std::string& name) {
+    std::vector<std::string> devices;
+    return kernel.list_directory(fmt::format("/sys/class/iommu/{}/devices", name), devices) < 0 || devices.empty();
+  });
+  return names;
+}
+
 bool unsafe_interrupts_allowed(Kernel& kernel) {
   return text_of(kernel, "/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts") == "Y" ||
          text_of(kernel, "/sys/module/iommufd/parameters/allow_unsafe_interrupts") == "Y";
@@ -66,13 +78,17 @@ Condition interrupts_not_isolated(Condition condition, Kernel& kernel, std::stri
   condition.detail = std::move(why);
   if (unsafe_interrupts_allowed(kernel)) {
     condition.verdict = Verdict::optional;
-    condition.detail += "; the kernel is told to accept that (allow_unsafe_interrupts), so a device can fake interrupts";
+    condition.detail +=
+        "; the kernel is told to accept that (allow_unsafe_interrupts), so a device can fake interrupts";
     return condition;
   }
   condition.verdict = Verdict::not_met;
   condition.remedy =
-      "turn interrupt remapping on in the firmware's setup (QEMU: -device intel-iommu,intremap=on); only if you trust the "
-      "device and its driver: \"echo Y > /sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts\"";
+      "turn interrupt remapping on in the firmware's setup (QEMU: -device intel-iommu,intremap=on); only if you trust "
+      "the "
+      "device and its driver: \"echo Y > /sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts\" (iommufd "
+      "has such a "
+      "parameter of its own)";
   return condition;
 }
 
@@ -156,10 +172,14 @@ void forgive_what_is_not_needed(Diagnosis& diagnosis) {
 
 std::string_view to_string(Verdict verdict) {
   switch (verdict) {
-    case Verdict::met: return "met";
-    case Verdict::not_met: return "not met";
-    case Verdict::unknown: return "unknown";
-    case Verdict::optional: return "optional";
+    case Verdict::met:
+      return "met";
+    case Verdict::not_met:
+      return "not met";
+    case Verdict::unknown:
+      return "unknown";
+    case Verdict::optional:
+      return "optional";
   }
   return "unknown";
 }
@@ -202,7 +222,8 @@ Condition judge_vfio_pci(Kernel& kernel) {
 }
 
 Condition judge_locked_memory(Kernel& kernel, std::optional<std::uint64_t> needed) {
-  Condition condition{.key = "locked-memory", .title = "locked memory", .verdict = Verdict::met, .detail = {}, .remedy = {}};
+  Condition condition{
+      .key = "locked-memory", .title = "locked memory", .verdict = Verdict::met, .detail = {}, .remedy = {}};
   const auto memory = LockedMemory::read(kernel);
   if (!memory) {
     condition.verdict = Verdict::unknown;
@@ -221,10 +242,11 @@ Condition judge_locked_memory(Kernel& kernel, std::optional<std::uint64_t> neede
     condition.verdict = Verdict::not_met;
     condition.detail = fmt::format("limited to {}, but {} is needed", size_text(*memory->limit), size_text(*needed));
     const std::uint64_t kib = *needed / 1024 + (*needed % 1024 != 0 ? 1 : 0);
-    condition.remedy = fmt::format("\"ulimit -l {}\" in the shell that starts the program; where that is refused, first raise "
-                                   "\"memlock\" in /etc/security/limits.conf (of a systemd unit, LimitMEMLOCK={}K), or give "
-                                   "the program CAP_IPC_LOCK",
-                                   kib, kib);
+    condition.remedy = fmt::format(
+        "\"ulimit -l {}\" in the shell that starts the program; where that is refused, first raise "
+        "\"memlock\" in /etc/security/limits.conf (of a systemd unit, LimitMEMLOCK={}K), or give "
+        "the program CAP_IPC_LOCK",
+        kib, kib);
   }
   return condition;
 }
@@ -235,11 +257,9 @@ Condition judge_interrupt_isolation(Kernel& kernel, std::optional<std::string> i
                       .verdict = Verdict::unknown,
                       .detail = {},
                       .remedy = {}};
-  std::vector<std::string> names;
-  if (iommu) {
-    names = {*iommu};
-  } else if (kernel.list_directory("/sys/class/iommu", names) < 0 || names.empty()) {
-    condition.detail = "cannot tell: no IOMMU shows itself in /sys/class/iommu";
+  const std::vector<std::string> names = iommu ? std::vector{*iommu} : iommus_with_devices(kernel);
+  if (names.empty()) {
+    condition.detail = "cannot tell: no IOMMU in /sys/class/iommu has a device";
     return condition;
   }
   const std::string command_line = text_of(kernel, "/proc/cmdline");
@@ -258,7 +278,8 @@ Condition judge_interrupt_isolation(Kernel& kernel, std::optional<std::string> i
   }
   if (!silent.empty()) {
     // AMD's and Arm's drivers have no attribute for it; the kernel checks it when a device is attached.
-    condition.detail = fmt::format("cannot tell: {} does not say; attaching fails with EPERM where it is missing", silent);
+    condition.detail =
+        fmt::format("cannot tell: {} does not say; attaching fails with EPERM where it is missing", silent);
     return condition;
   }
   condition.verdict = Verdict::met;
@@ -274,13 +295,15 @@ Diagnosis diagnose(Kernel& kernel, const Question& question) {
     diagnosis.device = judge_device(kernel, *question.device);
     if (auto found = find_host_device(kernel, "pci", to_string(*question.device))) host = std::move(*found);
     std::string target;
-    if (host && kernel.read_link(host->sysfs_path + "/iommu", target) >= 0) iommu = target.substr(target.rfind('/') + 1);
+    if (host && kernel.read_link(host->sysfs_path + "/iommu", target) >= 0)
+      iommu = target.substr(target.rfind('/') + 1);
   }
   diagnosis.host = {
       judge_iommu(kernel),
       judge_interrupt_isolation(kernel, iommu),
       judge_vfio_pci(kernel),
-      judge_node(kernel, "container-node", "/dev/vfio/vfio", "\"modprobe vfio\" (a kernel without it has no CONFIG_VFIO)"),
+      judge_node(kernel, "container-node", "/dev/vfio/vfio",
+                 "\"modprobe vfio\" (a kernel without it has no CONFIG_VFIO)"),
       judge_node(kernel, "iommufd-node", "/dev/iommu",
                  "\"modprobe iommufd\" (Linux 6.2 or later, built with CONFIG_IOMMUFD; Debian's kernels are not)"),
       judge_locked_memory(kernel, question.memory),

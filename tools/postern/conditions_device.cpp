@@ -55,7 +55,8 @@ Condition judge_binding(const HostDevice& host) {
 }
 
 Condition judge_group(Kernel& kernel, const HostDevice& host, const IommuGroup* group) {
-  Condition condition{.key = "iommu-group", .title = "IOMMU group", .verdict = Verdict::met, .detail = {}, .remedy = {}};
+  Condition condition{
+      .key = "iommu-group", .title = "IOMMU group", .verdict = Verdict::met, .detail = {}, .remedy = {}};
   if (group != nullptr) {
     condition.detail =
         fmt::format("{}, with {}", to_string(group->id), counted(group->members.size(), "device", "devices"));
@@ -65,8 +66,8 @@ Condition judge_group(Kernel& kernel, const HostDevice& host, const IommuGroup* 
   condition.detail = "none: no IOMMU translates for this device";
   condition.remedy = judge_iommu(kernel).remedy;
   if (condition.remedy.empty()) {
-    condition.remedy = fmt::format("other devices have an IOMMU, so this one sits where none reaches ({}): try another slot",
-                                   host.name);
+    condition.remedy = fmt::format(
+        "other devices have an IOMMU, so this one sits where none reaches ({}): try another slot", host.name);
   }
   return condition;
 }
@@ -93,14 +94,11 @@ Condition judge_viability(const IommuGroup& group, const std::string& device) {
   return condition;
 }
 
-// Devices whose firmware goes on doing DMA into memory of its own cannot be given away: attaching them fails with EINVAL or
-// EPERM (require_direct of struct dev_iommu, Linux 6.6; "direct-relaxable" ranges are let pass).
+// Devices whose firmware goes on doing DMA into memory of its own cannot be given away: attaching them fails with
+// EINVAL or EPERM (require_direct of struct dev_iommu, Linux 6.6; "direct-relaxable" ranges are let pass).
 Condition judge_firmware_ranges(Kernel& kernel, GroupId group) {
-  Condition condition{.key = "firmware-ranges",
-                      .title = "firmware's own DMA",
-                      .verdict = Verdict::met,
-                      .detail = "none",
-                      .remedy = {}};
+  Condition condition{
+      .key = "firmware-ranges", .title = "firmware's own DMA", .verdict = Verdict::met, .detail = "none", .remedy = {}};
   std::string text;
   if (kernel.read_file(fmt::format("/sys/kernel/iommu_groups/{}/reserved_regions", to_string(group)), text) < 0) {
     condition.verdict = Verdict::unknown;
@@ -112,8 +110,9 @@ Condition judge_firmware_ranges(Kernel& kernel, GroupId group) {
     if (type != "direct") continue;
     condition.verdict = Verdict::not_met;
     condition.detail = fmt::format("the firmware keeps {}-{} mapped for this device (RMRR)", first, last);
-    condition.remedy = "turn off what uses the device in the firmware's setup (remote management, USB emulation), or ask the "
-                       "machine's vendor how";
+    condition.remedy =
+        "turn off what uses the device in the firmware's setup (remote management, USB emulation), or ask the "
+        "machine's vendor how";
     break;
   }
   return condition;
@@ -130,13 +129,15 @@ Condition appears_later(std::string key, std::string title) {
 std::vector<Condition> judge_cdev(Kernel& kernel, const HostDevice& host) {
   std::vector<Condition> conditions;
   const bool numbered = host.cdev && host.cdev->number;
-  conditions.push_back({.key = "cdev",
-                        .title = "VFIO cdev",
-                        .verdict = numbered ? Verdict::met : Verdict::not_met,
-                        .detail = numbered ? host.cdev->name : "the kernel made none",
-                        .remedy = numbered ? "" : "iommufd needs Linux 6.6 or later, built with CONFIG_VFIO_DEVICE_CDEV"});
+  conditions.push_back(
+      {.key = "cdev",
+       .title = "VFIO cdev",
+       .verdict = numbered ? Verdict::met : Verdict::not_met,
+       .detail = numbered ? host.cdev->name : "the kernel made none",
+       .remedy = numbered ? "" : "iommufd needs Linux 6.6 or later, built with CONFIG_VFIO_DEVICE_CDEV"});
   if (!numbered) return conditions;
-  Condition node = judge_node(kernel, "cdev-node", host.cdev->path, "udev or devtmpfs makes it: see that one of them runs");
+  Condition node =
+      judge_node(kernel, "cdev-node", host.cdev->path, "udev or devtmpfs makes it: see that one of them runs");
   FileStatus status;
   const bool stale = kernel.status(host.cdev->path, status) >= 0 && status.device != *host.cdev->number;
   if (stale) {
@@ -149,14 +150,12 @@ std::vector<Condition> judge_cdev(Kernel& kernel, const HostDevice& host) {
 }
 
 Condition judge_holders(Kernel& kernel, const HostDevice& host) {
-  Condition condition{.key = "not-in-use", .title = "in use", .verdict = Verdict::met, .detail = "by nobody", .remedy = {}};
-  std::vector<std::string> paths;
-  if (host.iommu_group) paths.push_back("/dev/vfio/" + to_string(*host.iommu_group));
-  if (host.cdev) paths.push_back(host.cdev->path);
-  const Holders holders = find_holders(kernel, paths);
+  Condition condition{
+      .key = "not-in-use", .title = "in use", .verdict = Verdict::met, .detail = "by nobody", .remedy = {}};
+  const Holders holders = find_holders(kernel, host);
   if (!holders.processes.empty()) {
     condition.verdict = Verdict::not_met;
-    condition.detail = fmt::format("{} has it, or its group, open", list_of(holders.processes));
+    condition.detail = holders_text(kernel, host);
     condition.remedy = "end that program first; a device is opened once at a time";
   } else if (!holders.complete) {
     condition.verdict = Verdict::unknown;
@@ -182,7 +181,8 @@ Condition judge_node(Kernel& kernel, std::string key, const std::string& path, s
   }
   const std::string user = user_name(::geteuid());
   condition.detail += fmt::format(": {} may not open it", user);
-  condition.remedy = fmt::format("as root: \"chown {} {}\" (for good: a udev rule with OWNER=\"{}\")", user, path, user);
+  condition.remedy =
+      fmt::format("as root: \"chown {} {}\" (for good: a udev rule with OWNER=\"{}\")", user, path, user);
   return condition;
 }
 
@@ -221,7 +221,8 @@ std::vector<Condition> judge_device(Kernel& kernel, PciAddress address) {
 
   const bool bound = host.driver && is_vfio_driver(*host.driver);
   if (group && bound) {
-    conditions.push_back(judge_node(kernel, "group-node", group->path, "udev or devtmpfs makes it: see that one of them runs"));
+    conditions.push_back(
+        judge_node(kernel, "group-node", group->path, "udev or devtmpfs makes it: see that one of them runs"));
   } else if (group) {
     conditions.push_back(appears_later("group-node", group->path));
   }

@@ -21,7 +21,7 @@ Result<Ending> run(Session& session) {
     return Ending::well;
   }
 
-  Table table({{"ADDRESS"}, {"ID"}, {"GROUP"}, {"DRIVER"}, {"CLASS", true}, {"NAME", true}});
+  Table table({{"ADDRESS"}, {"ID"}, {"GROUP"}, {"DRIVER"}, {"CLASS", Fit::shortened}, {"NAME", Fit::shortened}});
   for (const PciFunction& function : *functions) {
     const bool named = !function.device_name.empty() || !function.vendor_name.empty();
     table.add_row({to_string(function.address), ids_text(function),

@@ -16,10 +16,14 @@ namespace {
 
 std::string mark(const Session& session, Verdict verdict) {
   switch (verdict) {
-    case Verdict::met: return paint(session.out, Style::good, "ok");
-    case Verdict::not_met: return paint(session.out, Style::bad, "NO");
-    case Verdict::unknown: return paint(session.out, Style::doubtful, " ?");
-    case Verdict::optional: return paint(session.out, Style::faint, "--");
+    case Verdict::met:
+      return paint(session.out, Style::good, "ok");
+    case Verdict::not_met:
+      return paint(session.out, Style::bad, "NO");
+    case Verdict::unknown:
+      return paint(session.out, Style::doubtful, " ?");
+    case Verdict::optional:
+      return paint(session.out, Style::faint, "--");
   }
   return {};
 }
@@ -91,8 +95,9 @@ struct Options {
 Run add(CLI::App& verb) {
   auto options = std::make_shared<Options>();
   CLI::Option* device = add_device(verb, options->address);
-  add_size(verb, "--memory", [options = options.get()](std::uint64_t bytes) { options->memory = bytes; },
-           "How much memory is to be mapped, as 64M or 16G");
+  add_size(
+      verb, "--memory", [options = options.get()](std::uint64_t bytes) { options->memory = bytes; },
+      "How much memory is to be mapped, as 64M or 16G");
   return [options, device](Session& session) {
     Question question{.device = std::nullopt, .memory = options->memory};
     if (*device) question.device = options->address;
@@ -105,13 +110,15 @@ Run add(CLI::App& verb) {
 const Verb doctor_verb = {
     .name = "doctor",
     .summary = "Say what stands in the way of passing a device through, and what to do about it",
-    .footer = "Examples:\n"
-              "  postern doctor                         # this host alone\n"
-              "  postern doctor 00:01.0 --memory 16G    # for a virtual machine of 16 GiB\n"
-              "\n"
-              "Marks: ok; NO is not met; ? cannot be judged; -- is not met, but something else will do.\n"
-              "Exit code 1: a condition is not met. Locked memory is judged for the process that runs postern: run it as the\n"
-              "user, and in the shell, that will run the driver or the virtual machine.",
+    .footer =
+        "Examples:\n"
+        "  postern doctor                         # this host alone\n"
+        "  postern doctor 00:01.0 --memory 16G    # for a virtual machine of 16 GiB\n"
+        "\n"
+        "Marks: ok; NO is not met; ? cannot be judged; -- is not met, but something else will do.\n"
+        "Exit code 1: a condition is not met. Locked memory is judged for the process that runs postern: run it as "
+        "the\n"
+        "user, and in the shell, that will run the driver or the virtual machine.",
     .add = add,
 };
 

@@ -37,7 +37,8 @@ enum class Register : std::size_t {
 constexpr std::uint32_t dma_start = 1;
 constexpr std::uint32_t dma_to_ram = 2;
 constexpr std::uint32_t device_buffer = 0x40000;
-// One word less than the device's buffer: QEMU aborts the machine when a copy reaches the last byte (edu_check_range, 7.2).
+// One word less than the device's buffer: QEMU aborts the machine when a copy reaches the last byte
+// (edu_check_range, 7.2).
 constexpr std::size_t copy_size = 4096 - 8;
 constexpr std::uint64_t dma_mask = (1U << 28) - 1;  // the device's default
 
@@ -60,7 +61,8 @@ class Edu {
     write(Register::dma_command, dma_start | direction);
     const auto end = Clock::now() + 5s;
     while ((read(Register::dma_command) & dma_start) != 0) {
-      if (Clock::now() > end) return failure(proof_error(ETIMEDOUT, "dma", "edu's DMA engine", "a copy did not end in 5 s"));
+      if (Clock::now() > end)
+        return failure(proof_error(ETIMEDOUT, "dma", "edu's DMA engine", "a copy did not end in 5 s"));
       std::this_thread::sleep_for(1ms);
     }
     std::atomic_thread_fence(std::memory_order_seq_cst);
@@ -121,9 +123,10 @@ Result<std::string> prove_dma(Bench& bench, const Edu& edu) {
     }
     if (std::memcmp(target->data(), pattern.data(), copy_size) == 0) continue;
     const bool untouched = poison.first_left(target->bytes(), copy_size).has_value();
-    return failure(proof_error(EIO, "compare", "memory that went through edu",
-                               untouched ? "nothing arrived: the DMA was blocked" : "other bytes came back than were sent",
-                               "the kernel's log (dmesg) names the addresses that an IOMMU refused"));
+    return failure(
+        proof_error(EIO, "compare", "memory that went through edu",
+                    untouched ? "nothing arrived: the DMA was blocked" : "other bytes came back than were sent",
+                    "the kernel's log (dmesg) names the addresses that an IOMMU refused"));
   }
   return fmt::format("{} from {} to the device and back to {}, {} times, every byte compared", size_text(copy_size),
                      to_string(source->iova()), to_string(target->iova()), rounds);

@@ -61,7 +61,7 @@ std::string error_details(const Error& error, const Terminal& terminal, std::siz
 Json error_json(const Error& error) {
   Json causes = Json::array();
   for (const Error& cause : error.causes()) causes.push_back(error_json(cause));
-  return {{"operation", error.operation()}, {"object", error.object()}, {"errno", errno_name(error.code())},
+  return {{"operation", error.operation()}, {"object", error.object()},   {"errno", errno_name(error.code())},
           {"code", error.code()},           {"reason", reason_of(error)}, {"remedy", error.remedy()},
           {"causes", std::move(causes)}};
 }

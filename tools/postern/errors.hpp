@@ -25,7 +25,8 @@ using Json = nlohmann::ordered_json;  // keys stay in the order that they are wr
 // {"operation", "object", "errno", "code", "reason", "remedy", "causes"}
 [[nodiscard]] Json error_json(const Error& error);
 
-// "remedy: TEXT", folded to the terminal, with its line end. A command on its own is never folded: it is there to be copied.
+// "remedy: TEXT", folded to the terminal, with its line end. A command on its own is never folded: it is there to be
+// copied.
 [[nodiscard]] std::string remedy_text(std::string_view remedy, const Terminal& terminal, std::size_t indent);
 
 // One JSON document with its line end. Bytes that are no UTF-8 (a device may name itself anything) become U+FFFD.

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <string_view>
 
 namespace postern::tool {
 namespace {
@@ -29,7 +30,11 @@ bool holds_one_of(Kernel& kernel, const std::string& process, std::span<const st
   }
   return std::any_of(fds.begin(), fds.end(), [&](const std::string& fd) {
     std::string target;
-    return kernel.read_link(folder + "/" + fd, target) >= 0 && std::find(paths.begin(), paths.end(), target) != paths.end();
+    if (kernel.read_link(folder + "/" + fd, target) < 0) return false;
+    // A cdev that is being unbound has lost its node, but not those who have it open.
+    constexpr std::string_view removed = " (deleted)";
+    if (target.ends_with(removed)) target.resize(target.size() - removed.size());
+    return std::find(paths.begin(), paths.end(), target) != paths.end();
   });
 }
 
@@ -57,6 +62,19 @@ Holders find_holders(Kernel& kernel, std::span<const std::string> paths) {
   }
   holders.complete = !hidden;
   return holders;
+}
+
+Holders find_holders(Kernel& kernel, const HostDevice& device) {
+  std::vector<std::string> paths;
+  if (device.iommu_group) paths.push_back("/dev/vfio/" + to_string(*device.iommu_group));
+  if (device.cdev) paths.push_back(device.cdev->path);
+  return find_holders(kernel, paths);
+}
+
+std::string holders_text(Kernel& kernel, const HostDevice& device) {
+  const Holders holders = find_holders(kernel, device);
+  const char* have = holders.processes.size() == 1 ? "has" : "have";
+  return holders.processes.empty() ? "" : fmt::format("{} {} it, or its group, open", list_of(holders.processes), have);
 }
 
 std::string list_of(std::span<const std::string> words) {

@@ -2,6 +2,7 @@
 // Holders: which processes have a device node open.
 #pragma once
 
+#include <postern/host_device.hpp>
 #include <postern/kernel.hpp>
 #include <span>
 #include <string>
@@ -16,6 +17,11 @@ struct Holders {
 
 // Looks through /proc/PID/fd for links to one of `paths`. This process is left out.
 [[nodiscard]] Holders find_holders(Kernel& kernel, std::span<const std::string> paths);
+
+// The same for a device: those that have its cdev or its group open.
+[[nodiscard]] Holders find_holders(Kernel& kernel, const HostDevice& device);
+// "qemu-system-x86 (pid 4711) has it, or its group, open"; empty where nobody is seen to.
+[[nodiscard]] std::string holders_text(Kernel& kernel, const HostDevice& device);
 
 // "a, b and c"; empty where there are none.
 [[nodiscard]] std::string list_of(std::span<const std::string> words);

@@ -41,8 +41,8 @@ Result<std::string> compare(const Leftovers& before, const Leftovers& after) {
   look("pinned memory:", size_text(before.pinned), size_text(after.pinned));
   look("errors while cleaning up:", std::to_string(before.logged_errors), std::to_string(after.logged_errors));
   if (left.empty()) {
-    return fmt::format("open files {0} -> {0}, locked {1} -> {1}, pinned {2} -> {2}", after.open_fds, size_text(after.locked),
-                       size_text(after.pinned));
+    return fmt::format("open files {0} -> {0}, locked {1} -> {1}, pinned {2} -> {2}", after.open_fds,
+                       size_text(after.locked), size_text(after.pinned));
   }
   return failure({.code = EBUSY,
                   .operation = "compare",

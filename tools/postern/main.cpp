@@ -96,11 +96,21 @@ WrongUsage unknown_verb(const std::string& name) {
   return {"postern", fmt::format("there is no verb \"{}\"", name), remedy + "the verbs are: " + names};
 }
 
-// CLI11's words, without the line ends that it puts in them.
-std::string one_line(std::string text) {
-  std::replace(text.begin(), text.end(), '\n', ' ');
-  text.erase(text.find_last_not_of(" .") + 1);
-  return text;
+WrongUsage wrong_usage(const CLI::App& app, const CLI::ParseError& wrong) {
+  const auto chosen = app.get_subcommands();
+  const std::string where = chosen.empty() ? "postern" : "postern " + chosen.front()->get_name();
+  // CLI11 puts line ends in its words.
+  std::string reason = wrong.what();
+  std::replace(reason.begin(), reason.end(), '\n', ' ');
+  reason.erase(reason.find_last_not_of(" .") + 1);
+  // What was mistyped comes before what is missing for it.
+  const auto strangers = app.remaining(true);
+  if (!strangers.empty()) {
+    reason = fmt::format("\"{}\" was not expected", fmt::join(strangers, " "));
+  } else if (chosen.empty()) {
+    reason = "a verb is missing";
+  }
+  return {where, reason, fmt::format("see \"{} --help\"", where)};
 }
 
 ExitCode run(int argc, char** argv, Session& session) {
@@ -143,9 +153,7 @@ ExitCode run(int argc, char** argv, Session& session) {
     app.exit(success);
     return ExitCode::well;
   } catch (const CLI::ParseError& wrong) {
-    const auto chosen = app.get_subcommands();
-    const std::string where = chosen.empty() ? "postern" : "postern " + chosen.front()->get_name();
-    return report(WrongUsage{where, one_line(wrong.what()), fmt::format("see \"{} --help\"", where)}, session);
+    return report(wrong_usage(app, wrong), session);
   }
 
   for (auto& [parsed, runner] : runs) {

@@ -103,7 +103,8 @@ std::string title_of(const PciFunction& function) {
   if (function.device_name.empty() && function.vendor_name.empty()) return class_text(function);
   if (function.device_name.empty()) return fmt::format("{}, {}", class_text(function), function.vendor_name);
   // Some device names in pci.ids begin with the vendor's.
-  if (function.vendor_name.empty() || function.device_name.starts_with(function.vendor_name)) return function.device_name;
+  if (function.vendor_name.empty() || function.device_name.starts_with(function.vendor_name))
+    return function.device_name;
   return fmt::format("{} {}", function.vendor_name, function.device_name);
 }
 

@@ -24,7 +24,8 @@ void identify(Bench& bench, const nvme::Controller& controller) {
   Json namespaces = Json::array();
   std::string sizes;
   for (const nvme::Namespace& ns : controller.namespaces()) {
-    sizes += fmt::format("; namespace {}: {} in blocks of {}", ns.id, size_text(ns.blocks * ns.block_size), ns.block_size);
+    sizes +=
+        fmt::format("; namespace {}: {} in blocks of {}", ns.id, size_text(ns.blocks * ns.block_size), ns.block_size);
     namespaces.push_back({{"id", ns.id}, {"blocks", ns.blocks}, {"block_size", ns.block_size}});
   }
   bench.steps.ok("identify",
@@ -39,24 +40,23 @@ void identify(Bench& bench, const nvme::Controller& controller) {
 void read_at_depth(Bench& bench, nvme::Controller& controller, const nvme::Namespace& ns) {
   const std::uint64_t all = ns.blocks * ns.block_size;
   const std::uint64_t bytes = std::min(all, bench.options.bytes.value_or(all));
-  if (bytes < ns.block_size) return bench.steps.skipped("dma", fmt::format("a block has {}: nothing to read in {}",
-                                                                          size_text(ns.block_size), size_text(bytes)));
+  if (bytes < ns.block_size)
+    return bench.steps.skipped(
+        "dma", fmt::format("a block has {}: nothing to read in {}", size_text(ns.block_size), size_text(bytes)));
   auto report = read_namespace(bench, controller, ns, bytes, read_depth);
   if (!report) return bench.steps.failed("dma", report.error());
   const double per_second = report->seconds > 0 ? static_cast<double>(report->commands) / report->seconds : 0;
-  bench.steps.ok("dma",
-                 fmt::format("{} read with {} commands at a time: {}, {} commands/s", size_text(report->bytes), report->depth,
-                             rate_text(report->bytes, report->seconds),
-                             count_text(static_cast<std::uint64_t>(per_second))),
-                 {{"namespace", ns.id},
-                  {"bytes", report->bytes},
-                  {"seconds", report->seconds},
-                  {"sha256", report->sha256}});
+  bench.steps.ok(
+      "dma",
+      fmt::format("{} read with {} commands at a time: {}, {} commands/s", size_text(report->bytes), report->depth,
+                  rate_text(report->bytes, report->seconds), count_text(static_cast<std::uint64_t>(per_second))),
+      {{"namespace", ns.id}, {"bytes", report->bytes}, {"seconds", report->seconds}, {"sha256", report->sha256}});
   bench.steps.line(fmt::format("sha256 {}  first {} bytes of namespace {}", report->sha256, report->bytes, ns.id));
 }
 
 void write_test(Bench& bench, nvme::Controller& controller, const nvme::Namespace& ns) {
-  if (!bench.options.write_test) return bench.steps.skipped("write", "not asked for; --write-test writes, and restores");
+  if (!bench.options.write_test)
+    return bench.steps.skipped("write", "not asked for; --write-test writes, and restores");
   auto done = write_and_restore(bench, controller, ns);
   if (!done) return bench.steps.failed("write", done.error());
   bench.steps.ok("write", *done);
@@ -64,7 +64,8 @@ void write_test(Bench& bench, nvme::Controller& controller, const nvme::Namespac
 
 // A controller started anew, so that its completions come by interrupt. Without interrupts wait() would time out.
 void interrupt(Bench& bench) {
-  if (bench.device.interrupt(PciInterrupt::msix).count == 0) return bench.steps.skipped("interrupt", "the device has no MSI-X");
+  if (bench.device.interrupt(PciInterrupt::msix).count == 0)
+    return bench.steps.skipped("interrupt", "the device has no MSI-X");
   auto controller = nvme::Controller::open(bench.device, bench.allocator, {.completion = nvme::Completion::msix});
   if (!controller) return bench.steps.failed("interrupt", controller.error());
   if (controller->namespaces().empty()) return bench.steps.skipped("interrupt", "it has no namespace to read");

@@ -26,7 +26,13 @@ class NamespaceReader {
  public:
   NamespaceReader(nvme::Controller& controller, const nvme::Namespace& ns, std::uint64_t bytes, std::uint64_t chunk,
                   DmaBuffer& buffer, unsigned depth)
-      : controller_(controller), ns_(ns), bytes_(bytes), chunk_(chunk), buffer_(buffer), slots_(depth), poison_(chunk) {}
+      : controller_(controller),
+        ns_(ns),
+        bytes_(bytes),
+        chunk_(chunk),
+        buffer_(buffer),
+        slots_(depth),
+        poison_(chunk) {}
 
   // When it returns no command is under way any more, so that the buffer may go.
   [[nodiscard]] Result<void> run(Sha256& digest, Progress& progress) {
@@ -84,10 +90,12 @@ class NamespaceReader {
       if (!completed) return failure_of(completed);
       const auto found = slot_of_command_.find(completed->command);
       if (found == slot_of_command_.end()) {
-        return failure(proof_error(EIO, "read", "namespace", "the controller completed a command that was not under way"));
+        return failure(
+            proof_error(EIO, "read", "namespace", "the controller completed a command that was not under way"));
       }
       if (completed->status != 0) {
-        return failure(proof_error(EIO, "read", fmt::format("namespace {}", ns_.id), nvme::status_text(completed->status)));
+        return failure(
+            proof_error(EIO, "read", fmt::format("namespace {}", ns_.id), nvme::status_text(completed->status)));
       }
       slots_[found->second].done = true;
       slot_of_command_.erase(found);
@@ -119,8 +127,8 @@ class NamespaceReader {
 
 }  // namespace
 
-Result<ReadReport> read_namespace(Bench& bench, nvme::Controller& controller, const nvme::Namespace& ns, std::uint64_t bytes,
-                                  unsigned depth) {
+Result<ReadReport> read_namespace(Bench& bench, nvme::Controller& controller, const nvme::Namespace& ns,
+                                  std::uint64_t bytes, unsigned depth) {
   const std::uint64_t chunk = std::min(controller.info().max_transfer, largest_chunk) / ns.block_size * ns.block_size;
   const std::uint64_t whole_blocks = bytes / ns.block_size * ns.block_size;
   auto buffer = DmaBuffer::allocate(bench.device.device().container(), bench.allocator, chunk * depth);

@@ -18,8 +18,8 @@ struct ReadReport {
   std::string sha256;
 };
 
-// Reads the first `bytes` of the namespace, `depth` commands at a time. Every buffer is poisoned before it is read into.
-// Errors: EIO (a command failed, or ended without its data having arrived), those of the driver.
+// Reads the first `bytes` of the namespace, `depth` commands at a time. Every buffer is poisoned before it is read
+// into. Errors: EIO (a command failed, or ended without its data having arrived), those of the driver.
 [[nodiscard]] Result<ReadReport> read_namespace(Bench& bench, nvme::Controller& controller, const nvme::Namespace& ns,
                                                 std::uint64_t bytes, unsigned depth);
 

@@ -87,7 +87,8 @@ Result<std::string> write_and_restore(Bench& bench, nvme::Controller& controller
   constexpr std::uint64_t most_bytes = 64 * 1024;
   const std::uint64_t longest = std::min(controller.info().max_transfer, most_bytes) / ns.block_size;
   const auto count = static_cast<std::uint32_t>(std::min(longest, ns.blocks));
-  auto buffer = DmaBuffer::allocate(bench.device.device().container(), bench.allocator, std::uint64_t{count} * ns.block_size);
+  auto buffer =
+      DmaBuffer::allocate(bench.device.device().container(), bench.allocator, std::uint64_t{count} * ns.block_size);
   if (!buffer) return failure_of(buffer);
   const Place place{.controller = controller, .ns = ns, .block = ns.blocks - count, .count = count, .buffer = *buffer};
   const Poison poison(place.length());

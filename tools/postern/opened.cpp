@@ -44,18 +44,18 @@ std::string abilities_text(const Interrupt& interrupt) {
 std::string opened_text(const PciDevice& device, const Terminal& terminal) {
   const auto heading = [&](const char* text) { return "\n" + paint(terminal, Style::heading, text) + "\n"; };
 
-  Table regions({{"REGION"}, {"SIZE"}, {"ACCESS"}, {"MAPPABLE", true}}, 2);
+  Table regions({{"REGION"}, {"SIZE"}, {"ACCESS"}, {"MAPPABLE", Fit::folded}}, 2);
   for (const Region& region : device.device().regions()) {
     if (region.length == 0) continue;
     const std::string access = std::string(region.readable ? "r" : "-") + (region.writable ? "w" : "-");
     regions.add_row({kind_text(region), size_text(region.length), access, areas_text(region)});
   }
-  Table interrupts({{"INTERRUPT"}, {"VECTORS"}, {"", true}}, 2);
+  Table interrupts({{"INTERRUPT"}, {"VECTORS"}, {"", Fit::folded}}, 2);
   for (const Interrupt& interrupt : device.device().interrupts()) {
     if (interrupt.count == 0) continue;
     interrupts.add_row({interrupt_name(interrupt.index), std::to_string(interrupt.count), abilities_text(interrupt)});
   }
-  Table capabilities({{"AT"}, {"CAPABILITY", true}}, 2);
+  Table capabilities({{"AT"}, {"CAPABILITY", Fit::folded}}, 2);
   for (const PciCapability& capability : device.capabilities()) {
     capabilities.add_row({fmt::format("{:#05x}", capability.offset), capability_name(capability)});
   }
@@ -75,7 +75,8 @@ Json opened_json(const PciDevice& device) {
   for (const Region& region : device.device().regions()) {
     if (region.length == 0) continue;
     Json areas = Json::array();
-    for (const RegionArea& area : region.mappable_areas) areas.push_back({{"offset", area.offset}, {"length", area.length}});
+    for (const RegionArea& area : region.mappable_areas)
+      areas.push_back({{"offset", area.offset}, {"length", area.length}});
     regions.push_back({{"index", region.index},
                        {"name", region_name(region.index)},
                        {"length", region.length},

@@ -6,16 +6,14 @@
 
 #include <chrono>
 #include <cstdio>
-#include <postern/host_device.hpp>
 #include <utility>
-#include <vector>
 
 #include "holders.hpp"
 
 namespace postern::tool {
 
-Patience::Patience(const Session& session, std::string device)
-    : thread_([this, &session, name = std::move(device)] { watch(session, name); }) {}
+Patience::Patience(const Session& session, HostDevice device)
+    : thread_([this, &session, device = std::move(device)] { watch(session, device); }) {}
 
 Patience::~Patience() {
   {
@@ -26,19 +24,14 @@ Patience::~Patience() {
   thread_.join();
 }
 
-void Patience::watch(const Session& session, const std::string& device) {
+void Patience::watch(const Session& session, const HostDevice& device) {
   {
     std::unique_lock lock(mutex_);
     if (over_.wait_for(lock, std::chrono::seconds(1), [this] { return is_over_; })) return;
   }
-  std::vector<std::string> paths;
-  if (auto host = find_host_device(session.kernel, "pci", device)) {
-    if (host->iommu_group) paths.push_back("/dev/vfio/" + to_string(*host->iommu_group));
-    if (host->cdev) paths.push_back(host->cdev->path);
-  }
-  const Holders holders = find_holders(session.kernel, paths);
+  const Holders holders = find_holders(session.kernel, device);
   const std::string who = holders.processes.empty() ? "the driver" : list_of(holders.processes);
-  fmt::print(stderr, "postern: waiting until {} lets go of {} ...\n", who, device);
+  fmt::print(stderr, "postern: waiting until {} lets go of {} ...\n", who, device.name);
 }
 
 }  // namespace postern::tool

@@ -4,7 +4,7 @@
 
 #include <condition_variable>
 #include <mutex>
-#include <string>
+#include <postern/host_device.hpp>
 #include <thread>
 
 #include "verb.hpp"
@@ -15,13 +15,14 @@ namespace postern::tool {
 // return before. A second after it is made, this says on stderr who has the device open.
 class Patience {
  public:
-  Patience(const Session& session, std::string device);
+  // What stands in sysfs of `device` must be from before: the kernel takes the cdev away first, and then waits.
+  Patience(const Session& session, HostDevice device);
   ~Patience();
   Patience(const Patience&) = delete;
   Patience& operator=(const Patience&) = delete;
 
  private:
-  void watch(const Session& session, const std::string& device);
+  void watch(const Session& session, const HostDevice& device);
 
   std::mutex mutex_;
   std::condition_variable over_;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Poison: what buffers are filled with before a device writes to them, so that a DMA that never came cannot be taken for
-// one that did.
+// Poison: what buffers are filled with before a device writes to them, so that a DMA that never came cannot be taken
+// for one that did.
 #pragma once
 
 #include <cstddef>

@@ -31,8 +31,8 @@ Progress::~Progress() {
 std::string Progress::line(const std::string& what, std::uint64_t done, std::uint64_t total, double seconds,
                            std::size_t width) {
   const double part = total == 0 ? 1 : std::min(1.0, static_cast<double>(done) / static_cast<double>(total));
-  std::string behind = fmt::format("{:3.0f}%  {} of {}  {}", part * 100, size_text(done), size_text(total),
-                                   rate_text(done, seconds));
+  std::string behind =
+      fmt::format("{:3.0f}%  {} of {}  {}", part * 100, size_text(done), size_text(total), rate_text(done, seconds));
   if (done > 0 && done < total) behind += fmt::format("  {} left", duration_text(seconds / part * (1 - part)));
   const std::string before = "  " + what + " ";
   std::string bar;

@@ -21,8 +21,8 @@ class Progress {
   void show(std::uint64_t done);
 
   // The line that is drawn, without the codes that place it. `width`: columns it may take.
-  [[nodiscard]] static std::string line(const std::string& what, std::uint64_t done, std::uint64_t total, double seconds,
-                                        std::size_t width);
+  [[nodiscard]] static std::string line(const std::string& what, std::uint64_t done, std::uint64_t total,
+                                        double seconds, std::size_t width);
 
  private:
   using Clock = std::chrono::steady_clock;

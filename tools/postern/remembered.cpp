@@ -22,7 +22,7 @@ tl::unexpected<Error> file_failure(const char* operation, const std::string& pat
   const bool denied = code == EACCES || code == EPERM;
   return failure({.code = code,
                   .operation = operation,
-                  .object = "remember the binding in " + path,
+                  .object = path,
                   .reason = {},
                   .remedy = denied ? "run as root: taking a device from its driver needs it" : "",
                   .causes = {}});

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// RememberedBindings: what devices were bound to before postern bound them, kept between one run of the tool and the next.
+// RememberedBindings: what devices were bound to before postern bound them, kept between one run of the tool and the
+// next.
 #pragma once
 
 #include <optional>
@@ -9,8 +10,8 @@
 
 namespace postern::tool {
 
-// One small JSON file a device, in a folder that is emptied at boot, as the bindings themselves are. Each function is one
-// step of the file system, so that a crash at any time leaves a whole file or none.
+// One small JSON file a device, in a folder that is emptied at boot, as the bindings themselves are. Each function is
+// one step of the file system, so that a crash at any time leaves a whole file or none.
 class RememberedBindings {
  public:
   // The folder is made, open to its owner alone, when something is first remembered.

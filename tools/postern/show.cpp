@@ -30,7 +30,8 @@ struct Opened {
 
 // Attaches, looks, and lets go again.
 Result<void> look(const Session& session, const PciFunction& function, const Backend& backend, Opened& found) {
-  auto attached = attach(session.kernel, function.host, {.backend = backend.name, .container = nullptr, .container_options = {}});
+  auto attached =
+      attach(session.kernel, function.host, {.backend = backend.name, .container = nullptr, .container_options = {}});
   if (!attached) return failure_of(attached);
   auto device = PciDevice::open(std::move(*attached));
   if (!device) return failure_of(device);
@@ -40,7 +41,7 @@ Result<void> look(const Session& session, const PciFunction& function, const Bac
     found.text = opened_text(*device, session.out) + found.text;
     found.json.update(opened_json(*device));
   }
-  Table limits({{}, {"", true}}, 2);
+  Table limits({{}, {"", Fit::folded}}, 2);
   limits.add_row({"usable addresses", ranges_text(*container)});
   limits.add_row({"page sizes", page_sizes_text(container->page_sizes())});
   limits.add_row({"mappings", mapping_limit_text(*container)});
@@ -80,11 +81,12 @@ std::string basics_text(const Session& session, const PciFunction& function) {
   if (host.cdev && !host.cdev->number) cdev = "none (the kernel is built without CONFIG_VFIO_DEVICE_CDEV)";
   const bool bound = host.driver && is_vfio_driver(*host.driver);
 
-  Table basics({{}, {"", true}}, 2);
+  Table basics({{}, {"", Fit::folded}}, 2);
   basics.add_row({"ids", fmt::format("{}, subsystem {:04x}:{:04x}, revision {:02x}", ids_text(function),
                                      function.subsystem_vendor_id, function.subsystem_device_id, function.revision)});
-  basics.add_row({"class", function.class_name.empty() ? fmt::format("{:06x}", function.class_code)
-                                                       : fmt::format("{:06x} {}", function.class_code, function.class_name)});
+  basics.add_row({"class", function.class_name.empty()
+                               ? fmt::format("{:06x}", function.class_code)
+                               : fmt::format("{:06x} {}", function.class_code, function.class_name)});
   basics.add_row({"driver", host.driver.value_or("none")});
   basics.add_row({"IOMMU group", host.iommu_group ? to_string(*host.iommu_group) : "none: no IOMMU translates for it"});
   basics.add_row({"VFIO cdev", bound ? cdev : "none (bound to no VFIO driver)"});
@@ -100,12 +102,14 @@ bool in_the_way(const IommuGroup& group, const HostDevice& member) {
 }
 
 std::string group_text(const Session& session, const IommuGroup& group) {
-  Table members({{"MEMBER"}, {"DRIVER"}, {"", true}}, 2);
+  Table members({{"MEMBER"}, {"DRIVER"}, {"", Fit::folded}}, 2);
   for (const HostDevice& member : group.members) {
-    members.add_row({member.name, member.driver.value_or("-"),
-                     in_the_way(group, member) ? "in the way: its driver may do DMA of its own" : "does not stand in the way"});
+    members.add_row(
+        {member.name, member.driver.value_or("-"),
+         in_the_way(group, member) ? "in the way: its driver may do DMA of its own" : "does not stand in the way"});
   }
-  return "\n" + paint(session.out, Style::heading, "IOMMU group " + to_string(group.id)) + "\n" + members.text(session.out);
+  return "\n" + paint(session.out, Style::heading, "IOMMU group " + to_string(group.id)) + "\n" +
+         members.text(session.out);
 }
 
 Json group_json(const IommuGroup& group) {
@@ -159,11 +163,12 @@ Result<Ending> run(Session& session, PciAddress address) {
   if (bound) {
     session.print(opened.text);
   } else {
-    session.print("\n" + fold(session.out,
-                              fmt::format("Its regions, interrupts and capabilities can be shown when it is bound to a VFIO "
-                                          "driver: \"postern bind {}\"",
-                                          host.name),
-                              0) +
+    session.print("\n" +
+                  fold(session.out,
+                       fmt::format("Its regions, interrupts and capabilities can be shown when it is bound to a VFIO "
+                                   "driver: \"postern bind {}\"",
+                                   host.name),
+                       0) +
                   "\n");
   }
   return Ending::well;
@@ -180,10 +185,12 @@ Run add(CLI::App& verb) {
 const Verb show_verb = {
     .name = "show",
     .summary = "Show all about one device: group, regions, interrupts, capabilities, limits",
-    .footer = "Example:\n"
-              "  postern show 00:01.0\n"
-              "\n"
-              "A device that is bound to a VFIO driver and that nobody has open is opened to look into it; the kernel resets it then.",
+    .footer =
+        "Example:\n"
+        "  postern show 00:01.0\n"
+        "\n"
+        "A device that is bound to a VFIO driver and that nobody has open is opened to look into it; the kernel resets "
+        "it then.",
     .add = add,
 };
 

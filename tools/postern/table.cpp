@@ -39,7 +39,7 @@ std::vector<std::size_t> Table::widths(std::size_t room) const {
     for (const auto& row : rows_) widths[column] = std::max(widths[column], columns_of(row[column]));
     if (widths[column] > 0) widths[column] = std::max(widths[column], columns_of(columns_[column].heading));
   }
-  if (room == 0) return widths;
+  if (room == 0 || columns_.back().fit == Fit::folded) return widths;
   const auto total = [&] {
     std::size_t sum = indent_;
     bool first = true;
@@ -53,7 +53,7 @@ std::vector<std::size_t> Table::widths(std::size_t room) const {
   while (total() > room) {
     std::size_t* widest = nullptr;
     for (std::size_t column = 0; column < columns_.size(); ++column) {
-      if (!columns_[column].flexible || widths[column] <= narrowest) continue;
+      if (columns_[column].fit != Fit::shortened || widths[column] <= narrowest) continue;
       if (widest == nullptr || widths[column] >= *widest) widest = &widths[column];
     }
     if (widest == nullptr) break;
@@ -69,8 +69,8 @@ std::string Table::text(const Terminal& terminal) const {
     std::size_t reached = 0;
     for (std::size_t column = 0; column < cells.size(); ++column) {
       if (widths[column] == 0) continue;
-      const std::string cell = shortened(cells[column], widths[column]);
-      line += cell;
+      const bool folded = columns_[column].fit == Fit::folded;
+      line += folded ? fold(terminal, cells[column], indent_ + reached) : shortened(cells[column], widths[column]);
       reached += widths[column] + gap;
       // Padded by columns, not bytes; nothing is put behind the last cell.
       const std::size_t used = columns_of(line);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -10,13 +11,19 @@
 
 namespace postern::tool {
 
-// Columns are as wide as their widest cell, two blanks apart. A column that is empty in every row is left out. Where the
-// terminal is too narrow the widest of the flexible columns are shortened; when that is not enough, lines are just long.
+// What becomes of a column on a terminal that is too narrow.
+enum class Fit : std::uint8_t {
+  whole,      // nothing: lines are just long
+  shortened,  // the widest of these is cut first
+  folded,     // it goes on beneath; the last column alone
+};
+
+// Columns are as wide as their widest cell, two blanks apart. A column that is empty in every row is left out.
 class Table {
  public:
   struct Column {
     std::string heading;  // empty in every column: the table has no line of headings
-    bool flexible = false;
+    Fit fit = Fit::whole;
   };
 
   explicit Table(std::vector<Column> columns, std::size_t indent = 0);

@@ -5,6 +5,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 namespace postern::tool {
@@ -17,13 +18,37 @@ bool is_set(const char* variable) {
 
 std::string_view code_of(Style style) {
   switch (style) {
-    case Style::good: return "32";
-    case Style::bad: return "31;1";
-    case Style::doubtful: return "33";
-    case Style::heading: return "1";
-    case Style::faint: return "2";
+    case Style::good:
+      return "32";
+    case Style::bad:
+      return "31;1";
+    case Style::doubtful:
+      return "33";
+    case Style::heading:
+      return "1";
+    case Style::faint:
+      return "2";
   }
   return "0";
+}
+
+bool is_unit(std::string_view word) {
+  for (const std::string_view unit : {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}) {
+    if (word.starts_with(unit)) return true;
+  }
+  return false;
+}
+
+// How long the first piece of the text is that must not be folded.
+std::size_t piece_length(std::string_view text) {
+  bool quoted = false;
+  for (std::size_t at = 0; at < text.size(); ++at) {
+    if (text[at] == '"') quoted = !quoted;
+    if (text[at] != ' ' || quoted) continue;
+    const bool number = at > 0 && text[at - 1] >= '0' && text[at - 1] <= '9';
+    if (!number || !is_unit(text.substr(at + 1))) return at;
+  }
+  return text.size();
 }
 
 }  // namespace
@@ -58,8 +83,7 @@ std::string fold(const Terminal& terminal, std::string_view text, std::size_t in
   std::string folded;
   std::size_t used = 0;
   while (!text.empty()) {
-    const std::size_t end = text.find(' ');
-    const std::string_view word = text.substr(0, end);
+    const std::string_view word = text.substr(0, piece_length(text));
     const std::size_t wide = columns_of(word);
     if (used > 0 && used + 1 + wide > room) {
       folded += "\n" + std::string(indent, ' ');
@@ -70,7 +94,7 @@ std::string fold(const Terminal& terminal, std::string_view text, std::size_t in
     }
     folded += word;
     used += wide;
-    text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
+    text.remove_prefix(std::min(word.size() + 1, text.size()));
   }
   return folded;
 }

@@ -24,8 +24,9 @@ enum class Style { good, bad, doubtful, heading, faint };
 // How many columns UTF-8 text takes, as long as no character is wider than one column.
 [[nodiscard]] std::size_t columns_of(std::string_view text);
 
-// Folds text between words so that no line is longer than the terminal is wide. `indent`: how many columns stand before the
-// first line already, and are put before each that follows. Words longer than a line stay whole.
+// Folds text between words so that no line is longer than the terminal is wide. `indent`: how many columns stand before
+// the first line already, and are put before each that follows. A number stays with its unit, and what stands in quotes
+// stays in one line, because it is a command to copy; what is longer than a line stays whole.
 [[nodiscard]] std::string fold(const Terminal& terminal, std::string_view text, std::size_t indent);
 
 }  // namespace postern::tool

@@ -27,9 +27,9 @@ Result<Ending> run(Session& session, PciAddress address) {
   // A driver that is no VFIO driver was chosen by somebody else since. Without any, a bind may have been cut short.
   const bool ours = before ? is_vfio_driver(*before) : remembered->has_value();
   if (ours) {
-    const Patience patience(session, device.name);
-    auto restored = *remembered ? restore_binding(session.kernel, **remembered)
-                                : bind_to_default_driver(session.kernel, device);
+    const Patience patience(session, device);
+    auto restored =
+        *remembered ? restore_binding(session.kernel, **remembered) : bind_to_default_driver(session.kernel, device);
     if (!restored) return failure_of(restored);
   }
   if (*remembered) {
@@ -40,11 +40,16 @@ Result<Ending> run(Session& session, PciAddress address) {
   if (!now) return failure_of(now);
   const std::optional<std::string>& after = now->host.driver;
   if (session.json()) {
-    const auto or_null = [](const std::optional<std::string>& driver) { return driver ? Json(*driver) : Json(nullptr); };
-    session.print(json_text(
-        {{"device", device.name}, {"before", or_null(before)}, {"after", or_null(after)}, {"changed", before != after}}));
+    const auto or_null = [](const std::optional<std::string>& driver) {
+      return driver ? Json(*driver) : Json(nullptr);
+    };
+    session.print(json_text({{"device", device.name},
+                             {"before", or_null(before)},
+                             {"after", or_null(after)},
+                             {"changed", before != after}}));
   } else if (ours) {
-    session.print(fmt::format("{}: {} -> {}\n", device.name, before.value_or("no driver"), after.value_or("no driver")));
+    session.print(
+        fmt::format("{}: {} -> {}\n", device.name, before.value_or("no driver"), after.value_or("no driver")));
   } else {
     session.print(fmt::format("{}: is not bound to a VFIO driver ({}): nothing to do\n", device.name,
                               before.value_or("it has no driver")));
@@ -63,11 +68,13 @@ Run add(CLI::App& verb) {
 const Verb unbind_verb = {
     .name = "unbind",
     .summary = "Give a device back to the driver it was taken from",
-    .footer = "Example:\n"
-              "  postern unbind 00:01.0    # 0000:00:01.0: vfio-pci -> nvme\n"
-              "\n"
-              "Needs root. Where nothing is remembered of the device, the kernel chooses its driver. Waits until nobody has the\n"
-              "device open. A device that is not bound to a VFIO driver is left alone, and that is no error.",
+    .footer =
+        "Example:\n"
+        "  postern unbind 00:01.0    # 0000:00:01.0: vfio-pci -> nvme\n"
+        "\n"
+        "Needs root. Where nothing is remembered of the device, the kernel chooses its driver. Waits until nobody has "
+        "the\n"
+        "device open. A device that is not bound to a VFIO driver is left alone, and that is no error.",
     .add = add,
 };
 

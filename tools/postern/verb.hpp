@@ -45,8 +45,8 @@ using Run = std::function<Result<Ending>(Session&)>;
 
 struct Verb {
   std::string_view name;
-  std::string_view summary;  // one line
-  std::string_view footer;   // examples, for its --help
+  std::string_view summary;    // one line
+  std::string_view footer;     // examples, for its --help
   Run (*add)(CLI::App& verb);  // gives `verb` its options; the Run carries what they were set to
 };
 

@@ -35,22 +35,20 @@ IommufdContainer::IommufdContainer(std::shared_ptr<Iommufd> iommufd, ObjectId io
 
 IommufdContainer::~IommufdContainer() { log_failure(IommufdContainer::do_close()); }
 
-int IommufdContainer::do_map(const Mapping& mapping) {
+int IommufdContainer::do_map(IovaRange range, void* address, Access access) {
   iommu_ioas_map map{.size = sizeof map,
-                     .flags = map_flags(mapping.access),
+                     .flags = map_flags(access),
                      .ioas_id = ioas_,
                      .__reserved = 0,
-                     .user_va = reinterpret_cast<std::uintptr_t>(mapping.address),
-                     .length = mapping.range.length(),
-                     .iova = mapping.range.first.value};
+                     .user_va = reinterpret_cast<std::uintptr_t>(address),
+                     .length = range.length(),
+                     .iova = range.first.value};
   return iommu::ioas_map(kernel(), iommufd_->fd(), map);
 }
 
-int IommufdContainer::do_unmap(IovaRange range, std::uint64_t& unmapped) {
+int IommufdContainer::do_unmap(IovaRange range) {
   iommu_ioas_unmap unmap{.size = sizeof unmap, .ioas_id = ioas_, .iova = range.first.value, .length = range.length()};
-  const int result = iommu::ioas_unmap(kernel(), iommufd_->fd(), unmap);
-  unmapped = unmap.length;
-  return result;
+  return iommu::ioas_unmap(kernel(), iommufd_->fd(), unmap);
 }
 
 int IommufdContainer::do_unmap_all() {

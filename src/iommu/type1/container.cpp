@@ -32,23 +32,23 @@ Type1Container::Type1Container(Fd container, unsigned long extension)
       extension_(extension),
       unmaps_all_(vfio::check_extension(kernel(), container_.get(), VFIO_UNMAP_ALL) > 0) {}
 
-int Type1Container::do_map(const Mapping& mapping) {
+int Type1Container::do_map(IovaRange range, void* address, Access access) {
   vfio_iommu_type1_dma_map map{.argsz = sizeof map,
-                               .flags = map_flags(mapping.access),
-                               .vaddr = reinterpret_cast<std::uintptr_t>(mapping.address),
-                               .iova = mapping.range.first.value,
-                               .size = mapping.range.length()};
+                               .flags = map_flags(access),
+                               .vaddr = reinterpret_cast<std::uintptr_t>(address),
+                               .iova = range.first.value,
+                               .size = range.length()};
   return vfio::iommu_map_dma(kernel(), container_.get(), map);
 }
 
-int Type1Container::do_unmap(IovaRange range, std::uint64_t& unmapped) {
+int Type1Container::do_unmap(IovaRange range) {
   vfio_iommu_type1_dma_unmap unmap{};
   unmap.argsz = sizeof unmap;
   unmap.iova = range.first.value;
   unmap.size = range.length();
   const int result = vfio::iommu_unmap_dma(kernel(), container_.get(), unmap);
-  unmapped = unmap.size;
-  return result;
+  // The kernel takes a range that it has no mapping in for a success, and says how much it unmapped (vfio_dma_do_unmap).
+  return result == 0 && unmap.size == 0 ? -ENOENT : result;
 }
 
 int Type1Container::do_unmap_all() {
@@ -60,8 +60,7 @@ int Type1Container::do_unmap_all() {
   }
   int result = 0;
   for_each_mapping([&](const Mapping& mapping) {
-    std::uint64_t unmapped = 0;
-    if (const int one = do_unmap(mapping.range, unmapped); one < 0) result = one;
+    if (const int one = do_unmap(mapping.range); one < 0) result = one;
   });
   return result;
 }

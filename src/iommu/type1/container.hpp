@@ -17,8 +17,8 @@ class Type1Container final : public Container {
   [[nodiscard]] Facts facts() const override;
 
  private:
-  [[nodiscard]] int do_map(const Mapping& mapping) override;
-  [[nodiscard]] int do_unmap(IovaRange range, std::uint64_t& unmapped) override;
+  [[nodiscard]] int do_map(IovaRange range, void* address, Access access) override;
+  [[nodiscard]] int do_unmap(IovaRange range) override;
   [[nodiscard]] int do_unmap_all() override;
   [[nodiscard]] Result<Fd> do_attach(const HostDevice& device) override;
   [[nodiscard]] Result<void> do_detach(const std::string& device, Fd fd) override;

@@ -90,6 +90,22 @@ TEST(IovaAllocator, AFitIsFoundBehindManyRangesThatAlignmentSpoils) {
   EXPECT_EQ(allocator.allocate(2 * mib, 2 * mib)->value, 3 * gib);
 }
 
+TEST(IovaAllocator, AFitIsFoundBehindManyRangesThatAreAPageShort) {
+  IovaAllocator allocator = allocator_of({{{page}, {gib - 1}}});
+  ASSERT_TRUE(allocator.allocate_at({page}, gib - page));
+  // 320 and 335 pages are kept together, in the order in which they come or with the last in front.
+  for (const std::uint64_t fitting : {1, 50, 100}) {
+    for (std::uint64_t i = 1; i <= 100; ++i) {
+      ASSERT_TRUE(allocator.free({i * 2 * mib}, (i == fitting ? 335 : 320) * page));
+    }
+    EXPECT_EQ(allocator.allocate(335 * page)->value, fitting * 2 * mib);
+    EXPECT_EQ(allocator.allocate(335 * page).error().code(), ENOSPC);
+    for (std::uint64_t i = 1; i <= 100; ++i) {
+      ASSERT_TRUE(i == fitting || allocator.allocate_at({i * 2 * mib}, 320 * page));
+    }
+  }
+}
+
 TEST(IovaAllocator, AnAlignmentThatWasHopelessIsTriedAgainAfterAFree) {
   IovaAllocator allocator = allocator_of({{{2 * mib}, {64 * mib - 1}}});
   ASSERT_TRUE(allocator.allocate_at({2 * mib}, 62 * mib));
@@ -121,7 +137,8 @@ TEST(IovaAllocator, AllocationReachesTheTopOfTheSpace) {
 }
 
 TEST(IovaAllocator, EndsThatFillNoPageAreLeftOut) {
-  IovaAllocator allocator = allocator_of({{{1}, {3 * page - 2}}, {{5 * page + 1}, {6 * page - 1}}, {{9 * page}, {9 * page + 7}}});
+  IovaAllocator allocator =
+      allocator_of({{{1}, {3 * page - 2}}, {{5 * page + 1}, {6 * page - 1}}, {{9 * page}, {9 * page + 7}}});
   EXPECT_EQ(allocator.bytes_free(), page);
   EXPECT_EQ(allocator.allocate(page)->value, page);
   EXPECT_EQ(allocator.free({2 * page}, page).error().code(), ERANGE);
@@ -167,7 +184,8 @@ TEST(IovaAllocator, NothingCrossesAHoleInTheUsableRanges) {
 }
 
 TEST(IovaAllocator, UsableRangesThatTouchOrOverlapAreOne) {
-  IovaAllocator allocator = allocator_of({{{4 * page}, {8 * page - 1}}, {{page}, {4 * page - 1}}, {{2 * page}, {5 * page - 1}}});
+  IovaAllocator allocator =
+      allocator_of({{{4 * page}, {8 * page - 1}}, {{page}, {4 * page - 1}}, {{2 * page}, {5 * page - 1}}});
   EXPECT_EQ(allocator.ranges_free(), 1U);
   EXPECT_EQ(allocator.bytes_free(), 7 * page);
   EXPECT_TRUE(allocator.allocate_at({page}, 7 * page));
@@ -239,22 +257,21 @@ RC_GTEST_PROP(IovaAllocator, AllocationsKeepEveryRuleAndAFitIsNeverMissed, ()) {
   IovaAllocator allocator(usable, page_sizes);
   const std::uint64_t total = allocator.bytes_free();
   Holder holder;
-  const auto steps = *rc::gen::container<std::vector<std::tuple<int, std::uint64_t, std::uint64_t>>>(
-      rc::gen::tuple(rc::gen::inRange(0, 10), rc::gen::inRange<std::uint64_t>(0, 180),
-                     rc::gen::inRange<std::uint64_t>(1, 24)));
+  const auto steps = *rc::gen::container<std::vector<std::tuple<int, std::uint64_t, std::uint64_t>>>(rc::gen::tuple(
+      rc::gen::inRange(0, 10), rc::gen::inRange<std::uint64_t>(0, 180), rc::gen::inRange<std::uint64_t>(1, 24)));
   for (const auto& [kind, number, count] : steps) {
     const std::uint64_t length = count * page;
     if (kind < 5) {
       const bool own_alignment = kind == 4;
-      const std::uint64_t wanted = own_alignment ? page << number % 6 : std::bit_floor(page_sizes & (std::bit_floor(length) * 2 - 1));
+      const std::uint64_t wanted =
+          own_alignment ? page << number % 6 : std::bit_floor(page_sizes & (std::bit_floor(length) * 2 - 1));
       const auto iova = own_alignment ? allocator.allocate(length, wanted) : allocator.allocate(length);
       const bool fits = fits_somewhere(holder, usable, length, wanted);
       if (iova) {
         RC_ASSERT(iova->value != 0U);
         RC_ASSERT(!holder.overlaps(*iova, length));
-        RC_ASSERT(std::any_of(usable.begin(), usable.end(), [&](IovaRange range) {
-          return range.contains(*IovaRange::from_length(*iova, length));
-        }));
+        RC_ASSERT(std::any_of(usable.begin(), usable.end(),
+                              [&](IovaRange range) { return range.contains(*IovaRange::from_length(*iova, length)); }));
         RC_ASSERT(!fits || iova->value % wanted == 0U);
         RC_ASSERT(iova->value % page == 0U);
         holder.add(*iova, length);

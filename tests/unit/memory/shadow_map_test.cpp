@@ -42,12 +42,22 @@ TEST(ShadowMap, AMappingIsFoundAtItsFirstAndItsLastByteAndNotBesideThem) {
 TEST(ShadowMap, AnInsertOverAnExistingMappingIsRefusedAndNamesIt) {
   ShadowMap map;
   put(map, pages(10, 10));
-  for (const IovaRange range : {pages(10, 10), pages(10, 1), pages(19, 1), pages(15, 2), pages(0, 11), pages(19, 9), pages(0, 99)}) {
+  for (const IovaRange range :
+       {pages(10, 10), pages(10, 1), pages(19, 1), pages(15, 2), pages(0, 11), pages(19, 9), pages(0, 99)}) {
     const MappingRecord* const taken = map.insert(range, nullptr, Access::read);
     ASSERT_NE(taken, nullptr) << to_string(range);
     EXPECT_EQ(taken->range, pages(10, 10));
   }
   EXPECT_EQ(map.size(), 1U);
+}
+
+TEST(ShadowMap, OneByteInCommonIsAnOverlap) {
+  ShadowMap map;
+  put(map, {{0x1000}, {0x1fff}});
+  EXPECT_NE(map.insert({{0x1fff}, {0x2fff}}, nullptr, Access::read), nullptr);
+  EXPECT_NE(map.insert({{0x0}, {0x1000}}, nullptr, Access::read), nullptr);
+  put(map, {{0x2000}, {0x2000}});
+  EXPECT_NE(map.insert({{0x2000}, {0x2fff}}, nullptr, Access::read), nullptr);
 }
 
 TEST(ShadowMap, OfSeveralMappingsInTheWayTheFirstIsNamed) {
@@ -203,9 +213,8 @@ class Model {
 RC_GTEST_PROP(ShadowMap, AnySequenceOfMapsAndUnmapsMatchesAModel, ()) {
   ShadowMap map;
   Model model;
-  const auto steps = *rc::gen::container<std::vector<std::tuple<bool, std::uint64_t, std::uint64_t>>>(
-      rc::gen::tuple(rc::gen::arbitrary<bool>(), rc::gen::inRange<std::uint64_t>(0, 300),
-                     rc::gen::inRange<std::uint64_t>(1, 12)));
+  const auto steps = *rc::gen::container<std::vector<std::tuple<bool, std::uint64_t, std::uint64_t>>>(rc::gen::tuple(
+      rc::gen::arbitrary<bool>(), rc::gen::inRange<std::uint64_t>(0, 300), rc::gen::inRange<std::uint64_t>(1, 12)));
   for (const auto& [is_map, first, count] : steps) {
     const IovaRange range = pages(first, count);
     const IovaRange* const taken = model.overlapping(range);

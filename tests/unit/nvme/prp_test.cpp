@@ -22,13 +22,13 @@ class Prp : public ::testing::Test {
     const std::span<Little<std::uint64_t>, prp_list_entries> page(entries_.data() + 1, prp_list_entries);
     return build_prps(iova, bytes, {.entries = page, .iova = list_iova});
   }
-  std::uint64_t entry(std::size_t index) const { return entries_[index + 1]; }
-  std::size_t entries_used() const {
+  [[nodiscard]] std::uint64_t entry(std::size_t index) const { return entries_[index + 1]; }
+  [[nodiscard]] std::size_t entries_used() const {
     std::size_t used = 0;
     while (used < prp_list_entries && entry(used) != untouched) ++used;
     return used;
   }
-  bool guards_are_whole() const { return entries_.front() == untouched && entries_.back() == untouched; }
+  [[nodiscard]] bool guards_are_whole() const { return entries_.front() == untouched && entries_.back() == untouched; }
 
  private:
   std::array<Little<std::uint64_t>, prp_list_entries + 2> entries_;

@@ -20,8 +20,8 @@ class FakeController {
 
   QueuePair queue() { return QueuePair(memory_, {.submission = &doorbells_[0], .completion = &doorbells_[1]}); }
 
-  std::uint32_t submission_doorbell() const { return doorbells_[0]; }
-  std::uint32_t completion_doorbell() const { return doorbells_[1]; }
+  [[nodiscard]] std::uint32_t submission_doorbell() const { return doorbells_[0]; }
+  [[nodiscard]] std::uint32_t completion_doorbell() const { return doorbells_[1]; }
 
   // Fetches what has been submitted: the ids, in order.
   std::vector<std::uint16_t> fetch() {

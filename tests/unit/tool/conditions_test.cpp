@@ -15,17 +15,19 @@ namespace {
 constexpr std::uint64_t mib = 1 << 20;
 constexpr PciAddress nvme{.domain = 0, .bus = 0, .device = 1, .function = 0};
 
-std::string limits(const std::string& soft) {
+std::string limits_of(const std::string& soft) {
   return "Limit                     Soft Limit           Hard Limit           Units     \n"
          "Max processes             31234                31234                processes \n"
-         "Max locked memory         " + soft + "             8388608              bytes     \n";
+         "Max locked memory         " +
+         soft + "             8388608              bytes     \n";
 }
 
-std::string status(const std::string& capabilities) {
+std::string status_of(const std::string& capabilities) {
   return "Name:\tpostern\nVmLck:\t       0 kB\nVmPin:\t       0 kB\nCapEff:\t" + capabilities + "\n";
 }
 
-void add_device(test::TreeKernel& kernel, const std::string& address, const std::string& group, const std::string& driver) {
+void add_device(test::TreeKernel& kernel, const std::string& address, const std::string& group,
+                const std::string& driver) {
   const std::string path = "/sys/bus/pci/devices/" + address;
   const std::string member = "/sys/kernel/iommu_groups/" + group + "/devices/" + address;
   for (const std::string& each : {path, member}) {
@@ -45,10 +47,11 @@ void add_device(test::TreeKernel& kernel, const std::string& address, const std:
 class Host : public test::TreeKernel {
  public:
   Host() {
-    file("/proc/self/limits", limits("8388608"));
-    file("/proc/self/status", status("0000000000000000"));
+    file("/proc/self/limits", limits_of("8388608"));
+    file("/proc/self/status", status_of("0000000000000000"));
     file("/proc/cmdline", "console=ttyS0 intel_iommu=on\n");
     file("/sys/class/iommu/dmar0/intel-iommu/ecap", "f00f5a\n");
+    link("/sys/class/iommu/dmar0/devices/0000:00:01.0", "../../../../pci0000:00/0000:00:01.0");
     directory("/sys/bus/pci/drivers/vfio-pci");
     node("/dev/vfio/vfio", {.mode = S_IFCHR | 0666U});
     node("/dev/iommu", {.mode = S_IFCHR | 0666U});
@@ -62,7 +65,8 @@ class Host : public test::TreeKernel {
 };
 
 const Condition* find(const std::vector<Condition>& conditions, std::string_view key) {
-  const auto found = std::find_if(conditions.begin(), conditions.end(), [&](const auto& each) { return each.key == key; });
+  const auto found =
+      std::find_if(conditions.begin(), conditions.end(), [&](const auto& each) { return each.key == key; });
   return found == conditions.end() ? nullptr : &*found;
 }
 
@@ -101,7 +105,7 @@ TEST(Iommu, IsOffWithoutGroupsAndTheRemedyFitsTheMachine) {
 
 TEST(LockedMemory, HasNoLimitForAProcessWithCapIpcLock) {
   Host host;
-  host.file("/proc/self/status", status("0000000000004000"));
+  host.file("/proc/self/status", status_of("0000000000004000"));
   EXPECT_EQ(judge_locked_memory(host, 64 * mib).verdict, Verdict::met);
 }
 
@@ -121,7 +125,7 @@ TEST(LockedMemory, CannotBeJudgedAgainstNothing) {
 
 TEST(LockedMemory, IsMetWithoutALimit) {
   Host host;
-  host.file("/proc/self/limits", limits("unlimited"));
+  host.file("/proc/self/limits", limits_of("unlimited"));
   EXPECT_EQ(judge_locked_memory(host, std::nullopt).verdict, Verdict::met);
 }
 
@@ -159,6 +163,7 @@ TEST(InterruptIsolation, IsNotMetWhereTheCommandLineTurnsItOff) {
 TEST(InterruptIsolation, LooksAtTheDevicesOwnIommuAlone) {
   Host host;
   host.file("/sys/class/iommu/dmar1/intel-iommu/ecap", "f00f52\n");
+  host.directory("/sys/class/iommu/dmar1/devices/0000:00:02.0");
   EXPECT_EQ(judge_interrupt_isolation(host, "dmar0").verdict, Verdict::met);
   EXPECT_EQ(judge_interrupt_isolation(host, "dmar1").verdict, Verdict::not_met);
   EXPECT_EQ(judge_interrupt_isolation(host, std::nullopt).verdict, Verdict::not_met);
@@ -168,9 +173,16 @@ TEST(InterruptIsolation, CannotBeToldOfAmdAndArm) {
   Host host;
   host.remove("/sys/class/iommu/dmar0/intel-iommu/ecap");
   host.file("/sys/class/iommu/ivhd0/amd-iommu/cap", "190b640f\n");
+  host.directory("/sys/class/iommu/ivhd0/devices/0000:00:02.0");
   const Condition condition = judge_interrupt_isolation(host, std::nullopt);
   EXPECT_EQ(condition.verdict, Verdict::unknown);
   EXPECT_TRUE(mentions(condition.detail, "ivhd0"));
+}
+
+TEST(InterruptIsolation, DoesNotDependOnAnIommuWithoutDevices) {
+  Host host;
+  host.directory("/sys/class/iommu/iommufd_selftest_iommu.0/devices");
+  EXPECT_EQ(judge_interrupt_isolation(host, std::nullopt).verdict, Verdict::met);
 }
 
 TEST(Node, ThatDoesNotExistHasTheRemedyItWasGiven) {

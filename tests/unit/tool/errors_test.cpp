@@ -19,9 +19,15 @@ Error locked() {
 }
 
 Error with_causes() {
-  Error::Details details{.code = ENODEV, .operation = "choose backend", .object = "0000:00:01.0", .reason = "none", .remedy = "", .causes = {}};
+  Error::Details details{.code = ENODEV,
+                         .operation = "choose backend",
+                         .object = "0000:00:01.0",
+                         .reason = "none",
+                         .remedy = "",
+                         .causes = {}};
   details.causes.push_back(locked());
-  details.causes.push_back(Error({.code = ENOENT, .operation = "open", .object = "/dev/iommu", .reason = "", .remedy = "", .causes = {}}));
+  details.causes.push_back(
+      Error({.code = ENOENT, .operation = "open", .object = "/dev/iommu", .reason = "", .remedy = "", .causes = {}}));
   return Error(std::move(details));
 }
 
@@ -31,15 +37,17 @@ TEST(ErrorLine, SaysTheObjectFirstAndTheErrnoLast) {
 }
 
 TEST(ErrorLine, SaysWhatTheErrnoMeansWhereNothingMoreIsKnown) {
-  const Error error({.code = ENOENT, .operation = "open", .object = "/dev/iommu", .reason = "", .remedy = "", .causes = {}});
+  const Error error(
+      {.code = ENOENT, .operation = "open", .object = "/dev/iommu", .reason = "", .remedy = "", .causes = {}});
   EXPECT_EQ(error_line(error), "/dev/iommu: No such file or directory (open: ENOENT)");
 }
 
 TEST(ErrorDetails, PutsTheRemedyAndEveryCauseOnLinesOfTheirOwn) {
-  EXPECT_EQ(error_details(with_causes(), {}, 2),
-            "  - map 0x1000+64 MiB into container type1: locked memory is limited to 8 MiB (VFIO_IOMMU_MAP_DMA: ENOMEM)\n"
-            "    remedy: \"ulimit -l 65536\"\n"
-            "  - /dev/iommu: No such file or directory (open: ENOENT)\n");
+  EXPECT_EQ(
+      error_details(with_causes(), {}, 2),
+      "  - map 0x1000+64 MiB into container type1: locked memory is limited to 8 MiB (VFIO_IOMMU_MAP_DMA: ENOMEM)\n"
+      "    remedy: \"ulimit -l 65536\"\n"
+      "  - /dev/iommu: No such file or directory (open: ENOENT)\n");
 }
 
 TEST(ErrorJson, HasEveryPart) {

@@ -36,6 +36,12 @@ TEST(Holders, AreThoseWithOneOfTheNodesOpen) {
   EXPECT_TRUE(holders.complete);
 }
 
+TEST(Holders, AreThoseToWhomTheNodeWasRemovedToo) {
+  test::TreeKernel kernel;
+  kernel.link("/proc/20/fd/7", "/dev/vfio/devices/vfio0 (deleted)");
+  EXPECT_EQ(find_holders(kernel, nodes).processes, (std::vector<std::string>{"a process (pid 20)"}));
+}
+
 TEST(Holders, LeaveThisProcessOut) {
   test::TreeKernel kernel;
   kernel.link("/proc/30/fd/3", "/dev/vfio/2");
@@ -76,7 +82,8 @@ TEST_F(BlockUseTest, NamesWhereAPartitionIsMounted) {
 }
 
 TEST_F(BlockUseTest, NamesSwap) {
-  kernel_.file("/proc/swaps", "Filename\t\t\t\tType\t\tSize\n/dev/nvme0n1                            partition\t4096\n");
+  kernel_.file("/proc/swaps",
+               "Filename\t\t\t\tType\t\tSize\n/dev/nvme0n1                            partition\t4096\n");
   EXPECT_EQ(block_use(kernel_, nvme), "nvme0n1 holds swap");
 }
 

@@ -10,7 +10,7 @@ namespace {
 Terminal wide(std::size_t width) { return {.interactive = true, .colour = false, .width = width}; }
 
 Table devices() {
-  Table table({{"ADDRESS"}, {"DRIVER"}, {"NAME", true}});
+  Table table({{"ADDRESS"}, {"DRIVER"}, {"NAME", Fit::shortened}});
   table.add_row({"0000:00:01.0", "nvme", "QEMU NVM Express Controller"});
   table.add_row({"0000:00:1f.2", "-", "82801IR/IO/IH SATA Controller in AHCI mode"});
   return table;
@@ -30,20 +30,29 @@ TEST(Table, ShortensTheFlexibleColumnOnANarrowTerminal) {
             "0000:00:1f.2  -       82801IR/IO/IH SAT...\n");
 }
 
-TEST(Table, IsCutNowhereWhereNoTerminalIsKnown) {
-  EXPECT_EQ(devices().text({}).find("..."), std::string::npos);
-}
+TEST(Table, IsCutNowhereWhereNoTerminalIsKnown) { EXPECT_EQ(devices().text({}).find("..."), std::string::npos); }
 
 TEST(Table, ShortensTheWidestOfSeveralFlexibleColumnsFirst) {
-  Table table({{"A", true}, {"B", true}});
+  Table table({{"A", Fit::shortened}, {"B", Fit::shortened}});
   table.add_row({std::string(20, 'a'), std::string(40, 'b')});
-  EXPECT_EQ(table.text(wide(44)), "A                     B\n" + std::string(20, 'a') + "  " + std::string(19, 'b') + "...\n");
+  EXPECT_EQ(table.text(wide(44)),
+            "A                     B\n" + std::string(20, 'a') + "  " + std::string(19, 'b') + "...\n");
 }
 
 TEST(Table, StaysReadableWhereATerminalIsFarTooNarrow) {
-  Table table({{"A"}, {"B", true}});
+  Table table({{"A"}, {"B", Fit::shortened}});
   table.add_row({std::string(30, 'a'), std::string(30, 'b')});
   EXPECT_EQ(table.text(wide(10)), "A                               B\n" + std::string(30, 'a') + "  bbbbbbbbb...\n");
+}
+
+TEST(Table, FoldsTheLastColumnBeneathItselfWhereThatIsAsked) {
+  Table table({{}, {"", Fit::folded}}, 2);
+  table.add_row({"addresses", "0x0-0xfff (4 KiB), 0x2000-0x2fff (4 KiB)"});
+  table.add_row({"limit", "none"});
+  EXPECT_EQ(table.text(wide(36)),
+            "  addresses  0x0-0xfff (4 KiB),\n"
+            "             0x2000-0x2fff (4 KiB)\n"
+            "  limit      none\n");
 }
 
 TEST(Table, LeavesAColumnOutThatIsEmptyInEveryRow) {
@@ -67,7 +76,7 @@ TEST(Table, CountsTheCharactersOfUtf8AndNotItsBytes) {
 }
 
 TEST(Table, CutsNoCharacterInTwo) {
-  Table table({{"A", true}});
+  Table table({{"A", Fit::shortened}});
   table.add_row({"ääääääääääääääääääää"});
   EXPECT_EQ(table.text(wide(12)), "A\näääääääää...\n");
 }

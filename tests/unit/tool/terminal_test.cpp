@@ -40,6 +40,18 @@ TEST(Fold, KeepsAWordWholeThatIsLongerThanALine) {
             "see\n  /sys/module/vfio_iommu_type1/parameters\n  there");
 }
 
+TEST(Fold, KeepsANumberWithItsUnit) {
+  const Terminal terminal{.interactive = true, .colour = false, .width = 26};
+  EXPECT_EQ(fold(terminal, "a container with room for 64 MiB of it", 0), "a container with room for\n64 MiB of it");
+  EXPECT_EQ(fold(terminal, "a container with pages 4 KiB, 2 MiB", 0), "a container with pages\n4 KiB, 2 MiB");
+}
+
+TEST(Fold, KeepsWhatStandsInQuotesInOneLine) {
+  const Terminal terminal{.interactive = true, .colour = false, .width = 30};
+  EXPECT_EQ(fold(terminal, "as root: \"chown user /dev/vfio/2\" (for good)", 0),
+            "as root:\n\"chown user /dev/vfio/2\" (for\ngood)");
+}
+
 TEST(Fold, FoldsNothingWhereTheWidthIsNotKnown) {
   const std::string text(500, 'x');
   EXPECT_EQ(fold({}, text + " " + text, 4), text + " " + text);
@@ -51,7 +63,7 @@ TEST(Progress, ShowsPartAmountRateAndWhatIsLeft) {
 }
 
 TEST(Progress, GivesTheBarUpBeforeTheNumbers) {
-  EXPECT_EQ(Progress::line("reading x", 256 << 20, 1 << 30, 2, 72),
+  EXPECT_EQ(Progress::line("reading x", 256 << 20, 1 << 30, 2, 66),
             "  reading x  25%  256 MiB of 1 GiB  128 MiB/s  6.0 s left");
 }
 

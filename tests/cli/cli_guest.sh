@@ -1,0 +1,252 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Runs every verb of the tool by hand on a real kernel, as root in the x86_64 guest, and provokes each error:
+#   guests/boot x86_64 --add tests/cli/expect.sh --add tests/cli/cli_guest.sh --add /usr/bin/script -- sh cli_guest.sh
+# NVMe at 00:01.0, 01:00.0 and, two functions in one group, at 00:04.0 and 00:04.1; edu at 00:02.0.
+# shellcheck source=tests/cli/expect.sh
+. "$(dirname "$0")/expect.sh"
+
+disk=0000:00:01.0 edu=0000:00:02.0 port=0000:00:03.0 twin=0000:00:04.0 other_twin=0000:00:04.1 behind_port=0000:01:00.0
+sata=0000:00:1f.2
+
+[ -e /sys/bus/pci/devices/$disk ] || { echo "this is not the x86_64 guest: there is no $disk"; exit 2; }
+command -v postern >/dev/null || { echo "there is no postern in PATH"; exit 2; }
+
+driver_of() { basename "$(readlink "/sys/bus/pci/devices/$1/driver")" 2>/dev/null; }
+group_of() { basename "$(readlink "/sys/bus/pci/devices/$1/iommu_group")"; }
+cdev_of() { echo "/dev/vfio/devices/$(ls "/sys/bus/pci/devices/$1/vfio-dev")"; }
+# The block device of an NVMe function, which takes a moment to appear.
+block_of() {
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        for block in /sys/class/block/nvme*; do
+            case $(readlink -f "$block") in */"$1"/*) echo "/dev/${block##*/}" && return ;; esac
+        done
+        sleep 0.2
+    done
+}
+digest_of() { sha256sum | cut -d' ' -f1; }
+as_user() { run su user -c "$1"; }
+is() { [ "$1" = "$2" ]; }
+
+echo '# before anything is bound'
+run postern devices
+expect 'devices lists the NVMe with its ids and its driver' 0 out "$disk  1b36:0010" out nvme out ADDRESS
+run postern devices --json
+json /devices/1/address $disk 'devices in JSON has the same order'
+json /devices/1/driver nvme 'devices in JSON has the driver'
+run postern backends
+expect 'both backends can be used' 0 out 'iommufd  available' out 'type1    available'
+run postern backends --json
+json /backends/0/available true 'backends in JSON says that it is available'
+run postern doctor
+expect 'doctor has nothing to complain of on this host' 0 out 'IOMMU' out 'on, ' out 'remapping by dmar0' out 'nothing stands in the way'
+run postern doctor --append
+expect 'doctor refuses an option that it does not have' 2
+run postern doctor $disk
+expect 'doctor tells that the device is to be bound, and to what command' 1 out 'nvme, which is no VFIO driver' out "\"postern bind $disk\"" out '1 condition is not met'
+run postern doctor $disk --json
+json /ok false 'doctor in JSON says that not all is well'
+json /address $disk 'doctor in JSON names the device'
+run postern show $disk
+expect 'show of an unbound device shows what sysfs knows and says how to see more' 0 out 'IOMMU group' out 'reset methods' out "postern bind $disk"
+run postern check $disk
+expect 'check of an unbound device fails with the command to bind it' 1 err nvme err "\"postern bind $disk\""
+run postern check $disk --json
+json /error/remedy "\"postern bind $disk\"" 'check of an unbound device gives the remedy in JSON'
+run postern unbind $disk
+expect 'unbind of a device that is not bound to VFIO does nothing' 0 out 'nothing to do'
+that 'and leaves the device with its driver' is "$(driver_of $disk)" nvme
+whole=$(digest_of <"$(block_of $disk)")
+first_mib=$(head -c 1048576 "$(block_of $disk)" | digest_of)
+
+echo '# bind'
+run postern bind $disk --driver no-such-driver
+expect 'bind to a driver that is not loaded fails with the command that loads it' 1 err 'modprobe no-such-driver'
+that 'and leaves the device with its driver, too' is "$(driver_of $disk)" nvme
+that 'and remembers nothing' test ! -e /run/postern/bind/$disk.json
+as_user "postern bind $disk"
+expect 'bind needs root and says so' 1 err root
+run postern bind $port
+expect 'bind of a bridge is refused by the driver and fails' 1 err $port
+that 'and the bridge is back with its driver' is "$(driver_of $port)" pcieport
+run postern bind $disk
+expect 'bind says in one line what it did' 0 out "$disk: nvme -> vfio-pci"
+that 'what is remembered is for root alone' is "$(stat -c %a /run/postern/bind)" 700
+run cat /run/postern/bind/$disk.json
+json /driver nvme 'the original driver is remembered'
+run postern bind $disk
+expect 'bind of a device that is bound already is no error' 0 out "$disk: is bound to vfio-pci already"
+run cat /run/postern/bind/$disk.json
+json /driver nvme 'and does not overwrite what is remembered'
+
+echo '# show and doctor of a bound device'
+run postern show $disk
+expect 'show opens a bound device' 0 out 'BAR 0' out '16 KiB' out 'MSI-X' out 'PCI Express' out 'backend iommufd' out 'backend type1' out '0x0-0xfedfffff'
+run postern show $disk --json
+json /opened/regions/0/length 16384 'show in JSON has the regions'
+json /opened/backends/type1/mapping_limit 65535 'show in JSON has the limits of each backend'
+run postern doctor $disk --memory 16G
+expect 'doctor finds every condition met' 0 out 'nothing stands in the way' no-out 'NO '
+run postern doctor $disk --json
+json /ok true 'and says so in JSON'
+
+echo '# check of an NVMe'
+run postern check $disk
+expect 'check passes on every backend' 0 out "$disk passes through with iommufd, type1" no-out FAIL out 'completed by MSI-X' out 'by flr'
+expect 'check reads on every backend what the kernel itself reads' 0 out "sha256 $whole  first 67108864 bytes" out '2 backends read the same bytes'
+expect 'check leaves nothing behind' 0 out 'left behind  nothing'
+expect 'check prints no progress when it is piped' 0 no-out "$(printf '\033')" no-err "$(printf '\033')" no-err reading
+run postern check $disk --backend auto --bytes 1M
+expect 'check of the best backend is a check of one' 0 out 'passes through with iommufd' no-out type1
+that 'and reads as much as it was told' is "$(echo "$out" | sed -n 's/.*sha256 \([0-9a-f]*\).*/\1/p')" "$first_mib"
+run postern check $disk --backend type1 --bytes 1M --json
+json /ok true 'check in JSON says that all is well'
+json /backends/0/backend type1 'check in JSON names the backend'
+json /backends/0/steps/5/sha256 "$first_mib" 'check in JSON has the digest'
+run postern check $disk --backend type1 --bytes 100
+expect 'check of less than a block reads nothing and says so' 0 out 'skip  dma'
+run postern check $disk --memory 1T --bytes 1M
+expect 'check of more memory than there is fails in that step and goes on' 1 out 'FAIL  map' out 'ok    dma' out 'ok    reset' out 'failed: iommufd (map), type1 (map)'
+run postern check $disk --backend no-such-backend
+expect 'check on a backend that does not exist is wrong usage' 2 err 'use one of'
+run postern check $disk --bytes 1M --write-test
+expect 'check writes when told to, and restores' 0 out 'the old content restored'
+
+echo '# a device that somebody has open'
+sleep 30 3<>"/dev/vfio/$(group_of $disk)" &
+holder=$!
+run postern doctor $disk
+expect 'doctor names who has the device open' 1 out "sleep (pid $holder) has it"
+run postern check $disk
+expect 'check of a device in use fails on every backend and names who has it' 1 out EBUSY out "sleep (pid $holder) has it" out 'failed: iommufd (attach), type1 (attach)'
+run postern show $disk
+expect 'show of a device in use says why it cannot look into it and shows the rest' 0 out 'reset methods' out EBUSY
+kill $holder
+wait $holder 2>/dev/null
+postern check $disk --bytes all >/dev/null 2>&1 &
+holder=$!
+sleep 0.7
+kill -KILL $holder
+wait $holder 2>/dev/null
+run postern check $disk --bytes 1M
+expect 'a check that was killed in the middle leaves the device usable' 0 out 'passes through'
+
+echo '# unbind'
+sleep 3 3<>"$(cdev_of $disk)" &
+holder=$!
+run postern unbind $disk
+expect 'unbind waits for who has the device open, and says so' 0 out "$disk: vfio-pci -> nvme" err "waiting until sleep (pid $holder) lets go"
+wait $holder 2>/dev/null
+that 'the device is back with its driver' is "$(driver_of $disk)" nvme
+that 'its driver_override is gone' is "$(cat /sys/bus/pci/devices/$disk/driver_override)" '(null)'
+that 'nothing is remembered any more' test ! -e /run/postern/bind/$disk.json
+that 'the disk holds what it held, also where the test wrote' is "$(digest_of <"$(block_of $disk)")" "$whole"
+echo vfio-pci >/sys/bus/pci/devices/$disk/driver_override
+echo $disk >/sys/bus/pci/devices/$disk/driver/unbind
+echo $disk >/sys/bus/pci/drivers_probe
+run postern unbind $disk
+expect 'unbind of a device that postern did not bind lets the kernel choose' 0 out "$disk: vfio-pci -> nvme"
+mkdir -p /run/postern/bind
+echo '{"bus": "pci"' >/run/postern/bind/$disk.json
+run postern bind $disk
+expect 'bind does not go on over a memory that it cannot read' 1 err /run/postern/bind/$disk.json err 'remove it'
+rm /run/postern/bind/$disk.json
+postern bind $disk >/dev/null
+echo $disk >/sys/bus/pci/devices/$disk/driver/unbind
+run postern bind $disk
+run cat /run/postern/bind/$disk.json
+json /driver nvme 'bind of a device that a bind before left without a driver still remembers the original'
+sed -i s/nvme/ahci/ /run/postern/bind/$disk.json
+echo >/sys/bus/pci/devices/$disk/driver_override
+echo $disk >/sys/bus/pci/devices/$disk/driver/unbind
+echo $disk >/sys/bus/pci/drivers_probe
+run postern bind $disk
+run cat /run/postern/bind/$disk.json
+json /driver nvme 'bind of a device that somebody moved to another driver since remembers that one'
+run postern unbind $disk
+expect 'and unbind gives it back to that' 0 out "$disk: vfio-pci -> nvme"
+if mkswap "$(block_of $twin)" >/dev/null 2>&1 && swapon "$(block_of $twin)" 2>/dev/null; then
+    run postern bind $twin
+    expect 'bind does not take a disk that this host uses' 1 err EBUSY err swap err --force
+    that 'and leaves it with its driver' is "$(driver_of $twin)" nvme
+    swapoff "$(block_of $twin)"
+else
+    skip 'bind does not take a disk that this host uses' 'this kernel has no swap'
+fi
+
+echo '# a group of two'
+run postern bind $twin --json
+json /before nvme 'bind in JSON says where the device was'
+json /after vfio-pci 'bind in JSON says where it is'
+run postern bind $twin
+expect 'bind notes who else of the group stands in the way' 0 err "in the way: $other_twin (nvme)" err "postern bind $other_twin"
+run postern doctor $twin
+expect 'doctor names who stands in the way, and the command' 1 out "in the way: $other_twin (nvme)" out "postern bind $other_twin"
+run postern show $twin
+expect 'show marks the member that stands in the way, and says why the device cannot be opened' 0 out "$other_twin  nvme      in the way" out EPERM
+run postern check $twin
+expect 'check of a group that is not viable names who stands in the way' 1 out $other_twin out EPERM out "postern bind $other_twin" out 'failed: iommufd (attach), type1 (attach)'
+run postern bind $other_twin
+expect 'the other one is bound without a note' 0 out "$other_twin: nvme -> vfio-pci" no-err note
+for each in $twin $other_twin; do
+    run postern check "$each"
+    expect "then $each passes" 0 out "$each passes through with iommufd, type1"
+done
+for each in $twin $other_twin; do
+    run postern unbind "$each"
+    expect "and $each goes back" 0 out "$each: vfio-pci -> nvme"
+done
+
+echo '# other devices'
+run postern bind $edu
+expect 'bind of a device without a driver says so' 0 out "$edu: no driver -> vfio-pci"
+run postern check $edu
+expect 'edu passes, with its DMA engine and both kinds of interrupts' 0 out 'every byte compared' out 'MSI came' out 'INTx came' out "$edu passes through with iommufd, type1"
+run postern unbind $edu
+expect 'unbind of edu leaves it without a driver again' 0 out "$edu: vfio-pci -> no driver"
+run postern bind $sata
+run postern check $sata
+expect 'a device that postern has no proof for gets the rest' 0 out 'skip  dma' out 'no proof for this kind of device' out 'ok    map' out 'ok    detach'
+run postern unbind $sata
+run postern bind $behind_port
+run postern check $behind_port --write-test
+expect 'an NVMe behind a root port passes' 0 out 'serial second' out "$behind_port passes through"
+
+echo '# a user who is not root'
+chmod 0600 /dev/vfio/vfio
+as_user "postern doctor $behind_port --memory 64M"
+expect 'doctor names each node that the user may not open, and the command' 1 out 'user may not open it' out "\"chown user /dev/vfio/$(group_of $behind_port)\"" out "\"chown user $(cdev_of $behind_port)\""
+as_user "postern check $behind_port"
+expect 'check has no backend to use then, and says why of each' 1 err /dev/iommu err /dev/vfio/vfio err EACCES
+chmod 0666 /dev/vfio/vfio
+chown user "/dev/vfio/$(group_of $behind_port)"
+as_user "postern doctor $behind_port --memory 8M"
+expect 'doctor forgives what only the other backend needs' 0 out '--  /dev/iommu' out 'type1 will do' out 'nothing stands in the way'
+as_user "postern check $behind_port --memory 1M"
+expect 'check passes as a user who may open the group' 0 out 'passes through with type1' out 'skip  attach'
+as_user "ulimit -l 64; postern doctor $behind_port --memory 1M"
+expect 'doctor judges the limit of locked memory, and gives the command' 1 out 'limited to 64 KiB, but 1 MiB is needed' out '"ulimit -l 1024"'
+as_user "ulimit -l 64; postern check $behind_port --memory 1M"
+expect 'check beyond the limit of locked memory fails with the command' 1 out 'FAIL  map' out ENOMEM out 'ulimit -l 1024'
+as_user "ulimit -l 1024; postern check $behind_port --memory 1M | grep -A2 ' map '"
+expect 'and that command helps' 0 out 'ok    map'
+chown user /dev/iommu "$(cdev_of $behind_port)"
+as_user "postern check $behind_port --memory 1M"
+expect 'check passes on both as a user who may open the nodes of both' 0 out 'passes through with iommufd, type1'
+as_user "postern unbind $behind_port"
+expect 'unbind needs root and says so' 1 err root
+run postern unbind $behind_port
+expect 'root gives it back' 0 out 'vfio-pci -> nvme'
+
+echo '# on a terminal'
+if command -v script >/dev/null; then
+    postern bind $disk >/dev/null
+    run env TERM=xterm script -qec "postern check $disk --backend type1" /dev/null
+    expect 'on a terminal there is colour, and a progress bar' 0 out "$(printf '\033[32mok')" out "reading $disk"
+    run env TERM=xterm NO_COLOR=1 script -qec "postern doctor $disk" /dev/null
+    expect 'NO_COLOR takes the colour away' 0 no-out "$(printf '\033')"
+    postern unbind $disk >/dev/null
+else
+    skip 'on a terminal there is colour, and a progress bar' 'no script(1) here: give --add /usr/bin/script to guests/boot'
+fi
+finish

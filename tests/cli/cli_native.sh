@@ -1,0 +1,95 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Runs the tool on any machine, without hardware and without root: help, wrong arguments, missing devices, JSON, exit codes.
+# Usage: cli_native.sh [TOOL]; without one, the postern in PATH. JSON is looked into where postern-json is in TOOL's folder too.
+# shellcheck source=tests/cli/expect.sh
+. "$(dirname "$0")/expect.sh"
+
+if [ $# -gt 0 ]; then
+    PATH=$(cd "$(dirname "$1")" && pwd):$PATH
+fi
+command -v postern >/dev/null || { echo "there is no postern in PATH"; exit 2; }
+
+run postern --help
+expect 'help goes to standard output, with examples and the exit codes' 0 out 'postern devices' out 'Exit codes:' out '  check '
+run postern --version
+expect 'the version is a name and a number' 0 out 'postern 0'
+run postern
+expect 'no arguments at all are wrong usage, and give the help on standard error' 2 err 'Verbs:' no-out Verbs
+run postern chekc
+expect 'a wrong verb gets the one that was meant, and the list' 2 err 'there is no verb "chekc"' err 'did you mean "check"?' err 'devices, show'
+run postern frobnicate
+expect 'a verb that is like none gets the list alone' 2 err 'there is no verb "frobnicate"' no-err 'did you mean' err 'the verbs are'
+run postern --frobnicate
+expect 'a wrong option before the verb is wrong usage' 2 err frobnicate
+
+for verb in devices show backends doctor bind unbind check; do
+    run postern $verb --help
+    expect "$verb has a help of its own with an example" 0 out Example out --json
+    run postern $verb --frobnicate
+    expect "$verb refuses an option that it does not have" 2 err "postern $verb" err --frobnicate
+done
+for verb in show bind unbind check; do
+    run postern $verb
+    expect "$verb wants a device" 2 err 'DEV is required' err "postern $verb --help"
+    run postern $verb 00:01
+    expect "$verb refuses what is no PCI address, and says what one looks like" 2 err '"00:01"' err 0000:00:01.0
+    run postern $verb fff0:fe:1f.7
+    expect "$verb of a device that is not there fails and says how to list them" 1 err fff0:fe:1f.7 err 'postern devices'
+    run postern $verb fff0:fe:1f.7 --json
+    expect "$verb of a device that is not there keeps standard error empty when JSON is asked for" 1 no-err postern
+    json /error/errno ENODEV "$verb of a device that is not there gives the errno in JSON"
+done
+run postern doctor fff0:fe:1f.7
+expect 'doctor of a device that is not there says so among the conditions' 1 out 'NO  device' out 'postern devices'
+run postern show 00:20.0
+expect 'a device number above 1f is no PCI address' 2 err '00:20.0'
+run postern show 00:01.0 00:02.0
+expect 'a second device is refused' 2 err '00:02.0'
+
+run postern check 00:01.0 --memory 64Q
+expect 'a size with an unknown unit is refused and a right one shown' 2 err 'size "64Q"' err 64M
+run postern check 00:01.0 --bytes 0
+expect 'a size of zero is refused' 2 err 'zero bytes'
+run postern check 00:01.0 --memory 99999999999G
+expect 'a size beyond 64 bits is refused' 2 err '64 bits'
+run postern check 00:01.0 --backend legacy
+expect 'a backend that does not exist is refused and the others are listed' 2 err 'no backend of this name' err type1
+run postern check 00:01.0 --memory 64Q --json
+expect 'wrong usage keeps its exit code in JSON' 2
+json /error/errno EINVAL 'wrong usage is an error in JSON too'
+json /error/operation arguments 'wrong usage in JSON blames the arguments'
+
+run postern doctor --json
+json /host/0/condition iommu 'the first condition of doctor in JSON is the IOMMU'
+run postern backends --json
+json /backends/0/built true 'backends in JSON says that a backend is built'
+if [ -d /sys/bus/pci/devices ]; then
+    run postern devices
+    expect 'devices prints a table with headings' 0 out ADDRESS out DRIVER
+    run postern devices --json
+    address=$(printf '%s' "$out" | postern-json /devices/0/address 2>/dev/null)
+    if [ "$address" ]; then
+        that 'the first device of the JSON is in sysfs' test -e "/sys/bus/pci/devices/$address"
+        run postern show "$address"
+        expect 'show tells of a device whatever its driver' 0 out "$address" out class
+        run postern show "$address" --json
+        json /address "$address" 'show gives its address in JSON'
+    else
+        skip 'show tells of a device whatever its driver' 'this machine has no PCI device'
+    fi
+else
+    skip 'devices prints a table with headings' 'this machine has no PCI'
+fi
+
+if [ -w /dev/full ]; then
+    postern --help >/dev/full 2>"$scratch/err"
+    code=$? out='' err=$(cat "$scratch/err")
+    expect 'output that cannot be written is no success' 1 err 'standard output'
+fi
+run env TERM=xterm postern doctor
+case $out in
+    *"$(printf '\033')"*) not_ok 'there is no colour where the output is no terminal' ;;
+    *) ok 'there is no colour where the output is no terminal' ;;
+esac
+finish
