@@ -39,7 +39,7 @@ constexpr std::uint32_t entries = 64;
 constexpr double limit = 5;  // percent
 
 [[noreturn]] void give_up(const std::string& what) {
-  std::fprintf(stderr, "nvme-bench: %s\n", what.c_str());
+  (void)std::fprintf(stderr, "nvme-bench: %s\n", what.c_str());
   std::exit(2);
 }
 
@@ -84,7 +84,7 @@ class DriverQueue {
 
   [[gnu::noinline]] void submit(std::uint64_t block, Iova data) {
     for (std::uint32_t i = 0; i < depth; ++i) {
-      const auto id = controller_.submit_read(ns_, block + 8 * i, 8, data + i * page_size);
+      const auto id = controller_.submit_read(ns_, block + std::uint64_t{8} * i, 8, data + i * page_size);
       if (!id) std::abort();
     }
   }
@@ -128,7 +128,7 @@ class RawQueue {
       entry = SubmissionEntry{};
       entry.dwords_0_1 = dwords_0_1(Opcode::read, i, 1);
       entry.prp1 = data.value + i * page_size;
-      entry.dwords_10_11 = block + 8 * i;
+      entry.dwords_10_11 = block + std::uint64_t{8} * i;
       entry.dword_12 = 7;
       tail_ = tail_ + 1 == entries ? 0 : tail_ + 1;
       write_barrier();

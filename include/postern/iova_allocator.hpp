@@ -13,7 +13,8 @@ namespace postern {
 // Keeps book of which iovas are free; makes no system call and maps nothing. Every address it gives lies inside the
 // usable ranges it was made with, and is a multiple of the IOMMU's smallest page. Address 0 is never chosen (drivers and
 // devices take it for "none"), but may be asked for with allocate_at().
-// Cost: allocate, allocate_at and free take O(log n) for n free ranges.
+// Cost: allocate, allocate_at and free take O(log n) for n free ranges; but where nothing longer is left, an allocate looks
+// through the ranges of about its own length for one with the right alignment, once until such a range is freed.
 // Thread rules: one thread at a time.
 class IovaAllocator {
  public:

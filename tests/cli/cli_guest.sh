@@ -26,6 +26,7 @@ block_of() {
 }
 digest_of() { sha256sum | cut -d' ' -f1; }
 as_user() { run su user -c "$1"; }
+# shellcheck disable=SC2317 # called by "that"
 is() { [ "$1" = "$2" ]; }
 
 echo '# before anything is bound'

@@ -94,7 +94,7 @@ TEST(IovaAllocator, AFitIsFoundBehindManyRangesThatAreAPageShort) {
   IovaAllocator allocator = allocator_of({{{page}, {gib - 1}}});
   ASSERT_TRUE(allocator.allocate_at({page}, gib - page));
   // 320 and 335 pages are kept together, in the order in which they come or with the last in front.
-  for (const std::uint64_t fitting : {1, 50, 100}) {
+  for (const std::uint64_t fitting : {1U, 50U, 100U}) {
     for (std::uint64_t i = 1; i <= 100; ++i) {
       ASSERT_TRUE(allocator.free({i * 2 * mib}, (i == fitting ? 335 : 320) * page));
     }
