@@ -47,7 +47,7 @@ Result<void> Container::map(Iova iova, std::span<std::byte> memory, Access acces
     return refuse_overlap(range, taken->range);
   }
   if (const int result = do_map(range, address, access); result < 0) [[unlikely]] {
-    (void)mappings_->erase(range);
+    mappings_->erase(range);
     return map_failure(result, range, address);
   }
   return {};
@@ -55,14 +55,10 @@ Result<void> Container::map(Iova iova, std::span<std::byte> memory, Access acces
 
 Result<void> Container::unmap(Iova iova, std::uint64_t length) {
   const IovaRange range{iova, iova + (length - 1)};
-  // Nearly always one mapping is unmapped as it was mapped, and what was mapped is well formed. For the kernel to refuse that is so
-  // unlikely that the mapping is forgotten first, and put back if it does.
-  MappingRecord taken;
-  if (length == 0 || !kernel_has_mappings_ || !mappings_->take(range, taken)) [[unlikely]] return unmap_several(range, length);
-  if (const int result = do_unmap(range); result < 0) [[unlikely]] {
-    (void)mappings_->insert(taken.range, taken.address, taken.access);
-    return unmap_failure(result, range);
-  }
+  // Nearly always one mapping is unmapped as it was mapped, and what was mapped is well formed.
+  if (length == 0 || !kernel_has_mappings_ || !mappings_->seek(range)) [[unlikely]] return unmap_several(range, length);
+  if (const int result = do_unmap(range); result < 0) [[unlikely]] return unmap_failure(result, range);
+  mappings_->erase_found();
   return {};
 }
 

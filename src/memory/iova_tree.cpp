@@ -65,13 +65,18 @@ IovaTree::Place IovaTree::lowest() const {
   return {leaf, slot};
 }
 
-Ranged* IovaTree::erase(IovaRange range) noexcept {
-  if (range.first.value == above_all) return nullptr;
+bool IovaTree::seek_anew(IovaRange range) noexcept {
+  if (range.first.value == above_all) return false;
   const Place place = place_of(range.first.value);
-  if (place.slot_->key != range.first.value || place.slot_->record->range.last != range.last) return nullptr;
+  if (place.slot_->key != range.first.value || place.slot_->record->range.last != range.last) return false;
   near_ = place.leaf_;
   near_slot_ = place.slot_;
-  Ranged* const record = take_out_near();
+  return true;
+}
+
+Ranged* IovaTree::erase(IovaRange range) noexcept {
+  if (!seek(range)) return nullptr;
+  Ranged* const record = take_out();
   if (is_sparse()) join();
   return record;
 }

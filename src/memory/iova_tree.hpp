@@ -74,9 +74,10 @@ class IovaTree {
   [[nodiscard]] bool is_surely_free(Place place, IovaRange range) const;
   [[nodiscard]] bool has_repeat(Place place) const { return place.slot_->key == place.slot_[1].key; }
   void fill(Place place, Ranged& record) noexcept;
-  // erase() in halves, but that the first may miss a range from 0. The second is due, before any other change, where
-  // the first leaves the tree sparse.
-  Ranged* take_out(IovaRange range) noexcept;
+  // erase() in thirds. seek(): whether there is a record of exactly this range, which take_out() then takes out if nothing has
+  // changed in between. join() is due, before any other change, where that leaves the tree sparse.
+  [[nodiscard]] bool seek(IovaRange range) noexcept;
+  Ranged* take_out() noexcept;
   [[nodiscard]] bool is_sparse() const noexcept;
   void join() noexcept;
 
@@ -94,8 +95,7 @@ class IovaTree {
   static constexpr std::uint64_t above_all = ~std::uint64_t{0};
   static constexpr std::size_t leaf_slots = 63;    // with the bound behind them, a power of two
   static constexpr std::size_t leaf_crowded = 40;  // as many records, and an insert that finds no repeat splits it
-  static constexpr std::size_t leaf_joined =
-      30;  // the most that two leaves may hold to be joined; any, if one is empty
+  static constexpr std::size_t leaf_joined = 30;   // the most that two leaves may hold to be joined; any, if one is empty
   static constexpr std::ptrdiff_t leaf_least = 12;
   static constexpr std::ptrdiff_t repeats_too_many = 16;
   static constexpr std::size_t inner_children = 64;  // a power of two
@@ -112,7 +112,7 @@ class IovaTree {
   struct Gathered;
   enum class Layout : std::uint8_t { even, low, high };  // where a leaf's keys go among its slots
 
-  Ranged* take_out_near() noexcept;
+  [[nodiscard, gnu::noinline]] bool seek_anew(IovaRange range) noexcept;
   [[nodiscard]] Leaf* leaf_of(std::uint64_t key) const;
   [[nodiscard]] Place lowest() const;
   [[nodiscard]] static bool is_blank(const Slot& slot) { return slot.record == &everything; }

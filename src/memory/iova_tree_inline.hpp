@@ -136,21 +136,12 @@ inline Ranged* IovaTree::at_or_above(Iova iova) const {
   near_slot_ = at;
 }
 
-[[gnu::always_inline]] inline Ranged* IovaTree::take_out(IovaRange range) noexcept {
-  const std::uint64_t key = range.first.value;
-  const Slot* slot = near_slot_;
-  if (slot->key != key || slot->record->range.last != range.last) [[unlikely]] {
-    if (key == above_all) return nullptr;
-    const Place place = place_above_0(key);
-    slot = place.slot_;
-    if (slot->key != key || slot->record->range.last != range.last) return nullptr;
-    near_ = place.leaf_;
-    near_slot_ = place.slot_;
-  }
-  return take_out_near();
+[[gnu::always_inline]] inline bool IovaTree::seek(IovaRange range) noexcept {
+  const bool near = near_slot_->key == range.first.value && near_slot_->record->range.last == range.last;
+  return near || seek_anew(range);
 }
 
-[[gnu::always_inline]] inline Ranged* IovaTree::take_out_near() noexcept {
+[[gnu::always_inline]] inline Ranged* IovaTree::take_out() noexcept {
   Slot* slot = near_slot_;
   Ranged* const record = slot->record;
   --near_->surplus;

@@ -21,35 +21,14 @@ const MappingRecord* ShadowMap::insert_at(memory::IovaTree::Place place, Mapping
 }
 
 bool ShadowMap::erase(IovaRange range) noexcept {
-  memory::Ranged* const record = tree_.take_out(range);
-  if (record == nullptr) [[unlikely]]
-    return erase_slowly(range);
-  mappings_.give_back(static_cast<MappingRecord*>(record));
-  if (mappings_.is_sparse()) [[unlikely]]
-    return tidy();
-  if (tree_.is_sparse()) [[unlikely]]
-    return tidy();
+  if (!seek(range)) return false;
+  erase_found();
   return true;
 }
 
-bool ShadowMap::take_slowly(IovaRange range, MappingRecord& taken) noexcept {
-  const MappingRecord* const found = find(range.first);
-  if (found == nullptr) return false;
-  taken = *found;
-  return erase_slowly(range);
-}
-
-bool ShadowMap::erase_slowly(IovaRange range) noexcept {
-  memory::Ranged* const record = tree_.erase(range);
-  if (record == nullptr) return false;
-  mappings_.give_back(static_cast<MappingRecord*>(record));
-  return tidy();
-}
-
-bool ShadowMap::tidy() noexcept {
+void ShadowMap::tidy() noexcept {
   if (tree_.is_sparse()) tree_.join();
   if (mappings_.is_sparse()) mappings_.trim();
-  return true;
 }
 
 std::size_t ShadowMap::erase_within(IovaRange range) noexcept {

@@ -35,9 +35,10 @@ class ShadowMap {
   [[nodiscard]] const MappingRecord* insert(IovaRange range, void* address, Access access);
 
   // Erases the mapping of exactly this range; false where there is none.
-  [[nodiscard]] bool erase(IovaRange range) noexcept;
-  // The same; what is erased is copied out first, so that it can be put in again.
-  [[nodiscard]] bool take(IovaRange range, MappingRecord& taken) noexcept;
+  bool erase(IovaRange range) noexcept;
+  // The same in halves: whether there is one, and the erasing of it, if nothing has changed in between.
+  [[nodiscard]] bool seek(IovaRange range) noexcept { return tree_.seek(range); }
+  void erase_found() noexcept;
   // Erases the mappings that lie wholly inside the range, and tells how many those were.
   std::size_t erase_within(IovaRange range) noexcept;
   void clear() noexcept;
@@ -57,12 +58,10 @@ class ShadowMap {
   [[nodiscard]] std::size_t memory_bytes() const noexcept;
 
  private:
-  [[gnu::noinline]] bool take_slowly(IovaRange range, MappingRecord& taken) noexcept;
   [[gnu::noinline]] const MappingRecord* insert_slowly(IovaRange range, void* address, Access access);
 
   [[gnu::noinline]] const MappingRecord* insert_at(memory::IovaTree::Place place, MappingRecord* mapping);  // null
-  [[gnu::noinline]] bool erase_slowly(IovaRange range) noexcept;
-  [[gnu::noinline]] bool tidy() noexcept;  // true
+  [[gnu::noinline]] void tidy() noexcept;
 
   memory::IovaTree tree_;
   memory::Slab<MappingRecord> mappings_;
@@ -80,15 +79,12 @@ class ShadowMap {
   return nullptr;
 }
 
-[[gnu::always_inline]] inline bool ShadowMap::take(IovaRange range, MappingRecord& taken) noexcept {
-  memory::Ranged* const record = tree_.take_out(range);
-  if (record == nullptr) [[unlikely]]
-    return take_slowly(range, taken);
-  taken = *static_cast<MappingRecord*>(record);
-  mappings_.give_back(static_cast<MappingRecord*>(record));
-  if (mappings_.is_sparse() || tree_.is_sparse()) [[unlikely]]
-    tidy();
-  return true;
+[[gnu::always_inline]] inline void ShadowMap::erase_found() noexcept {
+  mappings_.give_back(static_cast<MappingRecord*>(tree_.take_out()));
+  if (mappings_.is_sparse()) [[unlikely]]
+    return tidy();
+  if (tree_.is_sparse()) [[unlikely]]
+    return tidy();
 }
 
 inline const MappingRecord* ShadowMap::find(Iova iova) const {
