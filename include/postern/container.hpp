@@ -94,8 +94,8 @@ class Container {
   Container(Kernel& kernel, const Traits& traits);
 
   // Each gives 0 or a negated errno.
-  [[nodiscard]] virtual int do_map(IovaRange range, void* address, Access access) = 0;
-  [[nodiscard]] virtual int do_unmap(IovaRange range) = 0;
+  [[nodiscard]] virtual int do_map(Iova iova, std::uint64_t length, void* address, Access access) = 0;
+  [[nodiscard]] virtual int do_unmap(Iova iova, std::uint64_t length) = 0;
   [[nodiscard]] virtual int do_unmap_all() = 0;
   // Brings the device in, and gives the fd it is driven through. On an error the container is as it was.
   [[nodiscard]] virtual Result<Fd> do_attach(const HostDevice& device) = 0;

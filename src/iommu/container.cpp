@@ -38,15 +38,16 @@ Result<void> Container::map(Iova iova, std::span<std::byte> memory, Access acces
   void* const address = memory.data();
   const std::uint64_t length = memory.size();
   const IovaRange range{iova, iova + (length - 1)};
-  // What is nearly always so is asked first and quickly; which rule was broken is found out when one was.
-  const bool fits = length != 0 && ((iova.value | address_of(address) | length) & misaligned_) == 0 &&
-                    iova <= range.last && (likely_range_.contains(range) || is_usable(range)) &&
+  // What is nearly always so is asked first and quickly; which rule was broken is found out when one was. A length of zero
+  // makes a range that ends before it begins or, from 0, one that no usable range contains.
+  const bool fits = ((iova.value | address_of(address) | length) & misaligned_) == 0 && iova <= range.last &&
+                    (likely_range_.contains(range) || is_usable(range)) &&
                     mappings_->size() < mapping_limit_;
   if (!fits) [[unlikely]] return refuse_map(range, memory);
   if (const auto* taken = mappings_->insert(range, address, access)) [[unlikely]] {
     return refuse_overlap(range, taken->range);
   }
-  if (const int result = do_map(range, address, access); result < 0) [[unlikely]] {
+  if (const int result = do_map(iova, length, address, access); result < 0) [[unlikely]] {
     mappings_->erase(range);
     return map_failure(result, range, address);
   }
@@ -56,8 +57,8 @@ Result<void> Container::map(Iova iova, std::span<std::byte> memory, Access acces
 Result<void> Container::unmap(Iova iova, std::uint64_t length) {
   const IovaRange range{iova, iova + (length - 1)};
   // Nearly always one mapping is unmapped as it was mapped, and what was mapped is well formed.
-  if (length == 0 || !kernel_has_mappings_ || !mappings_->seek(range)) [[unlikely]] return unmap_several(range, length);
-  if (const int result = do_unmap(range); result < 0) [[unlikely]] return unmap_failure(result, range);
+  if (!kernel_has_mappings_ || !mappings_->seek(range)) [[unlikely]] return unmap_several(range, length);
+  if (const int result = do_unmap(iova, length); result < 0) [[unlikely]] return unmap_failure(result, range);
   mappings_->erase_found();
   return {};
 }
@@ -69,7 +70,7 @@ Result<void> Container::unmap_several(IovaRange range, std::uint64_t length) {
   if (cover.kind != ShadowMap::Cover::Kind::whole) {
     return refuse_split(range, cover.mapping != nullptr ? &cover.mapping->range : nullptr);
   }
-  const int result = kernel_has_mappings_ ? do_unmap(range) : 0;
+  const int result = kernel_has_mappings_ ? do_unmap(range.first, length) : 0;
   if (result < 0) return unmap_failure(result, range);
   mappings_->erase_within(range);
   return {};
@@ -114,11 +115,12 @@ void Container::for_each_mapping(const std::function<void(const Mapping&)>& visi
 }
 
 bool Container::is_usable(IovaRange range) {
-  if (devices_.empty()) return false;  // without one there is no IOMMU, and what it could do is not known
+  if (devices_.empty()) return false;   // without one there is no IOMMU, and what it could do is not known
+  if (range.length() == 0) return false;  // 2^64 bytes, which is what zero bytes from 0 look like
   const auto found = std::find_if(limits_.usable_ranges.begin(), limits_.usable_ranges.end(),
                                   [range](IovaRange usable) { return usable.contains(range); });
   if (found == limits_.usable_ranges.end()) return false;
-  likely_range_ = *found;
+  likely_range_ = {found->first, {std::min(found->last.value, ~std::uint64_t{0} - 1)}};
   return true;
 }
 
@@ -147,7 +149,7 @@ Result<void> Container::admit(const ContainerLimits& limits, const HostDevice& d
       what.reason = fmt::format("{} is mapped, and this device's IOMMU has pages of {}", to_string(mapping.range),
                                 page_sizes_text(limits.page_sizes));
     } else {
-      const int result = kernel_has_mappings_ ? 0 : do_map(mapping.range, mapping.address, mapping.access);
+      const int result = kernel_has_mappings_ ? 0 : do_map(mapping.range.first, mapping.range.length(), mapping.address, mapping.access);
       if (result < 0) admitted = map_failure(result, mapping.range, mapping.address);
       return;
     }

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Runs every verb of the tool by hand on a real kernel, as root in the x86_64 guest, and provokes each error:
-#   guests/boot x86_64 --add tests/cli/expect.sh --add tests/cli/cli_guest.sh --add /usr/bin/script -- sh cli_guest.sh
+#   guests/boot x86_64 --add tests/cli/expect.sh --add tests/cli/cli_guest.sh:/root/cli_guest.sh --add /usr/bin/script -- sh cli_guest.sh
 # NVMe at 00:01.0, 01:00.0 and, two functions in one group, at 00:04.0 and 00:04.1; edu at 00:02.0.
 # shellcheck source=tests/cli/expect.sh
 . "$(dirname "$0")/expect.sh"

@@ -35,19 +35,19 @@ IommufdContainer::IommufdContainer(std::shared_ptr<Iommufd> iommufd, ObjectId io
 
 IommufdContainer::~IommufdContainer() { log_failure(IommufdContainer::do_close()); }
 
-int IommufdContainer::do_map(IovaRange range, void* address, Access access) {
+int IommufdContainer::do_map(Iova iova, std::uint64_t length, void* address, Access access) {
   iommu_ioas_map map{.size = sizeof map,
                      .flags = map_flags(access),
                      .ioas_id = ioas_,
                      .__reserved = 0,
                      .user_va = reinterpret_cast<std::uintptr_t>(address),
-                     .length = range.length(),
-                     .iova = range.first.value};
+                     .length = length,
+                     .iova = iova.value};
   return iommu::ioas_map(kernel(), iommufd_->fd(), map);
 }
 
-int IommufdContainer::do_unmap(IovaRange range) {
-  iommu_ioas_unmap unmap{.size = sizeof unmap, .ioas_id = ioas_, .iova = range.first.value, .length = range.length()};
+int IommufdContainer::do_unmap(Iova iova, std::uint64_t length) {
+  iommu_ioas_unmap unmap{.size = sizeof unmap, .ioas_id = ioas_, .iova = iova.value, .length = length};
   return iommu::ioas_unmap(kernel(), iommufd_->fd(), unmap);
 }
 

@@ -32,20 +32,20 @@ Type1Container::Type1Container(Fd container, unsigned long extension)
       extension_(extension),
       unmaps_all_(vfio::check_extension(kernel(), container_.get(), VFIO_UNMAP_ALL) > 0) {}
 
-int Type1Container::do_map(IovaRange range, void* address, Access access) {
+int Type1Container::do_map(Iova iova, std::uint64_t length, void* address, Access access) {
   vfio_iommu_type1_dma_map map{.argsz = sizeof map,
                                .flags = map_flags(access),
                                .vaddr = reinterpret_cast<std::uintptr_t>(address),
-                               .iova = range.first.value,
-                               .size = range.length()};
+                               .iova = iova.value,
+                               .size = length};
   return vfio::iommu_map_dma(kernel(), container_.get(), map);
 }
 
-int Type1Container::do_unmap(IovaRange range) {
+int Type1Container::do_unmap(Iova iova, std::uint64_t length) {
   vfio_iommu_type1_dma_unmap unmap{};
   unmap.argsz = sizeof unmap;
-  unmap.iova = range.first.value;
-  unmap.size = range.length();
+  unmap.iova = iova.value;
+  unmap.size = length;
   const int result = vfio::iommu_unmap_dma(kernel(), container_.get(), unmap);
   // The kernel takes a range that it has no mapping in for a success, and says how much it unmapped (vfio_dma_do_unmap).
   return result == 0 && unmap.size == 0 ? -ENOENT : result;
@@ -60,7 +60,7 @@ int Type1Container::do_unmap_all() {
   }
   int result = 0;
   for_each_mapping([&](const Mapping& mapping) {
-    if (const int one = do_unmap(mapping.range); one < 0) result = one;
+    if (const int one = do_unmap(mapping.range.first, mapping.range.length()); one < 0) result = one;
   });
   return result;
 }

@@ -17,8 +17,8 @@ class Type1Container final : public Container {
   [[nodiscard]] Facts facts() const override;
 
  private:
-  [[nodiscard]] int do_map(IovaRange range, void* address, Access access) override;
-  [[nodiscard]] int do_unmap(IovaRange range) override;
+  [[nodiscard]] int do_map(Iova iova, std::uint64_t length, void* address, Access access) override;
+  [[nodiscard]] int do_unmap(Iova iova, std::uint64_t length) override;
   [[nodiscard]] int do_unmap_all() override;
   [[nodiscard]] Result<Fd> do_attach(const HostDevice& device) override;
   [[nodiscard]] Result<void> do_detach(const std::string& device, Fd fd) override;
