@@ -16,9 +16,9 @@ inline void print_figure(const std::string& name, double value, const char* unit
   const bool ok = !limit || value <= *limit;
   all_ok = all_ok && ok;
   char text[32] = "-";
-  if (limit) std::snprintf(text, sizeof text, "%.6g", *limit);
-  std::printf("%-36s %12.6g  %-22s %8s  %s\n", name.c_str(), value, unit, text, ok ? "ok" : "over");
-  std::fflush(stdout);
+  if (limit) (void)std::snprintf(text, sizeof text, "%.6g", *limit);
+  (void)std::printf("%-36s %12.6g  %-22s %8s  %s\n", name.c_str(), value, unit, text, ok ? "ok" : "over");
+  (void)std::fflush(stdout);
 }
 
 inline double median(std::vector<double> values) {

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a container adds to the raw ioctls: map and unmap of 4 KiB, in instructions, with 1, 1,000 and 60,000 live mappings.
+// What a container adds to the raw ioctls: map and unmap of 4 KiB, in instructions, with 1, 1,000 and 60,000 live
+// mappings.
 //
-// Runs in a guest under -icount, where a nanosecond of the guest's clock is one instruction, those of the kernel included.
-// The raw side does by hand what the container does, with the same system calls, on the same device. The live mappings lie on
-// every second page; each pair maps one page in a gap chosen at random. "pair" unmaps that page again, "fifo" the one that
-// was mapped a hundred pairs before. Reported are means over 40,000 pairs, with whatever else the kernel did in that time on
-// either side.
+// Runs in a guest under -icount, where a nanosecond of the guest's clock is one instruction, those of the kernel
+// included. The raw side does by hand what the container does, with the same system calls, on the same device. The live
+// mappings lie on every second page; each pair maps one page in a gap chosen at random. "pair" unmaps that page again,
+// "fifo" the one that was mapped a hundred pairs before. Reported are means over 40,000 pairs, with whatever else the
+// kernel did in that time on either side.
 #include <fcntl.h>
 #include <linux/iommufd.h>
 #include <linux/vfio.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
+#include <ctime>
 
 #include <algorithm>
 #include <postern/attach.hpp>
@@ -136,7 +137,8 @@ class Library {
     container_ = device_->container().get();
   }
   void map(std::uint64_t iova, void* address) {
-    if (auto done = container_->map({iova}, {static_cast<std::byte*>(address), page}); !done) give_up(done.error().message());
+    if (auto done = container_->map({iova}, {static_cast<std::byte*>(address), page}); !done)
+      give_up(done.error().message());
   }
   void unmap(std::uint64_t iova) {
     if (auto done = container_->unmap({iova}, page); !done) give_up(done.error().message());

@@ -40,8 +40,8 @@ struct Backend {
 [[nodiscard]] Result<const Backend*> find_backend(std::string_view name);
 
 // The backend to use for this device: the one of that name, or for "auto" the first whose probe succeeds. A name never
-// falls back to another. Errors: as find_backend(), and ENODEV (not available here; for "auto": none is, and causes() has
-// the refusal of each).
+// falls back to another. Errors: as find_backend(), and ENODEV (not available here; for "auto": none is, and causes()
+// has the refusal of each).
 [[nodiscard]] Result<const Backend*> choose_backend(Kernel& kernel, std::string_view name, const HostDevice& device);
 
 }  // namespace postern

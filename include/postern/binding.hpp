@@ -18,18 +18,18 @@ struct Binding {
   std::optional<std::string> driver_override;  // and the override, if one was set
 };
 
-// Binds the device to `driver` alone, through its driver_override (never new_id, which would catch its twins and races with
-// other programs). Waits for nothing: sysfs answers when it is done. Errors: ENODEV (the driver is not there: the remedy
-// says how to load it), EBUSY (the old driver cannot let go), EACCES (not root), those of sysfs. On an error the device is
-// put back to the driver it came from.
+// Binds the device to `driver` alone, through its driver_override (never new_id, which would catch its twins and races
+// with other programs). Waits for nothing: sysfs answers when it is done. Errors: ENODEV (the driver is not there: the
+// remedy says how to load it), EBUSY (the old driver cannot let go), EACCES (not root), those of sysfs. On an error the
+// device is put back to the driver it came from.
 [[nodiscard]] Result<Binding> bind_to_driver(Kernel& kernel, const HostDevice& device, const std::string& driver);
 
-// Puts the device back: the override first, then the driver that was there, or none if there was none. Waits, as sysfs does,
-// until nobody has the device open. Errors: as above.
+// Puts the device back: the override first, then the driver that was there, or none if there was none. Waits, as sysfs
+// does, until nobody has the device open. Errors: as above.
 [[nodiscard]] Result<void> restore_binding(Kernel& kernel, const Binding& binding);
 
-// For a device of which nothing is remembered: takes its override away and lets the kernel choose a driver, which may be
-// none. Waits and errors: as above.
+// For a device of which nothing is remembered: takes its override away and lets the kernel choose a driver, which may
+// be none. Waits and errors: as above.
 [[nodiscard]] Result<void> bind_to_default_driver(Kernel& kernel, const HostDevice& device);
 
 }  // namespace postern

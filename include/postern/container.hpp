@@ -34,10 +34,10 @@ struct ContainerLimits {
   std::optional<std::uint64_t> mapping_limit;  // how many mappings the kernel takes; missing: as many as memory allows
 };
 
-// The public functions check (alignment, bounds, overlap, usable ranges, the limit), keep the shadow map, and put errors in
-// words; a backend does the one thing that differs. Made by attach(); it lives as long as a device or its owner holds it,
-// so no device can outlive it.
-// Thread rules: one thread at a time; different containers may be used by different threads at once.
+// The public functions check (alignment, bounds, overlap, usable ranges, the limit), keep the shadow map, and put
+// errors in words; a backend does the one thing that differs. Made by attach(); it lives as long as a device or its
+// owner holds it, so no device can outlive it. Thread rules: one thread at a time; different containers may be used by
+// different threads at once.
 class Container {
  public:
   virtual ~Container();
@@ -46,12 +46,12 @@ class Container {
 
   [[nodiscard]] std::string_view backend() const noexcept { return traits_.backend; }  // "type1", "iommufd"
 
-  // Lets the attached devices reach `memory` at `iova`. The memory stays the caller's, is pinned until unmapped, and must
-  // not be freed before. Address, length and iova are multiples of the smallest page size.
-  // Kernel: VFIO_IOMMU_MAP_DMA, IOMMU_IOAS_MAP.
-  // Errors: EINVAL (empty or unaligned), ERANGE (outside the usable ranges, which are named), EEXIST (overlaps a mapping:
-  // both are named), ENOSPC (the mapping limit), ENODEV (no device is attached), EBADF (closed), ENOMEM (locked memory: how
-  // much is needed is said), EFAULT (no such memory). On an error nothing is mapped.
+  // Lets the attached devices reach `memory` at `iova`. The memory stays the caller's, is pinned until unmapped, and
+  // must not be freed before. Address, length and iova are multiples of the smallest page size. Kernel:
+  // VFIO_IOMMU_MAP_DMA, IOMMU_IOAS_MAP. Errors: EINVAL (empty or unaligned), ERANGE (outside the usable ranges, which
+  // are named), EEXIST (overlaps a mapping: both are named), ENOSPC (the mapping limit), ENODEV (no device is
+  // attached), EBADF (closed), ENOMEM (locked memory: how much is needed is said), EFAULT (no such memory). On an error
+  // nothing is mapped.
   [[nodiscard]] Result<void> map(Iova iova, std::span<std::byte> memory, Access access = Access::read_write);
 
   // Takes back one mapping, or several at once if the range covers each of them whole.
@@ -71,6 +71,8 @@ class Container {
   [[nodiscard]] std::optional<std::uint64_t> mapping_limit() const noexcept { return limits_.mapping_limit; }
   [[nodiscard]] std::optional<std::uint64_t> mappings_left() const noexcept;
   [[nodiscard]] std::size_t mapping_count() const noexcept;
+  // The mapping that holds this iova, if any. O(log n).
+  [[nodiscard]] std::optional<Mapping> find(Iova iova) const;
   // In the order of their iovas. The visitor must not map or unmap.
   void for_each_mapping(const std::function<void(const Mapping&)>& visitor) const;
   [[nodiscard]] const std::vector<std::string>& devices() const noexcept { return devices_; }
@@ -87,9 +89,9 @@ class Container {
   // What is constant of a backend.
   struct Traits {
     std::string_view backend;
-    std::string_view map;      // the ioctl that maps, as errors name it
-    std::string_view unmap;    // the ioctl that unmaps
-    WhenEmpty when_empty;      // what the kernel does with the mappings when the last device leaves
+    std::string_view map;    // the ioctl that maps, as errors name it
+    std::string_view unmap;  // the ioctl that unmaps
+    WhenEmpty when_empty;    // what the kernel does with the mappings when the last device leaves
   };
   Container(Kernel& kernel, const Traits& traits);
 
@@ -130,7 +132,8 @@ class Container {
   Kernel* kernel_;
   Traits traits_;
   ContainerLimits limits_;
-  // What map() asks for first: the usable range that the last mapping was in, or one that nothing fits where nothing can be mapped.
+  // What map() asks for first: the usable range that the last mapping was in, or one that nothing fits where nothing
+  // can be mapped.
   IovaRange likely_range_ = nowhere;
   std::uint64_t mapping_limit_ = 0;   // limits_.mapping_limit, or all ones
   std::uint64_t misaligned_ = 0xfff;  // the bits that are clear in an aligned number

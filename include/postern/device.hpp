@@ -21,7 +21,8 @@ class DeviceIo;
 
 // Made by attach(). Holds its container, so that the container cannot go first; letting it go turns its interrupts off,
 // closes it and takes it out of the container. A Mmap that it gave stays the caller's: let it go before the Device.
-// Thread rules: reads, writes and interrupts may be used by several threads at once; detach() by one, when no other uses it.
+// Thread rules: reads, writes and interrupts may be used by several threads at once; detach() by one, when no other
+// uses it.
 class Device {
  public:
   Device(Device&&) noexcept;
@@ -41,30 +42,32 @@ class Device {
   [[nodiscard]] std::span<const Region> regions() const noexcept { return regions_; }
   [[nodiscard]] std::span<const Interrupt> interrupts() const noexcept { return interrupts_; }
 
-  // Reads or writes a region through the kernel: any offset, any length within it. For registers use 1, 2, 4 or 8 bytes,
-  // naturally aligned: the kernel then makes it one access. Little-endian, as PCI is.
-  // Errors: ENODEV (no such region), ERANGE (past its end), EIO (short), those of pread(2) and pwrite(2).
+  // Reads or writes a region through the kernel: any offset, any length within it. For registers use 1, 2, 4 or 8
+  // bytes, naturally aligned: the kernel then makes it one access. Little-endian, as PCI is. Errors: ENODEV (no such
+  // region), ERANGE (past its end), EIO (short), those of pread(2) and pwrite(2).
   [[nodiscard]] Result<void> read(std::uint32_t region, std::uint64_t offset, std::span<std::byte> bytes) const;
   [[nodiscard]] Result<void> write(std::uint32_t region, std::uint64_t offset, std::span<const std::byte> bytes) const;
 
-  // Maps part of a region, which must lie within one of its mappable areas; offset and length are multiples of the host's
-  // page. The address is aligned as the offset is, up to 1 GiB, so that the kernel can use huge pages for large BARs (6.12).
-  // Errors: ENODEV (no such region), EINVAL (unaligned), ERANGE (not within a mappable area: they are named), those of
-  // mmap(2).
+  // Maps part of a region, which must lie within one of its mappable areas; offset and length are multiples of the
+  // host's page. The address is aligned as the offset is, up to 1 GiB, so that the kernel can use huge pages for large
+  // BARs (6.12). Errors: ENODEV (no such region), EINVAL (unaligned), ERANGE (not within a mappable area: they are
+  // named), those of mmap(2).
   [[nodiscard]] Result<Mmap> map_region(std::uint32_t region, std::uint64_t offset, std::uint64_t length) const;
 
-  // Lets vectors first, first+1, ... signal these events, all in one VFIO_DEVICE_SET_IRQS. A first above 0 adds vectors to
-  // those that are on already, where the interrupt is resizable. Errors: ENODEV (no such interrupt), ERANGE (more vectors than
-  // it has), EOPNOTSUPP (adding to one that is not resizable), those of the ioctl.
-  [[nodiscard]] Result<void> enable_interrupts(std::uint32_t index, std::uint32_t first, std::span<const Event> events) const;
+  // Lets vectors first, first+1, ... signal these events, all in one VFIO_DEVICE_SET_IRQS. A first above 0 adds vectors
+  // to those that are on already, where the interrupt is resizable. Errors: ENODEV (no such interrupt), ERANGE (more
+  // vectors than it has), EOPNOTSUPP (adding to one that is not resizable), those of the ioctl.
+  [[nodiscard]] Result<void> enable_interrupts(std::uint32_t index, std::uint32_t first,
+                                               std::span<const Event> events) const;
   // Turns off all vectors of this interrupt. It is no error if none is on.
   [[nodiscard]] Result<void> disable_interrupts(std::uint32_t index) const;
   // For interrupts that are maskable. After an automasked one (INTx) has fired it must be unmasked to fire again.
   [[nodiscard]] Result<void> mask_interrupt(std::uint32_t index, std::uint32_t vector) const;
   [[nodiscard]] Result<void> unmask_interrupt(std::uint32_t index, std::uint32_t vector) const;
 
-  // VFIO_DEVICE_RESET: for PCI, a function-level reset or what stands in for it. Registers and config space are as after
-  // power-on, except what VFIO restores; mappings stay. Errors: EOPNOTSUPP (the device has no reset), those of the ioctl.
+  // VFIO_DEVICE_RESET: for PCI, a function-level reset or what stands in for it. Registers and config space are as
+  // after power-on, except what VFIO restores; mappings stay. Errors: EOPNOTSUPP (the device has no reset), those of
+  // the ioctl.
   [[nodiscard]] Result<void> reset() const;
 
   // Whether the device has this feature (VFIO_DEVICE_FEATURE with VFIO_DEVICE_FEATURE_PROBE), by its VFIO number.
@@ -72,8 +75,8 @@ class Device {
   // The features it has, by name, for people: "MIGRATION", "DMA_BUF", ...
   [[nodiscard]] std::vector<std::string_view> features() const;
 
-  // Closes the device and takes it out of its container, and says what went wrong; the destructor only logs it. Using the
-  // Device afterwards gives EBADF.
+  // Closes the device and takes it out of its container, and says what went wrong; the destructor only logs it. Using
+  // the Device afterwards gives EBADF.
   [[nodiscard]] Result<void> detach();
 
  private:
@@ -84,7 +87,8 @@ class Device {
                                               std::uint32_t count) const;
   [[nodiscard]] tl::unexpected<Error> closed(std::string_view operation) const;
 
-  // The order is the order of tear-down, backwards: the io closes the device in its container before the container can go.
+  // The order is the order of tear-down, backwards: the io closes the device in its container before the container can
+  // go.
   std::shared_ptr<Container> container_;
   std::unique_ptr<DeviceIo> io_;
   std::string name_;

@@ -12,8 +12,9 @@
 
 namespace postern {
 
-// Owns anonymous memory, the iova it is mapped at, and its place in the allocator. Holds the container; the allocator must
-// outlive it. Letting it go unmaps it and frees both; make sure that the device has stopped using it. Zeroed when made.
+// Owns anonymous memory, the iova it is mapped at, and its place in the allocator. Holds the container; the allocator
+// must outlive it. Letting it go unmaps it and frees both; make sure that the device has stopped using it. Zeroed when
+// made.
 class DmaBuffer {
  public:
   // `length` is rounded up to the container's smallest page. Errors: ENOMEM, ENOSPC (no iova is free), those of

@@ -10,16 +10,16 @@
 namespace postern {
 
 // An Error is one failed operation in words that a person can act on. It is a single pointer, so that a Result<void>
-// costs nothing to return when all is well. Copying copies the words; a moved-from Error may only be destroyed or assigned to.
-// Thread rules: as for std::string.
+// costs nothing to return when all is well. Copying copies the words; a moved-from Error may only be destroyed or
+// assigned to. Thread rules: as for std::string.
 class Error {
  public:
   struct Details {
-    int code = 0;           // errno, positive
-    std::string operation;  // the ioctl's or call's name, as the kernel spells it: "VFIO_IOMMU_MAP_DMA"
-    std::string object;     // what it was done to: "map 0x1000+4 KiB into container type1"
-    std::string reason;     // why, where more is known than the errno says; may be empty
-    std::string remedy;     // what to do about it; may be empty
+    int code = 0;               // errno, positive
+    std::string operation;      // the ioctl's or call's name, as the kernel spells it: "VFIO_IOMMU_MAP_DMA"
+    std::string object;         // what it was done to: "map 0x1000+4 KiB into container type1"
+    std::string reason;         // why, where more is known than the errno says; may be empty
+    std::string remedy;         // what to do about it; may be empty
     std::vector<Error> causes;  // the refusals behind this one, when several things were tried
   };
 

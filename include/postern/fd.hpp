@@ -9,8 +9,8 @@
 
 namespace postern {
 
-// Owns a file descriptor of a Kernel; closes it when it goes. Passing one by value passes it on. Never turns into an int by
-// itself. The Kernel must outlive it.
+// Owns a file descriptor of a Kernel; closes it when it goes. Passing one by value passes it on. Never turns into an
+// int by itself. The Kernel must outlive it.
 class Fd {
  public:
   Fd() noexcept = default;
@@ -47,7 +47,9 @@ class Mmap {
       : kernel_(&kernel), address_(static_cast<std::byte*>(address)), length_(length) {}
   ~Mmap() { reset(); }
   Mmap(Mmap&& other) noexcept
-      : kernel_(other.kernel_), address_(std::exchange(other.address_, nullptr)), length_(std::exchange(other.length_, 0)) {}
+      : kernel_(other.kernel_),
+        address_(std::exchange(other.address_, nullptr)),
+        length_(std::exchange(other.length_, 0)) {}
   Mmap& operator=(Mmap&& other) noexcept {
     if (this != &other) {
       reset();

@@ -18,19 +18,19 @@ enum class GroupId : std::uint32_t {};
 
 // The character device that VFIO makes for one device ("vfio0"), found under its sysfs folder in vfio-dev/.
 struct VfioCdev {
-  std::string name;            // "vfio0"
-  std::string path;            // "/dev/vfio/devices/vfio0"
+  std::string name;             // "vfio0"
+  std::string path;             // "/dev/vfio/devices/vfio0"
   std::optional<dev_t> number;  // from vfio-dev/vfioN/dev; missing where the kernel is built without VFIO_DEVICE_CDEV
 };
 
 // A snapshot of sysfs; nothing here holds the device.
 struct HostDevice {
-  std::string name;                      // as its bus names it: "0000:00:01.0"; what VFIO_GROUP_GET_DEVICE_FD takes
-  std::string bus;                       // "pci", "platform", "ccw", "ap", "mdev"
-  std::string sysfs_path;                // "/sys/bus/pci/devices/0000:00:01.0"
-  std::optional<std::string> driver;     // the driver it is bound to, if any
-  std::optional<GroupId> iommu_group;    // missing: the device is behind no IOMMU that the kernel uses
-  std::optional<VfioCdev> cdev;          // present only while it is bound to a VFIO driver
+  std::string name;                    // as its bus names it: "0000:00:01.0"; what VFIO_GROUP_GET_DEVICE_FD takes
+  std::string bus;                     // "pci", "platform", "ccw", "ap", "mdev"
+  std::string sysfs_path;              // "/sys/bus/pci/devices/0000:00:01.0"
+  std::optional<std::string> driver;   // the driver it is bound to, if any
+  std::optional<GroupId> iommu_group;  // missing: the device is behind no IOMMU that the kernel uses
+  std::optional<VfioCdev> cdev;        // present only while it is bound to a VFIO driver
   std::optional<int> numa_node;
 };
 
@@ -40,8 +40,8 @@ struct IommuGroup {
   std::vector<HostDevice> members;  // ordered by name
 
   // The members that stand in the way of passing the group through: those bound to a driver that may do DMA of its own.
-  // A member without a driver, or with vfio-pci or pci-stub or a PCIe port driver, does not (iommu_device_claim_dma_owner,
-  // and driver_managed_dma of the driver, Linux 6.0).
+  // A member without a driver, or with vfio-pci or pci-stub or a PCIe port driver, does not
+  // (iommu_device_claim_dma_owner, and driver_managed_dma of the driver, Linux 6.0).
   [[nodiscard]] std::vector<const HostDevice*> obstacles() const;
   [[nodiscard]] bool viable() const { return obstacles().empty(); }
 };
@@ -52,7 +52,8 @@ struct IommuGroup {
 // Errors: ENOENT (no such group), those of sysfs.
 [[nodiscard]] Result<IommuGroup> find_iommu_group(Kernel& kernel, GroupId group);
 
-// Whether a driver of this name gives its devices to user space through VFIO ("vfio-pci", its variants, "vfio-platform").
+// Whether a driver of this name gives its devices to user space through VFIO ("vfio-pci", its variants,
+// "vfio-platform").
 [[nodiscard]] bool is_vfio_driver(std::string_view driver);
 
 }  // namespace postern

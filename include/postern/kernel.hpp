@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Kernel: the system calls a passthrough makes, as one narrow interface that a test or a simulation can take the place of.
+// Kernel: the system calls a passthrough makes, as one narrow interface that a test or a simulation can take the place
+// of.
 #pragma once
 
 #include <sys/types.h>
@@ -19,9 +20,9 @@ struct FileStatus {
   dev_t device = 0;  // st_rdev: which device a node stands for
 };
 
-// Each function is the system call it is named after, and gives what the raw call gives: a value of 0 or more, or a negated
-// errno. None of them logs, retries or explains; that is done above. Paths are absolute.
-// Thread rules: an implementation must allow calls from several threads at once, as a kernel does.
+// Each function is the system call it is named after, and gives what the raw call gives: a value of 0 or more, or a
+// negated errno. None of them logs, retries or explains; that is done above. Paths are absolute. Thread rules: an
+// implementation must allow calls from several threads at once, as a kernel does.
 class Kernel {
  public:
   Kernel() = default;

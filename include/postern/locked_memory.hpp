@@ -9,9 +9,9 @@
 
 namespace postern {
 
-// All in bytes, from /proc/self. Mapping memory for a device pins it; the kernel counts it against RLIMIT_MEMLOCK unless the process
-// has CAP_IPC_LOCK. type1 counts a process's own (VmLck); iommufd counts all processes of a user together and shows its own
-// share as VmPin.
+// All in bytes, from /proc/self. Mapping memory for a device pins it; the kernel counts it against RLIMIT_MEMLOCK
+// unless the process has CAP_IPC_LOCK. type1 counts a process's own (VmLck); iommufd counts all processes of a user
+// together and shows its own share as VmPin.
 struct LockedMemory {
   std::optional<std::uint64_t> limit;  // RLIMIT_MEMLOCK, soft; missing: unlimited
   bool exempt = false;                 // CAP_IPC_LOCK: the limit does not count

@@ -18,7 +18,13 @@ struct PciCapability {
   bool extended = false;
 };
 
-enum class PciInterrupt : std::uint32_t { intx = 0, msi = 1, msix = 2, error = 3, request = 4 };  // VFIO_PCI_*_IRQ_INDEX
+enum class PciInterrupt : std::uint32_t {
+  intx = 0,
+  msi = 1,
+  msix = 2,
+  error = 3,
+  request = 4
+};  // VFIO_PCI_*_IRQ_INDEX
 
 // Composed of a Device, which it owns. Thread rules: as Device.
 class PciDevice {
@@ -69,8 +75,8 @@ class PciDevice {
   }
   [[nodiscard]] const Interrupt& interrupt(PciInterrupt kind) const noexcept;
 
-  // Signals `event` when the device has had an uncorrectable error (PciInterrupt::error; AER), or when the kernel wants the
-  // device back, because it is unbound or unplugged (PciInterrupt::request): then detach(), soon.
+  // Signals `event` when the device has had an uncorrectable error (PciInterrupt::error; AER), or when the kernel wants
+  // the device back, because it is unbound or unplugged (PciInterrupt::request): then detach(), soon.
   [[nodiscard]] Result<void> notify(PciInterrupt kind, const Event& event) const {
     return enable(kind, std::span(&event, 1));
   }

@@ -45,7 +45,8 @@ std::string mode_text(mode_t mode) {
 }
 
 std::string trimmed(std::string text) {
-  text.erase(text.find_last_not_of(" \t\r\n\0") + 1);
+  using std::string_view_literals::operator""sv;
+  text.erase(text.find_last_not_of(" \t\r\n\0"sv) + 1);
   return text;
 }
 

@@ -11,14 +11,16 @@
 
 namespace postern {
 
-Result<DmaBuffer> DmaBuffer::allocate(std::shared_ptr<Container> container, IovaAllocator& allocator, std::uint64_t length,
-                                      Access access) {
+Result<DmaBuffer> DmaBuffer::allocate(std::shared_ptr<Container> container, IovaAllocator& allocator,
+                                      std::uint64_t length, Access access) {
   const std::uint64_t page = container->page_sizes() & -container->page_sizes();
   if (page > 0) length = (length + page - 1) & ~(page - 1);
   Kernel& kernel = container->kernel();
-  const std::intptr_t address = kernel.mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  const std::intptr_t address =
+      kernel.mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (address < 0 && address >= -4095) {
-    return call_failure("mmap", {.result = static_cast<int>(address), .object = fmt::format("DMA buffer of {}", size_text(length))});
+    return call_failure(
+        "mmap", {.result = static_cast<int>(address), .object = fmt::format("DMA buffer of {}", size_text(length))});
   }
   Mmap memory(kernel, reinterpret_cast<void*>(address), length);
   auto iova = allocator.allocate(length);

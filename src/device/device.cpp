@@ -87,9 +87,9 @@ bool Device::is_pci() const noexcept { return (flags_ & VFIO_DEVICE_FLAGS_PCI) !
 Result<void> Device::reset() const {
   if (!io_) return closed(vfio::device_reset.symbol);
   if (!can_reset()) {
-    return call_failure(vfio::device_reset.symbol, {.result = -EOPNOTSUPP,
-                                                    .object = name_,
-                                                    .reason = "the kernel has no way to reset this device alone"});
+    return call_failure(
+        vfio::device_reset.symbol,
+        {.result = -EOPNOTSUPP, .object = name_, .reason = "the kernel has no way to reset this device alone"});
   }
   const int result = io_->reset();
   if (result < 0) return call_failure(vfio::device_reset.symbol, {.result = result, .object = name_});
@@ -122,10 +122,8 @@ Result<void> Device::detach() {
 }
 
 tl::unexpected<Error> Device::closed(std::string_view operation) const {
-  return call_failure(operation, {.result = -EBADF,
-                                  .object = name_,
-                                  .reason = "the device was detached",
-                                  .remedy = "attach it again"});
+  return call_failure(
+      operation, {.result = -EBADF, .object = name_, .reason = "the device was detached", .remedy = "attach it again"});
 }
 
 }  // namespace postern

@@ -17,7 +17,11 @@ class IrqSet {
  public:
   IrqSet(std::uint32_t index, std::uint32_t flags, std::uint32_t first, std::uint32_t count, std::size_t eventfds = 0)
       : words_((sizeof(vfio_irq_set) + eventfds * sizeof(std::int32_t) + 3) / 4) {
-    set() = {.argsz = static_cast<std::uint32_t>(words_.size() * 4), .flags = flags, .index = index, .start = first, .count = count};
+    set() = {.argsz = static_cast<std::uint32_t>(words_.size() * 4),
+             .flags = flags,
+             .index = index,
+             .start = first,
+             .count = count};
   }
   [[nodiscard]] vfio_irq_set& set() noexcept { return *reinterpret_cast<vfio_irq_set*>(words_.data()); }
   void put(std::size_t place, std::int32_t eventfd) noexcept { std::memcpy(set().data + place * 4, &eventfd, 4); }
@@ -71,12 +75,14 @@ Result<void> Device::act_on_interrupt(std::uint32_t index, std::uint32_t action,
   IrqSet irqs(index, VFIO_IRQ_SET_DATA_NONE | action, first, count);
   const int result = io_->set_irqs(irqs.set());
   if (result >= 0) return {};
-  return call_failure(vfio::device_set_irqs.symbol,
-                      {.result = result, .object = fmt::format("{} interrupt {} vectors {}+{}", name_, index, first, count)});
+  return call_failure(
+      vfio::device_set_irqs.symbol,
+      {.result = result, .object = fmt::format("{} interrupt {} vectors {}+{}", name_, index, first, count)});
 }
 
 Result<void> Device::disable_interrupts(std::uint32_t index) const {
-  // An interrupt is turned off by triggering none of its vectors; EINVAL says that none is on (vfio_pci_set_msi_trigger).
+  // An interrupt is turned off by triggering none of its vectors; EINVAL says that none is on
+  // (vfio_pci_set_msi_trigger).
   auto done = act_on_interrupt(index, VFIO_IRQ_SET_ACTION_TRIGGER, 0, 0);
   if (!done && done.error().code() == EINVAL) return {};
   return done;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// DeviceIo: how a device is reached. A kernel's device fd is one way; anything that answers VFIO's device requests is another.
+// DeviceIo: how a device is reached. A kernel's device fd is one way; anything that answers VFIO's device requests is
+// another.
 #pragma once
 
 #include <linux/vfio.h>
@@ -13,8 +14,8 @@
 
 namespace postern {
 
-// VFIO's requests on a device, with the uAPI's own structs. Each gives what the ioctl of its name gives: 0 or more, or a negated errno.
-// Offsets are in the device fd, as vfio_region_info has them.
+// VFIO's requests on a device, with the uAPI's own structs. Each gives what the ioctl of its name gives: 0 or more, or
+// a negated errno. Offsets are in the device fd, as vfio_region_info has them.
 class DeviceIo {
  public:
   DeviceIo() = default;

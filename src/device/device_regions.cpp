@@ -26,28 +26,31 @@ std::string areas_text(const Region& region) {
 Result<void> check_bounds(std::string_view call, const std::string& device, const Region& region, std::uint64_t offset,
                           std::uint64_t length) {
   if (length <= region.length && offset <= region.length - length) return {};
-  return call_failure(call, {.result = -ERANGE,
-                             .object = fmt::format("{} region {} offset {:#x}+{:#x}", device, region.index, offset, length),
-                             .reason = fmt::format("the region has {:#x} bytes", region.length)});
+  return call_failure(call,
+                      {.result = -ERANGE,
+                       .object = fmt::format("{} region {} offset {:#x}+{:#x}", device, region.index, offset, length),
+                       .reason = fmt::format("the region has {:#x} bytes", region.length)});
 }
 
 // What pread or pwrite gave, against what was asked of it.
-Result<void> check_transfer(std::string_view call, const std::string& device, const Region& region, std::uint64_t offset,
-                            std::size_t length, ssize_t done) {
+Result<void> check_transfer(std::string_view call, const std::string& device, const Region& region,
+                            std::uint64_t offset, std::size_t length, ssize_t done) {
   if (done == static_cast<ssize_t>(length)) return {};
-  return call_failure(call, {.result = done < 0 ? static_cast<int>(done) : -EIO,
-                             .object = fmt::format("{} region {} offset {:#x}+{:#x}", device, region.index, offset, length),
-                             .reason = done < 0 ? "" : fmt::format("only {} bytes were taken", done)});
+  return call_failure(call,
+                      {.result = done < 0 ? static_cast<int>(done) : -EIO,
+                       .object = fmt::format("{} region {} offset {:#x}+{:#x}", device, region.index, offset, length),
+                       .reason = done < 0 ? "" : fmt::format("only {} bytes were taken", done)});
 }
 
-// Address space of `length` bytes, at an address that leaves the same remainder as `offset` when divided by `alignment`. Reserves
-// more than is needed, and gives back what surrounds the part that suits.
+// Address space of `length` bytes, at an address that leaves the same remainder as `offset` when divided by
+// `alignment`. Reserves more than is needed, and gives back what surrounds the part that suits.
 Result<Mmap> reserve_aligned(Kernel& kernel, std::uint64_t length, std::uint64_t offset, std::uint64_t alignment) {
   const std::uint64_t reserved = length + alignment;
   const std::intptr_t space =
       kernel.mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (space < 0 && space >= -4095) {
-    return call_failure("mmap", {.result = static_cast<int>(space), .object = fmt::format("address space of {:#x} bytes", reserved)});
+    return call_failure(
+        "mmap", {.result = static_cast<int>(space), .object = fmt::format("address space of {:#x} bytes", reserved)});
   }
   const auto start = static_cast<std::uint64_t>(space);
   const std::uint64_t place = start + ((offset - start) & (alignment - 1));
@@ -105,14 +108,16 @@ Result<Mmap> Device::map_region(std::uint32_t index, std::uint64_t offset, std::
                                  .remedy = "use read() and write() for the rest"});
   }
 
-  // An address that is aligned like the BAR lets the kernel use huge pages for it (vfio_pci_mmap_huge_fault, Linux 6.12).
+  // An address that is aligned like the BAR lets the kernel use huge pages for it (vfio_pci_mmap_huge_fault,
+  // Linux 6.12).
   const std::uint64_t alignment = std::min(std::bit_floor(length), std::uint64_t{1} << 30);
   auto place = reserve_aligned(io_->kernel(), length, offset, alignment);
   if (!place) return place;
   const int protection = (region.readable ? PROT_READ : 0) | (region.writable ? PROT_WRITE : 0);
   const std::intptr_t mapped =
       io_->mmap(place->data(), length, protection, MAP_SHARED | MAP_FIXED, region.offset + offset);
-  if (mapped < 0 && mapped >= -4095) return call_failure("mmap", {.result = static_cast<int>(mapped), .object = object});
+  if (mapped < 0 && mapped >= -4095)
+    return call_failure("mmap", {.result = static_cast<int>(mapped), .object = object});
   return place;
 }
 

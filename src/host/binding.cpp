@@ -69,7 +69,8 @@ Result<Binding> bind_to_driver(Kernel& kernel, const HostDevice& device, const s
     if (auto done = set_override(kernel, path, driver, device.name); !done) return done;
     if (auto done = unbind(kernel, path, device.name); !done) return done;
     if (auto done = probe(kernel, device.bus, device.name); !done) return done;
-    // drivers_probe answers well even when the driver's probe function refused; the reason is in the kernel's log alone.
+    // drivers_probe answers well even when the driver's probe function refused; the reason is in the kernel's log
+    // alone.
     if (sysfs::link_name(kernel, path + "/driver") == driver) return {};
     return call_failure("drivers_probe", {.result = -EBUSY,
                                           .object = fmt::format("bind {} to {}", device.name, driver),

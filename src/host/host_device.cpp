@@ -30,7 +30,8 @@ std::optional<VfioCdev> read_cdev(Kernel& kernel, const std::string& device_path
   std::vector<std::string> names;
   if (kernel.list_directory(folder, names) < 0 || names.empty()) return std::nullopt;
   VfioCdev cdev{.name = names.front(), .path = "/dev/vfio/devices/" + names.front(), .number = std::nullopt};
-  if (const auto text = sysfs::text(kernel, folder + "/" + cdev.name + "/dev")) cdev.number = parse_device_number(*text);
+  if (const auto text = sysfs::text(kernel, folder + "/" + cdev.name + "/dev"))
+    cdev.number = parse_device_number(*text);
   return cdev;
 }
 
@@ -63,13 +64,14 @@ HostDevice read_device(Kernel& kernel, std::string bus, std::string name, std::s
 std::string to_string(GroupId group) { return std::to_string(static_cast<std::uint32_t>(group)); }
 
 bool is_vfio_driver(std::string_view driver) {
-  // vfio-pci's variants are named after what they add: mlx5-vfio-pci, hisi_acc_vfio_pci, nvgrace_gpu_vfio_pci, vfio_ccw.
+  // vfio-pci's variants are named after what they add: mlx5-vfio-pci, hisi_acc_vfio_pci, nvgrace_gpu_vfio_pci,
+  // vfio_ccw.
   return driver.find("vfio") != std::string_view::npos;
 }
 
 std::vector<const HostDevice*> IommuGroup::obstacles() const {
-  // Drivers that set driver_managed_dma, or do no DMA, leave the group to user space: pci-stub, the port driver, and those
-  // of bridges without a function of their own (iommu_device_use_default_domain, Linux 6.0).
+  // Drivers that set driver_managed_dma, or do no DMA, leave the group to user space: pci-stub, the port driver, and
+  // those of bridges without a function of their own (iommu_device_use_default_domain, Linux 6.0).
   constexpr std::array<std::string_view, 4> harmless = {"pci-stub", "pcieport", "shpchp", "fsl_mc_bus"};
   std::vector<const HostDevice*> in_the_way;
   for (const HostDevice& member : members) {

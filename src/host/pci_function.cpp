@@ -45,9 +45,10 @@ Result<PciFunction> read_function(Kernel& kernel, PciAddress address, const PciN
 Result<std::vector<PciFunction>> list_pci_functions(Kernel& kernel) {
   std::vector<std::string> entries;
   if (const int result = kernel.list_directory(pci_devices, entries); result < 0) {
-    return call_failure("opendir", {.result = result,
-                                    .object = pci_devices,
-                                    .reason = result == -ENOENT ? "this host has no PCI, or sysfs is not mounted" : ""});
+    return call_failure("opendir",
+                        {.result = result,
+                         .object = pci_devices,
+                         .reason = result == -ENOENT ? "this host has no PCI, or sysfs is not mounted" : ""});
   }
   const PciNames names;
   std::vector<PciFunction> functions;

@@ -38,12 +38,12 @@ Result<void> Container::map(Iova iova, std::span<std::byte> memory, Access acces
   void* const address = memory.data();
   const std::uint64_t length = memory.size();
   const IovaRange range{iova, iova + (length - 1)};
-  // What is nearly always so is asked first and quickly; which rule was broken is found out when one was. A length of zero
-  // makes a range that ends before it begins or, from 0, one that no usable range contains.
+  // What is nearly always so is asked first and quickly; which rule was broken is found out when one was. A length of
+  // zero makes a range that ends before it begins or, from 0, one that no usable range contains.
   const bool fits = ((iova.value | address_of(address) | length) & misaligned_) == 0 && iova <= range.last &&
-                    (likely_range_.contains(range) || is_usable(range)) &&
-                    mappings_->size() < mapping_limit_;
-  if (!fits) [[unlikely]] return refuse_map(range, memory);
+                    (likely_range_.contains(range) || is_usable(range)) && mappings_->size() < mapping_limit_;
+  if (!fits) [[unlikely]]
+    return refuse_map(range, memory);
   if (const auto* taken = mappings_->insert(range, address, access)) [[unlikely]] {
     return refuse_overlap(range, taken->range);
   }
@@ -57,14 +57,17 @@ Result<void> Container::map(Iova iova, std::span<std::byte> memory, Access acces
 Result<void> Container::unmap(Iova iova, std::uint64_t length) {
   const IovaRange range{iova, iova + (length - 1)};
   // Nearly always one mapping is unmapped as it was mapped, and what was mapped is well formed.
-  if (!kernel_has_mappings_ || !mappings_->seek(range)) [[unlikely]] return unmap_several(range, length);
-  if (const int result = do_unmap(iova, length); result < 0) [[unlikely]] return unmap_failure(result, range);
+  if (!kernel_has_mappings_ || !mappings_->seek(range)) [[unlikely]]
+    return unmap_several(range, length);
+  if (const int result = do_unmap(iova, length); result < 0) [[unlikely]]
+    return unmap_failure(result, range);
   mappings_->erase_found();
   return {};
 }
 
 Result<void> Container::unmap_several(IovaRange range, std::uint64_t length) {
-  const bool well_formed = length != 0 && ((range.first.value | length) & misaligned_) == 0 && range.first <= range.last;
+  const bool well_formed =
+      length != 0 && ((range.first.value | length) & misaligned_) == 0 && range.first <= range.last;
   if (!well_formed || closed_) return refuse_unmap(range, length);
   const auto cover = mappings_->cover(range);
   if (cover.kind != ShadowMap::Cover::Kind::whole) {
@@ -80,7 +83,8 @@ Result<void> Container::unmap_all() {
   if (closed_) return closed("unmap all");
   if (kernel_has_mappings_ && !mappings_->empty()) {
     if (const int result = do_unmap_all(); result < 0) {
-      return call_failure(traits_.unmap, {.result = result, .object = fmt::format("unmap all of container {}", backend())});
+      return call_failure(traits_.unmap,
+                          {.result = result, .object = fmt::format("unmap all of container {}", backend())});
     }
   }
   mappings_->clear();
@@ -108,14 +112,19 @@ std::optional<std::uint64_t> Container::mappings_left() const noexcept {
 
 std::size_t Container::mapping_count() const noexcept { return mappings_->size(); }
 
+std::optional<Mapping> Container::find(Iova iova) const {
+  const auto* found = mappings_->find(iova);
+  if (found == nullptr) return std::nullopt;
+  return Mapping{.range = found->range, .address = found->address, .access = found->access};
+}
+
 void Container::for_each_mapping(const std::function<void(const Mapping&)>& visitor) const {
-  mappings_->for_each([&](const auto& entry) {
-    visitor({.range = entry.range, .address = entry.address, .access = entry.access});
-  });
+  mappings_->for_each(
+      [&](const auto& entry) { visitor({.range = entry.range, .address = entry.address, .access = entry.access}); });
 }
 
 bool Container::is_usable(IovaRange range) {
-  if (devices_.empty()) return false;   // without one there is no IOMMU, and what it could do is not known
+  if (devices_.empty()) return false;     // without one there is no IOMMU, and what it could do is not known
   if (range.length() == 0) return false;  // 2^64 bytes, which is what zero bytes from 0 look like
   const auto found = std::find_if(limits_.usable_ranges.begin(), limits_.usable_ranges.end(),
                                   [range](IovaRange usable) { return usable.contains(range); });
@@ -131,8 +140,8 @@ void Container::set_limits(ContainerLimits limits) {
   misaligned_ = smallest_page(limits_) - 1;
 }
 
-// Whether everything that is mapped fits what the IOMMUs can do now that `device` is among them; where the kernel forgot the mappings,
-// they are made anew.
+// Whether everything that is mapped fits what the IOMMUs can do now that `device` is among them; where the kernel
+// forgot the mappings, they are made anew.
 Result<void> Container::admit(const ContainerLimits& limits, const HostDevice& device) {
   const std::uint64_t misaligned = smallest_page(limits) - 1;
   Result<void> admitted;
@@ -149,7 +158,9 @@ Result<void> Container::admit(const ContainerLimits& limits, const HostDevice& d
       what.reason = fmt::format("{} is mapped, and this device's IOMMU has pages of {}", to_string(mapping.range),
                                 page_sizes_text(limits.page_sizes));
     } else {
-      const int result = kernel_has_mappings_ ? 0 : do_map(mapping.range.first, mapping.range.length(), mapping.address, mapping.access);
+      const int result = kernel_has_mappings_
+                             ? 0
+                             : do_map(mapping.range.first, mapping.range.length(), mapping.address, mapping.access);
       if (result < 0) admitted = map_failure(result, mapping.range, mapping.address);
       return;
     }

@@ -38,8 +38,12 @@ tl::unexpected<Error> Container::refuse_map(IovaRange range, std::span<std::byte
     what.reason = "the length is zero";
   } else if (((iova.value | address | memory.size()) & misaligned_) != 0) {
     what.reason = fmt::format("{} {:#x} is no multiple of the IOMMU's smallest page, {}",
-                              (iova.value & misaligned_) != 0 ? "iova" : (address & misaligned_) != 0 ? "address" : "length",
-                              (iova.value & misaligned_) != 0 ? iova.value : (address & misaligned_) != 0 ? address : memory.size(),
+                              (iova.value & misaligned_) != 0 ? "iova"
+                              : (address & misaligned_) != 0  ? "address"
+                                                              : "length",
+                              (iova.value & misaligned_) != 0 ? iova.value
+                              : (address & misaligned_) != 0  ? address
+                                                              : memory.size(),
                               size_text(misaligned_ + 1));
     what.remedy = "align iova, address and length to it";
   } else if (range.last < range.first || mappings_left() != 0) {
@@ -55,10 +59,11 @@ tl::unexpected<Error> Container::refuse_map(IovaRange range, std::span<std::byte
 }
 
 tl::unexpected<Error> Container::refuse_overlap(IovaRange range, IovaRange taken) const {
-  return call_failure(traits_.map, {.result = -EEXIST,
-                                    .object = map_text(range.first, range.length()),
-                                    .reason = fmt::format("{} overlaps {}, which is mapped", to_string(range), to_string(taken)),
-                                    .remedy = "unmap that first"});
+  return call_failure(traits_.map,
+                      {.result = -EEXIST,
+                       .object = map_text(range.first, range.length()),
+                       .reason = fmt::format("{} overlaps {}, which is mapped", to_string(range), to_string(taken)),
+                       .remedy = "unmap that first"});
 }
 
 tl::unexpected<Error> Container::map_failure(int result, IovaRange range, const void* address) const {
@@ -68,8 +73,9 @@ tl::unexpected<Error> Container::map_failure(int result, IovaRange range, const 
   switch (-result) {
     case ENOMEM:
       if (locked && !locked->allows(length)) {
-        what.reason = fmt::format("locked memory is limited to {}, {} are in use, and this needs {} more",
-                                  size_text(*locked->limit), size_text(locked->locked + locked->pinned), size_text(length));
+        what.reason =
+            fmt::format("locked memory is limited to {}, {} are in use, and this needs {} more",
+                        size_text(*locked->limit), size_text(locked->locked + locked->pinned), size_text(length));
         what.remedy = fmt::format("raise RLIMIT_MEMLOCK (\"ulimit -l {}\") or run with CAP_IPC_LOCK",
                                   (locked->locked + locked->pinned + length + 1023) / 1024);
       } else {
@@ -102,12 +108,14 @@ tl::unexpected<Error> Container::unmap_failure(int result, IovaRange range) cons
 
 tl::unexpected<Error> Container::refuse_unmap(IovaRange range, std::uint64_t length) const {
   if (closed_) return closed(unmap_text(range));
-  CallFailed what{.result = -EINVAL, .object = fmt::format("unmap {}+{} from container {}", to_string(range.first),
-                                                            size_text(length), backend())};
+  CallFailed what{
+      .result = -EINVAL,
+      .object = fmt::format("unmap {}+{} from container {}", to_string(range.first), size_text(length), backend())};
   if (length == 0) {
     what.reason = "the length is zero";
   } else if (((range.first.value | length) & misaligned_) != 0) {
-    what.reason = fmt::format("iova and length must be multiples of the IOMMU's smallest page, {}", size_text(misaligned_ + 1));
+    what.reason =
+        fmt::format("iova and length must be multiples of the IOMMU's smallest page, {}", size_text(misaligned_ + 1));
   } else {
     what.reason = "it runs past the last address";
   }
@@ -119,11 +127,10 @@ tl::unexpected<Error> Container::refuse_split(IovaRange range, const IovaRange* 
     return call_failure(traits_.unmap,
                         {.result = -ENOENT, .object = unmap_text(range), .reason = "nothing is mapped there"});
   }
-  return call_failure(traits_.unmap,
-                      {.result = -EINVAL,
-                       .object = unmap_text(range),
-                       .reason = fmt::format("it would split the mapping {}", to_string(*split)),
-                       .remedy = "unmap whole mappings; map in the pieces that are to be unmapped"});
+  return call_failure(traits_.unmap, {.result = -EINVAL,
+                                      .object = unmap_text(range),
+                                      .reason = fmt::format("it would split the mapping {}", to_string(*split)),
+                                      .remedy = "unmap whole mappings; map in the pieces that are to be unmapped"});
 }
 
 }  // namespace postern

@@ -46,10 +46,12 @@ Result<Group> Group::open(Kernel& kernel, GroupId id, const std::string& device)
 Result<void> Group::set_container(const Fd& container) {
   const int fd = container.get();
   if (const int result = vfio::group_set_container(fd_.kernel(), fd_.get(), fd); result < 0) {
-    return call_failure(vfio::group_set_container.symbol,
-                        {.result = result,
-                         .object = group_text(id_),
-                         .reason = result == -EINVAL ? "the group is in a container already, or this IOMMU cannot share the container" : ""});
+    return call_failure(
+        vfio::group_set_container.symbol,
+        {.result = result,
+         .object = group_text(id_),
+         .reason =
+             result == -EINVAL ? "the group is in a container already, or this IOMMU cannot share the container" : ""});
   }
   return {};
 }
@@ -78,11 +80,12 @@ Result<Fd> Group::open_device(const std::string& name) const {
 
 Result<void> require_vfio_driver(const HostDevice& device) {
   if (device.driver && is_vfio_driver(*device.driver)) return {};
-  return call_failure("probe", {.result = -ENODEV,
-                                .object = device.name,
-                                .reason = device.driver ? fmt::format("it is bound to {}, not to a VFIO driver", *device.driver)
-                                                        : "it is bound to no driver",
-                                .remedy = bind_advice(device)});
+  return call_failure("probe",
+                      {.result = -ENODEV,
+                       .object = device.name,
+                       .reason = device.driver ? fmt::format("it is bound to {}, not to a VFIO driver", *device.driver)
+                                               : "it is bound to no driver",
+                       .remedy = bind_advice(device)});
 }
 
 Result<GroupId> require_group(const HostDevice& device) {

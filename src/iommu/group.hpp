@@ -9,8 +9,8 @@
 
 namespace postern {
 
-// A group is open to one process at a time, belongs to at most one container, and gives the fds of its devices. Leaves its
-// container when it goes.
+// A group is open to one process at a time, belongs to at most one container, and gives the fds of its devices. Leaves
+// its container when it goes.
 class Group {
  public:
   // Errors: those of open_node(), EPERM (not viable: every member in the way is named).

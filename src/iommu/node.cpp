@@ -54,7 +54,8 @@ Result<Fd> open_node(Kernel& kernel, const std::string& path, const std::string&
   return Fd(kernel, fd);
 }
 
-Result<void> probe_node(Kernel& kernel, const std::string& path, const std::string& object, const std::string& missing) {
+Result<void> probe_node(Kernel& kernel, const std::string& path, const std::string& object,
+                        const std::string& missing) {
   FileStatus node;
   if (const int result = kernel.status(path, node); result < 0) {
     return node_failure(kernel, "stat", result, path, object, missing);

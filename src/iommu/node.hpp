@@ -8,7 +8,8 @@
 
 namespace postern {
 
-// Opens a node for reading and writing. `object` is for whom: "0000:00:01.0"; `missing` is the remedy where there is no such node.
+// Opens a node for reading and writing. `object` is for whom: "0000:00:01.0"; `missing` is the remedy where there is no
+// such node.
 [[nodiscard]] Result<Fd> open_node(Kernel& kernel, const std::string& path, const std::string& object,
                                    const std::string& missing);
 

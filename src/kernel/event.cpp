@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Event: waiting for and giving signals. An eventfd is real under every Kernel, so poll(2) and read(2) are called directly.
+// Event: waiting for and giving signals. An eventfd is real under every Kernel, so poll(2) and read(2) are called
+// directly.
 #include <poll.h>
 #include <unistd.h>
 
@@ -19,8 +20,12 @@ auto event_failure(const char* operation, int code) {
 Result<Event> Event::create(Kernel& kernel) {
   const int fd = kernel.eventfd();
   if (fd < 0) {
-    return failure({.code = -fd, .operation = "eventfd", .object = "event", .reason = {},
-                    .remedy = fd == -EMFILE ? "raise the limit of open files (\"ulimit -n\")" : "", .causes = {}});
+    return failure({.code = -fd,
+                    .operation = "eventfd",
+                    .object = "event",
+                    .reason = {},
+                    .remedy = fd == -EMFILE ? "raise the limit of open files (\"ulimit -n\")" : "",
+                    .causes = {}});
   }
   return Event(Fd(kernel, fd));
 }

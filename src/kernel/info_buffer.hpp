@@ -11,8 +11,8 @@
 
 namespace postern {
 
-// `Info` is a uAPI struct that starts with argsz. The kernel writes there how much room the whole answer takes, so a first
-// call finds the size and a second one gets it all.
+// `Info` is a uAPI struct that starts with argsz. The kernel writes there how much room the whole answer takes, so a
+// first call finds the size and a second one gets it all.
 template <typename Info>
 class InfoBuffer {
  public:
@@ -34,8 +34,8 @@ class InfoBuffer {
     return ask(info());
   }
 
-  // Visits the capabilities from `offset` on: visit(const vfio_info_cap_header&, bytes available from it). An offset that runs
-  // backwards or past the end ends the walk; so a chain can be neither endless nor out of bounds.
+  // Visits the capabilities from `offset` on: visit(const vfio_info_cap_header&, bytes available from it). An offset
+  // that runs backwards or past the end ends the walk; so a chain can be neither endless nor out of bounds.
   template <typename Visit>
   void for_each_capability(std::uint32_t offset, Visit visit) const {
     const auto* bytes = reinterpret_cast<const std::byte*>(words_.data());

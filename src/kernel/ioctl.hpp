@@ -28,7 +28,8 @@ struct IoctlByValue {
   std::string_view symbol;
 
   [[nodiscard]] int operator()(Kernel& kernel, int fd, unsigned long value = 0) const {
-    return kernel.ioctl(fd, number, reinterpret_cast<void*>(value));  // NOLINT(performance-no-int-to-ptr): ioctl(2) has it so
+    return kernel.ioctl(fd, number,
+                        reinterpret_cast<void*>(value));  // NOLINT(performance-no-int-to-ptr): ioctl(2) has it so
   }
 };
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// SystemKernel: the kernel this process runs on. The one place of the library that makes system calls on VFIO and sysfs.
+// SystemKernel: the kernel this process runs on. The one place of the library that makes system calls on VFIO and
+// sysfs.
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/eventfd.h>
@@ -26,7 +27,9 @@ class SystemKernel final : public Kernel {
  public:
   int open(const char* path, int flags) override { return result_of(::open(path, flags | O_CLOEXEC)); }
   int close(int fd) override { return result_of(::close(fd)); }
-  int ioctl(int fd, unsigned long request, void* argument) override { return result_of(::ioctl(fd, request, argument)); }
+  int ioctl(int fd, unsigned long request, void* argument) override {
+    return result_of(::ioctl(fd, request, argument));
+  }
 
   ssize_t pread(int fd, void* buffer, std::size_t length, std::uint64_t offset) override {
     return result_of(::pread(fd, buffer, length, static_cast<off_t>(offset)));
@@ -35,7 +38,8 @@ class SystemKernel final : public Kernel {
     return result_of(::pwrite(fd, buffer, length, static_cast<off_t>(offset)));
   }
 
-  std::intptr_t mmap(void* address, std::size_t length, int protection, int flags, int fd, std::uint64_t offset) override {
+  std::intptr_t mmap(void* address, std::size_t length, int protection, int flags, int fd,
+                     std::uint64_t offset) override {
     void* mapped = ::mmap(address, length, protection, flags, fd, static_cast<off_t>(offset));
     return mapped == MAP_FAILED ? -errno : reinterpret_cast<std::intptr_t>(mapped);
   }

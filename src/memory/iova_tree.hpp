@@ -74,8 +74,8 @@ class IovaTree {
   [[nodiscard]] bool is_surely_free(Place place, IovaRange range) const;
   [[nodiscard]] bool has_repeat(Place place) const { return place.slot_->key == place.slot_[1].key; }
   void fill(Place place, Ranged& record) noexcept;
-  // erase() in thirds. seek(): whether there is a record of exactly this range, which take_out() then takes out if nothing has
-  // changed in between. join() is due, before any other change, where that leaves the tree sparse.
+  // erase() in thirds. seek(): whether there is a record of exactly this range, which take_out() then takes out if
+  // nothing has changed in between. join() is due, before any other change, where that leaves the tree sparse.
   [[nodiscard]] bool seek(IovaRange range) noexcept;
   Ranged* take_out() noexcept;
   [[nodiscard]] bool is_sparse() const noexcept;
@@ -95,7 +95,8 @@ class IovaTree {
   static constexpr std::uint64_t above_all = ~std::uint64_t{0};
   static constexpr std::size_t leaf_slots = 63;    // with the bound behind them, a power of two
   static constexpr std::size_t leaf_crowded = 40;  // as many records, and an insert that finds no repeat splits it
-  static constexpr std::size_t leaf_joined = 30;   // the most that two leaves may hold to be joined; any, if one is empty
+  static constexpr std::size_t leaf_joined =
+      30;  // the most that two leaves may hold to be joined; any, if one is empty
   static constexpr std::ptrdiff_t leaf_least = 12;
   static constexpr std::ptrdiff_t repeats_too_many = 16;
   static constexpr std::size_t inner_children = 64;  // a power of two

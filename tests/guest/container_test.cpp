@@ -278,8 +278,8 @@ TEST(Iommufd, HugePagesCanBeAvoidedForAContainer) {
 
 TEST(Type1, SaysThatItCannotAvoidHugePages) {
   const Bound bound(test::nvme_disk);
-  auto device =
-      attach(system_kernel(), bound.host(), {.backend = "type1", .container_options = {.huge_pages = HugePages::avoid}});
+  auto device = attach(system_kernel(), bound.host(),
+                       {.backend = "type1", .container_options = {.huge_pages = HugePages::avoid}});
   ASSERT_FALSE(device);
   EXPECT_EQ(device.error().code(), EOPNOTSUPP);
 }

@@ -29,12 +29,14 @@ class DeviceOnKernel : public ::testing::TestWithParam<const char*> {
     for (std::size_t i = 0; i < count; ++i) made.push_back(Event::create(system_kernel()).value());
     return made;
   }
-  // How many of a device's vectors the kernel has handlers for, as /proc/interrupts has them: "vfio-msix[2](0000:00:01.0)".
+  // How many of a device's vectors the kernel has handlers for, as /proc/interrupts has them:
+  // "vfio-msix[2](0000:00:01.0)".
   static int vectors_in_proc(const std::string& device) {
     std::string text;
     EXPECT_EQ(system_kernel().read_file("/proc/interrupts", text), 0);
     int count = 0;
-    for (auto at = text.find("(" + device + ")"); at != std::string::npos; at = text.find("(" + device + ")", at + 1)) ++count;
+    for (auto at = text.find("(" + device + ")"); at != std::string::npos; at = text.find("(" + device + ")", at + 1))
+      ++count;
     return count;
   }
   // The edu device's registers.

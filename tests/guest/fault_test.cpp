@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The Nth kernel call fails, for every N, on the real kernel: then nothing is left open, mapped or pinned, and a second try succeeds.
+// The Nth kernel call fails, for every N, on the real kernel: then nothing is left open, mapped or pinned, and a second
+// try succeeds.
 #include <gmock/gmock.h>
 #include <sys/mman.h>
 
@@ -57,7 +58,8 @@ TEST_P(FaultOnKernel, LeavesNothingBehindWhicheverCallFails) {
     }
     if (!used) ++told;
     EXPECT_EQ(kernel.open_files(), 0) << "after call " << calls << ": " << (used ? "no error" : used.error().message());
-    ASSERT_TRUE(before == Holdings::now()) << "after call " << calls << ": " << (used ? "no error" : used.error().message());
+    ASSERT_TRUE(before == Holdings::now())
+        << "after call " << calls << ": " << (used ? "no error" : used.error().message());
     kernel.fail_call(-1, 0);
     const auto again = use_device(kernel, host, GetParam());
     ASSERT_TRUE(again) << "second try after call " << calls << ": " << again.error().message();

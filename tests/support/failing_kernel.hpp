@@ -8,8 +8,8 @@
 
 namespace postern::test {
 
-// Passes every call on, counts those that can fail, and fails the one that `fail_call` names. Calls that give things back (close,
-// munmap) are never failed: the kernel does not fail them for a valid argument.
+// Passes every call on, counts those that can fail, and fails the one that `fail_call` names. Calls that give things
+// back (close, munmap) are never failed: the kernel does not fail them for a valid argument.
 class FailingKernel : public Kernel {
  public:
   explicit FailingKernel(Kernel& real) : real_(real) {}
@@ -32,9 +32,7 @@ class FailingKernel : public Kernel {
   [[nodiscard]] int open_files() const { return open_; }  // opened and given by ioctls, less closed
   [[nodiscard]] bool failed() const { return failing_ >= 0 && count_ > failing_; }
 
-  int open(const char* path, int flags) override {
-    return fails() ? -code_ : opened(real_.open(path, flags));
-  }
+  int open(const char* path, int flags) override { return fails() ? -code_ : opened(real_.open(path, flags)); }
   int close(int fd) override {
     --open_;
     return real_.close(fd);
@@ -52,7 +50,8 @@ class FailingKernel : public Kernel {
   ssize_t pwrite(int fd, const void* buffer, std::size_t length, std::uint64_t offset) override {
     return fails() ? -code_ : real_.pwrite(fd, buffer, length, offset);
   }
-  std::intptr_t mmap(void* address, std::size_t length, int protection, int flags, int fd, std::uint64_t offset) override {
+  std::intptr_t mmap(void* address, std::size_t length, int protection, int flags, int fd,
+                     std::uint64_t offset) override {
     return fails() ? -code_ : real_.mmap(address, length, protection, flags, fd, offset);
   }
   int munmap(void* address, std::size_t length) override { return real_.munmap(address, length); }

@@ -75,7 +75,8 @@ class TreeKernel : public Kernel {
   int status(const std::string& path, FileStatus& status) override {
     if (!exists(path)) return -ENOENT;
     const auto found = nodes_.find(path);
-    status = found != nodes_.end() ? found->second : FileStatus{.mode = files_.count(path) != 0 ? S_IFREG | 0644U : S_IFDIR | 0755U};
+    status = found != nodes_.end() ? found->second
+                                   : FileStatus{.mode = files_.count(path) != 0 ? S_IFREG | 0644U : S_IFDIR | 0755U};
     return 0;
   }
   int access(const std::string& path, int /*mode*/) override {
@@ -87,7 +88,8 @@ class TreeKernel : public Kernel {
  private:
   bool exists(const std::string& path) {
     std::vector<std::string> names;
-    return files_.count(path) != 0 || links_.count(path) != 0 || nodes_.count(path) != 0 || list_directory(path, names) == 0;
+    return files_.count(path) != 0 || links_.count(path) != 0 || nodes_.count(path) != 0 ||
+           list_directory(path, names) == 0;
   }
 
   std::map<std::string, std::string> files_;

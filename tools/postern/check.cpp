@@ -34,7 +34,7 @@ constexpr std::array<const Proof*, 2> proofs = {&nvme_proof, &edu_proof};
 struct Options {
   PciAddress address;
   std::string backend = "all";
-  std::uint64_t memory = 64 << 20;
+  std::uint64_t memory = std::uint64_t{64} << 20;
   ProofOptions proof;
 };
 

@@ -18,7 +18,7 @@
 namespace postern::tool {
 namespace {
 
-constexpr std::uint64_t largest_chunk = 128 * 1024;
+constexpr std::uint64_t largest_chunk = std::uint64_t{128} << 10;
 
 // A ring of slots: each has a piece of the buffer and reads one chunk of the namespace. Commands end in any order; the
 // digest takes the chunks in theirs.

@@ -84,7 +84,7 @@ Error not_restored(const Place& place, Error cause) {
 }  // namespace
 
 Result<std::string> write_and_restore(Bench& bench, nvme::Controller& controller, const nvme::Namespace& ns) {
-  constexpr std::uint64_t most_bytes = 64 * 1024;
+  constexpr std::uint64_t most_bytes = std::uint64_t{64} << 10;
   const std::uint64_t longest = std::min(controller.info().max_transfer, most_bytes) / ns.block_size;
   const auto count = static_cast<std::uint32_t>(std::min(longest, ns.blocks));
   auto buffer =

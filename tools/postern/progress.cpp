@@ -25,7 +25,7 @@ Progress::Progress(const Terminal& terminal, std::string what, std::uint64_t tot
 Progress::~Progress() {
   if (!drawn_) return;
   fmt::print(stderr, "{}", wipe);
-  std::fflush(stderr);
+  (void)std::fflush(stderr);
 }
 
 std::string Progress::line(const std::string& what, std::uint64_t done, std::uint64_t total, double seconds,
@@ -58,7 +58,7 @@ void Progress::show(std::uint64_t done) {
   const double seconds = std::chrono::duration<double>(now - started_).count();
   const std::size_t width = terminal_.width > 0 ? terminal_.width : 80;
   fmt::print(stderr, "{}{}", wipe, line(what_, done, total_, seconds, width));
-  std::fflush(stderr);
+  (void)std::fflush(stderr);
 }
 
 }  // namespace postern::tool

@@ -92,8 +92,8 @@ std::string duration_text(double seconds) {
   if (seconds < 0.001) return fmt::format("{:.0f} us", seconds * 1e6);
   if (seconds < 1) return fmt::format("{:.{}f} ms", seconds * 1e3, seconds < 0.01 ? 1 : 0);
   if (seconds < 60) return fmt::format("{:.1f} s", seconds);
-  return fmt::format("{:.0f} min {:02.0f} s", static_cast<double>(static_cast<long>(seconds) / 60),
-                     static_cast<double>(static_cast<long>(seconds) % 60));
+  const auto whole = static_cast<unsigned long>(seconds);
+  return fmt::format("{} min {:02} s", whole / 60, whole % 60);
 }
 
 std::string counted(std::uint64_t count, std::string_view one, std::string_view more) {

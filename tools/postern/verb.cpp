@@ -27,11 +27,11 @@ constexpr std::array<const Verb*, 7> all_verbs = {&devices_verb, &show_verb,   &
 
 std::span<const Verb* const> verbs() noexcept { return all_verbs; }
 
-void Session::print(std::string_view text) const { std::fwrite(text.data(), 1, text.size(), stdout); }
+void Session::print(std::string_view text) const { (void)std::fwrite(text.data(), 1, text.size(), stdout); }
 
 void Session::print_now(std::string_view text) const {
   print(text);
-  std::fflush(stdout);
+  (void)std::fflush(stdout);
 }
 
 void Session::note(std::string_view text) const {

@@ -250,14 +250,13 @@ Result<void> Controller::State::check_mapped(const Request& request) const {
   const auto data = IovaRange::from_length(request.data, std::uint64_t{request.count} * request.ns.block_size);
   if (!data) return {};  // submit() says what is wrong
   const auto needed = static_cast<unsigned>(request.opcode == Opcode::read ? Access::write : Access::read);
+  const Container& container = *device_.device().container();
   Iova next = data->first;
-  bool whole = false;
-  device_.device().container()->for_each_mapping([&](const Mapping& mapping) {
-    if (whole || !mapping.range.contains(next) || (static_cast<unsigned>(mapping.access) & needed) == 0) return;
-    whole = mapping.range.last >= data->last;
-    next = mapping.range.last + 1;
-  });
-  if (whole) return {};
+  for (auto mapping = container.find(next); mapping; mapping = container.find(next)) {
+    if ((static_cast<unsigned>(mapping->access) & needed) == 0) break;
+    if (mapping->range.last >= data->last) return {};
+    next = mapping->range.last + 1;
+  }
   return nvme_failure(EFAULT, operation_of(request.opcode), object_of(request),
                       fmt::format("the data is {}, and the device cannot reach {}", to_string(*data), to_string(next)),
                       "map it, for this direction");

@@ -15,14 +15,16 @@ constexpr const char* no_cdev_node = "mount devtmpfs on /dev, or let udev make t
 
 tl::unexpected<Error> bind_failure(Kernel& kernel, int result, const HostDevice& device) {
   CallFailed what{.result = result, .object = device.name};
-  const auto group = device.iommu_group ? find_iommu_group(kernel, *device.iommu_group) : Result<IommuGroup>(IommuGroup{});
+  const auto group =
+      device.iommu_group ? find_iommu_group(kernel, *device.iommu_group) : Result<IommuGroup>(IommuGroup{});
   if (group && !group->viable()) {
     // iommufd_device_bind claims the group for user space; a driver that uses DMA refuses that (Linux 6.0).
     what.reason = obstacles_text(*group);
     what.remedy = obstacles_remedy(*group);
   } else if (result == -EPERM) {
     what.reason = "interrupts of this device cannot be isolated (no interrupt remapping)";
-    what.remedy = "turn interrupt remapping on, or accept the risk with the module parameter iommufd.allow_unsafe_interrupts=1";
+    what.remedy =
+        "turn interrupt remapping on, or accept the risk with the module parameter iommufd.allow_unsafe_interrupts=1";
   } else if (result == -EBUSY || result == -EINVAL) {
     // EINVAL is how vfio_df_open (Linux 6.6) answers a second open of the cdev; EBUSY, one beside an open group.
     what.result = -EBUSY;
@@ -40,13 +42,14 @@ Result<void> probe_cdev(Kernel& kernel, const HostDevice& device) {
   if (auto group = require_group(device); !group) return failure_of(group);
   if (auto bound = require_vfio_driver(device); !bound) return bound;
   if (!device.cdev || !device.cdev->number) {
-    return call_failure("probe", {.result = -ENODEV,
-                                  .object = device.name,
-                                  .reason = device.cdev ? fmt::format("vfio-dev/{} has no \"dev\" file: the kernel is built without "
-                                                                      "CONFIG_VFIO_DEVICE_CDEV",
-                                                                      device.cdev->name)
-                                                        : "it has no vfio-dev folder in sysfs: the kernel is older than 6.1",
-                                  .remedy = "use a kernel with CONFIG_VFIO_DEVICE_CDEV (6.6 or newer), or the backend type1"});
+    return call_failure(
+        "probe", {.result = -ENODEV,
+                  .object = device.name,
+                  .reason = device.cdev ? fmt::format("vfio-dev/{} has no \"dev\" file: the kernel is built without "
+                                                      "CONFIG_VFIO_DEVICE_CDEV",
+                                                      device.cdev->name)
+                                        : "it has no vfio-dev folder in sysfs: the kernel is older than 6.1",
+                  .remedy = "use a kernel with CONFIG_VFIO_DEVICE_CDEV (6.6 or newer), or the backend type1"});
   }
   return probe_node(kernel, device.cdev->path, device.name, no_cdev_node);
 }
@@ -60,10 +63,11 @@ Result<BoundDevice> open_cdev(const Iommufd& iommufd, const HostDevice& device) 
   // vfio0 may have become another device's since sysfs was read, or the node may be left over: the number tells.
   FileStatus node;
   if (kernel.status(device.cdev->path, node) >= 0 && node.device != *device.cdev->number) {
-    return call_failure("stat", {.result = -ESTALE,
-                                 .object = device.name,
-                                 .reason = fmt::format("{} is another device's node", device.cdev->path),
-                                 .remedy = "read the device from sysfs again; if it stays, the node is stale: remove it"});
+    return call_failure("stat",
+                        {.result = -ESTALE,
+                         .object = device.name,
+                         .reason = fmt::format("{} is another device's node", device.cdev->path),
+                         .remedy = "read the device from sysfs again; if it stays, the node is stale: remove it"});
   }
 
   vfio_device_bind_iommufd bind{};

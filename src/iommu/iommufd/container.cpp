@@ -71,13 +71,14 @@ Result<Hwpt*> IommufdContainer::attach_hwpt(const BoundDevice& bound, const std:
   // A mediated device has no page table in an IOMMU: its driver reaches memory through the IOAS itself.
   const ObjectId page_table = mediated ? ioas_ : made->id();
   if (const int result = attach_page_table(bound.fd, page_table); result < 0) {
-    return call_failure(vfio::device_attach_pt.symbol,
-                        {.result = result,
-                         .object = fmt::format("{} to {} {}", name, mediated ? "IOAS" : "HWPT", page_table),
-                         .reason = result == -EPERM ? "interrupts of this device cannot be isolated (no interrupt remapping)" : "",
-                         .remedy = result == -EPERM ? "turn interrupt remapping on, or accept the risk with the module "
-                                                      "parameter iommufd.allow_unsafe_interrupts=1"
-                                                    : ""});
+    return call_failure(
+        vfio::device_attach_pt.symbol,
+        {.result = result,
+         .object = fmt::format("{} to {} {}", name, mediated ? "IOAS" : "HWPT", page_table),
+         .reason = result == -EPERM ? "interrupts of this device cannot be isolated (no interrupt remapping)" : "",
+         .remedy = result == -EPERM ? "turn interrupt remapping on, or accept the risk with the module "
+                                      "parameter iommufd.allow_unsafe_interrupts=1"
+                                    : ""});
   }
   return mediated ? nullptr : &hwpts_.emplace_back(std::move(*made));
 }
@@ -95,7 +96,8 @@ Result<Fd> IommufdContainer::do_attach(const HostDevice& device) {
 Result<void> IommufdContainer::do_detach(const std::string& device, Fd fd) {
   auto detached = detach_page_table(fd, device);
   fd.reset();  // unbinds it from the iommufd, and takes it off the page table if the ioctl could not
-  const auto member = std::find_if(members_.begin(), members_.end(), [&](const Member& m) { return m.device == device; });
+  const auto member =
+      std::find_if(members_.begin(), members_.end(), [&](const Member& m) { return m.device == device; });
   Hwpt* hwpt = member->hwpt;
   members_.erase(member);
   if (hwpt == nullptr || --hwpt->users > 0) return detached;
@@ -113,8 +115,10 @@ Result<ContainerLimits> IommufdContainer::read_limits() {
   auto iova = iommufd_->iova_limits(ioas_);
   if (!iova) return failure_of(iova);
   // Without an IOMMU's page table the kernel asks for no alignment at all; memory is pinned by pages even so.
-  const std::uint64_t smallest = std::max<std::uint64_t>(iova->alignment, static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)));
-  // The kernel tells the alignment, not the page sizes: those that every device's IOMMU has are in its hardware's registers.
+  const std::uint64_t smallest =
+      std::max<std::uint64_t>(iova->alignment, static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)));
+  // The kernel tells the alignment, not the page sizes: those that every device's IOMMU has are in its hardware's
+  // registers.
   std::uint64_t larger = members_.empty() ? 0 : ~std::uint64_t{0};
   for (const Member& member : members_) larger &= iommufd_->hardware_page_sizes(member.id);
   return ContainerLimits{.usable_ranges = std::move(iova->ranges),

@@ -19,16 +19,18 @@ Result<Hwpt> Hwpt::allocate(std::shared_ptr<Iommufd> iommufd, ObjectId ioas, Obj
   alloc.pt_id = ioas;
   alloc.data_type = IOMMU_HWPT_DATA_NONE;
   if (const int result = iommu::hwpt_alloc(iommufd->kernel(), iommufd->fd(), alloc); result < 0) {
-    return call_failure(iommu::hwpt_alloc.symbol,
-                        {.result = result,
-                         .object = fmt::format("HWPT of IOAS {}", ioas),
-                         .reason = result == -EADDRINUSE ? "what is mapped lies where this device reserves addresses" : "",
-                         .remedy = result == -EADDRINUSE ? "unmap it, or open a container of its own for this device" : ""});
+    return call_failure(
+        iommu::hwpt_alloc.symbol,
+        {.result = result,
+         .object = fmt::format("HWPT of IOAS {}", ioas),
+         .reason = result == -EADDRINUSE ? "what is mapped lies where this device reserves addresses" : "",
+         .remedy = result == -EADDRINUSE ? "unmap it, or open a container of its own for this device" : ""});
   }
   return Hwpt(std::move(iommufd), alloc.out_hwpt_id);
 }
 
-Hwpt::Hwpt(Hwpt&& other) noexcept : users(other.users), iommufd_(std::move(other.iommufd_)), id_(std::exchange(other.id_, 0)) {}
+Hwpt::Hwpt(Hwpt&& other) noexcept
+    : users(other.users), iommufd_(std::move(other.iommufd_)), id_(std::exchange(other.id_, 0)) {}
 
 Hwpt::~Hwpt() { log_failure(destroy()); }
 

@@ -32,7 +32,8 @@ class Hwpt {
   ObjectId id_;
 };
 
-// Puts a bound device on a page table: a HWPT, or an IOAS, for which the kernel then makes one of its own. Gives 0 or a negated errno.
+// Puts a bound device on a page table: a HWPT, or an IOAS, for which the kernel then makes one of its own. Gives 0 or a
+// negated errno.
 [[nodiscard]] int attach_page_table(const Fd& device, ObjectId page_table);
 // Takes the device off; from then on its DMA is blocked.
 [[nodiscard]] Result<void> detach_page_table(const Fd& device, const std::string& name);

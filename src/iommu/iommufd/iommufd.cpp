@@ -68,7 +68,8 @@ Result<void> Iommufd::avoid_huge_pages(ObjectId ioas) const {
                       .object_id = ioas,
                       .val64 = 0};
   if (const int result = iommu::option(kernel(), fd(), option); result < 0) {
-    return call_failure(iommu::option.symbol, {.result = result, .object = fmt::format("IOMMU_OPTION_HUGE_PAGES of IOAS {}", ioas)});
+    return call_failure(iommu::option.symbol,
+                        {.result = result, .object = fmt::format("IOMMU_OPTION_HUGE_PAGES of IOAS {}", ioas)});
   }
   return {};
 }
@@ -92,10 +93,9 @@ std::uint64_t Iommufd::hardware_page_sizes(ObjectId device) const {
 Result<void> Iommufd::destroy(ObjectId id, std::string_view what) const {
   iommu_destroy destroy{.size = sizeof destroy, .id = id};
   if (const int result = iommu::destroy(kernel(), fd(), destroy); result < 0) {
-    return call_failure(iommu::destroy.symbol,
-                        {.result = result,
-                         .object = fmt::format("{} {}", what, id),
-                         .reason = result == -EBUSY ? "something still uses it" : ""});
+    return call_failure(iommu::destroy.symbol, {.result = result,
+                                                .object = fmt::format("{} {}", what, id),
+                                                .reason = result == -EBUSY ? "something still uses it" : ""});
   }
   return {};
 }

@@ -11,7 +11,8 @@ namespace postern {
 namespace {
 
 constexpr const char* container_path = "/dev/vfio/vfio";
-constexpr const char* no_container = "load the module with \"modprobe vfio_iommu_type1\"; the kernel needs CONFIG_VFIO_CONTAINER";
+constexpr const char* no_container =
+    "load the module with \"modprobe vfio_iommu_type1\"; the kernel needs CONFIG_VFIO_CONTAINER";
 
 Result<void> probe(Kernel& kernel, const HostDevice* device) {
   if (auto node = probe_node(kernel, container_path, "backend type1", no_container); !node) return node;
@@ -29,8 +30,9 @@ Result<std::shared_ptr<Container>> open(Kernel& kernel, const ContainerOptions& 
   if (!container) return failure_of(container);
   const int version = vfio::get_api_version(kernel, container->get());
   if (version != VFIO_API_VERSION) {
-    return call_failure(vfio::get_api_version.symbol,
-                        {.result = version < 0 ? version : -EPROTO, .object = "container type1", .reason = "the kernel speaks another version"});
+    return call_failure(vfio::get_api_version.symbol, {.result = version < 0 ? version : -EPROTO,
+                                                       .object = "container type1",
+                                                       .reason = "the kernel speaks another version"});
   }
   // v2 before v1: with v1 an unmap may take back more than it was asked to.
   for (const unsigned long extension : {VFIO_TYPE1v2_IOMMU, VFIO_TYPE1_IOMMU}) {
@@ -38,10 +40,11 @@ Result<std::shared_ptr<Container>> open(Kernel& kernel, const ContainerOptions& 
       return std::make_shared<type1::Type1Container>(std::move(*container), extension);
     }
   }
-  return call_failure(vfio::check_extension.symbol, {.result = -ENODEV,
-                                                     .object = "container type1",
-                                                     .reason = "the kernel has neither VFIO_TYPE1v2_IOMMU nor VFIO_TYPE1_IOMMU",
-                                                     .remedy = "load the module with \"modprobe vfio_iommu_type1\""});
+  return call_failure(vfio::check_extension.symbol,
+                      {.result = -ENODEV,
+                       .object = "container type1",
+                       .reason = "the kernel has neither VFIO_TYPE1v2_IOMMU nor VFIO_TYPE1_IOMMU",
+                       .remedy = "load the module with \"modprobe vfio_iommu_type1\""});
 }
 
 }  // namespace

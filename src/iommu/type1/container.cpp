@@ -47,7 +47,8 @@ int Type1Container::do_unmap(Iova iova, std::uint64_t length) {
   unmap.iova = iova.value;
   unmap.size = length;
   const int result = vfio::iommu_unmap_dma(kernel(), container_.get(), unmap);
-  // The kernel takes a range that it has no mapping in for a success, and says how much it unmapped (vfio_dma_do_unmap).
+  // The kernel takes a range that it has no mapping in for a success, and says how much it unmapped
+  // (vfio_dma_do_unmap).
   return result == 0 && unmap.size == 0 ? -ENOENT : result;
 }
 
@@ -76,13 +77,14 @@ Result<Group*> Type1Container::join_group(const HostDevice& device, GroupId id) 
     // With the first group in it, the container can be given its IOMMU; it loses it again with the last.
     if (const int result = vfio::set_iommu(kernel(), container_.get(), extension_); result < 0) {
       log_failure(group->unset_container());
-      return call_failure(vfio::set_iommu.symbol,
-                          {.result = result,
-                           .object = fmt::format("container type1 for {}", device.name),
-                           .reason = result == -EPERM ? "interrupts of this device cannot be isolated (no interrupt remapping)" : "",
-                           .remedy = result == -EPERM ? "turn interrupt remapping on, or accept the risk with the module "
-                                                        "parameter vfio_iommu_type1.allow_unsafe_interrupts=1"
-                                                      : ""});
+      return call_failure(
+          vfio::set_iommu.symbol,
+          {.result = result,
+           .object = fmt::format("container type1 for {}", device.name),
+           .reason = result == -EPERM ? "interrupts of this device cannot be isolated (no interrupt remapping)" : "",
+           .remedy = result == -EPERM ? "turn interrupt remapping on, or accept the risk with the module "
+                                        "parameter vfio_iommu_type1.allow_unsafe_interrupts=1"
+                                      : ""});
     }
   }
   return &groups_.emplace_back(std::move(*group));
@@ -114,7 +116,8 @@ Result<Fd> Type1Container::do_attach(const HostDevice& device) {
 Result<void> Type1Container::do_detach(const std::string& device, Fd fd) {
   // VFIO_GROUP_UNSET_CONTAINER gives EBUSY while a device of the group is open.
   fd.reset();
-  const auto member = std::find_if(members_.begin(), members_.end(), [&](const Member& m) { return m.device == device; });
+  const auto member =
+      std::find_if(members_.begin(), members_.end(), [&](const Member& m) { return m.device == device; });
   Group& group = *member->group;
   members_.erase(member);
   --group.users;
@@ -133,7 +136,8 @@ Result<ContainerLimits> Type1Container::read_limits() {
   // A kernel before 5.4 does not tell the ranges; then the kernel alone can refuse.
   limits.usable_ranges = info->iova_ranges.value_or(std::vector<IovaRange>{{{0}, {~std::uint64_t{0}}}});
   limits.page_sizes = info->page_sizes;
-  // The kernel tells how many mappings are left (vfio_iommu_type1.dma_entry_limit, 65,535 unless raised), not the limit.
+  // The kernel tells how many mappings are left (vfio_iommu_type1.dma_entry_limit, 65,535 unless raised), not the
+  // limit.
   if (info->mappings_left) limits.mapping_limit = *info->mappings_left + mapping_count();
   return limits;
 }
@@ -149,8 +153,9 @@ Container::Facts Type1Container::facts() const {
   if (const auto info = read_info(container_)) {
     if (info->mappings_left) facts.emplace_back("mappings left", std::to_string(*info->mappings_left));
     if (info->migration) {
-      facts.emplace_back("dirty log", fmt::format("pages of {}, bitmap to {}", page_sizes_text(info->migration->page_sizes),
-                                                  size_text(info->migration->largest_bitmap)));
+      facts.emplace_back("dirty log",
+                         fmt::format("pages of {}, bitmap to {}", page_sizes_text(info->migration->page_sizes),
+                                     size_text(info->migration->largest_bitmap)));
     }
   }
   return facts;

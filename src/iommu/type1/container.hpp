@@ -35,8 +35,8 @@ class Type1Container final : public Container {
 
   Fd container_;
   unsigned long extension_;
-  bool unmaps_all_;           // VFIO_UNMAP_ALL
-  std::list<Group> groups_;   // of the attached devices, each once; a list, since members point into it
+  bool unmaps_all_;          // VFIO_UNMAP_ALL
+  std::list<Group> groups_;  // of the attached devices, each once; a list, since members point into it
   std::vector<Member> members_;
 };
 

@@ -39,8 +39,8 @@ Result<Info> read_info(const Fd& container) {
         break;
       case VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION:
         if (const auto* migration = capability_as<vfio_iommu_type1_info_cap_migration>(header, available)) {
-          found.migration = MigrationInfo{.page_sizes = migration->pgsize_bitmap,
-                                          .largest_bitmap = migration->max_dirty_bitmap_size};
+          found.migration =
+              MigrationInfo{.page_sizes = migration->pgsize_bitmap, .largest_bitmap = migration->max_dirty_bitmap_size};
         }
         break;
       case VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL:

@@ -11,16 +11,16 @@
 
 namespace postern::type1 {
 
-struct MigrationInfo {  // VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION
-  std::uint64_t page_sizes = 0;    // bitmap: of what pages the dirty log can be
+struct MigrationInfo {               // VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION
+  std::uint64_t page_sizes = 0;      // bitmap: of what pages the dirty log can be
   std::uint64_t largest_bitmap = 0;  // bytes
 };
 
 struct Info {
-  std::uint64_t page_sizes = 0;                     // bitmap
+  std::uint64_t page_sizes = 0;                       // bitmap
   std::optional<std::vector<IovaRange>> iova_ranges;  // VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE, Linux 5.4
-  std::optional<std::uint32_t> mappings_left;       // VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL, Linux 5.10
-  std::optional<MigrationInfo> migration;           // Linux 5.8
+  std::optional<std::uint32_t> mappings_left;         // VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL, Linux 5.10
+  std::optional<MigrationInfo> migration;             // Linux 5.8
 };
 
 [[nodiscard]] Result<Info> read_info(const Fd& container);

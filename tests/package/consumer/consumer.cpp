@@ -7,9 +7,11 @@
 #include <postern/pci_function.hpp>
 
 int main() {
-  for (const postern::Backend* backend : postern::backends()) std::printf("%.*s\n", static_cast<int>(backend->name.size()), backend->name.data());
+  for (const postern::Backend* backend : postern::backends())
+    std::printf("%.*s\n", static_cast<int>(backend->name.size()), backend->name.data());
   const postern::IovaRange usable{{0}, {0xffffff}};
   postern::IovaAllocator iovas(std::span(&usable, 1), 0x1000);
-  const auto missing = postern::attach(postern::system_kernel(), {.name = "none", .bus = "pci", .sysfs_path = "/nowhere"});
+  const auto missing =
+      postern::attach(postern::system_kernel(), {.name = "none", .bus = "pci", .sysfs_path = "/nowhere"});
   return iovas.allocate(4096) && !missing && !postern::nvme::status_text(0x80).empty() ? 0 : 1;
 }

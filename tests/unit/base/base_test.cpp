@@ -20,9 +20,10 @@ TEST(Error, NamesObjectOperationErrnoReasonAndRemedyInThatOrder) {
                      .object = "map 0x1000+4 KiB into container type1",
                      .reason = "locked memory is limited to 8 MiB",
                      .remedy = "raise RLIMIT_MEMLOCK"});
-  EXPECT_EQ(error.message(),
-            "map 0x1000+4 KiB into container type1: VFIO_IOMMU_MAP_DMA: ENOMEM: locked memory is limited to 8 MiB; raise "
-            "RLIMIT_MEMLOCK");
+  EXPECT_EQ(
+      error.message(),
+      "map 0x1000+4 KiB into container type1: VFIO_IOMMU_MAP_DMA: ENOMEM: locked memory is limited to 8 MiB; raise "
+      "RLIMIT_MEMLOCK");
 }
 
 TEST(Error, SaysWhatTheErrnoMeansWhenNothingMoreIsKnown) {

@@ -22,8 +22,8 @@ TEST(PciAddress, IsReadWithAndWithoutADomain) {
 }
 
 TEST(PciAddress, OfAnotherFormIsRefusedWithTheFormThatIsExpected) {
-  for (const char* text : {"", ":", "0", "00:01", "00:01.8", "00:20.0", "0000:00:01.0 ", "xx:00.0", "00:01.0.0", "000:01.0", "-1:00.0",
-                           "0000:00:01:0", "123456789:00:00.0"}) {
+  for (const char* text : {"", ":", "0", "00:01", "00:01.8", "00:20.0", "0000:00:01.0 ", "xx:00.0", "00:01.0.0",
+                           "000:01.0", "-1:00.0", "0000:00:01:0", "123456789:00:00.0"}) {
     auto parsed = PciAddress::parse(text);
     ASSERT_FALSE(parsed) << text;
     EXPECT_EQ(parsed.error().code(), EINVAL);
@@ -152,8 +152,9 @@ TEST_F(SmallHost, ADriverThatRefusesTheDeviceIsReportedAndTheOldOneIsPutBack) {
 
 TEST(LockedMemory, IsReadFromProc) {
   test::TreeKernel kernel;
-  kernel.file("/proc/self/limits", "Limit                     Soft Limit           Hard Limit           Units\n"
-                                   "Max locked memory         8388608              8388608              bytes\n");
+  kernel.file("/proc/self/limits",
+              "Limit                     Soft Limit           Hard Limit           Units\n"
+              "Max locked memory         8388608              8388608              bytes\n");
   kernel.file("/proc/self/status", "Name:\tx\nVmPin:\t     128 kB\nVmLck:\t      64 kB\nCapEff:\t0000000000000000\n");
   const auto memory = LockedMemory::read(kernel).value();
   EXPECT_EQ(memory.limit, 8388608U);
