@@ -119,7 +119,7 @@ class Container {
   // Errors in words.
   [[nodiscard]] std::string map_text(Iova iova, std::uint64_t length) const;
   [[nodiscard]] std::string unmap_text(IovaRange range) const;
-  [[nodiscard]] tl::unexpected<Error> closed(std::string operation) const;
+  [[nodiscard]] tl::unexpected<Error> closed(std::string_view operation) const;
   [[nodiscard]] tl::unexpected<Error> refuse_map(IovaRange range, std::span<std::byte> memory) const;
   [[nodiscard]] tl::unexpected<Error> refuse_overlap(IovaRange range, IovaRange taken) const;
   [[nodiscard]] tl::unexpected<Error> map_failure(int result, IovaRange range, const void* address) const;

@@ -102,7 +102,7 @@ Result<IommuGroup> find_iommu_group(Kernel& kernel, GroupId group) {
   }
   IommuGroup found{.id = group, .path = "/dev/vfio/" + to_string(group), .members = {}};
   for (std::string& name : names) {
-    std::string path = folder + "/" + name;
+    std::string path = fmt::format("{}/{}", folder, name);
     std::string bus = sysfs::link_name(kernel, path + "/subsystem").value_or("unknown");
     found.members.push_back(read_device(kernel, std::move(bus), std::move(name), std::move(path)));
   }

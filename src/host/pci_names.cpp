@@ -7,12 +7,18 @@ extern "C" {
 }
 
 #include <array>
+#include <csetjmp>
 
 namespace postern {
 
 namespace {
 
-// libpci's own handlers print, and end the process. A broken id file costs the names, no more.
+// libpci's own handlers print, and end the process. A broken id file shall cost the names, no more. The one for errors may not
+// return to libpci, which is compiled to that; so it leaves the look-up that called it.
+thread_local std::jmp_buf look_up_failed;
+[[noreturn]] void leave_look_up(char* /*format*/, ...) {  // NOLINT(cert-dcl50-cpp): libpci's prototype
+  std::longjmp(look_up_failed, 1);                        // NOLINT(cert-err52-cpp): through C frames alone
+}
 void ignore_message(char* /*format*/, ...) {}  // NOLINT(cert-dcl50-cpp): libpci's prototype
 
 }  // namespace
@@ -21,14 +27,15 @@ struct PciNames::Access {
   pci_access* pci = pci_alloc();
 
   Access() {
-    pci->error = ignore_message;
+    pci->error = leave_look_up;
     pci->warning = ignore_message;
     pci->debug = ignore_message;
   }
   ~Access() { pci_cleanup(pci); }
 
-  std::string look_up(int what, int first, int second = 0) const {
+  [[nodiscard]] std::string look_up(int what, int first, int second = 0) const {
     std::array<char, 256> text{};
+    if (setjmp(look_up_failed) != 0) return "";  // NOLINT(cert-err52-cpp): nothing with a destructor is skipped
     const char* name = pci_lookup_name(pci, text.data(), text.size(), what | PCI_LOOKUP_NO_NUMBERS, first, second);
     return name != nullptr ? name : "";
   }

@@ -18,7 +18,7 @@ std::string Container::unmap_text(IovaRange range) const {
   return fmt::format("unmap {} from container {}", to_string(range), backend());
 }
 
-tl::unexpected<Error> Container::closed(std::string operation) const {
+tl::unexpected<Error> Container::closed(std::string_view operation) const {
   return call_failure(operation, {.result = -EBADF,
                                   .object = fmt::format("container {}", backend()),
                                   .reason = "it was closed",

@@ -25,6 +25,9 @@ namespace {
 
 constexpr std::uint64_t highest = std::numeric_limits<std::uint64_t>::max();
 
+// No IOMMU has smaller ones; and the tree cannot hold the iova 2^64-1, which then begins no page.
+constexpr std::uint64_t least_page = 4096;
+
 // How many free ranges that may be too small, or ill aligned, are tried before a bigger one is cut.
 constexpr int tries_before_cutting = 16;
 
@@ -46,14 +49,6 @@ std::vector<IovaRange> whole_pages(std::span<const IovaRange> usable, std::uint6
       merged.push_back(range);
     }
   }
-  // The tree cannot hold this iova. It is a page of its own only for an IOMMU with pages of one byte.
-  if (page == 1 && !merged.empty() && merged.back().last.value == highest) {
-    if (merged.back().first.value == highest) {
-      merged.pop_back();
-    } else {
-      merged.back().last = {highest - 1};
-    }
-  }
   return merged;
 }
 
@@ -62,7 +57,7 @@ std::vector<IovaRange> whole_pages(std::span<const IovaRange> usable, std::uint6
 class IovaAllocator::State {
  public:
   State(std::span<const IovaRange> usable, std::uint64_t page_sizes)
-      : page_sizes_(page_sizes == 0 ? 4096 : page_sizes),
+      : page_sizes_(page_sizes < least_page ? least_page : page_sizes & ~(least_page - 1)),
         page_shift_(std::countr_zero(page_sizes_)),
         usable_(whole_pages(usable, page())) {
     for (const IovaRange& range : usable_) {

@@ -61,8 +61,10 @@ whole=$(digest_of <"$(block_of $disk)")
 first_mib=$(head -c 1048576 "$(block_of $disk)" | digest_of)
 
 echo '# bind'
-run postern bind $disk --driver no-such-driver
-expect 'bind to a driver that is not loaded fails with the command that loads it' 1 err 'modprobe no-such-driver'
+run postern bind $disk --driver nvme
+expect 'bind to a driver that is no VFIO driver is wrong usage' 2 err 'nvme is no VFIO driver'
+run postern bind $disk --driver no-such-vfio-pci
+expect 'bind to a driver that is not loaded fails with the command that loads it' 1 err 'modprobe no-such-vfio-pci'
 that 'and leaves the device with its driver, too' is "$(driver_of $disk)" nvme
 that 'and remembers nothing' test ! -e /run/postern/bind/$disk.json
 as_user "postern bind $disk"

@@ -129,7 +129,15 @@ Result<Ending> run(Session& session, const Options& options) {
 Run add(CLI::App& verb) {
   auto options = std::make_shared<Options>();
   add_device(verb, options->address)->required();
-  verb.add_option("--driver", options->driver, "The driver that gets it (default: vfio-pci)")->type_name("NAME");
+  const auto name_driver = [options = options.get()](const std::string& name) {
+    if (!is_vfio_driver(name)) {
+      throw CLI::ValidationError("--driver",
+                                 fmt::format("{} is no VFIO driver; \"postern unbind\" gives a device back", name));
+    }
+    options->driver = name;
+  };
+  verb.add_option_function<std::string>("--driver", name_driver, "The VFIO driver that gets it (default: vfio-pci)")
+      ->type_name("NAME");
   verb.add_flag("--force", options->force, "Take it even while this host has file systems on it");
   return [options](Session& session) { return run(session, *options); };
 }
