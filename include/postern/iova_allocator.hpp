@@ -18,7 +18,8 @@ namespace postern {
 class IovaAllocator {
  public:
   // `usable`: Container::usable_ranges(), perhaps clipped to what the device can address. `page_sizes`: the IOMMU's
-  // page sizes as a bitmap, Container::page_sizes(). The ends of a range that fill no smallest page are left out.
+  // page sizes as a bitmap, Container::page_sizes(); the smallest is at least 4 KiB. The ends of a range that fill no
+  // smallest page are left out.
   IovaAllocator(std::span<const IovaRange> usable, std::uint64_t page_sizes);
   ~IovaAllocator();
   IovaAllocator(IovaAllocator&&) noexcept;

@@ -17,9 +17,7 @@
 
 namespace postern {
 
-using memory::FreeRange;
-using memory::IovaTree;
-using memory::SizeBins;
+using namespace memory;
 
 namespace {
 

@@ -147,8 +147,11 @@ TEST(IovaAllocator, EndsThatFillNoPageAreLeftOut) {
 TEST(IovaAllocator, ARangeSmallerThanAPageNearTheTopIsLeftOut) {
   EXPECT_EQ(allocator_of({{{top - 5}, {top}}}).ranges_free(), 0U);
   EXPECT_EQ(allocator_of({{{0}, {5}}}).ranges_free(), 0U);
-  EXPECT_EQ(allocator_of({{{top}, {top}}}, 1).ranges_free(), 0U);
-  EXPECT_EQ(allocator_of({{{top - 1}, {top}}}, 1).bytes_free(), 1U);
+}
+
+TEST(IovaAllocator, PagesBelow4KiBCountAs4KiB) {
+  EXPECT_EQ(allocator_of({{{0}, {2 * page - 1}}}, 0x201).bytes_free(), 2 * page);
+  EXPECT_EQ(allocator_of({{{0}, {2 * page - 1}}}, 0x201).allocate(512).error().code(), EINVAL);
 }
 
 TEST(IovaAllocator, NothingUsableMeansNothingToAllocate) {

@@ -70,9 +70,9 @@ TEST(Table, HasNoLineOfHeadingsWhereThereAreNone) {
 
 TEST(Table, CountsTheCharactersOfUtf8AndNotItsBytes) {
   Table table({{"A"}, {"B"}});
-  table.add_row({"Gerät", "x"});
+  table.add_row({"Gerät", "größer"});
   table.add_row({"device", "y"});
-  EXPECT_EQ(table.text({}), "A       B\nGerät   x\ndevice  y\n");
+  EXPECT_EQ(table.text({}), "A       B\nGerät   größer\ndevice  y\n");
 }
 
 TEST(Table, CutsNoCharacterInTwo) {

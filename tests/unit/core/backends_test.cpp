@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+// Choosing a backend: by name, by itself, and every way in which it can be refused; over a file tree in memory.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <postern/attach.hpp>
+
+#include "support/tree_kernel.hpp"
+
+namespace postern {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+class Choosing : public ::testing::Test {
+ protected:
+  Choosing() {
+    for (const char* path : {"/dev/iommu", "/dev/vfio/vfio", "/dev/vfio/7", "/dev/vfio/devices/vfio0"}) {
+      kernel.node(path, {.mode = S_IFCHR | 0660, .owner = 0, .group = 0, .device = 0});
+    }
+    device.name = "0000:00:01.0";
+    device.bus = "pci";
+    device.driver = "vfio-pci";
+    device.iommu_group = GroupId{7};
+    device.cdev = VfioCdev{.name = "vfio0", .path = "/dev/vfio/devices/vfio0", .number = dev_t{0}};
+  }
+  std::string refusal(std::string_view backend, int code) {
+    auto chosen = choose_backend(kernel, backend, device);
+    if (chosen) return "chosen: " + std::string((*chosen)->name);
+    EXPECT_EQ(chosen.error().code(), code);
+    return chosen.error().message();
+  }
+
+  test::TreeKernel kernel;
+  HostDevice device;
+};
+
+TEST_F(Choosing, AutoTakesTheFirstThatCanBeUsed) {
+  EXPECT_EQ(choose_backend(kernel, "auto", device).value()->name, backends().front()->name);
+  kernel.remove("/dev/iommu");
+  EXPECT_EQ(choose_backend(kernel, "auto", device).value()->name, "type1");
+}
+
+TEST_F(Choosing, ANameThatNoBackendHasIsInvalidAndTheNamesAreListed) {
+  EXPECT_THAT(refusal("type9", EINVAL), AllOf(HasSubstr("type9"), HasSubstr("iommufd, type1")));
+}
+
+TEST_F(Choosing, ABackendThatIsNotAvailableHereSaysWhy) {
+  kernel.remove("/dev/iommu");
+  EXPECT_THAT(refusal("iommufd", ENODEV), AllOf(HasSubstr("/dev/iommu does not exist"), HasSubstr("modprobe iommufd")));
+}
+
+TEST_F(Choosing, ABackendOfThisProjectThatIsNotBuiltInIsAnotherErrorThanAnUnknownOne) {
+  const auto built = [](std::string_view name) {
+    return std::any_of(backends().begin(), backends().end(), [name](const Backend* b) { return b->name == name; });
+  };
+  for (const std::string_view name : known_backends()) {
+    if (built(name)) {
+      EXPECT_TRUE(find_backend(name));
+    } else {
+      EXPECT_EQ(find_backend(name).error().code(), ENOSYS);
+    }
+  }
+}
+
+TEST_F(Choosing, AutoReportsEachRefusalWhenNoneCanBeUsed) {
+  device.iommu_group.reset();
+  auto chosen = choose_backend(kernel, "auto", device);
+  ASSERT_FALSE(chosen);
+  EXPECT_EQ(chosen.error().code(), ENODEV);
+  ASSERT_EQ(chosen.error().causes().size(), backends().size());
+  for (const Error& cause : chosen.error().causes()) {
+    EXPECT_THAT(cause.message(), AllOf(HasSubstr("in no IOMMU group"), HasSubstr("intel_iommu=on")));
+  }
+}
+
+TEST_F(Choosing, ACdevWithoutADevFileIsExplained) {
+  device.cdev->number.reset();
+  EXPECT_THAT(refusal("iommufd", ENODEV),
+              AllOf(HasSubstr("vfio-dev/vfio0 has no \"dev\" file"), HasSubstr("CONFIG_VFIO_DEVICE_CDEV")));
+}
+
+TEST_F(Choosing, ANodeThatMayNotBeOpenedIsNamedWithItsModeAndOwner) {
+  kernel.access_gives("/dev/vfio/7", -EACCES);
+  EXPECT_THAT(refusal("type1", ENODEV), AllOf(HasSubstr("/dev/vfio/7"), HasSubstr("crw-rw---- 0:0")));
+}
+
+TEST_F(Choosing, ADeviceOfAnotherDriverIsSentToBind) {
+  device.driver = "nvme";
+  EXPECT_THAT(refusal("type1", ENODEV), HasSubstr("postern bind 0000:00:01.0"));
+  device.driver.reset();
+  EXPECT_THAT(refusal("type1", ENODEV), HasSubstr("bound to no driver"));
+}
+
+}  // namespace
+}  // namespace postern
