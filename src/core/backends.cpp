@@ -58,12 +58,13 @@ Result<const Backend*> choose_backend(Kernel& kernel, std::string_view name, con
   if (!backend) return backend;
   auto usable = (*backend)->probe(kernel, &device);
   if (usable) return backend;
-  Error refusal = std::move(usable).error();
+  const Error refusal = std::move(usable).error();
   return failure({.code = ENODEV,
                   .operation = operation,
                   .object = fmt::format("backend {} for {}", name, device.name),
-                  .reason = "it is not available here: " + refusal.message(),
-                  .remedy = {},
+                  .reason = fmt::format("it is not available here: {}: {}: {}", refusal.operation(),
+                                        errno_name(refusal.code()), refusal.reason()),
+                  .remedy = refusal.remedy(),
                   .causes = {}});
 }
 

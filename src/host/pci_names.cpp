@@ -36,12 +36,14 @@ struct PciNames::Access {
   [[nodiscard]] std::string look_up(int what, int first, int second = 0) const {
     std::array<char, 256> text{};
     if (setjmp(look_up_failed) != 0) return "";  // NOLINT(cert-err52-cpp): nothing with a destructor is skipped
-    const char* name = pci_lookup_name(pci, text.data(), text.size(), what | PCI_LOOKUP_NO_NUMBERS, first, second);
+    const char* name = pci_lookup_name(pci, text.data(), text.size(), what | PCI_LOOKUP_NO_NUMBERS | PCI_LOOKUP_NO_HWDB,
+                                       first, second);
     return name != nullptr ? name : "";
   }
 };
 
-// Not pci_init(): that looks for devices, and names need none.
+// Not pci_init(): that looks for devices, and names need none. Not udev's hwdb either: libpci 3.9 leaks what it opens
+// for it.
 PciNames::PciNames() : access_(std::make_unique<Access>()) {}
 PciNames::~PciNames() = default;
 
