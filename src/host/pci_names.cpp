@@ -16,8 +16,8 @@ namespace {
 // libpci's own handlers print, and end the process. A broken id file shall cost the names, no more. The one for errors
 // may not return to libpci, which is compiled to that; so it leaves the look-up that called it.
 thread_local std::jmp_buf look_up_failed;
-[[noreturn]] void leave_look_up(char* /*format*/, ...) {  // NOLINT(cert-dcl50-cpp): libpci's prototype
-  std::longjmp(look_up_failed, 1);                        // NOLINT(cert-err52-cpp): through C frames alone
+__attribute__((noreturn)) void leave_look_up(char* /*format*/, ...) {  // NOLINT(cert-dcl50-cpp): libpci's prototype
+  std::longjmp(look_up_failed, 1);                                     // NOLINT(cert-err52-cpp): through C frames alone
 }
 void ignore_message(char* /*format*/, ...) {}  // NOLINT(cert-dcl50-cpp): libpci's prototype
 

@@ -19,12 +19,12 @@ struct FreeRange : Ranged {
 // A bin for every size below 16 pages, and 16 bins for every doubling above. Owns no range.
 class SizeBins {
  public:
-  static constexpr std::size_t none = 61 * 16;  // bins; the number of no bin
+  static constexpr std::size_t none = std::size_t{61} * 16;  // bins; the number of no bin
 
   // The bin of ranges of this many pages, 1 or more.
   [[nodiscard]] static std::size_t bin_of(std::uint64_t pages) {
     if (pages < 16) return pages;
-    const auto doublings = static_cast<unsigned>(std::bit_width(pages)) - 4;
+    const auto doublings = static_cast<std::size_t>(std::bit_width(pages)) - 4;
     return doublings * 16 + ((pages >> (doublings - 1)) & 15);
   }
   // The lowest bin whose ranges all have this many pages or more.
