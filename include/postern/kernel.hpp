@@ -20,6 +20,9 @@ struct FileStatus {
   dev_t device = 0;  // st_rdev: which device a node stands for
 };
 
+// Whether what Kernel::mmap() gave is a negated errno: those are -4095 to -1, and no address.
+[[nodiscard]] constexpr bool is_errno(std::intptr_t mapped) noexcept { return mapped < 0 && mapped >= -4095; }
+
 // Each function is the system call it is named after, and gives what the raw call gives: a value of 0 or more, or a
 // negated errno. None of them logs, retries or explains; that is done above. Paths are absolute. Thread rules: an
 // implementation must allow calls from several threads at once, as a kernel does.
@@ -37,7 +40,7 @@ class Kernel {
   [[nodiscard]] virtual ssize_t pread(int fd, void* buffer, std::size_t length, std::uint64_t offset) = 0;
   [[nodiscard]] virtual ssize_t pwrite(int fd, const void* buffer, std::size_t length, std::uint64_t offset) = 0;
 
-  // The address, or a negated errno in -4095..-1, as the raw system call has it. `address` is a hint unless `flags` has
+  // The address, or a negated errno: is_errno() tells. `address` is a hint unless `flags` has
   // MAP_FIXED. fd -1 goes with MAP_ANONYMOUS.
   [[nodiscard]] virtual std::intptr_t mmap(void* address, std::size_t length, int protection, int flags, int fd,
                                            std::uint64_t offset) = 0;

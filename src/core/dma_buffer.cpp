@@ -18,7 +18,7 @@ Result<DmaBuffer> DmaBuffer::allocate(std::shared_ptr<Container> container, Iova
   Kernel& kernel = container->kernel();
   const std::intptr_t address =
       kernel.mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (address < 0 && address >= -4095) {
+  if (is_errno(address)) {
     return call_failure(
         "mmap", {.result = static_cast<int>(address), .object = fmt::format("DMA buffer of {}", size_text(length))});
   }

@@ -48,7 +48,7 @@ Result<Mmap> reserve_aligned(Kernel& kernel, std::uint64_t length, std::uint64_t
   const std::uint64_t reserved = length + alignment;
   const std::intptr_t space =
       kernel.mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (space < 0 && space >= -4095) {
+  if (is_errno(space)) {
     return call_failure(
         "mmap", {.result = static_cast<int>(space), .object = fmt::format("address space of {:#x} bytes", reserved)});
   }
@@ -116,8 +116,7 @@ Result<Mmap> Device::map_region(std::uint32_t index, std::uint64_t offset, std::
   const int protection = (region.readable ? PROT_READ : 0) | (region.writable ? PROT_WRITE : 0);
   const std::intptr_t mapped =
       io_->mmap(place->data(), length, protection, MAP_SHARED | MAP_FIXED, region.offset + offset);
-  if (mapped < 0 && mapped >= -4095)
-    return call_failure("mmap", {.result = static_cast<int>(mapped), .object = object});
+  if (is_errno(mapped)) return call_failure("mmap", {.result = static_cast<int>(mapped), .object = object});
   return place;
 }
 

@@ -5,6 +5,7 @@
 #include <postern/binding.hpp>
 
 #include "base/log.hpp"
+#include "host/requirements.hpp"
 #include "host/sysfs.hpp"
 #include "kernel/ioctl.hpp"
 
@@ -72,6 +73,8 @@ Result<Binding> bind_to_driver(Kernel& kernel, const HostDevice& device, const s
     // drivers_probe answers well even when the driver's probe function refused; the reason is in the kernel's log
     // alone.
     if (sysfs::link_name(kernel, path + "/driver") == driver) return {};
+    // A VFIO driver refuses a device without a group (vfio_group_find_or_alloc).
+    if (auto group = require_group(device); !group && is_vfio_driver(driver)) return failure_of(group);
     return call_failure("drivers_probe", {.result = -EBUSY,
                                           .object = fmt::format("bind {} to {}", device.name, driver),
                                           .reason = "the driver refused the device",

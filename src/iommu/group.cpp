@@ -4,7 +4,7 @@
 
 #include <fmt/format.h>
 
-#include "base/words.hpp"
+#include "host/requirements.hpp"
 #include "iommu/node.hpp"
 #include "kernel/vfio.hpp"
 
@@ -13,10 +13,6 @@ namespace {
 
 std::string group_path(GroupId id) { return "/dev/vfio/" + to_string(id); }
 std::string group_text(GroupId id) { return "IOMMU group " + to_string(id); }
-
-std::string bind_advice(const HostDevice& device) {
-  return fmt::format("bind it with \"postern bind {}\"", device.name);
-}
 
 constexpr const char* no_group_node =
     "the kernel makes the node when a device of the group is bound to a VFIO driver and CONFIG_VFIO_GROUP is set";
@@ -76,39 +72,6 @@ Result<Fd> Group::open_device(const std::string& name) const {
                          .remedy = fd == -ENODEV ? fmt::format("bind it with \"postern bind {}\"", name) : ""});
   }
   return Fd(fd_.kernel(), fd);
-}
-
-Result<void> require_vfio_driver(const HostDevice& device) {
-  if (device.driver && is_vfio_driver(*device.driver)) return {};
-  return call_failure("probe",
-                      {.result = -ENODEV,
-                       .object = device.name,
-                       .reason = device.driver ? fmt::format("it is bound to {}, not to a VFIO driver", *device.driver)
-                                               : "it is bound to no driver",
-                       .remedy = bind_advice(device)});
-}
-
-Result<GroupId> require_group(const HostDevice& device) {
-  if (device.iommu_group) return *device.iommu_group;
-  return call_failure("probe", {.result = -ENODEV,
-                                .object = device.name,
-                                .reason = "it is in no IOMMU group: no IOMMU that the kernel uses is in front of it",
-                                .remedy = "turn the IOMMU on in the firmware (VT-d, AMD-Vi, SMMU) and on the kernel's "
-                                          "command line (intel_iommu=on)"});
-}
-
-std::string obstacles_text(const IommuGroup& group) {
-  std::vector<std::string> members;
-  for (const HostDevice* member : group.obstacles()) {
-    members.push_back(fmt::format("{} (driver {})", member->name, *member->driver));
-  }
-  return fmt::format("the group is not viable: in the way: {}", list_text(members));
-}
-
-std::string obstacles_remedy(const IommuGroup& group) {
-  std::vector<std::string> binds;
-  for (const HostDevice* member : group.obstacles()) binds.push_back(fmt::format("\"postern bind {}\"", member->name));
-  return fmt::format("give them to VFIO too: {}", list_text(binds));
 }
 
 Result<void> probe_group(Kernel& kernel, const HostDevice& device) {

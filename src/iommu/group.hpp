@@ -35,14 +35,4 @@ class Group {
 // Whether a device's group can be opened here: the device is in a group, has a VFIO driver, and its node is accessible.
 [[nodiscard]] Result<void> probe_group(Kernel& kernel, const HostDevice& device);
 
-// The device is bound to a driver that gives it to user space; otherwise an error that says how to bind it.
-[[nodiscard]] Result<void> require_vfio_driver(const HostDevice& device);
-
-// The device is in an IOMMU group; otherwise an error that says how to turn the IOMMU on.
-[[nodiscard]] Result<GroupId> require_group(const HostDevice& device);
-
-// A group that is not viable, in words: every member in the way with its driver, and what to do about them.
-[[nodiscard]] std::string obstacles_text(const IommuGroup& group);
-[[nodiscard]] std::string obstacles_remedy(const IommuGroup& group);
-
 }  // namespace postern

@@ -12,7 +12,7 @@
 #include <utility>
 #include <vector>
 
-#include "errors.hpp"
+#include "text/errors.hpp"
 #include "verb.hpp"
 
 namespace postern::tool {

@@ -9,8 +9,8 @@
 #include <string>
 #include <utility>
 
-#include "errors.hpp"
-#include "sizes.hpp"
+#include "text/errors.hpp"
+#include "text/sizes.hpp"
 
 namespace postern::tool {
 namespace {

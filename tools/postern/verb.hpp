@@ -11,7 +11,7 @@
 #include <span>
 #include <string_view>
 
-#include "terminal.hpp"
+#include "text/terminal.hpp"
 
 namespace postern::tool {
 

@@ -3,6 +3,7 @@
 #include <postern/backend.hpp>
 
 #include "base/log.hpp"
+#include "host/requirements.hpp"
 #include "iommu/iommufd/cdev.hpp"
 #include "iommu/iommufd/container.hpp"
 #include "iommu/node.hpp"
@@ -12,7 +13,7 @@ namespace {
 
 Result<void> probe(Kernel& kernel, const HostDevice* device) {
   if (auto node = probe_node(kernel, iommufd::path, "backend iommufd", iommufd::missing); !node) return node;
-  return device != nullptr ? iommufd::probe_cdev(kernel, *device) : Result<void>();
+  return device != nullptr ? iommufd::probe_cdev(kernel, *device) : require_iommu(kernel);
 }
 
 Result<std::shared_ptr<Container>> open(Kernel& kernel, const ContainerOptions& options) {

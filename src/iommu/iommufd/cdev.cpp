@@ -4,7 +4,7 @@
 
 #include <fmt/format.h>
 
-#include "iommu/group.hpp"
+#include "host/requirements.hpp"
 #include "iommu/node.hpp"
 #include "kernel/vfio.hpp"
 
@@ -22,9 +22,7 @@ tl::unexpected<Error> bind_failure(Kernel& kernel, int result, const HostDevice&
     what.reason = obstacles_text(*group);
     what.remedy = obstacles_remedy(*group);
   } else if (result == -EPERM) {
-    what.reason = "interrupts of this device cannot be isolated (no interrupt remapping)";
-    what.remedy =
-        "turn interrupt remapping on, or accept the risk with the module parameter iommufd.allow_unsafe_interrupts=1";
+    explain_unsafe_interrupts(what, "iommufd.allow_unsafe_interrupts");
   } else if (result == -EBUSY || result == -EINVAL) {
     // EINVAL is how vfio_df_open (Linux 6.6) answers a second open of the cdev; EBUSY, one beside an open group.
     what.result = -EBUSY;

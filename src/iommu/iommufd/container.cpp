@@ -10,6 +10,7 @@
 
 #include "base/log.hpp"
 #include "base/words.hpp"
+#include "host/requirements.hpp"
 #include "kernel/iommufd.hpp"
 #include "kernel/vfio.hpp"
 
@@ -71,14 +72,10 @@ Result<Hwpt*> IommufdContainer::attach_hwpt(const BoundDevice& bound, const std:
   // A mediated device has no page table in an IOMMU: its driver reaches memory through the IOAS itself.
   const ObjectId page_table = mediated ? ioas_ : made->id();
   if (const int result = attach_page_table(bound.fd, page_table); result < 0) {
-    return call_failure(
-        vfio::device_attach_pt.symbol,
-        {.result = result,
-         .object = fmt::format("{} to {} {}", name, mediated ? "IOAS" : "HWPT", page_table),
-         .reason = result == -EPERM ? "interrupts of this device cannot be isolated (no interrupt remapping)" : "",
-         .remedy = result == -EPERM ? "turn interrupt remapping on, or accept the risk with the module "
-                                      "parameter iommufd.allow_unsafe_interrupts=1"
-                                    : ""});
+    CallFailed what{.result = result,
+                    .object = fmt::format("{} to {} {}", name, mediated ? "IOAS" : "HWPT", page_table)};
+    if (result == -EPERM) explain_unsafe_interrupts(what, "iommufd.allow_unsafe_interrupts");
+    return call_failure(vfio::device_attach_pt.symbol, std::move(what));
   }
   return mediated ? nullptr : &hwpts_.emplace_back(std::move(*made));
 }

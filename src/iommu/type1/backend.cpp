@@ -2,6 +2,7 @@
 // The type1 backend: IOMMU groups in a container of /dev/vfio/vfio, the interface that Linux has had since 3.6.
 #include <postern/backend.hpp>
 
+#include "host/requirements.hpp"
 #include "iommu/group.hpp"
 #include "iommu/node.hpp"
 #include "iommu/type1/container.hpp"
@@ -16,7 +17,7 @@ constexpr const char* no_container =
 
 Result<void> probe(Kernel& kernel, const HostDevice* device) {
   if (auto node = probe_node(kernel, container_path, "backend type1", no_container); !node) return node;
-  return device != nullptr ? probe_group(kernel, *device) : Result<void>();
+  return device != nullptr ? probe_group(kernel, *device) : require_iommu(kernel);
 }
 
 Result<std::shared_ptr<Container>> open(Kernel& kernel, const ContainerOptions& options) {

@@ -8,6 +8,7 @@
 
 #include "base/log.hpp"
 #include "base/words.hpp"
+#include "host/requirements.hpp"
 #include "iommu/type1/info.hpp"
 #include "kernel/vfio.hpp"
 
@@ -77,14 +78,9 @@ Result<Group*> Type1Container::join_group(const HostDevice& device, GroupId id) 
     // With the first group in it, the container can be given its IOMMU; it loses it again with the last.
     if (const int result = vfio::set_iommu(kernel(), container_.get(), extension_); result < 0) {
       log_failure(group->unset_container());
-      return call_failure(
-          vfio::set_iommu.symbol,
-          {.result = result,
-           .object = fmt::format("container type1 for {}", device.name),
-           .reason = result == -EPERM ? "interrupts of this device cannot be isolated (no interrupt remapping)" : "",
-           .remedy = result == -EPERM ? "turn interrupt remapping on, or accept the risk with the module "
-                                        "parameter vfio_iommu_type1.allow_unsafe_interrupts=1"
-                                      : ""});
+      CallFailed what{.result = result, .object = fmt::format("container type1 for {}", device.name)};
+      if (result == -EPERM) explain_unsafe_interrupts(what, "vfio_iommu_type1.allow_unsafe_interrupts");
+      return call_failure(vfio::set_iommu.symbol, std::move(what));
     }
   }
   return &groups_.emplace_back(std::move(*group));

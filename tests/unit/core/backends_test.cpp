@@ -76,6 +76,16 @@ TEST_F(Choosing, AutoReportsEachRefusalWhenNoneCanBeUsed) {
   }
 }
 
+TEST_F(Choosing, WithoutADeviceABackendIsUsableWhereTheKernelUsesAnIommu) {
+  for (const Backend* backend : backends()) {
+    auto unused = backend->probe(kernel, nullptr);
+    ASSERT_FALSE(unused) << backend->name;
+    EXPECT_THAT(unused.error().message(), AllOf(HasSubstr("uses no IOMMU"), HasSubstr("intel_iommu=on")));
+  }
+  kernel.file("/sys/kernel/iommu_groups/7/type", "DMA");
+  for (const Backend* backend : backends()) EXPECT_TRUE(backend->probe(kernel, nullptr)) << backend->name;
+}
+
 TEST_F(Choosing, ACdevWithoutADevFileIsExplained) {
   device.cdev->number.reset();
   EXPECT_THAT(refusal("iommufd", ENODEV),

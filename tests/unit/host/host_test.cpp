@@ -150,6 +150,17 @@ TEST_F(SmallHost, ADriverThatRefusesTheDeviceIsReportedAndTheOldOneIsPutBack) {
   EXPECT_EQ(override, "\n") << "an empty line takes the override away";
 }
 
+TEST_F(SmallHost, AVfioDriverThatRefusesADeviceWithoutAGroupIsExplained) {
+  kernel.file("/sys/bus/pci/devices/0000:00:01.0/driver/unbind", "");
+  kernel.file("/sys/bus/pci/drivers_probe", "");
+  HostDevice untranslated = disk();
+  untranslated.iommu_group.reset();
+  auto bound = bind_to_driver(kernel, untranslated, "vfio-pci");
+  ASSERT_FALSE(bound);
+  EXPECT_EQ(bound.error().code(), ENODEV);
+  EXPECT_THAT(bound.error().message(), HasSubstr("in no IOMMU group"));
+}
+
 TEST(LockedMemory, IsReadFromProc) {
   test::TreeKernel kernel;
   kernel.file("/proc/self/limits",

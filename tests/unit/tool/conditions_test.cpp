@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The conditions of passing a device through, judged on hosts that are made up.
-#include "conditions.hpp"
+#include "host/conditions.hpp"
 
 #include <gtest/gtest.h>
 #include <sys/sysmacros.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Errors as people and programs get them.
-#include "errors.hpp"
+#include "text/errors.hpp"
 
 #include <gtest/gtest.h>
 

@@ -4,8 +4,8 @@
 
 #include <array>
 
-#include "block_use.hpp"
-#include "holders.hpp"
+#include "host/block_use.hpp"
+#include "host/holders.hpp"
 #include "support/tree_kernel.hpp"
 
 namespace postern::tool {

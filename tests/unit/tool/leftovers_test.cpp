@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a process holds before and after.
-#include "leftovers.hpp"
+#include "host/leftovers.hpp"
 
 #include <gtest/gtest.h>
 

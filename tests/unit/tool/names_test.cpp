@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the numbers of PCI and VFIO are called.
-#include "names.hpp"
+#include "text/names.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Poison and digests: what a check of DMA rests on.
-#include "poison.hpp"
+#include "proofs/poison.hpp"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 
-#include "sha256.hpp"
+#include "proofs/sha256.hpp"
 
 namespace postern::tool {
 namespace {

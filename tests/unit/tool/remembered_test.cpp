@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What devices were bound to before, in files.
-#include "remembered.hpp"
+#include "host/remembered.hpp"
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Sizes, rates and durations as people write and read them.
-#include "sizes.hpp"
+#include "text/sizes.hpp"
 
 #include <gtest/gtest.h>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Columns: aligned, shortened where the terminal is narrow, and never with blanks at a line's end.
-#include "table.hpp"
+#include "text/table.hpp"
 
 #include <gtest/gtest.h>
 

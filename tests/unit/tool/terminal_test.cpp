@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Text that fits a terminal, and colour where it is wanted.
-#include "terminal.hpp"
+#include "text/terminal.hpp"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -8,7 +8,7 @@
 #include <array>
 #include <cstdlib>
 
-#include "progress.hpp"
+#include "text/progress.hpp"
 
 namespace postern::tool {
 namespace {

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// What must hold of a host and a device before the device can be passed through, and what to do where it does not.
+#pragma once
+
+#include <postern/host_device.hpp>
+#include <postern/result.hpp>
+#include <string>
+
+#include "kernel/ioctl.hpp"
+
+namespace postern {
+
+// The kernel uses an IOMMU for some device at least.
+[[nodiscard]] Result<void> require_iommu(Kernel& kernel);
+
+// The device is in an IOMMU group.
+[[nodiscard]] Result<GroupId> require_group(const HostDevice& device);
+
+// The device is bound to a driver that gives it to user space.
+[[nodiscard]] Result<void> require_vfio_driver(const HostDevice& device);
+
+// A group that is not viable, in words: every member in the way with its driver, and what to do about them.
+[[nodiscard]] std::string obstacles_text(const IommuGroup& group);
+[[nodiscard]] std::string obstacles_remedy(const IommuGroup& group);
+
+// What EPERM means where a device is given to an IOMMU: its interrupts could be forged by DMA. `parameter` is the
+// module parameter that accepts this risk.
+void explain_unsafe_interrupts(CallFailed& what, std::string_view parameter);
+
+}  // namespace postern

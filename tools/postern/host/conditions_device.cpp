@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+// The conditions that one device must meet.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <grp.h>
+#include <pwd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <postern/pci_function.hpp>
+#include <sstream>
+
+#include "host/conditions.hpp"
+#include "host/holders.hpp"
+#include "text/errors.hpp"
+#include "text/names.hpp"
+#include "text/sizes.hpp"
+
+namespace postern::tool {
+namespace {
+
+std::string user_name(uid_t user) {
+  const passwd* entry = ::getpwuid(user);
+  return entry != nullptr ? entry->pw_name : std::to_string(user);
+}
+
+std::string group_name(gid_t group) {
+  const ::group* entry = ::getgrgid(group);
+  return entry != nullptr ? entry->gr_name : std::to_string(group);
+}
+
+// As ls(1) has it: "crw-rw---- root kvm".
+std::string mode_text(const FileStatus& status) {
+  std::string text = S_ISCHR(status.mode) ? "c" : "-";
+  constexpr std::string_view letters = "rwxrwxrwx";
+  for (std::size_t bit = 0; bit < letters.size(); ++bit) {
+    text += (status.mode >> (letters.size() - 1 - bit) & 1U) != 0 ? letters[bit] : '-';
+  }
+  return fmt::format("{} {} {}", text, user_name(status.owner), group_name(status.group));
+}
+
+Condition judge_binding(const HostDevice& host) {
+  Condition condition{.key = "driver", .title = "driver", .verdict = Verdict::met, .detail = {}, .remedy = {}};
+  if (host.driver && is_vfio_driver(*host.driver)) {
+    condition.detail = *host.driver;
+    return condition;
+  }
+  condition.verdict = Verdict::not_met;
+  condition.detail = host.driver ? fmt::format("{}, which is no VFIO driver", *host.driver) : "none";
+  condition.remedy = fmt::format("\"postern bind {}\"", host.name);
+  return condition;
+}
+
+Condition judge_group(Kernel& kernel, const HostDevice& host, const IommuGroup* group) {
+  Condition condition{
+      .key = "iommu-group", .title = "IOMMU group", .verdict = Verdict::met, .detail = {}, .remedy = {}};
+  if (group != nullptr) {
+    condition.detail =
+        fmt::format("{}, with {}", to_string(group->id), counted(group->members.size(), "device", "devices"));
+    return condition;
+  }
+  condition.verdict = Verdict::not_met;
+  condition.detail = "none: no IOMMU translates for this device";
+  condition.remedy = judge_iommu(kernel).remedy;
+  if (condition.remedy.empty()) {
+    condition.remedy = fmt::format(
+        "other devices have an IOMMU, so this one sits where none reaches ({}): try another slot", host.name);
+  }
+  return condition;
+}
+
+Condition judge_viability(const IommuGroup& group, const std::string& device) {
+  Condition condition{.key = "group-viable",
+                      .title = "rest of the group",
+                      .verdict = Verdict::met,
+                      .detail = group.members.size() == 1 ? "there is none" : "nothing in the way",
+                      .remedy = {}};
+  std::vector<std::string> in_the_way;
+  std::vector<std::string> commands;
+  for (const HostDevice* obstacle : group.obstacles()) {
+    if (obstacle->name == device) continue;
+    in_the_way.push_back(fmt::format("{} ({})", obstacle->name, obstacle->driver.value_or("no driver")));
+    commands.push_back(obstacle->bus == "pci"
+                           ? fmt::format("\"postern bind {}\"", obstacle->name)
+                           : fmt::format("\"echo {} > {}/driver/unbind\"", obstacle->name, obstacle->sysfs_path));
+  }
+  if (in_the_way.empty()) return condition;
+  condition.verdict = Verdict::not_met;
+  condition.detail = fmt::format("in the way: {}", list_of(in_the_way));
+  condition.remedy = fmt::format("the group goes as a whole: {}", list_of(commands));
+  return condition;
+}
+
+// Devices whose firmware goes on doing DMA into memory of its own cannot be given away: attaching them fails with
+// EINVAL or EPERM (require_direct of struct dev_iommu, Linux 6.6; "direct-relaxable" ranges are let pass).
+Condition judge_firmware_ranges(Kernel& kernel, GroupId group) {
+  Condition condition{
+      .key = "firmware-ranges", .title = "firmware's own DMA", .verdict = Verdict::met, .detail = "none", .remedy = {}};
+  std::string text;
+  if (kernel.read_file(fmt::format("/sys/kernel/iommu_groups/{}/reserved_regions", to_string(group)), text) < 0) {
+    condition.verdict = Verdict::unknown;
+    condition.detail = "cannot tell: reserved_regions of the group cannot be read";
+    return condition;
+  }
+  std::istringstream lines(text);
+  for (std::string first, last, type; lines >> first >> last >> type;) {
+    if (type != "direct") continue;
+    condition.verdict = Verdict::not_met;
+    condition.detail = fmt::format("the firmware keeps {}-{} mapped for this device (RMRR)", first, last);
+    condition.remedy =
+        "turn off what uses the device in the firmware's setup (remote management, USB emulation), or ask the "
+        "machine's vendor how";
+    break;
+  }
+  return condition;
+}
+
+Condition appears_later(std::string key, std::string title) {
+  return {.key = std::move(key),
+          .title = std::move(title),
+          .verdict = Verdict::unknown,
+          .detail = "appears when the device is bound to a VFIO driver",
+          .remedy = {}};
+}
+
+std::vector<Condition> judge_cdev(Kernel& kernel, const HostDevice& host) {
+  std::vector<Condition> conditions;
+  const bool numbered = host.cdev && host.cdev->number;
+  conditions.push_back(
+      {.key = "cdev",
+       .title = "VFIO cdev",
+       .verdict = numbered ? Verdict::met : Verdict::not_met,
+       .detail = numbered ? host.cdev->name : "the kernel made none",
+       .remedy = numbered ? "" : "iommufd needs Linux 6.6 or later, built with CONFIG_VFIO_DEVICE_CDEV"});
+  if (!numbered) return conditions;
+  Condition node =
+      judge_node(kernel, "cdev-node", host.cdev->path, "udev or devtmpfs makes it: see that one of them runs");
+  FileStatus status;
+  const bool stale = kernel.status(host.cdev->path, status) >= 0 && status.device != *host.cdev->number;
+  if (stale) {
+    node.verdict = Verdict::not_met;
+    node.detail = "stands for another device than sysfs says: it was left over from an earlier one";
+    node.remedy = fmt::format("remove {} and let udev make it anew (\"udevadm trigger\")", host.cdev->path);
+  }
+  conditions.push_back(std::move(node));
+  return conditions;
+}
+
+Condition judge_holders(Kernel& kernel, const HostDevice& host) {
+  Condition condition{
+      .key = "not-in-use", .title = "in use", .verdict = Verdict::met, .detail = "by nobody", .remedy = {}};
+  const Holders holders = find_holders(kernel, host);
+  if (!holders.processes.empty()) {
+    condition.verdict = Verdict::not_met;
+    condition.detail = holders_text(kernel, host);
+    condition.remedy = "end that program first; a device is opened once at a time";
+  } else if (!holders.complete) {
+    condition.verdict = Verdict::unknown;
+    condition.detail = "not by a program of this user; only root can look at the others";
+  }
+  return condition;
+}
+
+}  // namespace
+
+Condition judge_node(Kernel& kernel, std::string key, const std::string& path, std::string missing) {
+  Condition condition{.key = std::move(key), .title = path, .verdict = Verdict::not_met, .detail = {}, .remedy = {}};
+  FileStatus status;
+  if (const int result = kernel.status(path, status); result < 0) {
+    condition.detail = result == -ENOENT ? "does not exist" : std::strerror(-result);
+    condition.remedy = std::move(missing);
+    return condition;
+  }
+  condition.detail = mode_text(status);
+  if (kernel.access(path, R_OK | W_OK) >= 0) {
+    condition.verdict = Verdict::met;
+    return condition;
+  }
+  const std::string user = user_name(::geteuid());
+  condition.detail += fmt::format(": {} may not open it", user);
+  condition.remedy =
+      fmt::format("as root: \"chown {} {}\" (for good: a udev rule with OWNER=\"{}\")", user, path, user);
+  return condition;
+}
+
+std::vector<Condition> judge_device(Kernel& kernel, PciAddress address) {
+  std::vector<Condition> conditions;
+  auto function = find_pci_function(kernel, address);
+  if (!function) {
+    conditions.push_back({.key = "device",
+                          .title = "device",
+                          .verdict = Verdict::not_met,
+                          .detail = error_line(function.error()),
+                          .remedy = function.error().remedy()});
+    return conditions;
+  }
+  const HostDevice& host = function->host;
+  conditions.push_back({.key = "device",
+                        .title = "device",
+                        .verdict = Verdict::met,
+                        .detail = fmt::format("{} [{}]", title_of(*function), ids_text(*function)),
+                        .remedy = {}});
+  // vfio_pci_core_register_device takes functions with a normal header alone.
+  if (const auto kind = function->class_code >> 8; kind == 0x0604 || kind == 0x0607 || kind == 0x0609) {
+    conditions.back().verdict = Verdict::not_met;
+    conditions.back().detail += ": VFIO does not pass bridges through";
+    conditions.back().remedy = "pass the devices behind it through, each on its own";
+  }
+
+  std::optional<IommuGroup> group;
+  if (host.iommu_group) {
+    if (auto found = find_iommu_group(kernel, *host.iommu_group)) group = std::move(*found);
+  }
+  conditions.push_back(judge_group(kernel, host, group ? &*group : nullptr));
+  if (group) conditions.push_back(judge_firmware_ranges(kernel, group->id));
+  conditions.push_back(judge_binding(host));
+  if (group) conditions.push_back(judge_viability(*group, host.name));
+
+  const bool bound = host.driver && is_vfio_driver(*host.driver);
+  if (group && bound) {
+    conditions.push_back(
+        judge_node(kernel, "group-node", group->path, "udev or devtmpfs makes it: see that one of them runs"));
+  } else if (group) {
+    conditions.push_back(appears_later("group-node", group->path));
+  }
+  if (bound) {
+    for (Condition& condition : judge_cdev(kernel, host)) conditions.push_back(std::move(condition));
+    conditions.push_back(judge_holders(kernel, host));
+  } else {
+    conditions.push_back(appears_later("cdev", "VFIO cdev"));
+  }
+  return conditions;
+}
+
+}  // namespace postern::tool

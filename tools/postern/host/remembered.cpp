@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0
+// What devices were bound to before, in files.
+#include "host/remembered.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <fstream>
+#include <postern/fd.hpp>
+#include <sstream>
+#include <utility>
+
+#include "text/errors.hpp"
+
+namespace postern::tool {
+namespace {
+
+tl::unexpected<Error> file_failure(const char* operation, const std::string& path, int code) {
+  const bool denied = code == EACCES || code == EPERM;
+  return failure({.code = code,
+                  .operation = operation,
+                  .object = path,
+                  .reason = {},
+                  .remedy = denied ? "run as root: taking a device from its driver needs it" : "",
+                  .causes = {}});
+}
+
+// Makes the folder and those above it; only the last is closed to others.
+bool make_folders(const std::string& folder) {
+  for (auto at = folder.find('/', 1); at != std::string::npos; at = folder.find('/', at + 1)) {
+    if (::mkdir(folder.substr(0, at).c_str(), 0755) < 0 && errno != EEXIST) return false;
+  }
+  return ::mkdir(folder.c_str(), 0700) == 0 || errno == EEXIST;
+}
+
+bool write_all(int fd, const std::string& text) {
+  for (std::size_t done = 0; done < text.size();) {
+    const ssize_t put = ::write(fd, text.data() + done, text.size() - done);
+    if (put < 0 && errno != EINTR) return false;
+    if (put > 0) done += static_cast<std::size_t>(put);
+  }
+  return ::fsync(fd) == 0;
+}
+
+Json optional_json(const std::optional<std::string>& text) { return text ? Json(*text) : Json(nullptr); }
+
+// The file is root's, but a person may have edited it: nothing in it is taken on trust.
+std::optional<Binding> binding_of(const Json& json) {
+  if (!json.is_object()) return std::nullopt;
+  const auto text = [&](const char* key) -> std::optional<std::string> {
+    const auto found = json.find(key);
+    return found != json.end() && found->is_string() ? std::optional(found->get<std::string>()) : std::nullopt;
+  };
+  const auto text_or_null = [&](const char* key) { return text(key) || (json.contains(key) && json[key].is_null()); };
+  const auto bus = text("bus");
+  const auto device = text("device");
+  if (!bus || !device || !text_or_null("driver") || !text_or_null("driver_override")) return std::nullopt;
+  return Binding{.bus = *bus, .device = *device, .driver = text("driver"), .driver_override = text("driver_override")};
+}
+
+}  // namespace
+
+RememberedBindings::RememberedBindings(std::string folder) : folder_(std::move(folder)) {}
+
+std::string RememberedBindings::path_of(const std::string& device) const {
+  return fmt::format("{}/{}.json", folder_, device);
+}
+
+Result<std::optional<Binding>> RememberedBindings::recall(const std::string& device) const {
+  const std::string path = path_of(device);
+  std::ifstream file(path);
+  if (!file) {
+    const int code = errno;
+    if (code == ENOENT) return std::optional<Binding>();
+    return file_failure("open", path, code);
+  }
+  auto binding = binding_of(Json::parse(file, nullptr, false));
+  if (binding && binding->device == device) return binding;
+  return failure({.code = EINVAL,
+                  .operation = "read",
+                  .object = path,
+                  .reason = fmt::format("does not say what {} was bound to", device),
+                  .remedy = "look at it, then remove it",
+                  .causes = {}});
+}
+
+Result<void> RememberedBindings::remember(const Binding& binding) const {
+  const std::string path = path_of(binding.device);
+  if (!make_folders(folder_)) return file_failure("mkdir", path, errno);
+  const Json json = {{"bus", binding.bus},
+                     {"device", binding.device},
+                     {"driver", optional_json(binding.driver)},
+                     {"driver_override", optional_json(binding.driver_override)}};
+  // A name of its own for each process: two that bind at once must not write into one file.
+  const std::string unfinished = fmt::format("{}.{}", path, ::getpid());
+  Kernel& kernel = system_kernel();
+  Fd file(kernel, ::open(unfinished.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+  if (!file) return file_failure("open", path, errno);
+  const bool written = write_all(file.get(), json_text(json)) && ::rename(unfinished.c_str(), path.c_str()) == 0;
+  if (written) return {};
+  const int code = errno;
+  ::unlink(unfinished.c_str());
+  return file_failure("write", path, code);
+}
+
+Result<void> RememberedBindings::forget(const std::string& device) const {
+  const std::string path = path_of(device);
+  if (::unlink(path.c_str()) == 0 || errno == ENOENT) return {};
+  return file_failure("unlink", path, errno);
+}
+
+}  // namespace postern::tool

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+// The proof for NVMe controllers: Identify, reading at depth, a completion by interrupt, and on demand writing.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <postern/dma_buffer.hpp>
+#include <postern/nvme.hpp>
+
+#include "proofs/nvme_read.hpp"
+#include "proofs/nvme_write.hpp"
+#include "proofs/poison.hpp"
+#include "proofs/proof.hpp"
+#include "text/sizes.hpp"
+
+namespace postern::tool {
+namespace {
+
+constexpr unsigned read_depth = 32;
+
+void identify(Bench& bench, const nvme::Controller& controller) {
+  const nvme::ControllerInfo& info = controller.info();
+  Json namespaces = Json::array();
+  std::string sizes;
+  for (const nvme::Namespace& ns : controller.namespaces()) {
+    sizes +=
+        fmt::format("; namespace {}: {} in blocks of {}", ns.id, size_text(ns.blocks * ns.block_size), ns.block_size);
+    namespaces.push_back({{"id", ns.id}, {"blocks", ns.blocks}, {"block_size", ns.block_size}});
+  }
+  bench.steps.ok("identify",
+                 fmt::format("model {}, serial {}, firmware {}, NVMe {}.{}{}", info.model, info.serial, info.firmware,
+                             info.version >> 16, info.version >> 8 & 0xff, sizes),
+                 {{"model", info.model},
+                  {"serial", info.serial},
+                  {"firmware", info.firmware},
+                  {"namespaces", std::move(namespaces)}});
+}
+
+void read_at_depth(Bench& bench, nvme::Controller& controller, const nvme::Namespace& ns) {
+  const std::uint64_t all = ns.blocks * ns.block_size;
+  const std::uint64_t bytes = std::min(all, bench.options.bytes.value_or(all));
+  if (bytes < ns.block_size)
+    return bench.steps.skipped(
+        "dma", fmt::format("a block has {}: nothing to read in {}", size_text(ns.block_size), size_text(bytes)));
+  auto report = read_namespace(bench, controller, ns, bytes, read_depth);
+  if (!report) return bench.steps.failed("dma", report.error());
+  const double per_second = report->seconds > 0 ? static_cast<double>(report->commands) / report->seconds : 0;
+  bench.steps.ok(
+      "dma",
+      fmt::format("{} read with {} commands at a time: {}, {} commands/s, digest included", size_text(report->bytes),
+                  report->depth, rate_text(report->bytes, report->seconds),
+                  count_text(static_cast<std::uint64_t>(per_second))),
+      {{"namespace", ns.id}, {"bytes", report->bytes}, {"seconds", report->seconds}, {"sha256", report->sha256}});
+  bench.steps.line(fmt::format("sha256 {}  first {} bytes of namespace {}", report->sha256, report->bytes, ns.id));
+}
+
+void write_test(Bench& bench, nvme::Controller& controller, const nvme::Namespace& ns) {
+  if (!bench.options.write_test)
+    return bench.steps.skipped("write", "not asked for; --write-test writes, and restores");
+  auto done = write_and_restore(bench, controller, ns);
+  if (!done) return bench.steps.failed("write", done.error());
+  bench.steps.ok("write", *done);
+}
+
+// A controller started anew, so that its completions come by interrupt. Without interrupts wait() would time out.
+void interrupt(Bench& bench) {
+  if (bench.device.interrupt(PciInterrupt::msix).count == 0)
+    return bench.steps.skipped("interrupt", "the device has no MSI-X");
+  auto controller = nvme::Controller::open(bench.device, bench.allocator, {.completion = nvme::Completion::msix});
+  if (!controller) return bench.steps.failed("interrupt", controller.error());
+  if (controller->namespaces().empty()) return bench.steps.skipped("interrupt", "it has no namespace to read");
+  const nvme::Namespace& ns = controller->namespaces().front();
+  auto buffer = DmaBuffer::allocate(bench.device.device().container(), bench.allocator, ns.block_size);
+  if (!buffer) return bench.steps.failed("interrupt", buffer.error());
+  const Poison poison(ns.block_size);
+  poison.fill(buffer->bytes().first(ns.block_size));
+  const auto started = std::chrono::steady_clock::now();
+  auto done = controller->read(ns, 0, 1, buffer->iova());
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  if (!done) return bench.steps.failed("interrupt", done.error());
+  if (poison.first_left(buffer->bytes().first(ns.block_size), ns.block_size)) {
+    return bench.steps.failed("interrupt", proof_error(EIO, "compare", fmt::format("block 0 of namespace {}", ns.id),
+                                                       "the interrupt came, but the data did not arrive in memory"));
+  }
+  bench.steps.ok("interrupt", fmt::format("a read completed by MSI-X in {}", duration_text(seconds)));
+}
+
+void run(Bench& bench) {
+  {
+    auto controller = nvme::Controller::open(bench.device, bench.allocator);
+    if (!controller) return bench.steps.failed("identify", controller.error());
+    identify(bench, *controller);
+    const auto& namespaces = controller->namespaces();
+    const auto usable = std::find_if(namespaces.begin(), namespaces.end(),
+                                     [](const nvme::Namespace& ns) { return ns.blocks > 0 && ns.block_size > 0; });
+    if (usable == namespaces.end()) {
+      bench.steps.skipped("dma", "it has no namespace to read; Identify came by DMA");
+      return;
+    }
+    read_at_depth(bench, *controller, *usable);
+    write_test(bench, *controller, *usable);
+  }
+  interrupt(bench);
+}
+
+bool fits(const PciFunction& function) {
+  constexpr std::uint32_t nvme_controller = 0x010802;  // mass storage, non-volatile memory, NVM Express I/O controller
+  return function.class_code == nvme_controller;
+}
+
+}  // namespace
+
+const Proof nvme_proof = {.device = "NVMe", .fits = fits, .run = run};
+
+}  // namespace postern::tool

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reading an NVMe namespace with many commands under way.
+#include "proofs/nvme_read.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <postern/dma_buffer.hpp>
+#include <unordered_map>
+#include <vector>
+
+#include "proofs/poison.hpp"
+#include "proofs/sha256.hpp"
+#include "text/progress.hpp"
+
+namespace postern::tool {
+namespace {
+
+constexpr std::uint64_t largest_chunk = std::uint64_t{128} << 10;
+
+// A ring of slots: each has a piece of the buffer and reads one chunk of the namespace. Commands end in any order; the
+// digest takes the chunks in theirs.
+class NamespaceReader {
+ public:
+  NamespaceReader(nvme::Controller& controller, const nvme::Namespace& ns, std::uint64_t bytes, std::uint64_t chunk,
+                  DmaBuffer& buffer, unsigned depth)
+      : controller_(controller),
+        ns_(ns),
+        bytes_(bytes),
+        chunk_(chunk),
+        buffer_(buffer),
+        slots_(depth),
+        poison_(chunk) {}
+
+  // When it returns no command is under way any more, so that the buffer may go.
+  [[nodiscard]] Result<void> run(Sha256& digest, Progress& progress) {
+    auto done = read(digest, progress);
+    while (!slot_of_command_.empty()) {
+      const auto completed = controller_.wait();
+      if (!completed) break;  // then the driver has stopped the controller
+      slot_of_command_.erase(completed->command);
+    }
+    return done;
+  }
+
+  [[nodiscard]] std::uint64_t commands() const noexcept { return commands_; }
+
+ private:
+  struct Slot {
+    bool done = false;
+  };
+
+  [[nodiscard]] Result<void> read(Sha256& digest, Progress& progress) {
+    while (taken_ < bytes_) {
+      while (submitted_ < bytes_ && submitted_ - taken_ < chunk_ * slots_.size()) {
+        if (auto done = submit(); !done) return done;
+      }
+      if (auto done = take_oldest(digest); !done) return done;
+      progress.show(taken_);
+    }
+    return {};
+  }
+
+  [[nodiscard]] std::size_t slot_of(std::uint64_t position) const { return (position / chunk_) % slots_.size(); }
+  [[nodiscard]] std::uint64_t length_at(std::uint64_t position) const { return std::min(chunk_, bytes_ - position); }
+  [[nodiscard]] std::span<std::byte> memory_of(std::uint64_t position) const {
+    return buffer_.bytes().subspan(slot_of(position) * chunk_, length_at(position));
+  }
+
+  [[nodiscard]] Result<void> submit() {
+    const std::size_t slot = slot_of(submitted_);
+    poison_.fill(memory_of(submitted_));
+    slots_[slot].done = false;
+    auto command = controller_.submit_read(ns_, submitted_ / ns_.block_size,
+                                           static_cast<std::uint32_t>(length_at(submitted_) / ns_.block_size),
+                                           buffer_.iova() + slot * chunk_);
+    if (!command) return failure_of(command);
+    slot_of_command_[*command] = slot;
+    submitted_ += length_at(submitted_);
+    ++commands_;
+    return {};
+  }
+
+  [[nodiscard]] Result<void> take_oldest(Sha256& digest) {
+    Slot& slot = slots_[slot_of(taken_)];
+    while (!slot.done) {
+      auto completed = controller_.wait();
+      if (!completed) return failure_of(completed);
+      const auto found = slot_of_command_.find(completed->command);
+      if (found == slot_of_command_.end()) {
+        return failure(
+            proof_error(EIO, "read", "namespace", "the controller completed a command that was not under way"));
+      }
+      if (completed->status != 0) {
+        return failure(
+            proof_error(EIO, "read", fmt::format("namespace {}", ns_.id), nvme::status_text(completed->status)));
+      }
+      slots_[found->second].done = true;
+      slot_of_command_.erase(found);
+    }
+    const std::span<std::byte> memory = memory_of(taken_);
+    if (const auto left = poison_.first_left(memory, ns_.block_size)) {
+      return failure(proof_error(EIO, "compare",
+                                 fmt::format("block {} of namespace {}", (taken_ + *left) / ns_.block_size, ns_.id),
+                                 "the command ended well, but its data did not arrive in memory: DMA does not work",
+                                 "the kernel's log (dmesg) names the addresses that an IOMMU refused"));
+    }
+    digest.add(memory);
+    taken_ += memory.size();
+    return {};
+  }
+
+  nvme::Controller& controller_;
+  const nvme::Namespace& ns_;
+  std::uint64_t bytes_;
+  std::uint64_t chunk_;
+  DmaBuffer& buffer_;
+  std::vector<Slot> slots_;
+  Poison poison_;
+  std::unordered_map<std::uint16_t, std::size_t> slot_of_command_;
+  std::uint64_t submitted_ = 0;
+  std::uint64_t taken_ = 0;
+  std::uint64_t commands_ = 0;
+};
+
+}  // namespace
+
+Result<ReadReport> read_namespace(Bench& bench, nvme::Controller& controller, const nvme::Namespace& ns,
+                                  std::uint64_t bytes, unsigned depth) {
+  const std::uint64_t chunk = std::min(controller.info().max_transfer, largest_chunk) / ns.block_size * ns.block_size;
+  const std::uint64_t whole_blocks = bytes / ns.block_size * ns.block_size;
+  auto buffer = DmaBuffer::allocate(bench.device.device().container(), bench.allocator, chunk * depth);
+  if (!buffer) return failure_of(buffer);
+
+  Sha256 digest;
+  Progress progress(bench.session.err, fmt::format("reading {}", bench.device.name()), whole_blocks);
+  NamespaceReader reader(controller, ns, whole_blocks, chunk, *buffer, depth);
+  const auto started = std::chrono::steady_clock::now();
+  auto done = reader.run(digest, progress);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
+  if (!done) return failure_of(done);
+  return ReadReport{.bytes = whole_blocks,
+                    .commands = reader.commands(),
+                    .depth = depth,
+                    .seconds = seconds,
+                    .sha256 = digest.finish()};
+}
+
+}  // namespace postern::tool

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// Reading an NVMe namespace from its start with many commands under way, each byte accounted for.
+#pragma once
+
+#include <cstdint>
+#include <postern/nvme.hpp>
+#include <string>
+
+#include "proofs/proof.hpp"
+
+namespace postern::tool {
+
+struct ReadReport {
+  std::uint64_t bytes = 0;
+  std::uint64_t commands = 0;
+  unsigned depth = 0;
+  double seconds = 0;
+  std::string sha256;
+};
+
+// Reads the first `bytes` of the namespace, `depth` commands at a time. Every buffer is poisoned before it is read
+// into. Errors: EIO (a command failed, or ended without its data having arrived), those of the driver.
+[[nodiscard]] Result<ReadReport> read_namespace(Bench& bench, nvme::Controller& controller, const nvme::Namespace& ns,
+                                                std::uint64_t bytes, unsigned depth);
+
+}  // namespace postern::tool

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the numbers of PCI and VFIO are called.
+#include "text/names.hpp"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <string_view>
+
+namespace postern::tool {
+namespace {
+
+// PCI Code and ID Assignment Specification, "Capability IDs" and "Extended Capability IDs", by number.
+constexpr std::array<std::string_view, 0x16> capability_names = {
+    "Null",
+    "Power Management",
+    "AGP",
+    "Vital Product Data",
+    "Slot Identification",
+    "MSI",
+    "CompactPCI Hot Swap",
+    "PCI-X",
+    "HyperTransport",
+    "Vendor Specific",
+    "Debug Port",
+    "CompactPCI Resource Control",
+    "Hot-Plug",
+    "Subsystem ID",
+    "AGP 8x",
+    "Secure Device",
+    "PCI Express",
+    "MSI-X",
+    "SATA Configuration",
+    "Advanced Features",
+    "Enhanced Allocation",
+    "Flattening Portal Bridge",
+};
+
+constexpr std::array<std::string_view, 0x30> extended_names = {
+    "Null",
+    "Advanced Error Reporting",
+    "Virtual Channel",
+    "Device Serial Number",
+    "Power Budgeting",
+    "Root Complex Link Declaration",
+    "Root Complex Internal Link Control",
+    "Root Complex Event Collector",
+    "Multi-Function Virtual Channel",
+    "Virtual Channel (with MFVC)",
+    "Root Complex Register Block",
+    "Vendor Specific",
+    "Configuration Access Correlation",
+    "Access Control Services",
+    "Alternative Routing-ID",
+    "Address Translation Services",
+    "SR-IOV",
+    "Multi-Root IOV",
+    "Multicast",
+    "Page Request Interface",
+    "Reserved for AMD",
+    "Resizable BAR",
+    "Dynamic Power Allocation",
+    "TPH Requester",
+    "Latency Tolerance Reporting",
+    "Secondary PCI Express",
+    "Protocol Multiplexing",
+    "PASID",
+    "LN Requester",
+    "Downstream Port Containment",
+    "L1 PM Substates",
+    "Precision Time Measurement",
+    "PCI Express over M-PHY",
+    "FRS Queueing",
+    "Readiness Time Reporting",
+    "Designated Vendor Specific",
+    "VF Resizable BAR",
+    "Data Link Feature",
+    "Physical Layer 16 GT/s",
+    "Lane Margining",
+    "Hierarchy ID",
+    "Native PCIe Enclosure Management",
+    "Physical Layer 32 GT/s",
+    "Alternate Protocol",
+    "System Firmware Intermediary",
+    "Shadow Functions",
+    "Data Object Exchange",
+    "Device 3",
+};
+
+constexpr std::array<std::string_view, 5> interrupt_names = {"INTx", "MSI", "MSI-X", "error", "request"};
+
+}  // namespace
+
+std::string ids_text(const PciFunction& function) {
+  return fmt::format("{:04x}:{:04x}", function.vendor_id, function.device_id);
+}
+
+std::string class_text(const PciFunction& function) {
+  return function.class_name.empty() ? fmt::format("class {:06x}", function.class_code) : function.class_name;
+}
+
+std::string title_of(const PciFunction& function) {
+  if (function.device_name.empty() && function.vendor_name.empty()) return class_text(function);
+  if (function.device_name.empty()) return fmt::format("{}, {}", class_text(function), function.vendor_name);
+  // Some device names in pci.ids begin with the vendor's.
+  if (function.vendor_name.empty() || function.device_name.starts_with(function.vendor_name))
+    return function.device_name;
+  return fmt::format("{} {}", function.vendor_name, function.device_name);
+}
+
+std::string capability_name(const PciCapability& capability) {
+  if (capability.extended) {
+    if (capability.id < extended_names.size()) return std::string(extended_names.at(capability.id));
+    return fmt::format("extended capability {:#06x}", capability.id);
+  }
+  if (capability.id < capability_names.size()) return std::string(capability_names.at(capability.id));
+  return fmt::format("capability {:#04x}", capability.id);
+}
+
+std::string region_name(std::uint32_t index) {
+  if (index < 6) return fmt::format("BAR {}", index);
+  if (index == 6) return "ROM";
+  if (index == 7) return "config space";
+  if (index == 8) return "VGA";
+  return fmt::format("device-specific {}", index - 9);
+}
+
+std::string interrupt_name(std::uint32_t index) {
+  return index < interrupt_names.size() ? std::string(interrupt_names.at(index)) : fmt::format("interrupt {}", index);
+}
+
+Json function_json(const PciFunction& function) {
+  const HostDevice& host = function.host;
+  const auto or_null = [](const auto& optional) { return optional ? Json(*optional) : Json(nullptr); };
+  Json json = {
+      {"address", to_string(function.address)},
+      {"vendor_id", fmt::format("{:04x}", function.vendor_id)},
+      {"device_id", fmt::format("{:04x}", function.device_id)},
+      {"class", fmt::format("{:06x}", function.class_code)},
+      {"driver", or_null(host.driver)},
+      {"iommu_group", host.iommu_group ? Json(static_cast<std::uint32_t>(*host.iommu_group)) : Json(nullptr)},
+      {"vendor_name", function.vendor_name},
+      {"device_name", function.device_name},
+      {"class_name", function.class_name},
+  };
+  return json;
+}
+
+}  // namespace postern::tool

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+// Says what is being waited for.
+#include "text/patience.hpp"
+
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cstdio>
+#include <utility>
+
+#include "host/holders.hpp"
+
+namespace postern::tool {
+
+Patience::Patience(const Session& session, HostDevice device)
+    : thread_([this, &session, device = std::move(device)] { watch(session, device); }) {}
+
+Patience::~Patience() {
+  {
+    const std::lock_guard lock(mutex_);
+    is_over_ = true;
+  }
+  over_.notify_one();
+  thread_.join();
+}
+
+void Patience::watch(const Session& session, const HostDevice& device) {
+  {
+    std::unique_lock lock(mutex_);
+    if (over_.wait_for(lock, std::chrono::seconds(1), [this] { return is_over_; })) return;
+  }
+  const Holders holders = find_holders(session.kernel, device);
+  const std::string who = holders.processes.empty() ? "the driver" : list_of(holders.processes);
+  fmt::print(stderr, "postern: waiting until {} lets go of {} ...\n", who, device.name);
+}
+
+}  // namespace postern::tool

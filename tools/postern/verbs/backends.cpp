@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+// postern backends: the host IOMMU interfaces that postern knows, and which of them can be used here.
+#include <algorithm>
+#include <optional>
+#include <postern/backend.hpp>
+#include <string>
+
+#include "text/errors.hpp"
+#include "text/table.hpp"
+#include "verb.hpp"
+
+namespace postern::tool {
+namespace {
+
+const Backend* built(std::string_view name) {
+  const auto all = backends();
+  const auto found =
+      std::find_if(all.begin(), all.end(), [&](const Backend* backend) { return backend->name == name; });
+  return found == all.end() ? nullptr : *found;
+}
+
+Result<Ending> run(Session& session) {
+  Table table({{"NAME"}, {"STATE"}, {"SUMMARY", Fit::folded}});
+  std::string refusals;
+  Json list = Json::array();
+  bool any = false;
+  // Those of this build come first, in the order that "auto" tries them.
+  std::vector<std::string_view> names;
+  for (const Backend* backend : backends()) names.push_back(backend->name);
+  for (const std::string_view name : known_backends()) {
+    if (built(name) == nullptr) names.push_back(name);
+  }
+
+  for (const std::string_view name : names) {
+    const Backend* backend = built(name);
+    Json entry = {{"name", name}, {"built", backend != nullptr}};
+    if (backend == nullptr) {
+      table.add_row({std::string(name), "not built", "not in this build of postern (POSTERN_BACKENDS)"});
+    } else {
+      auto probed = backend->probe(session.kernel, nullptr);
+      any = any || probed.has_value();
+      table.add_row({std::string(name), probed ? "available" : "refused", std::string(backend->summary)});
+      entry["summary"] = backend->summary;
+      entry["available"] = probed.has_value();
+      if (!probed) {
+        entry["error"] = error_json(probed.error());
+        refusals += paint(session.out, Style::heading, name) + ": " +
+                    fold(session.out, reason_line(probed.error()), name.size() + 2) + "\n" +
+                    error_details(probed.error(), session.out, 2);
+      }
+    }
+    list.push_back(std::move(entry));
+  }
+
+  if (session.json()) {
+    session.print(json_text({{"backends", std::move(list)}}));
+  } else {
+    session.print(table.text(session.out));
+    if (!refusals.empty()) session.print("\n" + refusals);
+  }
+  return any ? Ending::well : Ending::not_well;
+}
+
+Run add(CLI::App&) { return run; }
+
+}  // namespace
+
+const Verb backends_verb = {
+    .name = "backends",
+    .summary = "List the host IOMMU interfaces, and say which can be used here and why the others cannot",
+    .footer = "Example:\n  postern backends\n\nExit code 1: none can be used.",
+    .add = add,
+};
+
+}  // namespace postern::tool

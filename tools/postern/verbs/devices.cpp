@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// postern devices: the PCI functions of this host, in a table.
+#include <postern/pci_function.hpp>
+#include <string>
+
+#include "text/names.hpp"
+#include "text/table.hpp"
+#include "verb.hpp"
+
+namespace postern::tool {
+namespace {
+
+Result<Ending> run(Session& session) {
+  auto functions = list_pci_functions(session.kernel);
+  if (!functions) return failure_of(functions);
+
+  if (session.json()) {
+    Json devices = Json::array();
+    for (const PciFunction& function : *functions) devices.push_back(function_json(function));
+    session.print(json_text({{"devices", std::move(devices)}}));
+    return Ending::well;
+  }
+
+  Table table({{"ADDRESS"}, {"ID"}, {"GROUP"}, {"DRIVER"}, {"CLASS", Fit::shortened}, {"NAME", Fit::shortened}});
+  for (const PciFunction& function : *functions) {
+    const bool named = !function.device_name.empty() || !function.vendor_name.empty();
+    table.add_row({to_string(function.address), ids_text(function),
+                   function.host.iommu_group ? to_string(*function.host.iommu_group) : "-",
+                   function.host.driver.value_or("-"), class_text(function), named ? title_of(function) : ""});
+  }
+  session.print(table.text(session.out));
+  return Ending::well;
+}
+
+Run add(CLI::App&) { return run; }
+
+}  // namespace
+
+const Verb devices_verb = {
+    .name = "devices",
+    .summary = "List the PCI devices of this host: ids, IOMMU group, driver, name",
+    .footer = "Example:\n  postern devices",
+    .add = add,
+};
+
+}  // namespace postern::tool

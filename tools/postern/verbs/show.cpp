@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+// postern show: everything about one device, as far as it can be opened.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <memory>
+#include <optional>
+#include <postern/attach.hpp>
+#include <postern/pci_device.hpp>
+#include <postern/pci_function.hpp>
+#include <string>
+#include <vector>
+
+#include "text/errors.hpp"
+#include "text/names.hpp"
+#include "text/sizes.hpp"
+#include "text/table.hpp"
+#include "verb.hpp"
+#include "verbs/limits.hpp"
+#include "verbs/opened.hpp"
+
+namespace postern::tool {
+namespace {
+
+// What opening the device gave, on every backend that can be tried.
+struct Opened {
+  std::string text;
+  Json json = Json::object();
+};
+
+// Attaches, looks, and lets go again.
+Result<void> look(const Session& session, const PciFunction& function, const Backend& backend, Opened& found) {
+  auto attached =
+      attach(session.kernel, function.host, {.backend = backend.name, .container = nullptr, .container_options = {}});
+  if (!attached) return failure_of(attached);
+  auto device = PciDevice::open(std::move(*attached));
+  if (!device) return failure_of(device);
+  const auto container = device->device().container();
+
+  if (!found.json.contains("regions")) {
+    found.text = opened_text(*device, session.out) + found.text;
+    found.json.update(opened_json(*device));
+  }
+  Table limits({{}, {"", Fit::folded}}, 2);
+  limits.add_row({"usable addresses", ranges_text(*container)});
+  limits.add_row({"page sizes", page_sizes_text(container->page_sizes())});
+  limits.add_row({"mappings", mapping_limit_text(*container)});
+  for (const auto& [name, value] : container->facts()) limits.add_row({name, value});
+  found.text += "\n" + paint(session.out, Style::heading, fmt::format("backend {}", backend.name)) + "\n" +
+                limits.text(session.out);
+  found.json["backends"][std::string(backend.name)] = limits_json(*container);
+
+  if (auto detached = device->device().detach(); !detached) return detached;
+  return container->close();
+}
+
+Opened open_everywhere(const Session& session, const PciFunction& function) {
+  Opened found;
+  found.json["backends"] = Json::object();
+  for (const Backend* backend : backends()) {
+    auto looked = look(session, function, *backend, found);
+    if (looked) continue;
+    found.json["backends"][std::string(backend->name)] = {{"error", error_json(looked.error())}};
+    found.text += "\n" + paint(session.out, Style::heading, fmt::format("backend {}", backend->name)) + "\n  " +
+                  fold(session.out, error_line(looked.error()), 2) + "\n" +
+                  error_details(looked.error(), session.out, 2);
+  }
+  return found;
+}
+
+std::string joined(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
+  return text;
+}
+
+std::string basics_text(const Session& session, const PciFunction& function) {
+  const HostDevice& host = function.host;
+  std::string cdev = "none";
+  if (host.cdev && host.cdev->number) cdev = host.cdev->path;
+  if (host.cdev && !host.cdev->number) cdev = "none (the kernel is built without CONFIG_VFIO_DEVICE_CDEV)";
+  const bool bound = host.driver && is_vfio_driver(*host.driver);
+
+  Table basics({{}, {"", Fit::folded}}, 2);
+  basics.add_row({"ids", fmt::format("{}, subsystem {:04x}:{:04x}, revision {:02x}", ids_text(function),
+                                     function.subsystem_vendor_id, function.subsystem_device_id, function.revision)});
+  basics.add_row({"class", function.class_name.empty()
+                               ? fmt::format("{:06x}", function.class_code)
+                               : fmt::format("{:06x} {}", function.class_code, function.class_name)});
+  basics.add_row({"driver", host.driver.value_or("none")});
+  basics.add_row({"IOMMU group", host.iommu_group ? to_string(*host.iommu_group) : "none: no IOMMU translates for it"});
+  basics.add_row({"VFIO cdev", bound ? cdev : "none (bound to no VFIO driver)"});
+  basics.add_row({"reset methods", function.reset_methods.empty() ? "none" : joined(function.reset_methods)});
+  basics.add_row({"NUMA node", host.numa_node ? std::to_string(*host.numa_node) : "none"});
+  return paint(session.out, Style::heading, fmt::format("{}  {}", host.name, title_of(function))) + "\n" +
+         basics.text(session.out);
+}
+
+bool in_the_way(const IommuGroup& group, const HostDevice& member) {
+  const auto obstacles = group.obstacles();
+  return std::any_of(obstacles.begin(), obstacles.end(), [&](const auto* each) { return each->name == member.name; });
+}
+
+std::string group_text(const Session& session, const IommuGroup& group) {
+  Table members({{"MEMBER"}, {"DRIVER"}, {"", Fit::folded}}, 2);
+  for (const HostDevice& member : group.members) {
+    members.add_row(
+        {member.name, member.driver.value_or("-"),
+         in_the_way(group, member) ? "in the way: its driver may do DMA of its own" : "does not stand in the way"});
+  }
+  return "\n" + paint(session.out, Style::heading, "IOMMU group " + to_string(group.id)) + "\n" +
+         members.text(session.out);
+}
+
+Json group_json(const IommuGroup& group) {
+  Json members = Json::array();
+  for (const HostDevice& member : group.members) {
+    members.push_back({{"name", member.name},
+                       {"driver", member.driver ? Json(*member.driver) : Json(nullptr)},
+                       {"in_the_way", in_the_way(group, member)}});
+  }
+  return {{"id", static_cast<std::uint32_t>(group.id)},
+          {"path", group.path},
+          {"viable", group.viable()},
+          {"members", std::move(members)}};
+}
+
+Json basics_json(const PciFunction& function) {
+  const HostDevice& host = function.host;
+  Json json = function_json(function);
+  json["subsystem_vendor_id"] = fmt::format("{:04x}", function.subsystem_vendor_id);
+  json["subsystem_device_id"] = fmt::format("{:04x}", function.subsystem_device_id);
+  json["revision"] = fmt::format("{:02x}", function.revision);
+  json["cdev"] = host.cdev && host.cdev->number ? Json(host.cdev->path) : Json(nullptr);
+  json["reset_methods"] = function.reset_methods;
+  json["numa_node"] = host.numa_node ? Json(*host.numa_node) : Json(nullptr);
+  return json;
+}
+
+Result<Ending> run(Session& session, PciAddress address) {
+  auto function = find_pci_function(session.kernel, address);
+  if (!function) return failure_of(function);
+  const HostDevice& host = function->host;
+  std::optional<IommuGroup> group;
+  if (host.iommu_group) {
+    auto found = find_iommu_group(session.kernel, *host.iommu_group);
+    if (!found) return failure_of(found);
+    group = std::move(*found);
+  }
+  const bool bound = host.driver && is_vfio_driver(*host.driver);
+  Opened opened;
+  if (bound) opened = open_everywhere(session, *function);
+
+  if (session.json()) {
+    Json document = basics_json(*function);
+    document["group"] = group ? group_json(*group) : Json(nullptr);
+    document["opened"] = bound ? std::move(opened.json) : Json(nullptr);
+    session.print(json_text(document));
+    return Ending::well;
+  }
+  session.print(basics_text(session, *function));
+  if (group) session.print(group_text(session, *group));
+  if (bound) {
+    session.print(opened.text);
+  } else {
+    session.print("\n" +
+                  fold(session.out,
+                       fmt::format("Its regions, interrupts and capabilities can be shown when it is bound to a VFIO "
+                                   "driver: \"postern bind {}\"",
+                                   host.name),
+                       0) +
+                  "\n");
+  }
+  return Ending::well;
+}
+
+Run add(CLI::App& verb) {
+  auto address = std::make_shared<PciAddress>();
+  add_device(verb, *address)->required();
+  return [address](Session& session) { return run(session, *address); };
+}
+
+}  // namespace
+
+const Verb show_verb = {
+    .name = "show",
+    .summary = "Show all about one device: group, regions, interrupts, capabilities, limits",
+    .footer =
+        "Example:\n"
+        "  postern show 00:01.0\n"
+        "\n"
+        "A device that is bound to a VFIO driver and that nobody has open is opened to look into it; the kernel resets "
+        "it then.",
+    .add = add,
+};
+
+}  // namespace postern::tool

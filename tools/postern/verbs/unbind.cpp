@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// postern unbind: gives a device back to the driver that it was taken from.
+#include <fmt/format.h>
+
+#include <memory>
+#include <postern/binding.hpp>
+#include <postern/pci_function.hpp>
+#include <string>
+
+#include "host/remembered.hpp"
+#include "text/errors.hpp"
+#include "text/patience.hpp"
+#include "verb.hpp"
+
+namespace postern::tool {
+namespace {
+
+Result<Ending> run(Session& session, PciAddress address) {
+  auto function = find_pci_function(session.kernel, address);
+  if (!function) return failure_of(function);
+  const HostDevice& device = function->host;
+  const std::optional<std::string> before = device.driver;
+  const RememberedBindings bindings;
+  auto remembered = bindings.recall(device.name);
+  if (!remembered) return failure_of(remembered);
+
+  // A driver that is no VFIO driver was chosen by somebody else since. Without any, a bind may have been cut short.
+  const bool ours = before ? is_vfio_driver(*before) : remembered->has_value();
+  if (ours) {
+    const Patience patience(session, device);
+    auto restored =
+        *remembered ? restore_binding(session.kernel, **remembered) : bind_to_default_driver(session.kernel, device);
+    if (!restored) return failure_of(restored);
+  }
+  if (*remembered) {
+    if (auto done = bindings.forget(device.name); !done) return failure_of(done);
+  }
+
+  auto now = find_pci_function(session.kernel, address);
+  if (!now) return failure_of(now);
+  const std::optional<std::string>& after = now->host.driver;
+  if (session.json()) {
+    const auto or_null = [](const std::optional<std::string>& driver) {
+      return driver ? Json(*driver) : Json(nullptr);
+    };
+    session.print(json_text({{"device", device.name},
+                             {"before", or_null(before)},
+                             {"after", or_null(after)},
+                             {"changed", before != after}}));
+  } else if (ours) {
+    session.print(
+        fmt::format("{}: {} -> {}\n", device.name, before.value_or("no driver"), after.value_or("no driver")));
+  } else {
+    session.print(fmt::format("{}: is not bound to a VFIO driver ({}): nothing to do\n", device.name,
+                              before.value_or("it has no driver")));
+  }
+  return Ending::well;
+}
+
+Run add(CLI::App& verb) {
+  auto address = std::make_shared<PciAddress>();
+  add_device(verb, *address)->required();
+  return [address](Session& session) { return run(session, *address); };
+}
+
+}  // namespace
+
+const Verb unbind_verb = {
+    .name = "unbind",
+    .summary = "Give a device back to the driver it was taken from",
+    .footer =
+        "Example:\n"
+        "  postern unbind 00:01.0    # 0000:00:01.0: vfio-pci -> nvme\n"
+        "\n"
+        "Needs root. Where nothing is remembered of the device, the kernel chooses its driver. Waits until nobody has "
+        "the\n"
+        "device open. A device that is not bound to a VFIO driver is left alone, and that is no error.",
+    .add = add,
+};
+
+}  // namespace postern::tool
