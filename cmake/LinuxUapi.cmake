@@ -32,7 +32,7 @@ if(NOT POSTERN_UAPI_DIR)
       set(postern_cache $ENV{HOME}/.cache/postern)
     endif()
     set(postern_uapi ${postern_cache}/uapi)
-    if(NOT EXISTS ${postern_uapi}/linux/iommufd.h)
+    if(NOT EXISTS ${postern_uapi}/linux/stddef.h)
       message(STATUS "Linux headers are too old for VFIO's cdev and iommufd; fetching newer ones")
       set(postern_unpacked ${CMAKE_BINARY_DIR}/linux-libc-dev)
       execute_process(
@@ -42,7 +42,7 @@ if(NOT POSTERN_UAPI_DIR)
         message(FATAL_ERROR "linux/iommufd.h of Linux 7 or newer is needed and could not be fetched.\n"
                             "Give a folder that has it and linux/vfio.h: cmake -DPOSTERN_UAPI_DIR=FOLDER")
       endif()
-      foreach(header vfio vfio_ccw vfio_zdev iommufd)
+      foreach(header vfio vfio_ccw vfio_zdev iommufd stddef)  # which has macros that the others use
         file(COPY ${postern_unpacked}/usr/include/linux/${header}.h DESTINATION ${postern_uapi}/linux)
       endforeach()
       file(REMOVE_RECURSE ${postern_unpacked})

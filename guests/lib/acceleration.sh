@@ -6,7 +6,7 @@
 # booted on it once after each start of this machine, and the answer kept.
 accelerator() {
     local answer boot_id
-    if [[ $(uname -m) != "$guest" || ! -w /dev/kvm ]]; then
+    if [[ $(uname -m) != "$processor" || ! -w /dev/kvm ]]; then
         echo tcg
         return
     fi

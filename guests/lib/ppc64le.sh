@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+# Sourced by the machines that are POWER: what they share.
+# shellcheck shell=bash disable=SC2034,SC2154
+
+processor=ppc64le
+triplet=powerpc64le-linux-gnu
+debian_arch=ppc64el
+build=build/ppc64le
+
+kernel_package=linux-image-powerpc64le
+kernel_suite=trixie
+kernel_modules=(vfio_iommu_spapr_tce vfio-pci nvme)
+kernel_arguments=console=hvc0
+
+emulator=qemu-system-ppc64
+emulator_package=qemu-system-ppc
+emulated_cpu=power9
+# The firmware's console is the first.
+terminal=hvc1
