@@ -5,11 +5,12 @@
 set(POSTERN_BACKENDS auto CACHE STRING "Backends to build: auto (what the target's kernels have), all, or a list")
 
 # In order of preference.
-set(postern_known_backends iommufd type1)
+set(postern_known_backends iommufd type1 spapr)
 
-# CONFIG_VFIO_IOMMU_TYPE1 exists on these alone; CONFIG_VFIO_DEVICE_CDEV is not to be had together with SPAPR_TCE_IOMMU.
+# CONFIG_VFIO_IOMMU_TYPE1 and CONFIG_VFIO_IOMMU_SPAPR_TCE exist on these alone; CONFIG_VFIO_DEVICE_CDEV is not to be had together with SPAPR_TCE_IOMMU.
 set(postern_processors_iommufd "^(x86_64|i.86|AMD64|aarch64|arm64|arm.*|s390x|riscv64)$")
 set(postern_processors_type1 "^(x86_64|i.86|AMD64|aarch64|arm64|arm.*|s390x)$")
+set(postern_processors_spapr "^(ppc64|ppc64le|powerpc64|powerpc64le)$")
 
 set(postern_built_backends)
 foreach(name IN LISTS postern_known_backends)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Backend: a host IOMMU interface that containers can be opened on: "type1", "iommufd".
+// Backend: a host IOMMU interface that containers can be opened on: "type1", "spapr", "iommufd".
 #pragma once
 
 #include <memory>
@@ -16,12 +16,16 @@ enum class HugePages { use, avoid };
 
 struct ContainerOptions {
   HugePages huge_pages = HugePages::use;  // avoid: iommufd alone can (IOMMU_OPTION_HUGE_PAGES)
+  std::uint32_t version = 0;              // of the kernel's interface, one of Backend::versions; 0: the newest it has
+  std::uint64_t memory = 0;               // bytes that will be mapped, where known: spapr makes a DMA window that fits
 };
 
 // A constant; which of them exist is chosen at build time (POSTERN_BACKENDS).
 struct Backend {
   std::string_view name;
   std::string_view summary;  // one line for people
+  std::span<const std::uint32_t>
+      versions;  // of the kernel's interface that a container can be made to use, newest first
 
   // Whether this backend can be used here: by this device or, without one, by any. The error says why not.
   Result<void> (*probe)(Kernel& kernel, const HostDevice* device);

@@ -20,8 +20,8 @@ struct Binding {
 
 // Binds the device to `driver` alone, through its driver_override (never new_id, which would catch its twins and races
 // with other programs). Waits for nothing: sysfs answers when it is done. Errors: ENODEV (the driver is not there: the
-// remedy says how to load it; or it is a VFIO driver and the device is in no IOMMU group), EBUSY (the driver refused the
-// device), EACCES (not root), those of sysfs. On an error the device is put back to the driver it came from.
+// remedy says how to load it; or it is a VFIO driver and the device is in no IOMMU group), EBUSY (the driver refused
+// the device), EACCES (not root), those of sysfs. On an error the device is put back to the driver it came from.
 [[nodiscard]] Result<Binding> bind_to_driver(Kernel& kernel, const HostDevice& device, const std::string& driver);
 
 // Puts the device back: the override first, then the driver that was there, or none if there was none. Waits, as sysfs

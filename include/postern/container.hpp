@@ -9,7 +9,7 @@
 #include <optional>
 #include <postern/fd.hpp>
 #include <postern/host_device.hpp>
-#include <postern/iova.hpp>
+#include <postern/mapping.hpp>
 #include <postern/result.hpp>
 #include <span>
 #include <string>
@@ -18,21 +18,10 @@
 
 namespace postern {
 
+class DmaWindows;
+class Eeh;
+class Preregistration;
 class ShadowMap;
-
-// One mapping of a container: this memory is seen by the devices at this range.
-struct Mapping {
-  IovaRange range;
-  void* address = nullptr;
-  Access access = Access::read_write;
-};
-
-// What an IOMMU can do for the devices that are attached now; it changes when a device joins or leaves.
-struct ContainerLimits {
-  std::vector<IovaRange> usable_ranges;        // ordered, apart from each other
-  std::uint64_t page_sizes = 0;                // bitmap, in bytes: 0x40201000 is 4 KiB, 2 MiB and 1 GiB
-  std::optional<std::uint64_t> mapping_limit;  // how many mappings the kernel takes; missing: as many as memory allows
-};
 
 // The public functions check (alignment, bounds, overlap, usable ranges, the limit), keep the shadow map, and put
 // errors in words; a backend does the one thing that differs. Made by attach(); it lives as long as a device or its
@@ -81,6 +70,11 @@ class Container {
   using Facts = std::vector<std::pair<std::string, std::string>>;
   [[nodiscard]] virtual Facts facts() const = 0;
 
+  // What only some backends can do; null where this one cannot. They live as long as the container.
+  [[nodiscard]] virtual DmaWindows* dma_windows() noexcept { return nullptr; }
+  [[nodiscard]] virtual Preregistration* preregistration() noexcept { return nullptr; }
+  [[nodiscard]] virtual Eeh* eeh() noexcept { return nullptr; }
+
   [[nodiscard]] Kernel& kernel() const noexcept { return *kernel_; }
 
  protected:
@@ -105,13 +99,21 @@ class Container {
   [[nodiscard]] virtual Result<void> do_detach(const std::string& device, Fd fd) = 0;
   [[nodiscard]] virtual Result<void> do_close() = 0;
   [[nodiscard]] virtual Result<ContainerLimits> read_limits() = 0;
+  // Why do_map() gave this errno, where the backend knows better than the common words; empty where it does not.
+  struct Explanation {
+    std::string reason;
+    std::string remedy;
+  };
+  [[nodiscard]] virtual Explanation explain_map(int result, IovaRange range, const void* address) const;
+
+  // For a backend whose limits change while no device joins or leaves.
+  void set_limits(ContainerLimits limits);
 
  private:
   friend class Attachment;  // attaching and detaching go through the one owner of an attached device
 
   [[nodiscard]] Result<void> unmap_several(IovaRange range, std::uint64_t length);
   [[nodiscard]] bool is_usable(IovaRange range);
-  void set_limits(ContainerLimits limits);
   [[nodiscard]] Result<void> admit(const ContainerLimits& limits, const HostDevice& device);
   [[nodiscard]] Result<Fd> attach(const HostDevice& device);
   [[nodiscard]] Result<void> detach(const std::string& device, Fd fd);

@@ -27,4 +27,9 @@ struct LockedMemory {
   [[nodiscard]] static Result<LockedMemory> read(Kernel& kernel);
 };
 
+// How large the pages are that this process's memory at `address` is made of: the host's page, or a huge page of
+// hugetlbfs (transparent huge pages do not count). Bytes, from /proc/self/smaps. Errors: EFAULT (no such memory), those
+// of reading /proc/self.
+[[nodiscard]] Result<std::uint64_t> backing_page_size(Kernel& kernel, const void* address);
+
 }  // namespace postern

@@ -54,9 +54,9 @@ class Controller {
  public:
   // Resets and starts the controller, reads Identify, makes the I/O queues. The device must be an NVMe controller; it
   // and the allocator must outlive the Controller, and stay where they are. When the Controller goes, it shuts the
-  // controller down and takes its bus mastering away. Errors: ENODEV (not an NVMe controller, one that needs larger pages
-  // than 4 KiB, or one that does not answer at all), ETIMEDOUT (it does not become ready), EIO (fatal status, or a
-  // command failed: its status is said), EOPNOTSUPP (MSI-X is asked for and it has none), those of
+  // controller down and takes its bus mastering away. Errors: ENODEV (not an NVMe controller, one that needs larger
+  // pages than 4 KiB, or one that does not answer at all), ETIMEDOUT (it does not become ready), EIO (fatal status, or
+  // a command failed: its status is said), EOPNOTSUPP (MSI-X is asked for and it has none), those of
   // DmaBuffer::allocate(), PciDevice::map_bar() and PciDevice::enable().
   [[nodiscard]] static Result<Controller> open(PciDevice& device, IovaAllocator& allocator, Options options = {});
   Controller(Controller&&) noexcept;

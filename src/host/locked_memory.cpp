@@ -2,6 +2,9 @@
 // Locked memory of this process, from /proc/self/limits and /proc/self/status.
 #include <postern/locked_memory.hpp>
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <charconv>
 #include <string_view>
 
@@ -45,6 +48,29 @@ Result<LockedMemory> LockedMemory::read(Kernel& kernel) {
   memory.locked = number(word_after(status, "VmLck:")).value_or(0) * 1024;
   memory.pinned = number(word_after(status, "VmPin:")).value_or(0) * 1024;
   return memory;
+}
+
+Result<std::uint64_t> backing_page_size(Kernel& kernel, const void* address) {
+  constexpr const char* path = "/proc/self/smaps";
+  std::string text;
+  if (const int result = kernel.read_file(path, text); result < 0) {
+    return call_failure("read", {.result = result, .object = path, .remedy = "mount /proc"});
+  }
+  // Each mapping is a line "first-end ..." and lines of "Name: value" behind it.
+  const auto wanted = reinterpret_cast<std::uintptr_t>(address);
+  for (std::string_view rest = text; !rest.empty();) {
+    const std::string_view line = rest.substr(0, rest.find('\n'));
+    const auto dash = line.find('-');
+    const auto first = number(line.substr(0, std::min(dash, line.size())), 16);
+    const auto end =
+        dash == std::string_view::npos ? std::nullopt : number(line.substr(dash + 1, line.find(' ') - dash - 1), 16);
+    if (first && end && *first <= wanted && wanted < *end) {
+      if (const auto kib = number(word_after(rest, "KernelPageSize:"))) return *kib * 1024;
+    }
+    rest.remove_prefix(std::min(line.size() + 1, rest.size()));
+  }
+  return call_failure(
+      "read", {.result = -EFAULT, .object = path, .reason = "there is no memory at " + fmt::format("{}", address)});
 }
 
 }  // namespace postern

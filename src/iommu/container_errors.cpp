@@ -69,6 +69,11 @@ tl::unexpected<Error> Container::refuse_overlap(IovaRange range, IovaRange taken
 tl::unexpected<Error> Container::map_failure(int result, IovaRange range, const void* address) const {
   const std::uint64_t length = range.length();
   CallFailed what{.result = result, .object = map_text(range.first, length)};
+  if (auto known = explain_map(result, range, address); !known.reason.empty()) {
+    what.reason = std::move(known.reason);
+    what.remedy = std::move(known.remedy);
+    return call_failure(traits_.map, std::move(what));
+  }
   const auto locked = LockedMemory::read(kernel());
   switch (-result) {
     case ENOMEM:
@@ -100,6 +105,10 @@ tl::unexpected<Error> Container::map_failure(int result, IovaRange range, const 
       break;
   }
   return call_failure(traits_.map, std::move(what));
+}
+
+Container::Explanation Container::explain_map(int /*result*/, IovaRange /*range*/, const void* /*address*/) const {
+  return {};
 }
 
 tl::unexpected<Error> Container::unmap_failure(int result, IovaRange range) const {

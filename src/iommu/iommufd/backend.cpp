@@ -17,6 +17,12 @@ Result<void> probe(Kernel& kernel, const HostDevice* device) {
 }
 
 Result<std::shared_ptr<Container>> open(Kernel& kernel, const ContainerOptions& options) {
+  if (options.version != 0) {
+    return call_failure("open", {.result = -EINVAL,
+                                 .object = "container iommufd",
+                                 .reason = "the backend has no versions",
+                                 .remedy = "leave the version out"});
+  }
   auto iommufd = iommufd::Iommufd::shared(kernel);
   if (!iommufd) return failure_of(iommufd);
   auto ioas = (*iommufd)->allocate_ioas();
@@ -33,6 +39,7 @@ Result<std::shared_ptr<Container>> open(Kernel& kernel, const ContainerOptions& 
 extern const Backend iommufd_backend;
 const Backend iommufd_backend = {.name = "iommufd",
                                  .summary = "devices by their cdev in an IOAS (/dev/iommu, /dev/vfio/devices/vfioN)",
+                                 .versions = {},
                                  .probe = probe,
                                  .open = open};
 

@@ -1,23 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 // The type1 backend: IOMMU groups in a container of /dev/vfio/vfio, the interface that Linux has had since 3.6.
+#include <array>
 #include <postern/backend.hpp>
 
-#include "host/requirements.hpp"
-#include "iommu/group.hpp"
-#include "iommu/node.hpp"
 #include "iommu/type1/container.hpp"
 #include "kernel/vfio.hpp"
 
 namespace postern {
 namespace {
 
-constexpr const char* container_path = "/dev/vfio/vfio";
-constexpr const char* no_container =
-    "load the module with \"modprobe vfio_iommu_type1\"; the kernel needs CONFIG_VFIO_CONTAINER";
+// v2 before v1: with v1 an unmap may take back more than it was asked to.
+constexpr std::array<KernelContainer::Extension, 2> extensions{{
+    {.version = 2, .number = VFIO_TYPE1v2_IOMMU, .symbol = "VFIO_TYPE1v2_IOMMU"},
+    {.version = 1, .number = VFIO_TYPE1_IOMMU, .symbol = "VFIO_TYPE1_IOMMU"},
+}};
+constexpr std::array<std::uint32_t, 2> versions = {2, 1};
+constexpr KernelContainer::Interface interface {
+  .backend = "type1", .module = "vfio_iommu_type1", .extensions = extensions
+};
 
 Result<void> probe(Kernel& kernel, const HostDevice* device) {
-  if (auto node = probe_node(kernel, container_path, "backend type1", no_container); !node) return node;
-  return device != nullptr ? probe_group(kernel, *device) : require_iommu(kernel);
+  return KernelContainer::probe(kernel, interface, device);
 }
 
 Result<std::shared_ptr<Container>> open(Kernel& kernel, const ContainerOptions& options) {
@@ -27,25 +30,9 @@ Result<std::shared_ptr<Container>> open(Kernel& kernel, const ContainerOptions& 
                                  .reason = "type1 cannot avoid huge pages for one container",
                                  .remedy = "use iommufd, or load vfio_iommu_type1 with disable_hugepages=1"});
   }
-  auto container = open_node(kernel, container_path, "container type1", no_container);
-  if (!container) return failure_of(container);
-  const int version = vfio::get_api_version(kernel, container->get());
-  if (version != VFIO_API_VERSION) {
-    return call_failure(vfio::get_api_version.symbol, {.result = version < 0 ? version : -EPROTO,
-                                                       .object = "container type1",
-                                                       .reason = "the kernel speaks another version"});
-  }
-  // v2 before v1: with v1 an unmap may take back more than it was asked to.
-  for (const unsigned long extension : {VFIO_TYPE1v2_IOMMU, VFIO_TYPE1_IOMMU}) {
-    if (vfio::check_extension(kernel, container->get(), extension) > 0) {
-      return std::make_shared<type1::Type1Container>(std::move(*container), extension);
-    }
-  }
-  return call_failure(vfio::check_extension.symbol,
-                      {.result = -ENODEV,
-                       .object = "container type1",
-                       .reason = "the kernel has neither VFIO_TYPE1v2_IOMMU nor VFIO_TYPE1_IOMMU",
-                       .remedy = "load the module with \"modprobe vfio_iommu_type1\""});
+  auto opened = KernelContainer::open(kernel, interface, options.version);
+  if (!opened) return failure_of(opened);
+  return std::make_shared<type1::Type1Container>(std::move(opened->fd), opened->extension);
 }
 
 }  // namespace
@@ -53,6 +40,7 @@ Result<std::shared_ptr<Container>> open(Kernel& kernel, const ContainerOptions& 
 extern const Backend type1_backend;
 const Backend type1_backend = {.name = "type1",
                                .summary = "IOMMU groups in a VFIO container (/dev/vfio/vfio, /dev/vfio/N)",
+                               .versions = versions,
                                .probe = probe,
                                .open = open};
 

@@ -4,9 +4,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
-
-#include "base/log.hpp"
 #include "base/words.hpp"
 #include "host/requirements.hpp"
 #include "iommu/type1/info.hpp"
@@ -23,15 +20,15 @@ constexpr std::uint32_t map_flags(Access access) {
 
 }  // namespace
 
-Type1Container::Type1Container(Fd container, unsigned long extension)
-    : Container(container.kernel(), {.backend = "type1",
-                                     .map = vfio::iommu_map_dma.symbol,
-                                     .unmap = vfio::iommu_unmap_dma.symbol,
-                                     // vfio_group_detach_container releases the IOMMU with the last group (Linux 3.6).
-                                     .when_empty = WhenEmpty::forgets_mappings}),
-      container_(std::move(container)),
+Type1Container::Type1Container(Fd fd, const KernelContainer::Extension& extension)
+    : Container(fd.kernel(), {.backend = "type1",
+                              .map = vfio::iommu_map_dma.symbol,
+                              .unmap = vfio::iommu_unmap_dma.symbol,
+                              .when_empty = WhenEmpty::forgets_mappings}),
+      container_(std::move(fd),
+                 {.set_up = [this](const HostDevice& device) { return set_iommu(device); }, .tear_down = [] {}}),
       extension_(extension),
-      unmaps_all_(vfio::check_extension(kernel(), container_.get(), VFIO_UNMAP_ALL) > 0) {}
+      unmaps_all_(container_.has_extension(VFIO_UNMAP_ALL)) {}
 
 int Type1Container::do_map(Iova iova, std::uint64_t length, void* address, Access access) {
   vfio_iommu_type1_dma_map map{.argsz = sizeof map,
@@ -39,7 +36,7 @@ int Type1Container::do_map(Iova iova, std::uint64_t length, void* address, Acces
                                .vaddr = reinterpret_cast<std::uintptr_t>(address),
                                .iova = iova.value,
                                .size = length};
-  return vfio::iommu_map_dma(kernel(), container_.get(), map);
+  return vfio::iommu_map_dma(kernel(), container_.fd().get(), map);
 }
 
 int Type1Container::do_unmap(Iova iova, std::uint64_t length) {
@@ -47,7 +44,7 @@ int Type1Container::do_unmap(Iova iova, std::uint64_t length) {
   unmap.argsz = sizeof unmap;
   unmap.iova = iova.value;
   unmap.size = length;
-  const int result = vfio::iommu_unmap_dma(kernel(), container_.get(), unmap);
+  const int result = vfio::iommu_unmap_dma(kernel(), container_.fd().get(), unmap);
   // The kernel takes a range that it has no mapping in for a success, and says how much it unmapped
   // (vfio_dma_do_unmap).
   return result == 0 && unmap.size == 0 ? -ENOENT : result;
@@ -58,7 +55,7 @@ int Type1Container::do_unmap_all() {
     vfio_iommu_type1_dma_unmap unmap{};
     unmap.argsz = sizeof unmap;
     unmap.flags = VFIO_DMA_UNMAP_FLAG_ALL;
-    return vfio::iommu_unmap_dma(kernel(), container_.get(), unmap);
+    return vfio::iommu_unmap_dma(kernel(), container_.fd().get(), unmap);
   }
   int result = 0;
   for_each_mapping([&](const Mapping& mapping) {
@@ -67,66 +64,27 @@ int Type1Container::do_unmap_all() {
   return result;
 }
 
-Result<Group*> Type1Container::join_group(const HostDevice& device, GroupId id) {
-  for (Group& group : groups_) {
-    if (group.id() == id) return &group;
-  }
-  auto group = Group::open(kernel(), id, device.name);
-  if (!group) return failure_of(group);
-  if (auto joined = group->set_container(container_); !joined) return failure_of(joined);
-  if (groups_.empty()) {
-    // With the first group in it, the container can be given its IOMMU; it loses it again with the last.
-    if (const int result = vfio::set_iommu(kernel(), container_.get(), extension_); result < 0) {
-      log_failure(group->unset_container());
-      CallFailed what{.result = result, .object = fmt::format("container type1 for {}", device.name)};
-      if (result == -EPERM) explain_unsafe_interrupts(what, "vfio_iommu_type1.allow_unsafe_interrupts");
-      return call_failure(vfio::set_iommu.symbol, std::move(what));
-    }
-  }
-  return &groups_.emplace_back(std::move(*group));
+Result<void> Type1Container::set_iommu(const HostDevice& device) {
+  const int result = vfio::set_iommu(kernel(), container_.fd().get(), extension_.number);
+  if (result >= 0) return {};
+  CallFailed what{.result = result, .object = fmt::format("container type1 for {}", device.name)};
+  if (result == -EPERM) explain_unsafe_interrupts(what, "vfio_iommu_type1.allow_unsafe_interrupts");
+  return call_failure(vfio::set_iommu.symbol, std::move(what));
 }
 
-Result<void> Type1Container::leave_group(Group& group) {
-  if (group.users > 0) return {};
-  auto left = group.unset_container();
-  groups_.remove_if([&](const Group& candidate) { return &candidate == &group; });
-  return left;
-}
-
-Result<Fd> Type1Container::do_attach(const HostDevice& device) {
-  auto id = require_group(device);
-  if (!id) return failure_of(id);
-  if (auto bound = require_vfio_driver(device); !bound) return failure_of(bound);
-  auto group = join_group(device, *id);
-  if (!group) return failure_of(group);
-  auto fd = (*group)->open_device(device.name);
-  if (!fd) {
-    log_failure(leave_group(**group));
-    return fd;
-  }
-  ++(*group)->users;
-  members_.push_back({.device = device.name, .group = *group});
-  return fd;
-}
+Result<Fd> Type1Container::do_attach(const HostDevice& device) { return container_.attach(device); }
 
 Result<void> Type1Container::do_detach(const std::string& device, Fd fd) {
-  // VFIO_GROUP_UNSET_CONTAINER gives EBUSY while a device of the group is open.
-  fd.reset();
-  const auto member =
-      std::find_if(members_.begin(), members_.end(), [&](const Member& m) { return m.device == device; });
-  Group& group = *member->group;
-  members_.erase(member);
-  --group.users;
-  return leave_group(group);
+  return container_.detach(device, std::move(fd));
 }
 
 Result<void> Type1Container::do_close() {
-  container_.reset();
+  container_.close();
   return {};
 }
 
 Result<ContainerLimits> Type1Container::read_limits() {
-  auto info = read_info(container_);
+  auto info = read_info(container_.fd());
   if (!info) return failure_of(info);
   ContainerLimits limits;
   // A kernel before 5.4 does not tell the ranges; then the kernel alone can refuse.
@@ -140,13 +98,11 @@ Result<ContainerLimits> Type1Container::read_limits() {
 
 Container::Facts Type1Container::facts() const {
   Facts facts;
-  facts.emplace_back("extension", extension_ == VFIO_TYPE1v2_IOMMU ? "VFIO_TYPE1v2_IOMMU" : "VFIO_TYPE1_IOMMU");
-  std::vector<std::string> groups;
-  for (const Group& group : groups_) groups.push_back(to_string(group.id()));
-  facts.emplace_back("groups", list_text(groups));
+  facts.emplace_back("extension", extension_.symbol);
+  facts.emplace_back("groups", container_.groups_text());
   facts.emplace_back("unmap all", unmaps_all_ ? "VFIO_UNMAP_ALL" : "one by one");
-  if (groups_.empty()) return facts;
-  if (const auto info = read_info(container_)) {
+  if (container_.empty()) return facts;
+  if (const auto info = read_info(container_.fd())) {
     if (info->mappings_left) facts.emplace_back("mappings left", std::to_string(*info->mappings_left));
     if (info->migration) {
       facts.emplace_back("dirty log",

@@ -2,17 +2,15 @@
 // Type1Container: an address space of the type1 backend, on /dev/vfio/vfio and the groups in it.
 #pragma once
 
-#include <list>
 #include <postern/container.hpp>
 
-#include "iommu/group.hpp"
+#include "iommu/kernel_container.hpp"
 
 namespace postern::type1 {
 
 class Type1Container final : public Container {
  public:
-  // `extension` is VFIO_TYPE1v2_IOMMU, or VFIO_TYPE1_IOMMU where the kernel has no v2.
-  Type1Container(Fd container, unsigned long extension);
+  Type1Container(Fd fd, const KernelContainer::Extension& extension);
 
   [[nodiscard]] Facts facts() const override;
 
@@ -25,19 +23,11 @@ class Type1Container final : public Container {
   [[nodiscard]] Result<void> do_close() override;
   [[nodiscard]] Result<ContainerLimits> read_limits() override;
 
-  [[nodiscard]] Result<Group*> join_group(const HostDevice& device, GroupId id);
-  [[nodiscard]] Result<void> leave_group(Group& group);
+  [[nodiscard]] Result<void> set_iommu(const HostDevice& device);
 
-  struct Member {
-    std::string device;
-    Group* group;
-  };
-
-  Fd container_;
-  unsigned long extension_;
-  bool unmaps_all_;          // VFIO_UNMAP_ALL
-  std::list<Group> groups_;  // of the attached devices, each once; a list, since members point into it
-  std::vector<Member> members_;
+  KernelContainer container_;
+  KernelContainer::Extension extension_;  // VFIO_TYPE1v2_IOMMU or VFIO_TYPE1_IOMMU
+  bool unmaps_all_;                       // VFIO_UNMAP_ALL
 };
 
 }  // namespace postern::type1

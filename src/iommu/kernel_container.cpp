@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+// KernelContainer: groups that join and leave /dev/vfio/vfio.
+#include "iommu/kernel_container.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/log.hpp"
+#include "base/words.hpp"
+#include "host/requirements.hpp"
+#include "iommu/node.hpp"
+#include "kernel/vfio.hpp"
+
+namespace postern {
+namespace {
+
+constexpr const char* container_path = "/dev/vfio/vfio";
+
+std::string load_text(std::string_view module) {
+  return fmt::format("load the module with \"modprobe {}\"; the kernel needs CONFIG_VFIO_CONTAINER", module);
+}
+
+}  // namespace
+
+Result<KernelContainer::Opened> KernelContainer::open(Kernel& kernel, const Interface& interface,
+                                                      std::uint32_t version) {
+  const std::string object = fmt::format("container {}", interface.backend);
+  auto fd = open_node(kernel, container_path, object, load_text(interface.module));
+  if (!fd) return failure_of(fd);
+  if (const int api = vfio::get_api_version(kernel, fd->get()); api != VFIO_API_VERSION) {
+    return call_failure(
+        vfio::get_api_version.symbol,
+        {.result = api < 0 ? api : -EPROTO, .object = object, .reason = "the kernel speaks another version"});
+  }
+  std::vector<std::string_view> symbols;
+  for (const Extension& extension : interface.extensions) {
+    if (version != 0 && version != extension.version) continue;
+    if (vfio::check_extension(kernel, fd->get(), extension.number) > 0) return Opened{std::move(*fd), extension};
+    symbols.push_back(extension.symbol);
+  }
+  CallFailed what{.result = -ENODEV, .object = object};
+  if (symbols.empty()) {
+    what.result = -EINVAL;
+    what.reason = fmt::format("the backend has no version {}", version);
+    what.remedy = "leave the version out";
+  } else {
+    what.reason = fmt::format("the kernel does not have {}", fmt::join(symbols, " or "));
+    what.remedy = load_text(interface.module);
+  }
+  return call_failure(vfio::check_extension.symbol, std::move(what));
+}
+
+Result<void> KernelContainer::probe(Kernel& kernel, const Interface& interface, const HostDevice* device) {
+  auto node =
+      probe_node(kernel, container_path, fmt::format("backend {}", interface.backend), load_text(interface.module));
+  if (!node) return node;
+  auto there = device != nullptr ? probe_group(kernel, *device) : require_iommu(kernel);
+  if (!there) return there;
+  // The node is there without the module that knows the host's IOMMU; opening it does nothing yet.
+  auto opened = open(kernel, interface, 0);
+  return opened ? Result<void>() : failure_of(opened);
+}
+
+bool KernelContainer::has_extension(unsigned long number) const {
+  return vfio::check_extension(fd_.kernel(), fd_.get(), number) > 0;
+}
+
+bool KernelContainer::has_group_of(const HostDevice& device) const {
+  return std::any_of(groups_.begin(), groups_.end(),
+                     [&](const Group& group) { return group.id() == device.iommu_group; });
+}
+
+std::string KernelContainer::groups_text() const {
+  std::vector<std::string> groups;
+  for (const Group& group : groups_) groups.push_back(to_string(group.id()));
+  return list_text(groups);
+}
+
+Result<Group*> KernelContainer::join(const HostDevice& device, GroupId id) {
+  for (Group& group : groups_) {
+    if (group.id() == id) return &group;
+  }
+  auto group = Group::open(fd_.kernel(), id, device.name);
+  if (!group) return failure_of(group);
+  if (auto joined = group->set_container(fd_); !joined) return failure_of(joined);
+  if (groups_.empty()) {
+    if (auto ready = hooks_.set_up(device); !ready) {
+      log_failure(group->unset_container());
+      return failure_of(ready);
+    }
+  }
+  return &groups_.emplace_back(std::move(*group));
+}
+
+Result<void> KernelContainer::leave(Group& group) {
+  if (group.users > 0) return {};
+  if (groups_.size() == 1) hooks_.tear_down();
+  auto left = group.unset_container();
+  groups_.remove_if([&](const Group& candidate) { return &candidate == &group; });
+  return left;
+}
+
+Result<Fd> KernelContainer::attach(const HostDevice& device) {
+  auto id = require_group(device);
+  if (!id) return failure_of(id);
+  if (auto bound = require_vfio_driver(device); !bound) return failure_of(bound);
+  auto group = join(device, *id);
+  if (!group) return failure_of(group);
+  auto fd = (*group)->open_device(device.name);
+  if (!fd) {
+    log_failure(leave(**group));
+    return fd;
+  }
+  ++(*group)->users;
+  members_.push_back({.device = device.name, .group = *group});
+  return fd;
+}
+
+Result<void> KernelContainer::detach(const std::string& device, Fd fd) {
+  // VFIO_GROUP_UNSET_CONTAINER gives EBUSY while a device of the group is open.
+  fd.reset();
+  const auto member =
+      std::find_if(members_.begin(), members_.end(), [&](const Member& m) { return m.device == device; });
+  Group& group = *member->group;
+  members_.erase(member);
+  --group.users;
+  return leave(group);
+}
+
+}  // namespace postern

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// KernelEeh: EEH by VFIO_EEH_PE_OP on a container.
+#include "iommu/spapr/eeh.hpp"
+
+#include <fmt/format.h>
+
+#include "base/log.hpp"
+#include "kernel/spapr.hpp"
+
+namespace postern::spapr {
+
+Result<int> KernelEeh::call(std::uint32_t operation, std::string_view name) {
+  vfio_eeh_pe_op argument{};
+  argument.argsz = sizeof argument;
+  argument.op = operation;
+  const int result = eeh_pe_op(container_.kernel(), container_.get(), argument);
+  if (result >= 0) return result;
+  return call_failure(
+      eeh_pe_op.symbol,
+      {.result = result,
+       .object = fmt::format("{} of container spapr", name),
+       .reason = result == -EIO ? "the firmware refused; the kernel's log (dmesg) has its answer" : ""});
+}
+
+Result<void> KernelEeh::act(std::uint32_t operation, std::string_view name) {
+  auto done = call(operation, name);
+  return done ? Result<void>() : failure_of(done);
+}
+
+Result<Eeh::State> KernelEeh::state() {
+  auto state = call(VFIO_EEH_PE_GET_STATE, "VFIO_EEH_PE_GET_STATE");
+  if (!state) return failure_of(state);
+  return static_cast<State>(*state);
+}
+
+Result<void> KernelEeh::enable() { return act(VFIO_EEH_PE_ENABLE, "VFIO_EEH_PE_ENABLE"); }
+Result<void> KernelEeh::disable() { return act(VFIO_EEH_PE_DISABLE, "VFIO_EEH_PE_DISABLE"); }
+Result<void> KernelEeh::unfreeze_io() { return act(VFIO_EEH_PE_UNFREEZE_IO, "VFIO_EEH_PE_UNFREEZE_IO"); }
+Result<void> KernelEeh::unfreeze_dma() { return act(VFIO_EEH_PE_UNFREEZE_DMA, "VFIO_EEH_PE_UNFREEZE_DMA"); }
+Result<void> KernelEeh::configure() { return act(VFIO_EEH_PE_CONFIGURE, "VFIO_EEH_PE_CONFIGURE"); }
+
+Result<void> KernelEeh::reset(Reset kind) {
+  auto asserted = kind == Reset::hot ? act(VFIO_EEH_PE_RESET_HOT, "VFIO_EEH_PE_RESET_HOT")
+                                     : act(VFIO_EEH_PE_RESET_FUNDAMENTAL, "VFIO_EEH_PE_RESET_FUNDAMENTAL");
+  // A device must not be left in reset, whatever became of the call.
+  auto released = act(VFIO_EEH_PE_RESET_DEACTIVATE, "VFIO_EEH_PE_RESET_DEACTIVATE");
+  return asserted ? std::move(released) : std::move(asserted);
+}
+
+}  // namespace postern::spapr

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+// RegisteredMemory: registering, counting and unregistering.
+#include "iommu/spapr/registered_memory.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <vector>
+
+#include "kernel/spapr.hpp"
+
+namespace postern::spapr {
+namespace {
+
+vfio_iommu_spapr_register_memory argument(std::uint64_t address, std::uint64_t length) {
+  return {.argsz = sizeof(vfio_iommu_spapr_register_memory), .flags = 0, .vaddr = address, .size = length};
+}
+
+}  // namespace
+
+int RegisteredMemory::call_register(Range range) const {
+  auto memory = argument(range.address, range.length);
+  return register_memory(container_.kernel(), container_.get(), memory);
+}
+
+int RegisteredMemory::call_unregister(Range range) const {
+  auto memory = argument(range.address, range.length);
+  return unregister_memory(container_.kernel(), container_.get(), memory);
+}
+
+RegisteredMemory::Pieces::iterator RegisteredMemory::first_overlapping(std::uint64_t address) {
+  auto piece = pieces_.upper_bound(address);
+  if (piece == pieces_.begin()) return piece;
+  const auto before = std::prev(piece);
+  return address - before->first < before->second.length ? before : piece;
+}
+
+// Registers what has no piece yet, in as few pieces as the kernel takes it.
+int RegisteredMemory::add_pieces(Range range, bool kept) {
+  const int result = call_register(range);
+  if (result >= 0) {
+    pieces_.emplace(range.address, Piece{.length = range.length, .users = 0, .kept = kept});
+    if (!kept) ++temporary_;
+    return 0;
+  }
+  // The kernel makes one array with 8 bytes for each page (mm_iommu_do_alloc); where it has no room for that, two
+  // smaller ones may find it.
+  constexpr std::uint64_t smallest_part = std::uint64_t{1} << 30;
+  if (result != -ENOMEM || range.length < 2 * smallest_part) return result;
+  const std::uint64_t half = range.length / 2 / smallest_part * smallest_part;
+  if (const int first = add_pieces({range.address, half}, kept); first < 0) return first;
+  const int second = add_pieces({range.address + half, range.length - half}, kept);
+  if (second < 0) remove_pieces({range.address, half});
+  return second;
+}
+
+void RegisteredMemory::remove_pieces(Range range) {
+  auto piece = first_overlapping(range.address);
+  while (piece != pieces_.end() && piece->first - range.address < range.length) {
+    // Nothing can be done about a refusal; the kernel gives the memory back with the container.
+    (void)call_unregister({piece->first, piece->second.length});
+    if (!piece->second.kept) --temporary_;
+    piece = pieces_.erase(piece);
+  }
+}
+
+int RegisteredMemory::acquire(std::uint64_t address, std::uint64_t length) {
+  std::vector<Range> gaps;
+  std::uint64_t at = address;
+  const std::uint64_t end = address + length;
+  for (auto piece = first_overlapping(address); piece != pieces_.end() && piece->first < end; ++piece) {
+    if (piece->first > at) gaps.push_back({at, piece->first - at});
+    at = piece->first + piece->second.length;
+    if (piece->second.kept) recent_ = {piece->first, piece->second.length};
+  }
+  if (at < end) gaps.push_back({at, end - at});
+  for (auto gap = gaps.begin(); gap != gaps.end(); ++gap) {
+    const int result = add_pieces(*gap, false);
+    if (result >= 0) continue;
+    std::for_each(gaps.begin(), gap, [this](Range added) { remove_pieces(added); });
+    return result;
+  }
+  for (auto piece = first_overlapping(address); piece != pieces_.end() && piece->first < end; ++piece) {
+    ++piece->second.users;
+  }
+  return 0;
+}
+
+void RegisteredMemory::release(std::uint64_t address, std::uint64_t length) {
+  auto piece = first_overlapping(address);
+  while (piece != pieces_.end() && piece->first < address + length) {
+    const auto current = piece++;
+    if (current->second.kept || --current->second.users > 0) continue;
+    remove_pieces({current->first, current->second.length});
+  }
+}
+
+bool RegisteredMemory::overlaps(Range range) {
+  const auto piece = first_overlapping(range.address);
+  return piece != pieces_.end() && piece->first < range.address + range.length;
+}
+
+int RegisteredMemory::keep(Range range) {
+  const int result = add_pieces(range, true);
+  if (result < 0) return result;
+  kept_.emplace(range.address, range.length);
+  recent_ = {range.address, pieces_.at(range.address).length};
+  return 0;
+}
+
+void RegisteredMemory::drop(Range range) {
+  kept_.erase(range.address);
+  remove_pieces(range);
+  recent_ = {};
+}
+
+void RegisteredMemory::suspend() {
+  for (const auto& [address, piece] : pieces_) (void)call_unregister({address, piece.length});
+}
+
+int RegisteredMemory::resume() {
+  for (auto piece = pieces_.begin(); piece != pieces_.end(); ++piece) {
+    const int result = call_register({piece->first, piece->second.length});
+    if (result >= 0) continue;
+    while (piece != pieces_.begin()) {
+      --piece;
+      (void)call_unregister({piece->first, piece->second.length});
+    }
+    return result;
+  }
+  return 0;
+}
+
+std::uint64_t RegisteredMemory::size() const {
+  std::uint64_t bytes = 0;
+  for (const auto& [address, piece] : pieces_) bytes += piece.length;
+  return bytes;
+}
+
+}  // namespace postern::spapr

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+// WindowTable: the rules for DMA windows, each with the place in the kernel that makes it necessary.
+#include "iommu/spapr/window_table.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+
+#include "base/words.hpp"
+#include "kernel/spapr.hpp"
+
+namespace postern::spapr {
+namespace {
+
+// The default window always has these (spapr_tce_create_table and pnv_pci_ioda2_setup_default_config, whatever the
+// host's page).
+constexpr std::uint64_t default_page = 4096;
+
+constexpr std::uint64_t bytes_of_tce = 8;
+
+std::uint32_t log2_of(std::uint64_t power) { return static_cast<std::uint32_t>(std::countr_zero(power)); }
+
+std::string request_text(const DmaWindowRequest& request) {
+  return fmt::format("DMA window of {} with pages of {}", size_text(request.size), size_text(request.page_size));
+}
+
+}  // namespace
+
+Platform read_platform(Kernel& kernel) {
+  std::string names;  // each with a zero byte behind it
+  if (kernel.read_file("/proc/device-tree/compatible", names) < 0) return Platform::pseries;
+  return names.find("ibm,powernv") != std::string::npos ? Platform::powernv : Platform::pseries;
+}
+
+void WindowTable::begin(const vfio_iommu_spapr_tce_info& info) {
+  default_start_ = info.dma32_window_start;
+  windows_.clear();
+  if (info.dma32_window_size > 0) {
+    windows_.push_back({.range = *IovaRange::from_length({default_start_}, info.dma32_window_size),
+                        .page_size = default_page,
+                        .levels = 1,
+                        .created = false});
+  }
+  limits_ = {.page_sizes = 0, .windows = 1, .levels = 0};
+  // A host bridge without dynamic windows says that it has them, 2^32-1 at a time, in tables of no level (Linux 6.12).
+  constexpr std::uint32_t absurd = 64;
+  if ((info.flags & VFIO_IOMMU_SPAPR_INFO_DDW) == 0 || info.ddw.levels == 0 ||
+      info.ddw.max_dynamic_windows_supported > absurd) {
+    return;
+  }
+  limits_ = {
+      .page_sizes = info.ddw.pgsizes, .windows = info.ddw.max_dynamic_windows_supported, .levels = info.ddw.levels};
+}
+
+DmaWindowLimits WindowTable::limits() const { return limits_; }
+
+const DmaWindow* WindowTable::default_window() const {
+  const auto found =
+      std::find_if(windows_.begin(), windows_.end(), [](const DmaWindow& window) { return !window.created; });
+  return found == windows_.end() ? nullptr : &*found;
+}
+
+const DmaWindow* WindowTable::starting_at(Iova start) const {
+  const auto found =
+      std::find_if(windows_.begin(), windows_.end(), [&](const DmaWindow& w) { return w.range.first == start; });
+  return found == windows_.end() ? nullptr : &*found;
+}
+
+// A table of L levels is a tree whose nodes have 2^level_shift bytes; powernv refuses one that would span 55 bits or
+// more (pnv_pci_ioda2_table_alloc_pages, Linux 6.12), and counts its memory all the same (tce_iommu_create_table). So
+// it must not be asked.
+bool WindowTable::levels_fit(const DmaWindowRequest& request, std::uint32_t levels) const {
+  if (levels == 0 || levels > limits_.levels) return false;
+  if (platform_ != Platform::powernv) return true;
+  const std::uint32_t page_shift = log2_of(request.page_size);
+  const std::uint32_t entries_shift = log2_of(request.size) - page_shift;
+  const std::uint32_t level_shift = std::max((entries_shift + levels - 1) / levels + 3, log2_of(host_page_));
+  return (level_shift - 3) * levels + page_shift < 55;
+}
+
+std::uint32_t WindowTable::fewest_levels(const DmaWindowRequest& request) const {
+  // Each node is one piece of contiguous memory, and large ones are hard to come by.
+  constexpr std::uint64_t comfortable = 256 << 10;
+  const std::uint32_t entries_shift = log2_of(request.size / request.page_size);
+  std::uint32_t best = 1;
+  for (std::uint32_t levels = 1; levels_fit(request, levels); ++levels) {
+    best = levels;
+    if (bytes_of_tce << ((entries_shift + levels - 1) / levels) <= comfortable) break;
+  }
+  return best;
+}
+
+std::uint64_t WindowTable::table_size(std::uint64_t window_size, std::uint64_t page_size) const {
+  // powernv keeps a second table with the addresses in user space (pnv_pci_ioda2_table_alloc_pages).
+  const std::uint64_t tables = platform_ == Platform::powernv ? 2 : 1;
+  return tables * std::max(window_size / page_size * bytes_of_tce, host_page_);
+}
+
+Result<vfio_iommu_spapr_tce_create> WindowTable::plan(const DmaWindowRequest& request) const {
+  CallFailed what{.result = -EINVAL, .object = request_text(request)};
+  // A table has at least one page; a smaller window is quietly made larger (pnv_pci_ioda2_table_alloc_pages).
+  const std::uint64_t smallest = host_page_ / bytes_of_tce * request.page_size;
+  const std::uint32_t levels = request.levels;
+  if (limits_.levels == 0) {
+    what.result = -ENODEV;
+    what.reason = "the platform makes no windows beside the default one for this device";
+    what.remedy = "map within the default window";
+  } else if (!std::has_single_bit(request.page_size) || (request.page_size & limits_.page_sizes) == 0) {
+    what.reason = fmt::format("the IOMMU has pages of {}", page_sizes_text(limits_.page_sizes));
+    what.remedy = "choose one of these";
+  } else if (!std::has_single_bit(request.size)) {
+    what.reason = "the size is no power of two";
+    what.remedy = fmt::format("ask for {}", size_text(std::bit_ceil(std::max(request.size, smallest))));
+  } else if (request.size < smallest) {
+    what.reason = fmt::format("the smallest window with this page size has {}", size_text(smallest));
+    what.remedy = "ask for that";
+  } else if (levels != 0 && !levels_fit(request, levels)) {
+    what.reason = fmt::format("a table of {} levels is too deep for it", levels);
+    what.remedy = fmt::format("leave the levels out, which takes {}", fewest_levels(request));
+  } else if (windows_.size() >= limits_.windows) {
+    what.result = -ENOSPC;
+    what.reason = fmt::format("there can be {} windows at a time, and so many there are", limits_.windows);
+    what.remedy = "remove one first";
+  } else if (platform_ == Platform::pseries && std::any_of(windows_.begin(), windows_.end(), [&](const DmaWindow& w) {
+               return w.range.first.value != default_start_;
+             })) {
+    // The hypervisor has one window beside the default one. Asked for another, it refuses, and then the kernel refuses
+    // every window of this host bridge, to every process and for good (failed_ddw_pdn_list, enable_ddw and
+    // spapr_tce_create_table, Linux 6.12). The default window, once removed, cannot be made again while the other is
+    // there (EPERM).
+    what.result = -ENOSPC;
+    what.reason =
+        "under this hypervisor there can be one 64-bit window, and it is there; to ask for more would lose every "
+        "window of this host bridge until the host is booted again";
+    what.remedy = "remove the 64-bit window first";
+  } else {
+    return vfio_iommu_spapr_tce_create{.argsz = sizeof(vfio_iommu_spapr_tce_create),
+                                       .flags = 0,
+                                       .page_shift = log2_of(request.page_size),
+                                       .__resv1 = 0,
+                                       .window_size = request.size,
+                                       .levels = levels != 0 ? levels : fewest_levels(request),
+                                       .__resv2 = 0,
+                                       .start_addr = 0};
+  }
+  return call_failure(tce_create.symbol, std::move(what));
+}
+
+DmaWindowRequest WindowTable::request_for(std::uint64_t bytes, std::uint64_t page_of_memory) const {
+  std::uint64_t page = limits_.page_sizes & (2 * std::bit_floor(page_of_memory) - 1);
+  page = page != 0 ? std::bit_floor(page) : default_page;
+  return {.size = std::bit_ceil(std::max(bytes, host_page_ / bytes_of_tce * page)), .page_size = page, .levels = 0};
+}
+
+DmaWindow WindowTable::add(const vfio_iommu_spapr_tce_create& created) {
+  const std::uint64_t last = created.start_addr + (created.window_size - 1);
+  return windows_.emplace_back(DmaWindow{.range = {{created.start_addr}, {last}},
+                                         .page_size = std::uint64_t{1} << created.page_shift,
+                                         .levels = created.levels,
+                                         .created = true});
+}
+
+void WindowTable::remove(Iova start) {
+  std::erase_if(windows_, [&](const DmaWindow& window) { return window.range.first == start; });
+}
+
+}  // namespace postern::spapr

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// WindowTable: which DMA windows a container has, and which more it may ask for. Makes no call: it is what keeps calls
+// from the kernel that the kernel would answer badly.
+#pragma once
+
+#include <linux/vfio.h>
+
+#include <cstdint>
+#include <postern/dma_windows.hpp>
+#include <postern/kernel.hpp>
+#include <vector>
+
+namespace postern::spapr {
+
+// powernv is the bare machine; pseries, one under a hypervisor, which has narrower rules. They are told apart by the
+// name in the device tree, since the kernel's answers do not: both say that they can have two windows.
+enum class Platform { powernv, pseries };
+
+// What is not known to be powernv is held to the narrower rules.
+[[nodiscard]] Platform read_platform(Kernel& kernel);
+
+class WindowTable {
+ public:
+  WindowTable(Platform platform, std::uint64_t host_page) : platform_(platform), host_page_(host_page) {}
+
+  // Begins with what VFIO_IOMMU_SPAPR_TCE_GET_INFO said: the default window alone.
+  void begin(const vfio_iommu_spapr_tce_info& info);
+
+  [[nodiscard]] Platform platform() const noexcept { return platform_; }
+  [[nodiscard]] Iova default_start() const noexcept { return {default_start_}; }
+  [[nodiscard]] DmaWindowLimits limits() const;
+  [[nodiscard]] const std::vector<DmaWindow>& list() const noexcept { return windows_; }  // in the order they were made
+  [[nodiscard]] const DmaWindow* default_window() const;
+  // The window that starts there, or holds this iova.
+  [[nodiscard]] const DmaWindow* starting_at(Iova start) const;
+  [[nodiscard]] const DmaWindow* holding(Iova iova) const noexcept {
+    for (const DmaWindow& window : windows_) {
+      if (window.range.contains(iova)) return &window;
+    }
+    return nullptr;
+  }
+
+  // The argument of VFIO_IOMMU_SPAPR_TCE_CREATE, or why it must not be called.
+  [[nodiscard]] Result<vfio_iommu_spapr_tce_create> plan(const DmaWindowRequest& request) const;
+  // The smallest window that this much memory fits, with the largest pages up to `page_of_memory`.
+  [[nodiscard]] DmaWindowRequest request_for(std::uint64_t bytes, std::uint64_t page_of_memory) const;
+  // What the kernel has made of a plan, and what it has taken away.
+  DmaWindow add(const vfio_iommu_spapr_tce_create& created);
+  void remove(Iova start);
+
+  // Bytes of locked memory that the kernel counts for a window's table.
+  [[nodiscard]] std::uint64_t table_size(std::uint64_t window_size, std::uint64_t page_size) const;
+
+ private:
+  [[nodiscard]] std::uint32_t fewest_levels(const DmaWindowRequest& request) const;
+  [[nodiscard]] bool levels_fit(const DmaWindowRequest& request, std::uint32_t levels) const;
+
+  Platform platform_;
+  std::uint64_t host_page_;
+  std::uint64_t default_start_ = 0;
+  DmaWindowLimits limits_;
+  std::vector<DmaWindow> windows_;
+};
+
+}  // namespace postern::spapr

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+// SpaprContainer: its two powers, DMA windows and registered memory, as calls of the kernel.
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <postern/locked_memory.hpp>
+
+#include "base/words.hpp"
+#include "iommu/spapr/container.hpp"
+#include "kernel/spapr.hpp"
+
+namespace postern::spapr {
+
+Result<void> SpaprContainer::require_device(std::string_view operation) const {
+  if (!container_.empty()) return {};
+  return call_failure(operation, {.result = -ENODEV,
+                                  .object = "container spapr",
+                                  .reason = "no device is attached, so there is no IOMMU",
+                                  .remedy = "attach a device first"});
+}
+
+Result<DmaWindow> SpaprContainer::create_in_kernel(vfio_iommu_spapr_tce_create create) {
+  const int result = tce_create(kernel(), container_.fd().get(), create);
+  // Before it makes another window, the kernel makes the default one (tce_iommu_create_default_window).
+  if (result >= 0) default_pending_ = false;
+  if (result >= 0) return windows_.add(create);
+  const std::uint64_t page = std::uint64_t{1} << create.page_shift;
+  CallFailed what{
+      .result = result,
+      .object = fmt::format("DMA window of {} with pages of {}", size_text(create.window_size), size_text(page))};
+  if (result == -ENOMEM) {
+    what.reason = fmt::format("its table counts as {} of locked memory",
+                              size_text(windows_.table_size(create.window_size, page)));
+    what.remedy =
+        "create a smaller one, or one with larger pages; raise RLIMIT_MEMLOCK (\"ulimit -l\"), or run with "
+        "CAP_IPC_LOCK";
+  } else if (result == -ENODEV || result == -EPERM) {
+    what.reason = "the platform refuses it";
+    what.remedy = "see the kernel's log (dmesg) for the reason";
+  }
+  return call_failure(tce_create.symbol, std::move(what));
+}
+
+int SpaprContainer::remove_in_kernel(Iova start) {
+  vfio_iommu_spapr_tce_remove remove{.argsz = sizeof remove, .flags = 0, .start_addr = start.value};
+  return tce_remove(kernel(), container_.fd().get(), remove);
+}
+
+Result<DmaWindow> SpaprContainer::create(const DmaWindowRequest& request) {
+  if (auto ready = require_device(tce_create.symbol); !ready) return failure_of(ready);
+  auto plan = windows_.plan(request);
+  if (!plan) return failure_of(plan);
+  auto made = create_in_kernel(*plan);
+  if (!made) return made;
+  auto limits = read_limits();
+  if (limits) set_limits(std::move(*limits));
+  return made;
+}
+
+Result<void> SpaprContainer::remove(Iova start) {
+  if (auto ready = require_device(tce_remove.symbol); !ready) return ready;
+  CallFailed what{.result = -ENOENT, .object = fmt::format("DMA window at {}", to_string(start))};
+  // The kernel takes any address within a window for its name (tce_iommu_remove_window); that would be too easy a
+  // mistake.
+  const DmaWindow* const window = windows_.starting_at(start);
+  if (window == nullptr) {
+    what.reason = "no window starts there";
+    return call_failure(tce_remove.symbol, std::move(what));
+  }
+  std::optional<IovaRange> mapped;
+  for_each_mapping([&](const Mapping& mapping) {
+    if (!mapped && window->range.contains(mapping.range)) mapped = mapping.range;
+  });
+  if (mapped) {
+    what.result = -EBUSY;
+    what.reason = fmt::format("{} is mapped in it", to_string(*mapped));
+    what.remedy = "unmap everything in it first";
+    return call_failure(tce_remove.symbol, std::move(what));
+  }
+  what.result = remove_in_kernel(start);
+  if (what.result < 0) return call_failure(tce_remove.symbol, std::move(what));
+  windows_.remove(start);
+  auto limits = read_limits();
+  if (limits) set_limits(std::move(*limits));
+  return {};
+}
+
+Result<DmaWindow> SpaprContainer::make_room(std::uint64_t bytes, std::uint64_t page_of_memory) {
+  for (const DmaWindow& window : windows_.list()) {
+    if (window.range.length() >= bytes && window.page_size <= page_of_memory) return window;
+  }
+  return create(windows_.request_for(bytes, page_of_memory));
+}
+
+Result<void> SpaprContainer::add(std::span<std::byte> memory) {
+  if (auto ready = require_device(register_memory.symbol); !ready) return ready;
+  const RegisteredMemory::Range range{reinterpret_cast<std::uintptr_t>(memory.data()), memory.size()};
+  const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  CallFailed what{.result = -EINVAL,
+                  .object = fmt::format("memory at {}+{}", fmt::ptr(memory.data()), size_text(memory.size()))};
+  // A length of zero would make the kernel warn and answer ENOMEM (mm_iommu_do_alloc, Linux 6.12).
+  if (memory.empty() || ((range.address | range.length) & (page - 1)) != 0) {
+    what.reason =
+        memory.empty() ? "the length is zero" : fmt::format("not a multiple of the page, {}", size_text(page));
+    return call_failure(register_memory.symbol, std::move(what));
+  }
+  if (registered_.overlaps(range)) {
+    what.result = -EEXIST;
+    what.reason = "part of it is registered already, or mapped without having been registered first";
+    what.remedy = "register memory before mapping it, and once";
+    return call_failure(register_memory.symbol, std::move(what));
+  }
+  what.result = registered_.keep(range);
+  if (what.result >= 0) return {};
+  if (what.result == -ENOMEM) {
+    const auto locked = LockedMemory::read(kernel());
+    if (locked && !locked->allows(range.length)) {
+      what.reason = fmt::format("locked memory is limited to {}, {} are in use, and this needs {} more",
+                                size_text(*locked->limit), size_text(locked->locked), size_text(range.length));
+    }
+    what.remedy = "raise RLIMIT_MEMLOCK (\"ulimit -l\") or run with CAP_IPC_LOCK";
+  }
+  return call_failure(register_memory.symbol, std::move(what));
+}
+
+Result<void> SpaprContainer::remove(std::span<std::byte> memory) {
+  if (auto ready = require_device(unregister_memory.symbol); !ready) return ready;
+  const RegisteredMemory::Range range{reinterpret_cast<std::uintptr_t>(memory.data()), memory.size()};
+  CallFailed what{.result = -ENOENT,
+                  .object = fmt::format("memory at {}+{}", fmt::ptr(memory.data()), size_text(memory.size()))};
+  if (!registered_.is_kept_as(range)) {
+    what.reason = "exactly this was not registered";
+    return call_failure(unregister_memory.symbol, std::move(what));
+  }
+  std::optional<IovaRange> mapped;
+  for_each_mapping([&](const Mapping& mapping) {
+    const auto first = reinterpret_cast<std::uintptr_t>(mapping.address);
+    if (!mapped && first < range.address + range.length && range.address < first + mapping.range.length()) {
+      mapped = mapping.range;
+    }
+  });
+  if (mapped) {
+    what.result = -EBUSY;
+    what.reason = fmt::format("it is mapped at {}", to_string(*mapped));
+    what.remedy = "unmap it first";
+    return call_failure(unregister_memory.symbol, std::move(what));
+  }
+  registered_.drop(range);
+  return {};
+}
+
+}  // namespace postern::spapr

@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0
+// The ioctls that an sPAPR container adds to VFIO's. Some share their number with ioctls of type1 (GET_INFO;
+// REGISTER_MEMORY and DIRTY_PAGES), so that a container must be asked for its extension, never by trying.
+#pragma once
+
+#include "kernel/vfio.hpp"
+
+namespace postern::spapr {
+
+inline constexpr Ioctl<vfio_iommu_spapr_tce_info> tce_get_info POSTERN_IOCTL(VFIO_IOMMU_SPAPR_TCE_GET_INFO);
+inline constexpr IoctlByValue enable POSTERN_IOCTL(VFIO_IOMMU_ENABLE);
+inline constexpr IoctlByValue disable POSTERN_IOCTL(VFIO_IOMMU_DISABLE);
+inline constexpr Ioctl<vfio_iommu_spapr_register_memory> register_memory
+    POSTERN_IOCTL(VFIO_IOMMU_SPAPR_REGISTER_MEMORY);
+inline constexpr Ioctl<vfio_iommu_spapr_register_memory> unregister_memory
+    POSTERN_IOCTL(VFIO_IOMMU_SPAPR_UNREGISTER_MEMORY);
+inline constexpr Ioctl<vfio_iommu_spapr_tce_create> tce_create POSTERN_IOCTL(VFIO_IOMMU_SPAPR_TCE_CREATE);
+inline constexpr Ioctl<vfio_iommu_spapr_tce_remove> tce_remove POSTERN_IOCTL(VFIO_IOMMU_SPAPR_TCE_REMOVE);
+inline constexpr Ioctl<vfio_eeh_pe_op> eeh_pe_op POSTERN_IOCTL(VFIO_EEH_PE_OP);
+
+}  // namespace postern::spapr
