@@ -2,60 +2,52 @@
 # Sourced by boot: the guest's file system: a tree of links to what it holds, then an archive of what they lead to.
 # shellcheck shell=bash disable=SC2034,SC2154 # boot sets and uses the variables here
 
-# Sets library_path, the folders with the guest's libraries, and busybox. They are this machine's own, or those of the triplet.
-find_libraries() {
+# Sets busybox to the guest's, and library_path to where its libraries are: this machine's own, or those of the triplet.
+find_programs() {
     local sysroot
-    if [[ ${triplet-} ]]; then
-        need "$triplet-strip" "binutils-$triplet"
-        [[ -e /usr/$triplet/lib/libc.so.6 ]] || die "/usr/$triplet/lib is missing: install the Debian package g++-$triplet"
+    if [[ $triplet ]]; then
+        need "$triplet-g++" "g++-$triplet" # with it come the C and C++ libraries
         sysroot=$("$root/scripts/sysroot" "$debian_arch")
-        library_path=$sysroot/usr/lib/$triplet:$sysroot/lib/$triplet:/usr/$triplet/lib
         busybox=$sysroot/bin/busybox
+        library_path=$sysroot/usr/lib/$triplet:$sysroot/lib/$triplet:/usr/$triplet/lib
     else
+        need readelf binutils
         need busybox busybox-static
         busybox=$(command -v busybox)
-        library_path=$(cat /etc/ld.so.conf.d/*.conf | grep ^/ | paste -sd:):/lib:/usr/lib:/lib64:/usr/lib64
+        library_path=${LD_LIBRARY_PATH-}:$({ grep -hs ^/ /etc/ld.so.conf{,.d/*.conf} || true; } | paste -sd:)
+        library_path+=:/lib:/usr/lib:/lib64:/usr/lib64
     fi
 }
 
-# slim FILE: prints the path of a copy without debug information, made again whenever FILE has changed.
+# slim FILE: prints the path of a copy without debug information, made again whenever FILE has changed. Beside it lies what
+# the loader would read in it: copy.needs. (ldd would have the loader do that, and another architecture's does not run here.)
 slim() {
     local copy=$cache/programs/${1//\//%}
-    if [[ $1 -nt $copy || $1 -ot $copy ]]; then
+    if [[ ! -e $copy.needs || $1 -nt $copy || $1 -ot $copy ]]; then
         mkdir -p "${copy%/*}"
         # What strip cannot read (a script) goes in as it is.
-        "${triplet:+$triplet-}strip" --strip-debug -o "$copy.$$" "$1" 2>/dev/null || cp "$1" "$copy.$$"
+        "${tools}strip" --strip-debug -o "$copy.$$" "$1" 2>/dev/null || cp "$1" "$copy.$$"
         chmod --reference="$1" "$copy.$$"
-        libraries "$1" >"$copy.libraries"
+        { "${tools}readelf" --dynamic --wide "$1" 2>/dev/null || true; } |
+            sed -nE 's/.*\((NEEDED|RPATH|RUNPATH)\).*\[(.*)\]$/\1 \2/p' >"$copy.needs"
         touch --reference="$1" "$copy.$$"
         mv "$copy.$$" "$copy"
     fi
     echo "$copy"
 }
 
-# libraries FILE: prints the paths of the shared libraries that it names.
-libraries() {
-    local tags folders name
-    tags=$(readelf -dW "$1" 2>/dev/null | sed -nE 's/.*\((NEEDED|RPATH|RUNPATH)\).*\[(.*)\]$/\1 \2/p')
-    folders=$(sed -n 's/^R[^ ]* //p' <<<"$tags")
-    # shellcheck disable=SC2016 # the loader's $ORIGIN
-    IFS=: read -ra folders <<<"${folders//'$ORIGIN'/"${1%/*}"}:$library_path"
-    for name in $(sed -n 's/^NEEDED //p' <<<"$tags"); do
-        library "$1" "$name" "${folders[@]}"
-    done
-}
-
-# library FILE NAME FOLDER...: prints the path of the library NAME for the same processor as FILE is.
+# library NAME FILE FOLDERS: prints the path of the library NAME that is for the same processor as FILE.
 library() {
-    local file=$1 name=$2 folder
-    shift 2
-    for folder; do
-        if [[ -e $folder/$name ]] && cmp --quiet --ignore-initial=18 --bytes=2 "$file" "$folder/$name"; then
-            echo "$folder/$name"
+    local folder folders
+    IFS=: read -ra folders <<<"$3"
+    for folder in "${folders[@]}"; do
+        # Bytes 18 and 19 of a program or library tell the processor.
+        if [[ -e $folder/$1 ]] && cmp --quiet --ignore-initial=18 --bytes=2 "$folder/$1" "$2"; then
+            echo "$folder/$1"
             return
         fi
     done
-    die "$file needs the library $name, which is in none of these folders: $*"
+    die "$2 needs the library $1 for its processor, which is in none of these folders: ${folders[*]}"
 }
 
 # put FILE GUESTPATH: FILE or folder as it is.
@@ -67,14 +59,17 @@ put() {
 # put_program FILE GUESTPATH: FILE and the libraries it needs. All libraries go to one folder, which every loader searches;
 # only the loader has a path that programs know, in /lib64 or in /lib, which is /usr/lib.
 put_program() {
-    local file library name
-    file=$(slim "$(realpath "$1")")
-    put "$file" "$2"
-    while read -r library; do
-        name=${library##*/}
-        if [[ ! -e $tree/usr/lib/$name ]]; then put_program "$library" "/usr/lib/$name"; fi
+    local file copy folders name library
+    file=$(realpath "$1")
+    copy=$(slim "$file")
+    put "$copy" "$2"
+    folders=$(sed -n 's/^R[A-Z]* //p' "$copy.needs")
+    for name in $(sed -n 's/^NEEDED //p' "$copy.needs"); do
+        [[ ! -e $tree/usr/lib/$name ]] || continue
+        library=$(library "$name" "$file" "${folders//\$ORIGIN/${file%/*}}:$library_path")
+        put_program "$library" "/usr/lib/$name"
         if [[ $name == ld* ]]; then put "$tree/usr/lib/$name" "/lib64/$name"; fi
-    done <"$file.libraries"
+    done
 }
 
 # put_added FILE[:GUESTPATH]: what --add was given.
@@ -99,11 +94,11 @@ quote() {
     done
 }
 
-# put_command WORD...: what the guest runs, and which channels its output takes.
+# put_command WORD...: what the guest runs, which channels its output takes, and which modules are loaded before.
 put_command() {
     mkdir -p "$tree/postern"
-    printf '%s=%s\n' stdout "$stdout" stderr "$stderr" lines "$lines" columns "$columns" terminal "/dev/$terminal" \
-        modules "'${load[*]}'" >"$tree/postern/settings"
+    printf "%s='%s'\n" stdout "$stdout" stderr "$stderr" terminal "$terminal" lines "$lines" columns "$columns" \
+        modules "$load" >"$tree/postern/settings"
     {
         if [[ $stdout$stderr == *terminal* ]]; then
             printf 'export TERM=%s COLUMNS=%d LINES=%d\n' "$(quote "${TERM:-dumb}")" "$columns" "$lines"

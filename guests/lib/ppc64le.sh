@@ -3,9 +3,9 @@
 # shellcheck shell=bash disable=SC2034,SC2154
 
 processor=ppc64le
+preset=ppc64le
 triplet=powerpc64le-linux-gnu
 debian_arch=ppc64el
-build=build/ppc64le
 
 kernel_package=linux-image-powerpc64le
 kernel_suite=trixie
@@ -15,5 +15,4 @@ kernel_arguments=console=hvc0
 emulator=qemu-system-ppc64
 emulator_package=qemu-system-ppc
 emulated_cpu=power9
-# The firmware's console is the first.
-terminal=hvc1
+terminal=/dev/hvc1 # the first is the firmware's
