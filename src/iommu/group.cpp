@@ -46,8 +46,13 @@ Result<void> Group::set_container(const Fd& container) {
         vfio::group_set_container.symbol,
         {.result = result,
          .object = group_text(id_),
+         // sPAPR says so by EPERM under a hypervisor, and with version 1 by EBUSY (tce_iommu_attach_group).
          .reason =
-             result == -EINVAL ? "the group is in a container already, or this IOMMU cannot share the container" : ""});
+             result == -EINVAL || result == -EPERM || result == -EBUSY
+                 ? "the group is in a container already, or this IOMMU cannot share the container with those that "
+                   "are in it"
+                 : "",
+         .remedy = "attach the device to a container of its own"});
   }
   return {};
 }

@@ -15,10 +15,10 @@ using test::Bound;
 using test::Holdings;
 using ::testing::HasSubstr;
 
-class ContainerOnKernel : public ::testing::TestWithParam<const char*> {
+class ContainerOnKernel : public ::testing::TestWithParam<test::Interface> {
  protected:
-  ContainerOnKernel() : bound_(test::nvme_disk), before_(Holdings::now()) {
-    device_.emplace(attach(system_kernel(), bound_.host(), {.backend = GetParam()}).value());
+  ContainerOnKernel() : bound_(test::first_nvme()), before_(Holdings::now()) {
+    device_.emplace(attach(system_kernel(), bound_.host(), test::options_for(GetParam())).value());
   }
   ~ContainerOnKernel() override {
     EXPECT_TRUE(device_->detach());
@@ -34,7 +34,8 @@ class ContainerOnKernel : public ::testing::TestWithParam<const char*> {
     memory_.emplace_back(system_kernel(), address, length);
     return memory_.back().bytes();
   }
-  std::string backend() { return GetParam(); }
+  std::string_view backend() { return GetParam().backend; }
+  [[nodiscard]] std::string device_name() const { return bound_.host().name; }
 
   Bound bound_;
   Holdings before_;
@@ -43,14 +44,13 @@ class ContainerOnKernel : public ::testing::TestWithParam<const char*> {
 };
 
 constexpr std::uint64_t page = 4096;
-constexpr Iova base{0x100000000};
+constexpr Iova base{0x10000000};  // within every IOMMU's reach
 
 TEST_P(ContainerOnKernel, TellsUsableRangesPageSizesAndItsBackend) {
   EXPECT_EQ(container().backend(), backend());
-  EXPECT_GE(container().usable_ranges().size(), 2U) << "VT-d reserves the MSI window";
-  for (const IovaRange range : container().usable_ranges()) EXPECT_FALSE(range.contains(Iova{0xfee00000}));
+  EXPECT_FALSE(container().usable_ranges().empty());
   EXPECT_NE(container().page_sizes() & page, 0U);
-  EXPECT_EQ(container().devices(), std::vector<std::string>{"0000:00:01.0"});
+  EXPECT_EQ(container().devices(), std::vector<std::string>{device_name()});
 }
 
 TEST_P(ContainerOnKernel, MapsAndUnmapsForEachKindOfAccess) {
@@ -99,7 +99,7 @@ TEST_P(ContainerOnKernel, AnUnalignedIovaAddressOrLengthIsRefusedAndNamed) {
     EXPECT_EQ(refused->error().code(), EINVAL);
     EXPECT_THAT(refused->error().message(), HasSubstr("4 KiB"));
   }
-  EXPECT_THAT(iova.error().message(), HasSubstr("iova 0x100000001"));
+  EXPECT_THAT(iova.error().message(), HasSubstr("iova 0x10000001"));
   EXPECT_THAT(address.error().message(), HasSubstr("address 0x"));
   EXPECT_THAT(length.error().message(), HasSubstr("length 0x1001"));
   EXPECT_FALSE(container().unmap(base + 1, page));
@@ -119,14 +119,14 @@ TEST_P(ContainerOnKernel, MappingOverAnExistingMappingFailsWithEexistAndNamesBot
   auto refused = container().map(base + 3 * page, memory(2 * page));
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code(), EEXIST);
-  EXPECT_THAT(refused.error().message(), HasSubstr("0x100003000-0x100004fff"));
-  EXPECT_THAT(refused.error().message(), HasSubstr("0x100000000-0x100003fff"));
+  EXPECT_THAT(refused.error().message(), HasSubstr("0x10003000-0x10004fff"));
+  EXPECT_THAT(refused.error().message(), HasSubstr("0x10000000-0x10003fff"));
   ASSERT_TRUE(container().unmap_all());
 }
 
 TEST_P(ContainerOnKernel, MappingOutsideTheUsableRangesFailsWithErangeAndNamesThem) {
   const Iova past = container().usable_ranges().back().last + 1;
-  for (const Iova iova : {Iova{0xfee00000}, past, Iova{~std::uint64_t{0} - page + 1}}) {
+  for (const Iova iova : {past, Iova{~std::uint64_t{0} - page + 1}}) {
     auto refused = container().map(iova, memory(page));
     ASSERT_FALSE(refused) << to_string(iova);
     EXPECT_EQ(refused.error().code(), ERANGE) << refused.error().message();
@@ -142,7 +142,7 @@ TEST_P(ContainerOnKernel, UnmappingPartOfAMappingIsRefusedAndNamesIt) {
     auto refused = container().unmap(base + offset, page);
     ASSERT_FALSE(refused);
     EXPECT_EQ(refused.error().code(), EINVAL);
-    EXPECT_THAT(refused.error().message(), HasSubstr("0x100000000-0x100003fff"));
+    EXPECT_THAT(refused.error().message(), HasSubstr("0x10000000-0x10003fff"));
   }
   EXPECT_EQ(container().mapping_count(), 1U);
   ASSERT_TRUE(container().unmap(base, 4 * page));
@@ -170,13 +170,15 @@ TEST_P(ContainerOnKernel, ReadOnlyMemoryCannotBeMappedForWriting) {
   auto bytes = memory(page);
   ASSERT_EQ(::mprotect(bytes.data(), page, PROT_READ), 0);
   EXPECT_EQ(container().map(base, bytes, Access::read_write).error().code(), EFAULT);
-  EXPECT_TRUE(container().map(base, bytes, Access::read));
+  // sPAPR pins for writing, whatever the access (tce_iommu_use_page; mm_iommu_do_alloc).
+  const bool pins_for_writing = backend() == "spapr";
+  EXPECT_EQ(container().map(base, bytes, Access::read).has_value(), !pins_for_writing);
   ASSERT_TRUE(container().unmap_all());
 }
 
 TEST_P(ContainerOnKernel, TheMappingLimitIsToldAndKept) {
   if (!container().mapping_limit()) {
-    EXPECT_EQ(backend(), "iommufd") << "iommufd takes as many as memory allows";
+    EXPECT_NE(backend(), "type1") << "the others take as many as memory allows";
     EXPECT_FALSE(container().mappings_left());
     return;
   }
@@ -209,7 +211,7 @@ TEST_P(ContainerOnKernel, CannotBeClosedUnderADeviceAndNamesIt) {
   auto refused = container().close();
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code(), EBUSY);
-  EXPECT_THAT(refused.error().message(), HasSubstr("0000:00:01.0"));
+  EXPECT_THAT(refused.error().message(), HasSubstr(device_name()));
 }
 
 TEST_P(ContainerOnKernel, ADeviceCannotBeUsedAfterItWasDetachedNorItsContainerAfterItWasClosed) {
@@ -225,34 +227,11 @@ TEST_P(ContainerOnKernel, ADeviceCannotBeUsedAfterItWasDetachedNorItsContainerAf
   EXPECT_EQ(kept->map(base, memory(page)).error().code(), EBADF);
   EXPECT_EQ(kept->unmap(base, page).error().code(), EBADF);
   EXPECT_EQ(kept->unmap_all().error().code(), EBADF);
-  device_.emplace(attach(system_kernel(), bound_.host(), {.backend = GetParam()}).value());
+  device_.emplace(attach(system_kernel(), bound_.host(), test::options_for(GetParam())).value());
 }
 
-TEST_P(ContainerOnKernel, SeveralDevicesShareIt) {
-  const Bound second(test::edu);
-  const Bound third(test::nvme_behind_port);
-  ASSERT_TRUE(container().map(base, memory(page)));
-  auto edu = attach(system_kernel(), second.host(), {.container = device_->container()});
-  ASSERT_TRUE(edu) << edu.error().message();
-  auto nvme = attach(system_kernel(), third.host(), {.container = device_->container()});
-  ASSERT_TRUE(nvme) << nvme.error().message();
-  EXPECT_EQ(container().devices().size(), 3U);
-  ASSERT_TRUE(container().map(base + page, memory(page)));
-  EXPECT_TRUE(edu->detach());
-  ASSERT_TRUE(container().unmap_all());
-  EXPECT_TRUE(nvme->detach());
-  EXPECT_EQ(attach(system_kernel(), bound_.host(), {.container = device_->container()}).error().code(), EBUSY)
-      << "the first is still in it";
-}
-
-TEST_P(ContainerOnKernel, TwoDevicesOfOneGroupShareIt) {
-  const Bound a(test::twin_a);
-  const Bound b(test::twin_b);
-  ASSERT_EQ(a.host().iommu_group, b.host().iommu_group);
-  auto first = attach(system_kernel(), a.host(), {.container = device_->container()});
-  ASSERT_TRUE(first) << first.error().message();
-  auto second = attach(system_kernel(), b.host(), {.container = device_->container()});
-  ASSERT_TRUE(second) << second.error().message();
+TEST_P(ContainerOnKernel, ADeviceThatIsInItAlreadyIsRefused) {
+  EXPECT_EQ(attach(system_kernel(), bound_.host(), {.container = device_->container()}).error().code(), EBUSY);
 }
 
 TEST_P(ContainerOnKernel, RemembersItsMappingsFromTheLastDeviceToTheNext) {
@@ -266,23 +245,7 @@ TEST_P(ContainerOnKernel, RemembersItsMappingsFromTheLastDeviceToTheNext) {
   ASSERT_TRUE(kept->unmap(base, page)) << "the kernel has it again";
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, ContainerOnKernel, ::testing::Values("type1", "iommufd"),
-                         [](const auto& test) { return std::string(test.param); });
-
-TEST(Iommufd, HugePagesCanBeAvoidedForAContainer) {
-  const Bound bound(test::nvme_disk);
-  auto device = attach(system_kernel(), bound.host(),
-                       {.backend = "iommufd", .container_options = {.huge_pages = HugePages::avoid}});
-  ASSERT_TRUE(device) << device.error().message();
-}
-
-TEST(Type1, SaysThatItCannotAvoidHugePages) {
-  const Bound bound(test::nvme_disk);
-  auto device = attach(system_kernel(), bound.host(),
-                       {.backend = "type1", .container_options = {.huge_pages = HugePages::avoid}});
-  ASSERT_FALSE(device);
-  EXPECT_EQ(device.error().code(), EOPNOTSUPP);
-}
+INSTANTIATE_TEST_SUITE_P(Backends, ContainerOnKernel, ::testing::ValuesIn(test::interfaces()), test::interface_name);
 
 }  // namespace
 }  // namespace postern

@@ -16,11 +16,11 @@ using test::Bound;
 using test::FailingKernel;
 using test::Holdings;
 
-class FaultOnKernel : public ::testing::TestWithParam<const char*> {};
+class FaultOnKernel : public ::testing::TestWithParam<test::Interface> {};
 
 // The whole life of a device: attach, memory, interrupts, reset, detach.
-Result<void> use_device(Kernel& kernel, const HostDevice& host, const char* backend) {
-  auto device = attach(kernel, host, {.backend = backend});
+Result<void> use_device(Kernel& kernel, const HostDevice& host, test::Interface interface) {
+  auto device = attach(kernel, host, test::options_for(interface));
   if (!device) return failure_of(device);
   auto pci = PciDevice::open(std::move(*device));
   if (!pci) return failure_of(pci);
@@ -43,7 +43,7 @@ Result<void> use_device(Kernel& kernel, const HostDevice& host, const char* back
 }
 
 TEST_P(FaultOnKernel, LeavesNothingBehindWhicheverCallFails) {
-  const Bound bound(test::nvme_disk);
+  const Bound bound(test::first_nvme());
   const HostDevice host = bound.host();
   const Holdings before = Holdings::now();
   FailingKernel kernel(system_kernel());
@@ -71,8 +71,7 @@ TEST_P(FaultOnKernel, LeavesNothingBehindWhicheverCallFails) {
   RecordProperty("told", told);
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, FaultOnKernel, ::testing::Values("type1", "iommufd"),
-                         [](const auto& test) { return std::string(test.param); });
+INSTANTIATE_TEST_SUITE_P(Backends, FaultOnKernel, ::testing::ValuesIn(test::interfaces()), test::interface_name);
 
 }  // namespace
 }  // namespace postern

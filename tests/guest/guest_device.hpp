@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The devices of the x86_64 guest, bound to vfio-pci while a test runs, and what must not be left behind.
+// The devices of a guest, bound to vfio-pci while a test runs, and what must not be left behind.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -15,11 +15,40 @@
 
 namespace postern::test {
 
-inline constexpr PciAddress nvme_disk{.bus = 0, .device = 1};
-inline constexpr PciAddress edu{.bus = 0, .device = 2};
-inline constexpr PciAddress nvme_behind_port{.bus = 1, .device = 0};
-inline constexpr PciAddress twin_a{.bus = 0, .device = 4, .function = 0};  // two functions of one slot share a group
-inline constexpr PciAddress twin_b{.bus = 0, .device = 4, .function = 1};
+// The guest's NVMe controllers, by address; each guest has two in groups of their own, the first and the last.
+inline std::vector<PciAddress> nvme_controllers() {
+  constexpr std::uint32_t nvme_class = 0x010802;
+  std::vector<PciAddress> found;
+  const auto functions = list_pci_functions(system_kernel()).value();
+  for (const PciFunction& function : functions) {
+    if (function.class_code == nvme_class) found.push_back(function.address);
+  }
+  if (found.size() < 2) throw std::runtime_error("this guest has no two NVMe controllers");
+  return found;
+}
+inline PciAddress first_nvme() { return nvme_controllers().front(); }
+inline PciAddress last_nvme() { return nvme_controllers().back(); }
+
+// A way to the kernel's IOMMU: a backend and, where it has several, a version of its interface.
+struct Interface {
+  std::string_view backend;
+  std::uint32_t version = 0;
+};
+inline std::vector<Interface> interfaces() {
+  std::vector<Interface> all;
+  for (const Backend* backend : backends()) {
+    for (const std::uint32_t version : backend->versions) all.push_back({backend->name, version});
+    if (backend->versions.empty()) all.push_back({backend->name});
+  }
+  return all;
+}
+inline std::string interface_name(const ::testing::TestParamInfo<Interface>& test) {
+  const std::string version = test.param.version == 0 ? "" : "_v" + std::to_string(test.param.version);
+  return std::string(test.param.backend) + version;
+}
+inline AttachOptions options_for(Interface interface) {
+  return {.backend = interface.backend, .container_options = {.version = interface.version}};
+}
 
 // A device that is given to VFIO for as long as this lives.
 class Bound {

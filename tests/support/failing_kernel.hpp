@@ -2,6 +2,8 @@
 // FailingKernel: another Kernel, one call of which fails with an errno of the test's choice.
 #pragma once
 
+#include <linux/vfio.h>
+
 #include <atomic>
 #include <functional>
 #include <postern/kernel.hpp>
@@ -74,7 +76,7 @@ class FailingKernel : public Kernel {
   int access(const std::string& path, int mode) override { return fails() ? -code_ : real_.access(path, mode); }
 
  private:
-  static constexpr unsigned long device_fd_request = ';' << 8 | (100 + 6);  // VFIO_GROUP_GET_DEVICE_FD gives a new fd
+  static constexpr unsigned long device_fd_request = VFIO_GROUP_GET_DEVICE_FD;  // gives a new fd
 
   bool fails() { return count_++ == failing_; }
   int opened(int fd) {

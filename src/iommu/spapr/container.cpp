@@ -3,6 +3,7 @@
 #include "iommu/spapr/container.hpp"
 
 #include <fmt/format.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -242,7 +243,20 @@ Result<void> SpaprContainer::settle_default_window(const HostDevice& newcomer) {
     return call_failure("attach", std::move(what));
   }
   if (!default_pending_) return {};
+  // Unmapping what is not mapped makes it, and changes nothing else; but the kernel refuses that (EPERM) before
+  // something was registered.
+  const std::uint64_t page = host_page();
+  const std::intptr_t address =
+      kernel().mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (is_errno(address)) {
+    what.result = static_cast<int>(address);
+    return call_failure("mmap", std::move(what));
+  }
+  const Mmap memory(kernel(), reinterpret_cast<void*>(address), page);
+  what.result = registered_.acquire(address_of(memory.data()), page);
+  if (what.result < 0) return call_failure(register_memory.symbol, std::move(what));
   what.result = unmap_in_kernel(window->range.first, window->page_size);
+  registered_.release(address_of(memory.data()), page);
   if (what.result < 0) return call_failure(vfio::iommu_unmap_dma.symbol, std::move(what));
   default_pending_ = false;
   return {};

@@ -6,7 +6,7 @@
 #include <postern/nvme.hpp>
 #include <thread>
 
-#include "guest/guest_device.hpp"
+#include "guest/x86_64/devices.hpp"
 
 namespace postern {
 namespace {

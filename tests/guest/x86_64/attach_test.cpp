@@ -5,7 +5,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "guest/guest_device.hpp"
+#include "guest/x86_64/devices.hpp"
 
 namespace postern {
 namespace {

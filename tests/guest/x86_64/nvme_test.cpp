@@ -17,7 +17,7 @@
 #include <thread>
 #include <vector>
 
-#include "guest/guest_device.hpp"
+#include "guest/x86_64/devices.hpp"
 #include "support/failing_kernel.hpp"
 
 namespace postern {

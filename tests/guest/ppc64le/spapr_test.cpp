@@ -1,0 +1,461 @@
+// SPDX-License-Identifier: Apache-2.0
+// The spapr backend on a real kernel, under a hypervisor (pseries) and on the bare machine (powernv): windows,
+// registered memory, what is refused before the kernel can answer it badly, and that nothing is left behind.
+#include <gmock/gmock.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <postern/dma_windows.hpp>
+#include <postern/eeh.hpp>
+#include <postern/nvme.hpp>
+#include <postern/preregistration.hpp>
+
+#include "guest/guest_device.hpp"
+
+namespace postern {
+namespace {
+
+using test::Bound;
+using test::Holdings;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+constexpr std::uint64_t KiB = 1024;
+constexpr std::uint64_t MiB = 1024 * KiB;
+constexpr std::uint64_t GiB = 1024 * MiB;
+
+std::uint64_t host_page() { return static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)); }
+
+bool on_powernv() {
+  std::string names;
+  EXPECT_EQ(system_kernel().read_file("/proc/device-tree/compatible", names), 0);
+  return names.find("ibm,powernv") != std::string::npos;
+}
+
+Mmap memory_of(std::size_t length, int flags = 0) {
+  void* address = ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+  EXPECT_NE(address, MAP_FAILED);
+  return {system_kernel(), address, length};
+}
+
+// What a call was refused with: its message; the errno must be this one.
+template <typename T>
+std::string refusal(const Result<T>& result, int code) {
+  EXPECT_FALSE(result);
+  if (result) return "";
+  EXPECT_EQ(result.error().code(), code) << result.error().message();
+  return result.error().message();
+}
+
+// 64 KiB from the start of the disk by a controller whose memory, queues included, is all in this window.
+std::vector<std::byte> read_disk(PciDevice& pci, const DmaWindow& window) {
+  IovaAllocator iovas(std::vector{window.range}, window.page_size);
+  auto buffer = DmaBuffer::allocate(pci.device().container(), iovas, 64 * KiB);
+  EXPECT_TRUE(buffer) << buffer.error().message();
+  std::memset(buffer->data(), 0xa5, buffer->size());
+  auto controller = nvme::Controller::open(pci, iovas);
+  EXPECT_TRUE(controller) << controller.error().message();
+  const nvme::Namespace& ns = controller->namespaces().at(0);
+  const auto blocks = static_cast<std::uint32_t>(64 * KiB / ns.block_size);
+  const auto done = controller->read(ns, 0, blocks, buffer->iova());
+  EXPECT_TRUE(done) << done.error().message();
+  return {buffer->data(), buffer->data() + 64 * KiB};
+}
+
+// Whether these bytes came from the disk: they are neither what the memory held nor all alike.
+bool came_from_disk(const std::vector<std::byte>& bytes) {
+  return std::count(bytes.begin(), bytes.end(), std::byte{0xa5}) < 1024 &&
+         std::count(bytes.begin(), bytes.end(), std::byte{0}) < 1024;
+}
+
+class Spapr : public ::testing::TestWithParam<std::uint32_t> {
+ protected:
+  Spapr() : bound_(test::first_nvme()), before_(Holdings::now()) { open(); }
+  ~Spapr() override {
+    pci_.reset();
+    EXPECT_TRUE(before_ == Holdings::now()) << "something was left behind";
+  }
+  void open(ContainerOptions options = {}) {
+    pci_.reset();
+    options.version = GetParam();
+    auto device = attach(system_kernel(), bound_.host(), {.backend = "spapr", .container_options = options});
+    if (!device) throw std::runtime_error(device.error().message());
+    pci_.emplace(PciDevice::open(std::move(*device)).value());
+  }
+  Container& container() { return *pci_->device().container(); }
+  DmaWindow default_window() { return {.range = container().usable_ranges().front(), .page_size = 4 * KiB}; }
+  DmaWindows& windows() { return *container().dma_windows(); }
+  Preregistration& registrations() { return *container().preregistration(); }
+
+  Bound bound_;
+  Holdings before_;
+  std::optional<PciDevice> pci_;
+};
+
+// What version 2 adds.
+class SpaprV2 : public Spapr {};
+
+TEST_P(Spapr, BeginsWithTheDefaultWindow) {
+  EXPECT_EQ(container().usable_ranges(), (std::vector<IovaRange>{{{0}, {(on_powernv() ? 2 * GiB : GiB) - 1}}}));
+  EXPECT_EQ(container().page_sizes(), 4 * KiB);
+  EXPECT_EQ(container().dma_windows() != nullptr, GetParam() == 2);
+  EXPECT_EQ(container().preregistration() != nullptr, GetParam() == 2);
+}
+
+TEST_P(Spapr, TheDiskIsReadThroughTheDefaultWindow) { EXPECT_TRUE(came_from_disk(read_disk(*pci_, default_window()))); }
+
+TEST_P(Spapr, AMapThatRunsPastTheWindowsEndNeverReachesTheKernel) {
+  const Mmap memory = memory_of(2 * host_page());
+  const Iova last_page = default_window().range.last + 1 - host_page();
+  EXPECT_THAT(refusal(container().map(last_page, memory.bytes()), ERANGE),
+              HasSubstr(to_string(default_window().range)));
+  ASSERT_TRUE(container().map(last_page, memory.bytes().first(host_page()))) << "up to its end is well";
+  ASSERT_TRUE(container().unmap_all());
+}
+
+TEST_P(Spapr, AnUnalignedIovaNeverReachesTheKernel) {
+  const Mmap memory = memory_of(host_page());
+  refusal(container().map({0x10000010}, memory.bytes()), EINVAL);
+  refusal(container().unmap({0x10000010}, host_page()), EINVAL);
+}
+
+TEST_P(Spapr, AMapOverAnExistingOneIsRefusedAndTheFirstStays) {
+  const Mmap first = memory_of(host_page());
+  const Mmap second = memory_of(host_page());
+  ASSERT_TRUE(container().map({0x10000000}, first.bytes()));
+  refusal(container().map({0x10000000}, second.bytes()), EEXIST);
+  EXPECT_EQ(container().find({0x10000000})->address, first.data());
+  ASSERT_TRUE(container().unmap_all());
+}
+
+TEST_P(Spapr, IsReleasedFromWhateverState) {
+  // Mapped, and neither unmapped nor detached nor closed.
+  const Mmap memory = memory_of(16 * MiB);
+  ASSERT_TRUE(container().map({0x10000000}, memory.bytes()));
+  if (GetParam() == 2) {
+    const Mmap kept = memory_of(MiB);
+    ASSERT_TRUE(registrations().add(kept.bytes()));
+    const auto window = windows().create({.size = 4 * GiB, .page_size = 4 * KiB});
+    ASSERT_TRUE(window) << window.error().message();
+    ASSERT_TRUE(container().map(window->range.first, kept.bytes()));
+    pci_.reset();  // before the memory goes
+  }
+  pci_.reset();
+  EXPECT_TRUE(before_ == Holdings::now());
+  open();
+  EXPECT_TRUE(came_from_disk(read_disk(*pci_, default_window()))) << "and works again";
+}
+
+TEST_P(Spapr, ASecondHostBridgeIsSharedOnTheBareMachineAloneAndTheRefusalSaysWhy) {
+  const Bound bound(test::last_nvme());
+  const Mmap memory = memory_of(host_page());
+  ASSERT_TRUE(container().map({0x10000000}, memory.bytes()));
+  auto second = attach(system_kernel(), bound.host(), {.container = pci_->device().container()});
+  if (on_powernv() && GetParam() == 2) {
+    ASSERT_TRUE(second) << second.error().message();
+    auto pci = PciDevice::open(std::move(*second)).value();
+    EXPECT_TRUE(came_from_disk(read_disk(pci, default_window())));
+  } else {
+    EXPECT_THAT(second ? "" : second.error().message(), HasSubstr("cannot share the container"));
+  }
+  ASSERT_TRUE(container().unmap_all());
+  EXPECT_TRUE(came_from_disk(read_disk(*pci_, default_window()))) << "the first is as it was";
+}
+
+TEST_P(Spapr, TheSecondHostBridgeIsRefusedBeforeAnythingIsMappedToo) {
+  if (on_powernv()) GTEST_SKIP() << "the bare machine shares";
+  const Bound bound(test::last_nvme());
+  auto second = attach(system_kernel(), bound.host(), {.container = pci_->device().container()});
+  EXPECT_THAT(second ? "" : second.error().message(), HasSubstr("cannot share the container"));
+  EXPECT_TRUE(came_from_disk(read_disk(*pci_, default_window()))) << "the first still has its windows";
+}
+
+TEST_P(Spapr, EehIsThereOnTheBareMachineAlone) {
+  ASSERT_EQ(container().eeh() != nullptr, on_powernv());
+  if (container().eeh() == nullptr) return;
+  Eeh& eeh = *container().eeh();
+  EXPECT_TRUE(eeh.enable());
+  EXPECT_EQ(eeh.state().value(), Eeh::State::normal);
+  EXPECT_TRUE(eeh.unfreeze_io());
+  EXPECT_TRUE(eeh.unfreeze_dma());
+  EXPECT_TRUE(eeh.configure());
+}
+
+TEST_P(Spapr, TooLittleLockedMemoryIsExplained) {
+  // Without the privilege, and with the limit that Debian gives.
+  pci_.reset();
+  rlimit limit{};
+  ASSERT_EQ(::getrlimit(RLIMIT_MEMLOCK, &limit), 0);
+  const rlimit small{.rlim_cur = 8 * MiB, .rlim_max = limit.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_MEMLOCK, &small), 0);
+  ASSERT_EQ(::chmod(("/dev/vfio/" + to_string(*bound_.host().iommu_group)).c_str(), 0666), 0);
+  ASSERT_EQ(::seteuid(1000), 0);
+  auto device =
+      attach(system_kernel(), bound_.host(), {.backend = "spapr", .container_options = {.version = GetParam()}});
+  const Mmap memory = memory_of(MiB);
+  if (GetParam() == 1) {
+    EXPECT_THAT(refusal(device, ENOMEM),
+                AllOf(HasSubstr("whole window"), HasSubstr("limited to 8 MiB"), HasSubstr("use version 2")));
+  } else {
+    EXPECT_TRUE(device) << device.error().message();
+    const auto mapped = device->container()->map({0}, memory.bytes());
+    if (on_powernv()) {
+      EXPECT_THAT(refusal(mapped, ENOMEM), AllOf(HasSubstr("default DMA window"), HasSubstr("create a smaller one")));
+      // As it says: without the default window, and with one that is small enough.
+      EXPECT_TRUE(device->container()->dma_windows()->remove({0}));
+      const auto window = device->container()->dma_windows()->create({.size = 64 * MiB, .page_size = 4 * KiB});
+      EXPECT_TRUE(window) << window.error().message();
+      EXPECT_TRUE(device->container()->map(window->range.first, memory.bytes()));
+    } else {
+      EXPECT_TRUE(mapped) << mapped.error().message();
+    }
+    const Mmap large = memory_of(16 * MiB);
+    EXPECT_THAT(refusal(device->container()->map({0x1000000}, large.bytes()), ENOMEM),
+                AllOf(HasSubstr("limited to 8 MiB"), HasSubstr("needs 16 MiB")));
+    EXPECT_TRUE(device->container()->unmap_all());
+  }
+  if (device) {
+    EXPECT_TRUE(device->detach());
+  }
+  EXPECT_EQ(::seteuid(0), 0);
+  EXPECT_EQ(::setrlimit(RLIMIT_MEMLOCK, &limit), 0);
+}
+
+TEST_P(SpaprV2, TheDiskIsReadThroughAWindowOf64BitAddresses) {
+  const auto by_default = read_disk(*pci_, default_window());
+  const auto window = windows().create({.size = 4 * GiB, .page_size = 4 * KiB});
+  ASSERT_TRUE(window) << window.error().message();
+  EXPECT_EQ(window->range.first, Iova{0x800000000000000});
+  EXPECT_EQ(read_disk(*pci_, *window), by_default);
+  EXPECT_TRUE(came_from_disk(by_default));
+  ASSERT_TRUE(windows().remove(window->range.first));
+  EXPECT_EQ(read_disk(*pci_, default_window()), by_default);
+}
+
+TEST_P(SpaprV2, AWindowIsMadeWhereTheDefaultOneIsTooSmall) {
+  open({.memory = 8 * GiB});
+  ASSERT_EQ(windows().list().size(), 2U);
+  const DmaWindow window = windows().list().back();
+  EXPECT_TRUE(window.created);
+  EXPECT_EQ(window.range.length(), 8 * GiB);
+  EXPECT_TRUE(came_from_disk(read_disk(*pci_, window)));
+  open({.memory = 64 * MiB});
+  EXPECT_EQ(windows().list().size(), 1U) << "the default one is large enough";
+}
+
+TEST_P(SpaprV2, WindowsOfTablesWithSeveralLevelsWorkWhereTheMachineHasThem) {
+  if (!on_powernv()) {
+    EXPECT_EQ(windows().limits().levels, 1U);
+    EXPECT_THAT(refusal(windows().create({.size = 4 * GiB, .page_size = 4 * KiB, .levels = 2}), EINVAL),
+                HasSubstr("too deep"));
+    return;
+  }
+  for (const std::uint32_t levels : {1U, 2U, 3U}) {
+    const auto window = windows().create({.size = 4 * GiB, .page_size = 4 * KiB, .levels = levels});
+    ASSERT_TRUE(window) << levels << ": " << window.error().message();
+    EXPECT_TRUE(came_from_disk(read_disk(*pci_, *window))) << levels;
+    ASSERT_TRUE(windows().remove(window->range.first));
+  }
+  const std::uint64_t locked = Holdings::now().locked;
+  for (const std::uint32_t levels : {5U, 6U}) {
+    EXPECT_THAT(refusal(windows().create({.size = GiB, .page_size = 4 * KiB, .levels = levels}), EINVAL),
+                HasSubstr("too deep"));
+  }
+  EXPECT_EQ(Holdings::now().locked, locked) << "a window that the kernel refuses would have leaked its table's size";
+}
+
+TEST_P(SpaprV2, AWindowThatTheIommuCannotHaveIsRefusedAndTheReasonHelps) {
+  EXPECT_THAT(refusal(windows().create({.size = GiB, .page_size = 8 * KiB}), EINVAL),
+              AllOf(HasSubstr("pages of 4 KiB, 64 KiB"), HasSubstr("choose one")));
+  EXPECT_THAT(refusal(windows().create({.size = 3 * GiB, .page_size = 4 * KiB}), EINVAL),
+              AllOf(HasSubstr("no power of two"), HasSubstr("4 GiB")));
+  EXPECT_THAT(refusal(windows().create({.size = 4 * KiB, .page_size = 4 * KiB}), EINVAL), HasSubstr("smallest window"));
+  EXPECT_THAT(refusal(windows().create({.size = 0, .page_size = 4 * KiB}), EINVAL), HasSubstr("no power of two"));
+  EXPECT_THAT(refusal(windows().remove({4 * KiB}), ENOENT), HasSubstr("no window starts there"));
+}
+
+TEST_P(SpaprV2, AThirdWindowIsRefused) {
+  ASSERT_TRUE(windows().create({.size = GiB, .page_size = 4 * KiB}));
+  EXPECT_THAT(refusal(windows().create({.size = GiB, .page_size = 4 * KiB}), ENOSPC), HasSubstr("remove one"));
+}
+
+TEST_P(SpaprV2, OnPseriesASecond64BitWindowIsNeverAskedFor) {
+  if (on_powernv()) GTEST_SKIP() << "the bare machine has two";
+  ASSERT_TRUE(windows().create({.size = GiB, .page_size = 4 * KiB}));
+  ASSERT_TRUE(windows().remove({0}));
+  EXPECT_THAT(refusal(windows().create({.size = GiB, .page_size = 4 * KiB}), ENOSPC),
+              HasSubstr("until the host is booted again"));
+  open();
+  EXPECT_TRUE(came_from_disk(read_disk(*pci_, default_window()))) << "the host bridge still gives windows";
+}
+
+TEST_P(SpaprV2, TheDefaultWindowCanBeRemovedAndMadeAgain) {
+  ASSERT_TRUE(windows().remove({0}));
+  EXPECT_TRUE(container().usable_ranges().empty());
+  const Mmap memory = memory_of(host_page());
+  refusal(container().map({0}, memory.bytes()), ERANGE);
+  const auto window = windows().create({.size = 512 * MiB, .page_size = 4 * KiB});
+  ASSERT_TRUE(window) << window.error().message();
+  EXPECT_EQ(window->range.first, Iova{0});
+  EXPECT_TRUE(came_from_disk(read_disk(*pci_, *window)));
+}
+
+TEST_P(SpaprV2, AWindowWithMappingsIsNotRemovedAndTheMappingIsNamed) {
+  const Mmap memory = memory_of(host_page());
+  ASSERT_TRUE(container().map({0x10000000}, memory.bytes()));
+  EXPECT_THAT(refusal(windows().remove({0}), EBUSY), HasSubstr("0x10000000-"));
+  ASSERT_TRUE(container().unmap_all());
+}
+
+TEST_P(SpaprV2, AMapFromOneWindowIntoNothingIsRefused) {
+  const auto window = windows().create({.size = 4 * GiB, .page_size = 4 * KiB}).value();
+  const Mmap memory = memory_of(2 * host_page());
+  for (const IovaRange range : {default_window().range, window.range}) {
+    EXPECT_THAT(refusal(container().map(range.last + 1 - host_page(), memory.bytes()), ERANGE),
+                HasSubstr(to_string(range)));
+  }
+  refusal(container().map(window.range.first - host_page(), memory.bytes()), ERANGE);
+}
+
+TEST_P(SpaprV2, UnmappingOverSeveralWindowsTakesAllOfThem) {
+  const auto window = windows().create({.size = 4 * GiB, .page_size = 4 * KiB}).value();
+  const Mmap memory = memory_of(2 * host_page());
+  const std::uint64_t locked = Holdings::now().locked;
+  ASSERT_TRUE(container().map({0x10000000}, memory.bytes().first(host_page())));
+  ASSERT_TRUE(container().map(window.range.first, memory.bytes()));
+  const auto unmapped = container().unmap({0}, window.range.first.value + 4 * GiB);
+  ASSERT_TRUE(unmapped) << unmapped.error().message();
+  EXPECT_EQ(container().mapping_count(), 0U);
+  // The default window's table came with the first map, where it counts at all.
+  EXPECT_LE(Holdings::now().locked, locked + 16 * MiB);
+}
+
+TEST_P(SpaprV2, MemoryInPagesSmallerThanTheWindowsIsExplained) {
+  if (host_page() >= 64 * KiB) GTEST_SKIP() << "this host's pages are as large as the window's";
+  const auto window = windows().create({.size = GiB, .page_size = 64 * KiB});
+  ASSERT_TRUE(window) << window.error().message();
+  const Mmap memory = memory_of(256 * KiB);
+  auto* aligned =
+      reinterpret_cast<std::byte*>((reinterpret_cast<std::uintptr_t>(memory.data()) + 64 * KiB - 1) & ~(64 * KiB - 1));
+  EXPECT_THAT(refusal(container().map(window->range.first, {aligned, 64 * KiB}), EINVAL),
+              AllOf(HasSubstr("pages of 64 KiB"), HasSubstr("MAP_HUGETLB")));
+  EXPECT_THAT(refusal(container().map(window->range.first, {aligned, 4 * KiB}), EINVAL),
+              AllOf(HasSubstr("pages of 64 KiB"), HasSubstr("align")));
+  EXPECT_EQ(container().mapping_count(), 0U);
+}
+
+TEST_P(SpaprV2, HugePagesOfMemoryMakeHugePagesOfTheWindow) {
+  if (on_powernv()) GTEST_SKIP() << "this kernel has no huge pages on powernv";
+  void* address = ::mmap(nullptr, 4 * MiB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+  if (address == MAP_FAILED) GTEST_SKIP() << "no huge pages are reserved: boot with --hugepages 4";
+  Mmap memory(system_kernel(), address, 4 * MiB);
+  std::memset(address, 0xa5, 4 * MiB);
+  ASSERT_EQ(backing_page_size(system_kernel(), address).value(), 2 * MiB);
+  const auto window = windows().make_room(4 * GiB, 2 * MiB);
+  ASSERT_TRUE(window) << window.error().message();
+  EXPECT_EQ(window->page_size, 2 * MiB);
+  ASSERT_TRUE(container().map(window->range.first, memory.bytes()));
+
+  IovaAllocator iovas(std::vector{default_window().range}, 4 * KiB);
+  auto controller = nvme::Controller::open(*pci_, iovas);
+  ASSERT_TRUE(controller) << controller.error().message();
+  ASSERT_TRUE(controller->read(controller->namespaces().at(0), 0, 128, window->range.first + 2 * MiB));
+  EXPECT_TRUE(came_from_disk({memory.data() + 2 * MiB, memory.data() + 2 * MiB + 64 * KiB}));
+  ASSERT_TRUE(container().unmap_all());
+}
+
+TEST_P(SpaprV2, RegisteredMemoryIsCountedOnceHoweverOftenItIsMapped) {
+  const Mmap memory = memory_of(8 * MiB);
+  ASSERT_TRUE(container().map({0x20000000}, memory.bytes().first(host_page())));  // so that the default window is there
+  ASSERT_TRUE(container().unmap_all());
+  const std::uint64_t locked = Holdings::now().locked;
+  ASSERT_TRUE(registrations().add(memory.bytes()));
+  EXPECT_EQ(Holdings::now().locked, locked + 8 * MiB);
+  for (std::uint64_t i = 0; i < 8; ++i) {
+    ASSERT_TRUE(container().map({0x10000000 + i * 8 * MiB}, memory.bytes()));
+  }
+  EXPECT_EQ(Holdings::now().locked, locked + 8 * MiB);
+  ASSERT_TRUE(container().unmap_all());
+  EXPECT_EQ(Holdings::now().locked, locked + 8 * MiB);
+  ASSERT_TRUE(registrations().remove(memory.bytes()));
+  EXPECT_EQ(Holdings::now().locked, locked);
+}
+
+TEST_P(SpaprV2, MappedMemoryIsRegisteredForAsLongAsAMappingUsesIt) {
+  const Mmap memory = memory_of(4 * MiB);
+  ASSERT_TRUE(container().map({0x20000000}, memory.bytes().first(host_page())));
+  ASSERT_TRUE(container().unmap_all());
+  const std::uint64_t locked = Holdings::now().locked;
+  const auto whole = memory.bytes();
+  ASSERT_TRUE(container().map({0x10000000}, whole.subspan(MiB, MiB)));
+  ASSERT_TRUE(container().map({0x11000000}, whole)) << "what overlaps what is registered";
+  ASSERT_TRUE(container().map({0x12000000}, whole.subspan(MiB, MiB)));
+  EXPECT_EQ(Holdings::now().locked, locked + 4 * MiB) << "nothing is counted twice";
+  ASSERT_TRUE(container().unmap({0x10000000}, MiB));
+  ASSERT_TRUE(container().unmap({0x11000000}, 4 * MiB));
+  EXPECT_EQ(Holdings::now().locked, locked + MiB);
+  ASSERT_TRUE(container().unmap({0x12000000}, MiB));
+  EXPECT_EQ(Holdings::now().locked, locked);
+}
+
+TEST_P(SpaprV2, RegisteredMemoryIsNotGivenBackWhileItIsMapped) {
+  const Mmap memory = memory_of(MiB);
+  ASSERT_TRUE(registrations().add(memory.bytes()));
+  ASSERT_TRUE(container().map({0x10000000}, memory.bytes().subspan(64 * KiB, 64 * KiB)));
+  EXPECT_THAT(refusal(registrations().remove(memory.bytes()), EBUSY), HasSubstr("0x10000000-"));
+  ASSERT_TRUE(container().unmap_all());
+  ASSERT_TRUE(registrations().remove(memory.bytes()));
+}
+
+TEST_P(SpaprV2, RegisteringWhatCannotBeIsRefused) {
+  Mmap memory = memory_of(MiB);
+  refusal(registrations().add({}), EINVAL);
+  refusal(registrations().add(memory.bytes().subspan(16, host_page())), EINVAL);
+  ASSERT_TRUE(registrations().add(memory.bytes()));
+  refusal(registrations().add(memory.bytes()), EEXIST);
+  refusal(registrations().add(memory.bytes().first(host_page())), EEXIST);
+  refusal(registrations().remove(memory.bytes().first(host_page())), ENOENT);
+  ASSERT_TRUE(registrations().remove(memory.bytes()));
+  const std::span<std::byte> gone(memory.data(), MiB);
+  memory.reset();
+  refusal(registrations().add(gone), EFAULT);
+}
+
+TEST_P(SpaprV2, WindowsAndMemoryComeBackWithTheNextDevice) {
+  const Mmap memory = memory_of(MiB);
+  const auto window = windows().create({.size = 4 * GiB, .page_size = 4 * KiB}).value();
+  ASSERT_TRUE(registrations().add(memory.bytes()));
+  ASSERT_TRUE(container().map(window.range.first, memory.bytes()));
+  const auto kept = pci_->device().container();
+  ASSERT_TRUE(pci_->device().detach());
+  pci_.reset();
+  EXPECT_TRUE(Holdings::now().locked == before_.locked) << "without a device nothing is pinned";
+  auto again = attach(system_kernel(), bound_.host(), {.container = kept});
+  ASSERT_TRUE(again) << again.error().message();
+  pci_.emplace(PciDevice::open(std::move(*again)).value());
+  EXPECT_EQ(kept->mapping_count(), 1U);
+  EXPECT_EQ(kept->dma_windows()->list().size(), 2U);
+  IovaAllocator iovas(std::vector{default_window().range}, 4 * KiB);
+  std::memset(memory.data(), 0xa5, MiB);
+  auto controller = nvme::Controller::open(*pci_, iovas);
+  ASSERT_TRUE(controller) << controller.error().message();
+  ASSERT_TRUE(controller->read(controller->namespaces().at(0), 0, 128, window.range.first));
+  EXPECT_TRUE(came_from_disk({memory.data(), memory.data() + 64 * KiB}));
+}
+
+TEST_P(SpaprV2, ADeviceOfAGroupThatIsInUseIsRefused) {
+  EXPECT_THAT(refusal(attach(system_kernel(), bound_.host(), {.backend = "spapr"}), EBUSY), HasSubstr("open already"));
+}
+
+std::string version_name(const ::testing::TestParamInfo<std::uint32_t>& test) {
+  return "v" + std::to_string(test.param);
+}
+INSTANTIATE_TEST_SUITE_P(Versions, Spapr, ::testing::Values(2, 1), version_name);
+INSTANTIATE_TEST_SUITE_P(Versions, SpaprV2, ::testing::Values(2), version_name);
+
+}  // namespace
+}  // namespace postern

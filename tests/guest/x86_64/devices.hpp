@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+// Where the devices of the x86_64 guest are (guests/README.md).
+#pragma once
+
+#include "guest/guest_device.hpp"
+
+namespace postern::test {
+
+inline constexpr PciAddress nvme_disk{.bus = 0, .device = 1};
+inline constexpr PciAddress edu{.bus = 0, .device = 2};
+inline constexpr PciAddress nvme_behind_port{.bus = 1, .device = 0};
+inline constexpr PciAddress twin_a{.bus = 0, .device = 4, .function = 0};  // two functions of one slot share a group
+inline constexpr PciAddress twin_b{.bus = 0, .device = 4, .function = 1};
+
+}  // namespace postern::test
