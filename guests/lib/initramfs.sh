@@ -14,7 +14,7 @@ find_programs() {
         need readelf binutils
         need busybox busybox-static
         busybox=$(command -v busybox)
-        library_path=${LD_LIBRARY_PATH-}:$({ grep -hs ^/ /etc/ld.so.conf{,.d/*.conf} || true; } | paste -sd:)
+        library_path=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$({ grep -hs ^/ /etc/ld.so.conf{,.d/*.conf} || true; } | paste -sd:)
         library_path+=:/lib:/usr/lib:/lib64:/usr/lib64
     fi
 }
@@ -29,7 +29,8 @@ slim() {
         "${tools}strip" --strip-debug -o "$copy.$$" "$1" 2>/dev/null || cp "$1" "$copy.$$"
         chmod --reference="$1" "$copy.$$"
         { "${tools}readelf" --dynamic --wide "$1" 2>/dev/null || true; } |
-            sed -nE 's/.*\((NEEDED|RPATH|RUNPATH)\).*\[(.*)\]$/\1 \2/p' >"$copy.needs"
+            sed -nE 's/.*\((NEEDED|RPATH|RUNPATH)\).*\[(.*)\]$/\1 \2/p' >"$copy.needs.$$"
+        mv "$copy.needs.$$" "$copy.needs"
         touch --reference="$1" "$copy.$$"
         mv "$copy.$$" "$copy"
     fi
@@ -47,7 +48,8 @@ library() {
             return
         fi
     done
-    die "$2 needs the library $1 for its processor, which is in none of these folders: ${folders[*]}"
+    die "$2 needs the library $1 for its processor, which is in none of ${folders[*]}: install its package" \
+        "${triplet:+or add it to scripts/sysroot}"
 }
 
 # put FILE GUESTPATH: FILE or folder as it is.
@@ -66,7 +68,7 @@ put_program() {
     folders=$(sed -n 's/^R[A-Z]* //p' "$copy.needs")
     for name in $(sed -n 's/^NEEDED //p' "$copy.needs"); do
         [[ ! -e $tree/usr/lib/$name ]] || continue
-        library=$(library "$name" "$file" "${folders//\$ORIGIN/${file%/*}}:$library_path")
+        library=$(library "$name" "$file" "${folders//\$ORIGIN/${file%/*}}${folders:+:}$library_path")
         put_program "$library" "/usr/lib/$name"
         if [[ $name == ld* ]]; then put "$tree/usr/lib/$name" "/lib64/$name"; fi
     done
