@@ -307,10 +307,10 @@ Container::Explanation SpaprContainer::explain_map(int result, IovaRange range, 
   if (result == -ENOMEM && !registering_failed_ && default_pending_ && !window->created) {
     const auto locked = LockedMemory::read(kernel());
     const std::uint64_t table = windows_.table_size(window->range.length(), window->page_size);
-    if (locked && !locked->allows(table)) {
-      return {.reason = fmt::format("the table of the default DMA window counts as {} of locked memory, and that is "
-                                    "limited to {}",
-                                    size_text(table), size_text(locked->limit.value_or(0))),
+    if (locked && !locked->allows(table + range.length())) {
+      return {.reason = fmt::format("the table of the default DMA window counts as {} of locked memory beside the {} "
+                                    "to be mapped, and that is limited to {}",
+                                    size_text(table), size_text(range.length()), size_text(locked->limit.value_or(0))),
               .remedy =
                   "remove that window and create a smaller one, raise RLIMIT_MEMLOCK (\"ulimit -l\"), or run with "
                   "CAP_IPC_LOCK"};
