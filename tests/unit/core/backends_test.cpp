@@ -2,6 +2,7 @@
 // Choosing a backend: by name, by itself, and every way in which it can be refused; over a file tree in memory.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/vfio.h>
 
 #include <algorithm>
 #include <postern/attach.hpp>
@@ -13,6 +14,22 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+
+// A tree of files whose container can be opened, and says which extensions it has.
+class ContainerKernel : public test::TreeKernel {
+ public:
+  std::set<std::uintptr_t> extensions = {VFIO_TYPE1v2_IOMMU};
+
+  int open(const char* path, int flags) override {
+    const int result = TreeKernel::open(path, flags);
+    return result == -ENOSYS && std::string_view(path) == "/dev/vfio/vfio" ? 3 : result;
+  }
+  int close(int /*fd*/) override { return 0; }
+  int ioctl(int /*fd*/, unsigned long request, void* argument) override {
+    if (request == VFIO_GET_API_VERSION) return VFIO_API_VERSION;
+    return request == VFIO_CHECK_EXTENSION && extensions.count(reinterpret_cast<std::uintptr_t>(argument)) != 0 ? 1 : 0;
+  }
+};
 
 class Choosing : public ::testing::Test {
  protected:
@@ -33,7 +50,7 @@ class Choosing : public ::testing::Test {
     return chosen.error().message();
   }
 
-  test::TreeKernel kernel;
+  ContainerKernel kernel;
   HostDevice device;
 };
 
@@ -50,6 +67,20 @@ TEST_F(Choosing, ANameThatNoBackendHasIsInvalidAndTheNamesAreListed) {
 TEST_F(Choosing, ABackendThatIsNotAvailableHereSaysWhy) {
   kernel.remove("/dev/iommu");
   EXPECT_THAT(refusal("iommufd", ENODEV), AllOf(HasSubstr("/dev/iommu does not exist"), HasSubstr("modprobe iommufd")));
+}
+
+TEST_F(Choosing, TheContainersNodeAloneIsNotEnoughWithoutTheModuleThatKnowsTheIommu) {
+  kernel.extensions.clear();
+  EXPECT_THAT(refusal("type1", ENODEV), AllOf(HasSubstr("VFIO_TYPE1v2_IOMMU"), HasSubstr("modprobe vfio_iommu_type1")));
+}
+
+TEST_F(Choosing, AVersionThatABackendDoesNotHaveIsRefused) {
+  kernel.extensions = {VFIO_TYPE1v2_IOMMU};
+  const Backend* type1 = find_backend("type1").value();
+  EXPECT_TRUE(type1->open(kernel, {.version = 2}));
+  EXPECT_EQ(type1->open(kernel, {.version = 1}).error().code(), ENODEV) << "the kernel has it not";
+  EXPECT_EQ(type1->open(kernel, {.version = 3}).error().code(), EINVAL) << "nobody has it";
+  EXPECT_EQ(find_backend("iommufd").value()->open(kernel, {.version = 1}).error().code(), EINVAL);
 }
 
 TEST_F(Choosing, ABackendOfThisProjectThatIsNotBuiltInIsAnotherErrorThanAnUnknownOne) {

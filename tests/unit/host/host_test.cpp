@@ -176,6 +176,20 @@ TEST(LockedMemory, IsReadFromProc) {
   EXPECT_FALSE(memory.allows(8388608 - (192 << 10) + 1));
 }
 
+TEST(BackingPageSize, IsThatOfTheMappingThatHoldsTheAddress) {
+  test::TreeKernel kernel;
+  kernel.file("/proc/self/smaps",
+              "10000000-10200000 rw-p 00000000 00:00 0 \nSize: 2048 kB\nKernelPageSize:        4 kB\nVmFlags: rd wr \n"
+              "20000000-20400000 rw-p 00000000 00:0f 7 /anon_hugepage (deleted)\nKernelPageSize:     2048 kB\n");
+  const auto size = [&](std::uintptr_t address) {
+    return backing_page_size(kernel, reinterpret_cast<const void*>(address));
+  };
+  EXPECT_EQ(size(0x10000000).value(), 4096U);
+  EXPECT_EQ(size(0x101fffff).value(), 4096U);
+  EXPECT_EQ(size(0x20000000).value(), 2U << 20);
+  EXPECT_EQ(size(0x10200000).error().code(), EFAULT);
+}
+
 TEST(LockedMemory, IsNotLimitedForUnlimitedOrForCapIpcLock) {
   test::TreeKernel kernel;
   kernel.file("/proc/self/limits", "Max locked memory         unlimited            unlimited            bytes\n");

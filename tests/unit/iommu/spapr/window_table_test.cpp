@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+// WindowTable: which windows may be asked for, on machines as they were measured.
+#include "iommu/spapr/window_table.hpp"
+
+#include <gmock/gmock.h>
+#include <rapidcheck/gtest.h>
+
+#include <bit>
+#include <cerrno>
+
+#include "support/tree_kernel.hpp"
+
+namespace postern::spapr {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+constexpr std::uint64_t KiB = 1024;
+constexpr std::uint64_t MiB = 1024 * KiB;
+constexpr std::uint64_t GiB = 1024 * MiB;
+
+// What VFIO_IOMMU_SPAPR_TCE_GET_INFO answered on these machines (Linux 6.12).
+constexpr vfio_iommu_spapr_tce_info pseries_info{
+    .argsz = sizeof(vfio_iommu_spapr_tce_info),
+    .flags = VFIO_IOMMU_SPAPR_INFO_DDW,
+    .dma32_window_start = 0,
+    .dma32_window_size = 0x40000000,
+    .ddw = {.pgsizes = 0x1211000, .max_dynamic_windows_supported = 2, .levels = 1}};
+constexpr vfio_iommu_spapr_tce_info powernv_info{
+    .argsz = sizeof(vfio_iommu_spapr_tce_info),
+    .flags = VFIO_IOMMU_SPAPR_INFO_DDW,
+    .dma32_window_start = 0,
+    .dma32_window_size = 0x80000000,
+    .ddw = {.pgsizes = 0x40211000, .max_dynamic_windows_supported = 2, .levels = 5}};
+
+WindowTable pseries() {
+  WindowTable table(Platform::pseries, 4 * KiB);
+  table.begin(pseries_info);
+  return table;
+}
+WindowTable powernv(std::uint64_t host_page = 4 * KiB) {
+  WindowTable table(Platform::powernv, host_page);
+  table.begin(powernv_info);
+  return table;
+}
+
+// Plans the window and has the kernel make it there.
+void make(WindowTable& table, const DmaWindowRequest& request, Iova start) {
+  auto plan = table.plan(request).value();
+  plan.start_addr = start.value;
+  table.add(plan);
+}
+
+std::string refusal(const WindowTable& table, const DmaWindowRequest& request, int code) {
+  const auto plan = table.plan(request);
+  EXPECT_FALSE(plan);
+  if (plan) return "";
+  EXPECT_EQ(plan.error().code(), code);
+  return plan.error().message();
+}
+
+TEST(WindowTable, BeginsWithTheDefaultWindow) {
+  const WindowTable table = pseries();
+  ASSERT_EQ(table.list().size(), 1U);
+  EXPECT_EQ(table.list()[0].range, (IovaRange{{0}, {GiB - 1}}));
+  EXPECT_EQ(table.list()[0].page_size, 4 * KiB);
+  EXPECT_FALSE(table.list()[0].created);
+  EXPECT_EQ(table.holding({GiB - 1}), &table.list()[0]);
+  EXPECT_EQ(table.holding({GiB}), nullptr);
+}
+
+TEST(WindowTable, AHostBridgeWithoutDynamicWindowsHasNoneToMake) {
+  // Measured with ddw=off.
+  vfio_iommu_spapr_tce_info info = pseries_info;
+  info.ddw = {.pgsizes = 0, .max_dynamic_windows_supported = 0xffffffff, .levels = 0};
+  WindowTable table(Platform::pseries, 4 * KiB);
+  table.begin(info);
+  EXPECT_EQ(table.limits().levels, 0U);
+  EXPECT_THAT(refusal(table, {.size = GiB, .page_size = 4 * KiB}, ENODEV), HasSubstr("no windows"));
+}
+
+TEST(WindowTable, APageSizeThatTheIommuHasNotIsRefusedAndThoseItHasAreNamed) {
+  for (const std::uint64_t page : {std::uint64_t{0}, 3 * KiB, 8 * KiB, 16 * MiB}) {
+    EXPECT_THAT(refusal(powernv(), {.size = 64 * GiB, .page_size = page}, EINVAL),
+                HasSubstr("pages of 4 KiB, 64 KiB, 2 MiB, 1 GiB"));
+  }
+}
+
+TEST(WindowTable, ASizeThatIsNoPowerOfTwoIsRefusedAndTheNextOneIsNamed) {
+  EXPECT_THAT(refusal(pseries(), {.size = 3 * GiB, .page_size = 4 * KiB}, EINVAL), HasSubstr("ask for 4 GiB"));
+  EXPECT_THAT(refusal(pseries(), {.size = 0, .page_size = 4 * KiB}, EINVAL), HasSubstr("ask for 2 MiB"));
+}
+
+TEST(WindowTable, AWindowThatTheKernelWouldMakeLargerIsTooSmall) {
+  EXPECT_THAT(refusal(powernv(), {.size = MiB, .page_size = 4 * KiB}, EINVAL), HasSubstr("2 MiB"));
+  EXPECT_TRUE(powernv().plan({.size = 2 * MiB, .page_size = 4 * KiB}));
+  EXPECT_THAT(refusal(powernv(64 * KiB), {.size = 16 * MiB, .page_size = 4 * KiB}, EINVAL), HasSubstr("32 MiB"));
+}
+
+// Measured for windows of 1 GiB: at most 4 levels on a kernel with 4 KiB pages; with 64 KiB pages 3, or 2 where the
+// window's pages are 64 KiB too. The limit that the kernel tells is 5 throughout.
+TEST(WindowTable, TablesAreNoDeeperThanTheKernelWasSeenToTake) {
+  struct Measured {
+    std::uint64_t host_page, page_size;
+    std::uint32_t levels;
+  };
+  for (const auto& [host_page, page_size, levels] : {Measured{4 * KiB, 4 * KiB, 4}, Measured{4 * KiB, 64 * KiB, 4},
+                                                     Measured{64 * KiB, 4 * KiB, 3}, Measured{64 * KiB, 64 * KiB, 2}}) {
+    const WindowTable table = powernv(host_page);
+    EXPECT_TRUE(table.plan({.size = GiB, .page_size = page_size, .levels = levels})) << host_page << " " << page_size;
+    EXPECT_THAT(refusal(table, {.size = GiB, .page_size = page_size, .levels = levels + 1}, EINVAL),
+                HasSubstr("too deep"));
+  }
+  EXPECT_THAT(refusal(pseries(), {.size = GiB, .page_size = 4 * KiB, .levels = 2}, EINVAL),
+              AllOf(HasSubstr("too deep"), HasSubstr("takes 1")));
+}
+
+TEST(WindowTable, LevelsThatAreLeftOutKeepEachPartOfTheTableSmall) {
+  EXPECT_EQ(powernv().plan({.size = 128 * MiB, .page_size = 4 * KiB})->levels, 1U);
+  EXPECT_EQ(powernv().plan({.size = 8 * GiB, .page_size = 4 * KiB})->levels, 2U);
+  EXPECT_EQ(pseries().plan({.size = 1024 * GiB, .page_size = 64 * KiB})->levels, 1U) << "it has one only";
+}
+
+TEST(WindowTable, APlanSaysToTheKernelWhatWasAskedFor) {
+  const auto plan = powernv().plan({.size = 4 * GiB, .page_size = 64 * KiB, .levels = 3}).value();
+  EXPECT_EQ(plan.argsz, sizeof plan);
+  EXPECT_EQ(plan.page_shift, 16U);
+  EXPECT_EQ(plan.window_size, 4 * GiB);
+  EXPECT_EQ(plan.levels, 3U);
+}
+
+TEST(WindowTable, MoreWindowsThanThereCanBeAreRefused) {
+  WindowTable table = powernv();
+  make(table, {.size = GiB, .page_size = 4 * KiB}, {std::uint64_t{1} << 59});
+  EXPECT_THAT(refusal(table, {.size = GiB, .page_size = 4 * KiB}, ENOSPC), HasSubstr("remove one"));
+  table.remove({0});
+  EXPECT_TRUE(table.plan({.size = GiB, .page_size = 4 * KiB})) << "the bare machine has two of any kind";
+  EXPECT_EQ(table.default_window(), nullptr);
+}
+
+TEST(WindowTable, UnderAHypervisorASecond64BitWindowIsRefusedEvenWithoutTheDefaultOne) {
+  WindowTable table = pseries();
+  make(table, {.size = GiB, .page_size = 4 * KiB}, {std::uint64_t{1} << 59});
+  table.remove({0});
+  EXPECT_THAT(refusal(table, {.size = GiB, .page_size = 4 * KiB}, ENOSPC), HasSubstr("booted again"));
+  table.remove({std::uint64_t{1} << 59});
+  EXPECT_TRUE(table.plan({.size = GiB, .page_size = 4 * KiB}));
+}
+
+TEST(WindowTable, AWindowForMemoryIsTheSmallestThatFitsWithTheLargestPagesThatTheMemoryHas) {
+  const auto small = pseries().request_for(5 * GiB, 4 * KiB);
+  EXPECT_EQ(small.size, 8 * GiB);
+  EXPECT_EQ(small.page_size, 4 * KiB);
+  EXPECT_EQ(pseries().request_for(4 * GiB, 2 * MiB).page_size, 2 * MiB);
+  EXPECT_EQ(pseries().request_for(4 * GiB, 1 * GiB).page_size, 16 * MiB);
+  EXPECT_EQ(powernv().request_for(4 * GiB, 16 * MiB).page_size, 2 * MiB);
+  EXPECT_EQ(powernv().request_for(1, 4 * KiB).size, 2 * MiB) << "none is smaller";
+}
+
+RC_GTEST_PROP(WindowTable, WhateverIsAskedForAPlanIsOneThatTheKernelTakes, (std::uint64_t size, std::uint64_t page)) {
+  const auto power = [](std::uint64_t seed, int bits) {
+    return std::uint64_t{1} << (seed % static_cast<unsigned>(bits));
+  };
+  const WindowTable table = powernv();
+  const DmaWindowRequest request{.size = size % 3 == 0 ? size : power(size, 60),
+                                 .page_size = page % 3 == 0 ? page : power(page, 34),
+                                 .levels = static_cast<std::uint32_t>(size % 7)};
+  const auto plan = table.plan(request);
+  if (!plan) return;
+  RC_ASSERT(std::has_single_bit(plan->window_size));
+  RC_ASSERT((powernv_info.ddw.pgsizes >> plan->page_shift & 1) == 1U);
+  RC_ASSERT(plan->levels >= 1 && plan->levels <= powernv_info.ddw.levels);
+  RC_ASSERT(plan->window_size >> plan->page_shift >= 512U);
+}
+
+TEST(Platform, IsReadFromTheDeviceTree) {
+  test::TreeKernel kernel;
+  EXPECT_EQ(read_platform(kernel), Platform::pseries) << "where nothing is known, the narrower rules hold";
+  kernel.file("/proc/device-tree/compatible", std::string("qemu,pseries\0", 13));
+  EXPECT_EQ(read_platform(kernel), Platform::pseries);
+  kernel.file("/proc/device-tree/compatible", std::string("qemu,powernv9\0ibm,powernv\0", 26));
+  EXPECT_EQ(read_platform(kernel), Platform::powernv);
+}
+
+}  // namespace
+}  // namespace postern::spapr
