@@ -95,8 +95,8 @@ json /ok true 'and says so in JSON'
 
 echo '# check of an NVMe'
 run postern check $disk
-expect 'check passes on every backend' 0 out "$disk passes through with iommufd, type1" no-out FAIL out 'completed by MSI-X' out 'by flr'
-expect 'check reads on every backend what the kernel itself reads' 0 out "sha256 $whole  first 67108864 bytes" out '2 backends read the same bytes'
+expect 'check passes on every backend, in every version' 0 out "$disk passes through with iommufd; type1, version 2; type1, version 1" no-out FAIL out 'completed by MSI-X' out 'by flr'
+expect 'check reads in every pass what the kernel itself reads' 0 out "sha256 $whole  first 67108864 bytes" out '3 passes read the same bytes'
 expect 'check leaves nothing behind' 0 out 'left behind  nothing'
 expect 'check prints no progress when it is piped' 0 no-out "$(printf '\033')" no-err "$(printf '\033')" no-err reading
 run postern check $disk --backend auto --bytes 1M
@@ -104,12 +104,19 @@ expect 'check of the best backend is a check of one' 0 out 'passes through with 
 that 'and reads as much as it was told' is "$(echo "$out" | sed -n 's/.*sha256 \([0-9a-f]*\).*/\1/p')" "$first_mib"
 run postern check $disk --backend type1 --bytes 1M --json
 json /ok true 'check in JSON says that all is well'
-json /backends/0/backend type1 'check in JSON names the backend'
-json /backends/0/steps/5/sha256 "$first_mib" 'check in JSON has the digest'
+json /passes/0/backend type1 'check in JSON names the backend'
+json /passes/0/steps/5/sha256 "$first_mib" 'check in JSON has the digest'
+json /passes/0/version 2 'check in JSON names the version'
+json /passes/1/version 1 'check in JSON has the older version too'
+json /passes/0/window null 'a backend without DMA windows has none in JSON'
+run postern check $disk --bytes 1M --version 1
+expect 'check of one version leaves out the others, and backends without versions' 0 out 'passes through with type1, version 1' no-out 'version 2' no-out iommufd
+run postern check $disk --backend iommufd --version 1
+expect 'a version that the backend does not have is wrong usage' 2 err 'iommufd does not have a version 1'
 run postern check $disk --backend type1 --bytes 100
 expect 'check of less than a block reads nothing and says so' 0 out 'skip  dma'
 run postern check $disk --memory 1T --bytes 1M
-expect 'check of more memory than there is fails in that step and goes on' 1 out 'FAIL  map' out 'ok    dma' out 'ok    reset' out 'failed: iommufd (map), type1 (map)'
+expect 'check of more memory than there is fails in that step and goes on' 1 out 'FAIL  map' out 'ok    dma' out 'ok    reset' out 'failed: iommufd (map); type1, version 2 (map); type1, version 1 (map)'
 run postern check $disk --backend no-such-backend
 expect 'check on a backend that does not exist is wrong usage' 2 err 'use one of'
 run postern check $disk --bytes 1M --write-test
@@ -121,7 +128,7 @@ holder=$!
 run postern doctor $disk
 expect 'doctor names who has the device open' 1 out "sleep (pid $holder) has it"
 run postern check $disk
-expect 'check of a device in use fails on every backend and names who has it' 1 out EBUSY out "sleep (pid $holder) has it" out 'failed: iommufd (attach), type1 (attach)'
+expect 'check of a device in use fails on every backend and names who has it' 1 out EBUSY out "sleep (pid $holder) has it" out 'failed: iommufd (attach); type1, version 2 (attach); type1, version 1 (attach)'
 run postern show $disk
 expect 'show of a device in use says why it cannot look into it and shows the rest' 0 out 'reset methods' out EBUSY
 kill $holder
@@ -188,12 +195,12 @@ expect 'doctor names who stands in the way, and the command' 1 out "in the way: 
 run postern show $twin
 expect 'show marks the member that stands in the way, and says why the device cannot be opened' 0 out "$other_twin  nvme      in the way" out EPERM
 run postern check $twin
-expect 'check of a group that is not viable names who stands in the way' 1 out $other_twin out EPERM out "postern bind $other_twin" out 'failed: iommufd (attach), type1 (attach)'
+expect 'check of a group that is not viable names who stands in the way' 1 out $other_twin out EPERM out "postern bind $other_twin" out 'failed: iommufd (attach); type1, version 2 (attach); type1, version 1 (attach)'
 run postern bind $other_twin
 expect 'the other one is bound without a note' 0 out "$other_twin: nvme -> vfio-pci" no-err note
 for each in $twin $other_twin; do
     run postern check "$each"
-    expect "then $each passes" 0 out "$each passes through with iommufd, type1"
+    expect "then $each passes" 0 out "$each passes through with iommufd; type1, version 2; type1, version 1"
 done
 for each in $twin $other_twin; do
     run postern unbind "$each"
@@ -204,7 +211,7 @@ echo '# other devices'
 run postern bind $edu
 expect 'bind of a device without a driver says so' 0 out "$edu: no driver -> vfio-pci"
 run postern check $edu
-expect 'edu passes, with its DMA engine and both kinds of interrupts' 0 out 'every byte compared' out 'MSI came' out 'INTx came' out "$edu passes through with iommufd, type1"
+expect 'edu passes, with its DMA engine and both kinds of interrupts' 0 out 'every byte compared' out 'MSI came' out 'INTx came' out "$edu passes through with iommufd; type1, version 2; type1, version 1"
 run postern unbind $edu
 expect 'unbind of edu leaves it without a driver again' 0 out "$edu: vfio-pci -> no driver"
 run postern bind $sata
@@ -235,7 +242,7 @@ as_user "ulimit -l 1024; postern check $behind_port --memory 1M | grep -A2 ' map
 expect 'and that command helps' 0 out 'ok    map'
 chown user /dev/iommu "$(cdev_of $behind_port)"
 as_user "postern check $behind_port --memory 1M"
-expect 'check passes on both as a user who may open the nodes of both' 0 out 'passes through with iommufd, type1'
+expect 'check passes on both as a user who may open the nodes of both' 0 out 'passes through with iommufd; type1, version 2; type1, version 1'
 as_user "postern unbind $behind_port"
 expect 'unbind needs root and says so' 1 err root
 run postern unbind $behind_port

@@ -44,13 +44,13 @@ constexpr std::uint64_t dma_mask = (1U << 28) - 1;  // the device's default
 
 class Edu {
  public:
-  explicit Edu(Mmap bar) : bar_(std::move(bar)) {}
+  explicit Edu(Mmap bar) : bar_(std::move(bar)) { swapped_ = *place(Register::identification) == swap(known); }
 
-  [[nodiscard]] std::uint32_t read(Register at) const { return *place(at); }
+  [[nodiscard]] std::uint32_t read(Register at) const { return swapped_ ? swap(*place(at)) : *place(at); }
   void write(Register at, std::uint32_t value) const {
     // What the device is to fetch must be in memory before it is told to.
     std::atomic_thread_fence(std::memory_order_seq_cst);
-    *place(at) = value;
+    *place(at) = swapped_ ? swap(value) : value;
   }
 
   // Starts a copy and waits for its end. The device takes a tenth of a second for each.
@@ -74,13 +74,19 @@ class Edu {
     return reinterpret_cast<volatile std::uint32_t*>(bar_.data() + static_cast<std::size_t>(at));
   }
 
+  static constexpr std::uint32_t known = 0x010000ed;  // what the identification register has
+  static constexpr std::uint32_t swap(std::uint32_t value) { return __builtin_bswap32(value); }
+
   Mmap bar_;
+  // QEMU gives its registers the byte order of the machine it emulates, which for POWER is big-endian, whatever the
+  // kernel runs in (DEVICE_NATIVE_ENDIAN).
+  bool swapped_ = false;
 };
 
 // What the device can address of what the IOMMU can.
-std::vector<IovaRange> reachable(const Container& container) {
+std::vector<IovaRange> reachable(const Bench& bench) {
   std::vector<IovaRange> ranges;
-  for (const IovaRange& range : container.usable_ranges()) {
+  for (const IovaRange& range : bench.ranges) {
     if (range.first.value > dma_mask) continue;
     ranges.push_back({range.first, Iova{std::min(range.last.value, dma_mask)}});
   }
@@ -101,7 +107,7 @@ Result<std::string> prove_registers(const Edu& edu) {
 
 Result<std::string> prove_dma(Bench& bench, const Edu& edu) {
   const auto& container = bench.device.device().container();
-  const auto ranges = reachable(*container);
+  const auto ranges = reachable(bench);
   IovaAllocator allocator(ranges, container->page_sizes());
   auto source = DmaBuffer::allocate(container, allocator, copy_size, Access::read);
   if (!source) return failure_of(source);
@@ -163,7 +169,11 @@ void run(Bench& bench) {
   if (!bar) return bench.steps.failed("registers", bar.error());
   const Edu edu(std::move(*bar));
   take(bench.steps, "registers", prove_registers(edu));
-  take(bench.steps, "dma", prove_dma(bench, edu));
+  if (reachable(bench).empty()) {
+    bench.steps.skipped("dma", fmt::format("edu's DMA engine reaches addresses to {:#x} alone", dma_mask));
+  } else {
+    take(bench.steps, "dma", prove_dma(bench, edu));
+  }
   for (const PciInterrupt kind : {PciInterrupt::msi, PciInterrupt::intx}) {
     if (bench.device.interrupt(kind).count > 0) take(bench.steps, "interrupt", prove_interrupt(bench, edu, kind));
   }

@@ -48,10 +48,15 @@ void read_at_depth(Bench& bench, nvme::Controller& controller, const nvme::Names
   const double per_second = report->seconds > 0 ? static_cast<double>(report->commands) / report->seconds : 0;
   bench.steps.ok(
       "dma",
-      fmt::format("{} read with {} commands at a time: {}, {} commands/s, digest included", size_text(report->bytes),
-                  report->depth, rate_text(report->bytes, report->seconds),
-                  count_text(static_cast<std::uint64_t>(per_second))),
-      {{"namespace", ns.id}, {"bytes", report->bytes}, {"seconds", report->seconds}, {"sha256", report->sha256}});
+      fmt::format("{} read into {} with {} commands at a time: {}, {} commands/s, digest included",
+                  size_text(report->bytes), to_string(report->buffers), report->depth,
+                  rate_text(report->bytes, report->seconds), count_text(static_cast<std::uint64_t>(per_second))),
+      {{"namespace", ns.id},
+       {"bytes", report->bytes},
+       {"seconds", report->seconds},
+       {"first", to_string(report->buffers.first)},
+       {"last", to_string(report->buffers.last)},
+       {"sha256", report->sha256}});
   bench.steps.line(fmt::format("sha256 {}  first {} bytes of namespace {}", report->sha256, report->bytes, ns.id));
 }
 

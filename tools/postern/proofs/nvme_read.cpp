@@ -145,6 +145,7 @@ Result<ReadReport> read_namespace(Bench& bench, nvme::Controller& controller, co
                     .commands = reader.commands(),
                     .depth = depth,
                     .seconds = seconds,
+                    .buffers = {buffer->iova(), buffer->iova() + (buffer->size() - 1)},
                     .sha256 = digest.finish()};
 }
 

@@ -15,6 +15,7 @@ struct ReadReport {
   std::uint64_t commands = 0;
   unsigned depth = 0;
   double seconds = 0;
+  IovaRange buffers;  // where the device wrote to
   std::string sha256;
 };
 

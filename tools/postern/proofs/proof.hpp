@@ -24,7 +24,8 @@ struct ProofOptions {
 struct Bench {
   const Session& session;
   PciDevice& device;
-  IovaAllocator& allocator;
+  std::span<const IovaRange> ranges;  // where memory may be mapped
+  IovaAllocator& allocator;           // of these ranges
   const ProofOptions& options;
   Steps& steps;
 

@@ -8,11 +8,15 @@
 
 namespace postern::tool {
 
+std::string range_text(IovaRange range) {
+  return fmt::format("{} ({})", to_string(range), range.length() == 0 ? "16 EiB" : size_text(range.length()));
+}
+
 std::string ranges_text(const Container& container) {
   std::string text;
   for (const IovaRange& range : container.usable_ranges()) {
     if (!text.empty()) text += ", ";
-    text += fmt::format("{} ({})", to_string(range), range.length() == 0 ? "16 EiB" : size_text(range.length()));
+    text += range_text(range);
   }
   return text.empty() ? "none" : text;
 }

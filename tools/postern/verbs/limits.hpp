@@ -9,6 +9,9 @@
 
 namespace postern::tool {
 
+// "0x0-0x3fffffff (1 GiB)"
+[[nodiscard]] std::string range_text(IovaRange range);
+
 // "0x0-0xfedfffff (4 GiB), 0xfef00000-0x7fffffffff (508 GiB)"
 [[nodiscard]] std::string ranges_text(const Container& container);
 

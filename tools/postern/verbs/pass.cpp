@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+// One pass of a check, from before the device is attached until after it has left.
+#include "verbs/pass.hpp"
+
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <chrono>
+#include <postern/attach.hpp>
+#include <postern/dma_windows.hpp>
+#include <postern/fd.hpp>
+
+#include "host/holders.hpp"
+#include "host/leftovers.hpp"
+#include "text/names.hpp"
+#include "text/sizes.hpp"
+#include "verbs/limits.hpp"
+
+namespace postern::tool {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+void show_limits(Steps& steps, const Container& container) {
+  std::string facts;
+  for (const auto& [name, value] : container.facts())
+    facts += fmt::format("{}{} {}", facts.empty() ? "" : "; ", name, value);
+  steps.ok("limits", ranges_text(container), limits_json(container));
+  steps.more(
+      fmt::format("pages of {}; mappings: {}", page_sizes_text(container.page_sizes()), mapping_limit_text(container)));
+  steps.more(facts);
+}
+
+// Maps as much memory as was asked for and takes it back, with the time of each.
+Result<std::string> map_memory(Kernel& kernel, Container& container, IovaAllocator& allocator, std::uint64_t length) {
+  const std::uint64_t page = container.page_sizes() & (~container.page_sizes() + 1);
+  if (page > 0) length = (length + page - 1) / page * page;
+  const std::intptr_t address =
+      kernel.mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (is_errno(address)) {
+    return failure(proof_error(static_cast<int>(-address), "mmap", size_text(length) + " of memory", "",
+                               "give less with --memory"));
+  }
+  const Mmap memory(kernel, reinterpret_cast<void*>(address), length);
+  auto iova = allocator.allocate(length);
+  if (!iova) return failure_of(iova);
+  const auto before_map = Clock::now();
+  if (auto done = container.map(*iova, memory.bytes()); !done) {
+    if (auto given_back = allocator.free(*iova, length); !given_back) return failure_of(given_back);
+    return failure_of(done);
+  }
+  const double mapping = seconds_since(before_map);
+  const auto before_unmap = Clock::now();
+  if (auto done = container.unmap(*iova, length); !done) return failure_of(done);
+  const double unmapping = seconds_since(before_unmap);
+  if (auto done = allocator.free(*iova, length); !done) return failure_of(done);
+  return fmt::format("{} at {} in {}, unmapped in {}", size_text(length), to_string(*iova), duration_text(mapping),
+                     duration_text(unmapping));
+}
+
+// Whether config space, as VFIO gives it, is that of the device which sysfs names.
+Result<std::string> read_config(const PciDevice& device, const PciFunction& function) {
+  auto vendor = device.read_config<std::uint16_t>(0);
+  if (!vendor) return failure_of(vendor);
+  auto id = device.read_config<std::uint16_t>(2);
+  if (!id) return failure_of(id);
+  if (*vendor != function.vendor_id || *id != function.device_id) {
+    return failure(proof_error(EIO, "compare", "ids in config space",
+                               fmt::format("read {:04x}:{:04x}, but sysfs has {}", *vendor, *id, ids_text(function))));
+  }
+  return fmt::format("{}, {}", ids_text(function), counted(device.capabilities().size(), "capability", "capabilities"));
+}
+
+void take(Steps& steps, std::string_view name, const Result<std::string>& result) {
+  if (result) {
+    steps.ok(name, *result);
+  } else {
+    steps.failed(name, result.error());
+  }
+}
+
+void reset(Steps& steps, const PciDevice& device, const PciFunction& function) {
+  if (!device.device().can_reset()) return steps.skipped("reset", "the device has no reset of its own");
+  const auto started = Clock::now();
+  if (auto done = device.device().reset(); !done) return steps.failed("reset", done.error());
+  const double seconds = seconds_since(started);
+  if (auto alive = read_config(device, function); !alive) return steps.failed("reset", alive.error());
+  const std::string method =
+      function.reset_methods.empty() ? "" : fmt::format(" by {}", function.reset_methods.front());
+  steps.ok("reset", fmt::format("done{} in {}, and config space can be read", method, duration_text(seconds)));
+}
+
+// Everything that the device does, with its memory in these ranges alone.
+void use(const Session& session, const PciFunction& function, const PassOptions& options,
+         std::span<const IovaRange> ranges, PciDevice& device, Steps& steps) {
+  const auto container = device.device().container();
+  IovaAllocator allocator(ranges, container->page_sizes());
+  take(steps, "map", map_memory(session.kernel, *container, allocator, options.memory));
+  take(steps, "config", read_config(device, function));
+  if (const Proof* proof = find_proof(function)) {
+    Bench bench{.session = session,
+                .device = device,
+                .ranges = ranges,
+                .allocator = allocator,
+                .options = options.proof,
+                .steps = steps};
+    proof->run(bench);
+  } else {
+    steps.skipped("dma", fmt::format("postern has no proof for this kind of device ({})", class_text(function)));
+  }
+  reset(steps, device, function);
+}
+
+// Room for the memory that is mapped and for the buffers of the proofs. No more than the machine has: under a
+// hypervisor a window that cannot be had costs the host bridge all others (failed_ddw_pdn_list, Linux 6.12).
+DmaWindowRequest request_for(const DmaWindowLimits& limits, std::uint64_t memory) {
+  constexpr std::uint64_t buffers = std::uint64_t{16} << 20;
+  const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  const std::uint64_t all_memory = page * static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES));
+  const std::uint64_t fitting = limits.page_sizes & (2 * page - 1);
+  return {.size = std::bit_ceil(std::min(memory, all_memory) + buffers),
+          .page_size = fitting != 0 ? std::bit_floor(fitting) : page,
+          .levels = 0};
+}
+
+// The same in a window that is made for it and removed again.
+bool use_created_window(const Session& session, const PciFunction& function, const PassOptions& options,
+                        PciDevice& device, Steps& steps) {
+  DmaWindows* const windows = device.device().container()->dma_windows();
+  if (windows == nullptr || windows->limits().levels == 0) {
+    steps.skipped("window", "this platform makes none: the default window is all there is");
+    return false;
+  }
+  const auto started = Clock::now();
+  auto window = windows->create(request_for(windows->limits(), options.memory));
+  if (!window) {
+    steps.failed("window", window.error());
+    return true;
+  }
+  steps.ok("window",
+           fmt::format("{} with pages of {} in {}", range_text(window->range), size_text(window->page_size),
+                       duration_text(seconds_since(started))),
+           {{"first", to_string(window->range.first)}, {"last", to_string(window->range.last)}});
+  use(session, function, options, std::span(&window->range, 1), device, steps);
+  const auto before_removal = Clock::now();
+  if (auto done = windows->remove(window->range.first); !done) {
+    steps.failed("window", done.error());
+  } else {
+    steps.ok("window", "removed in " + duration_text(seconds_since(before_removal)));
+  }
+  return true;
+}
+
+bool attach_and_use(const Session& session, const PciFunction& function, const Pass& pass, const PassOptions& options,
+                    Steps& steps) {
+  const auto started = Clock::now();
+  auto attached = attach(session.kernel, function.host,
+                         {.backend = pass.backend->name,
+                          .container = nullptr,
+                          .container_options = {.huge_pages = HugePages::use, .version = pass.version, .memory = 0}});
+  if (!attached) {
+    steps.failed("attach", attached.error());
+    if (attached.error().code() == EBUSY) steps.more(holders_text(session.kernel, function.host));
+    return true;
+  }
+  auto device = PciDevice::open(std::move(*attached));
+  if (!device) {
+    steps.failed("attach", device.error());
+    return true;
+  }
+  const auto container = device->device().container();
+  steps.ok("attach", "in " + duration_text(seconds_since(started)));
+  show_limits(steps, *container);
+  bool tried = true;
+  if (pass.space == Space::created_window) {
+    tried = use_created_window(session, function, options, *device, steps);
+  } else {
+    const std::vector<IovaRange> ranges = container->usable_ranges();
+    use(session, function, options, ranges, *device, steps);
+  }
+
+  const std::size_t mappings = container->mapping_count();
+  if (mappings > 0) {
+    steps.failed("detach",
+                 proof_error(EBUSY, "compare", "container", fmt::format("{} mappings are left in it", mappings)));
+  }
+  auto done = device->device().detach();
+  if (done) done = container->close();
+  if (done) {
+    steps.ok("detach", "device and container are closed");
+  } else {
+    steps.failed("detach", done.error());
+  }
+  return tried;
+}
+
+}  // namespace
+
+std::string pass_text(const Pass& pass) {
+  std::string text(pass.backend->name);
+  if (pass.version != 0) text += fmt::format(", version {}", pass.version);
+  if (pass.space == Space::default_window) text += ", default window";
+  if (pass.space == Space::created_window) text += ", created window";
+  return text;
+}
+
+Json pass_json(const Pass& pass) {
+  Json json = {{"backend", pass.backend->name}, {"version", nullptr}, {"window", nullptr}};
+  if (pass.version != 0) json["version"] = pass.version;
+  if (pass.space != Space::whole) json["window"] = pass.space == Space::default_window ? "default" : "created";
+  return json;
+}
+
+void add_passes(Kernel& kernel, const Backend& backend, std::optional<std::uint32_t> version, Passes& passes) {
+  if (backend.versions.empty() && !version) passes.passes.push_back({.backend = &backend});
+  for (const std::uint32_t each : backend.versions) {
+    if (version && *version != each) continue;
+    auto container = backend.open(kernel, {.huge_pages = HugePages::use, .version = each, .memory = 0});
+    if (!container) {
+      passes.missing.push_back({&backend, each, std::move(container).error()});
+    } else if ((*container)->dma_windows() == nullptr) {
+      passes.passes.push_back({.backend = &backend, .version = each, .space = Space::whole});
+    } else {
+      passes.passes.push_back({.backend = &backend, .version = each, .space = Space::default_window});
+      passes.passes.push_back({.backend = &backend, .version = each, .space = Space::created_window});
+    }
+  }
+}
+
+bool run_pass(const Session& session, const PciFunction& function, const Pass& pass, const PassOptions& options,
+              Steps& steps) {
+  auto before = Leftovers::now(session.kernel);
+  if (!before) {
+    steps.failed("left behind", before.error());
+    return true;
+  }
+  const bool tried = attach_and_use(session, function, pass, options, steps);
+  auto after = Leftovers::now(session.kernel);
+  auto compared = after ? compare(*before, *after) : Result<std::string>(failure_of(after));
+  if (compared) {
+    steps.ok("left behind", fmt::format("nothing: {}", *compared));
+  } else {
+    steps.failed("left behind", compared.error());
+  }
+  return tried;
+}
+
+}  // namespace postern::tool
