@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a container adds to the raw ioctls: map and unmap of 4 KiB, in instructions, with 1, 1,000 and 60,000 live
-// mappings.
+// mappings, for each backend that this guest's kernel has, and each version of it; and how many ioctls 1 GiB takes.
 //
 // Runs in a guest under -icount, where a nanosecond of the guest's clock is one instruction, those of the kernel
 // included. The raw side does by hand what the container does, with the same system calls, on the same device. The live
@@ -18,16 +18,19 @@
 #include <algorithm>
 #include <postern/attach.hpp>
 #include <postern/binding.hpp>
+#include <postern/dma_windows.hpp>
 #include <postern/pci_function.hpp>
+#include <postern/preregistration.hpp>
 #include <random>
 
 #include "figure.hpp"
+#include "support/failing_kernel.hpp"
 
 namespace postern::bench {
 namespace {
 
 constexpr std::uint64_t page = 4096;
-constexpr std::uint64_t base = 0x1'0000'0000;
+constexpr std::uint64_t base = 0x1000'0000;  // room for all within the 1 GiB that sPAPR begins with
 constexpr std::size_t pairs = 40000;
 
 [[noreturn]] void give_up(const std::string& what) {
@@ -47,16 +50,16 @@ double instructions() {
 }
 
 // The raw sides: what a program without a library would write.
-class RawType1 {
+class RawContainer {
  public:
-  explicit RawType1(const HostDevice& device) {
+  RawContainer(const HostDevice& device, unsigned long extension) {
     container_ = checked(::open("/dev/vfio/vfio", O_RDWR), "open /dev/vfio/vfio");
     group_ = checked(::open(("/dev/vfio/" + to_string(*device.iommu_group)).c_str(), O_RDWR), "open the group");
     checked(::ioctl(group_, VFIO_GROUP_SET_CONTAINER, &container_), "VFIO_GROUP_SET_CONTAINER");
-    checked(::ioctl(container_, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU), "VFIO_SET_IOMMU");
+    checked(::ioctl(container_, VFIO_SET_IOMMU, extension), "VFIO_SET_IOMMU");
     device_ = checked(::ioctl(group_, VFIO_GROUP_GET_DEVICE_FD, device.name.c_str()), "VFIO_GROUP_GET_DEVICE_FD");
   }
-  ~RawType1() {
+  ~RawContainer() {
     ::close(device_);
     ::close(group_);
     ::close(container_);
@@ -76,6 +79,15 @@ class RawType1 {
     unmap.iova = iova;
     unmap.size = page;
     if (::ioctl(container_, VFIO_IOMMU_UNMAP_DMA, &unmap) < 0 || unmap.size != page) give_up("VFIO_IOMMU_UNMAP_DMA");
+  }
+  // What sPAPR wants before the first map: with version 1 to be enabled, with version 2 to know the memory.
+  void enable() const { checked(::ioctl(container_, VFIO_IOMMU_ENABLE), "VFIO_IOMMU_ENABLE"); }
+  void register_memory(void* address) const {
+    vfio_iommu_spapr_register_memory memory{};
+    memory.argsz = sizeof memory;
+    memory.vaddr = reinterpret_cast<std::uintptr_t>(address);
+    memory.size = page;
+    checked(::ioctl(container_, VFIO_IOMMU_SPAPR_REGISTER_MEMORY, &memory), "VFIO_IOMMU_SPAPR_REGISTER_MEMORY");
   }
 
  private:
@@ -130,11 +142,14 @@ class RawIommufd {
 
 class Library {
  public:
-  Library(const HostDevice& device, const char* backend) {
-    auto attached = attach(system_kernel(), device, {.backend = backend});
+  Library(const HostDevice& device, std::string_view backend, std::uint32_t version, std::span<std::byte> memory) {
+    auto attached = attach(system_kernel(), device, {.backend = backend, .container_options = {.version = version}});
     if (!attached) give_up(attached.error().message());
     device_.emplace(std::move(*attached));
     container_ = device_->container().get();
+    if (Preregistration* registrations = container_->preregistration(); registrations != nullptr) {
+      if (auto done = registrations->add(memory); !done) give_up(done.error().message());
+    }
   }
   void map(std::uint64_t iova, void* address) {
     if (auto done = container_->map({iova}, {static_cast<std::byte*>(address), page}); !done)
@@ -193,35 +208,79 @@ void report(const std::string& name, double raw, double library, std::optional<d
   print_figure(name + "-overhead", 100 * (library - raw) / raw, "percent", limit);
 }
 
+Cost measure_raw(const HostDevice& device, std::string_view backend, std::uint32_t version, std::size_t live,
+                 void* memory) {
+  if (backend == "iommufd") {
+    RawIommufd side(device);
+    return measure(side, live, memory);
+  }
+  if (backend == "type1") {
+    RawContainer side(device, version == 2 ? VFIO_TYPE1v2_IOMMU : VFIO_TYPE1_IOMMU);
+    return measure(side, live, memory);
+  }
+  RawContainer side(device, version == 2 ? VFIO_SPAPR_TCE_v2_IOMMU : VFIO_SPAPR_TCE_IOMMU);
+  if (version == 2) {
+    side.register_memory(memory);
+  } else {
+    side.enable();
+  }
+  return measure(side, live, memory);
+}
+
+void measure_backend(const HostDevice& device, const Backend& backend, std::uint32_t version, void* memory) {
+  const std::string name = std::string(backend.name) + (version == 0 ? "" : "-v" + std::to_string(version));
+  for (const std::size_t live : {1, 1000, 60000}) {
+    const Cost raw = measure_raw(device, backend.name, version, live, memory);
+    Library side(device, backend.name, version, {static_cast<std::byte*>(memory), page});
+    const Cost library = measure(side, live, memory);
+    report(name + "-" + std::to_string(live) + "-pair", raw.pair, library.pair, 3);
+    if (raw.fifo > 0) report(name + "-" + std::to_string(live) + "-fifo", raw.fifo, library.fifo, {});
+  }
+}
+
+// 1 GiB into a window that is created for it: the window, the memory, the mapping, an ioctl each.
+void count_ioctls(const HostDevice& device) {
+  constexpr std::uint64_t length = std::uint64_t{1} << 30;
+  test::FailingKernel kernel(system_kernel());
+  auto attached = attach(kernel, device, {.backend = "spapr"});
+  if (!attached) give_up(attached.error().message());
+  void* memory = ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  int count = 0;
+  kernel.answer = [&](unsigned long, void*, int result) {
+    ++count;
+    return result;
+  };
+  Container& container = *attached->container();
+  const auto window = container.dma_windows()->create({.size = length, .page_size = page});
+  if (!window) give_up(window.error().message());
+  const auto mapped = container.map(window->range.first, {static_cast<std::byte*>(memory), length});
+  if (!mapped) give_up(mapped.error().message());
+  print_figure("spapr-1GiB-window-and-map", count, "ioctls", 3);
+  kernel.answer = nullptr;
+}
+
 }  // namespace
 }  // namespace postern::bench
 
 int main() {
   using namespace postern;
   using namespace postern::bench;
-  const auto function = find_pci_function(system_kernel(), {.bus = 0, .device = 1});
-  if (!function) give_up(function.error().message());
-  const auto binding = bind_to_driver(system_kernel(), function->host, "vfio-pci");
+  const auto functions = list_pci_functions(system_kernel());
+  if (!functions) give_up(functions.error().message());
+  const auto nvme = std::find_if(functions->begin(), functions->end(),
+                                 [](const PciFunction& function) { return function.class_code == 0x010802; });
+  if (nvme == functions->end()) give_up("this guest has no NVMe");
+  const auto binding = bind_to_driver(system_kernel(), nvme->host, "vfio-pci");
   if (!binding) give_up(binding.error().message());
-  const HostDevice device = find_pci_function(system_kernel(), {.bus = 0, .device = 1}).value().host;
+  const HostDevice device = find_pci_function(system_kernel(), nvme->address).value().host;
 
   void* memory = ::mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-  for (const std::string backend : {"type1", "iommufd"}) {
-    for (const std::size_t live : {1, 1000, 60000}) {
-      Cost raw{};
-      if (backend == "type1") {
-        RawType1 side(device);
-        raw = measure(side, live, memory);
-      } else {
-        RawIommufd side(device);
-        raw = measure(side, live, memory);
-      }
-      Library side(device, backend.c_str());
-      const Cost library = measure(side, live, memory);
-      const std::string name = backend + "-" + std::to_string(live);
-      report(name + "-pair", raw.pair, library.pair, 3);
-      if (raw.fifo > 0) report(name + "-fifo", raw.fifo, library.fifo, {});
-    }
+  for (const Backend* backend : backends()) {
+    // The first version of type1 differs in nothing that is measured.
+    const auto versions = backend->name == "type1" ? backend->versions.first(1) : backend->versions;
+    if (versions.empty()) measure_backend(device, *backend, 0, memory);
+    for (const std::uint32_t version : versions) measure_backend(device, *backend, version, memory);
+    if (backend->name == "spapr") count_ioctls(device);
   }
   return all_ok ? 0 : 1;
 }

@@ -91,7 +91,9 @@ class Container {
 
   // Each gives 0 or a negated errno.
   [[nodiscard]] virtual int do_map(Iova iova, std::uint64_t length, void* address, Access access) = 0;
-  [[nodiscard]] virtual int do_unmap(Iova iova, std::uint64_t length) = 0;
+  [[nodiscard]] virtual int do_unmap(Iova iova, std::uint64_t length) = 0;  // one mapping
+  // All that is mapped in the range, of which there may be none; a call that fails half way is made again.
+  [[nodiscard]] virtual int do_unmap_several(IovaRange range) { return do_unmap(range.first, range.length()); }
   [[nodiscard]] virtual int do_unmap_all() = 0;
   // Brings the device in, and gives the fd it is driven through. On an error the container is as it was.
   [[nodiscard]] virtual Result<Fd> do_attach(const HostDevice& device) = 0;

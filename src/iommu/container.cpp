@@ -73,7 +73,7 @@ Result<void> Container::unmap_several(IovaRange range, std::uint64_t length) {
   if (cover.kind != ShadowMap::Cover::Kind::whole) {
     return refuse_split(range, cover.mapping != nullptr ? &cover.mapping->range : nullptr);
   }
-  const int result = kernel_has_mappings_ ? do_unmap(range.first, length) : 0;
+  const int result = kernel_has_mappings_ ? do_unmap_several(range) : 0;
   if (result < 0) return unmap_failure(result, range);
   mappings_->erase_within(range);
   return {};

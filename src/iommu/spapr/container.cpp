@@ -55,7 +55,8 @@ SpaprContainer::SpaprContainer(Fd fd, const KernelContainer::Extension& extensio
   if (container_.has_extension(VFIO_EEH)) eeh_.emplace(container_.fd());
 }
 
-int SpaprContainer::map_in_kernel(Iova iova, std::uint64_t length, void* address, Access access) {
+[[gnu::always_inline]] inline int SpaprContainer::map_in_kernel(Iova iova, std::uint64_t length, void* address,
+                                                                Access access) {
   vfio_iommu_type1_dma_map map{.argsz = sizeof map,
                                .flags = map_flags(access),
                                .vaddr = address_of(address),
@@ -64,7 +65,7 @@ int SpaprContainer::map_in_kernel(Iova iova, std::uint64_t length, void* address
   return as_errno(vfio::iommu_map_dma(kernel(), container_.fd().get(), map));
 }
 
-int SpaprContainer::unmap_in_kernel(Iova iova, std::uint64_t length) {
+[[gnu::always_inline]] inline int SpaprContainer::unmap_in_kernel(Iova iova, std::uint64_t length) {
   vfio_iommu_type1_dma_unmap unmap{};
   unmap.argsz = sizeof unmap;
   unmap.iova = iova.value;
@@ -75,51 +76,50 @@ int SpaprContainer::unmap_in_kernel(Iova iova, std::uint64_t length) {
 // The range is within one window: a map that runs past a window's end would be written behind its table
 // (tce_iommu_ioctl checks the first page alone; Linux 6.12, 7.3), and the base has checked that.
 int SpaprContainer::do_map(Iova iova, std::uint64_t length, void* address, Access access) {
-  registering_failed_ = false;
   const DmaWindow* const window = windows_.holding(iova);
-  if (window == nullptr) return -ENXIO;
-  if (((iova.value | address_of(address) | length) & (window->page_size - 1)) != 0) [[unlikely]]
+  if (window == nullptr || ((iova.value | address_of(address) | length) & (window->page_size - 1)) != 0) [[unlikely]]
     return -EINVAL;
-  const bool kept = registered_.is_kept(address_of(address), length);
-  if (!kept && is_v2()) [[unlikely]] {
-    if (const int result = registered_.acquire(address_of(address), length); result < 0) {
-      registering_failed_ = true;
-      return result;
-    }
-  }
+  if (!registered_.is_kept(address_of(address), length) && is_v2()) [[unlikely]]
+    return register_and_map(iova, length, address, access);
   const int result = map_in_kernel(iova, length, address, access);
-  if (result >= 0) {
-    default_pending_ = false;
-  } else if (!kept && is_v2()) {
+  (result < 0 ? registering_failed_ : default_pending_) = false;
+  return result;
+}
+
+int SpaprContainer::register_and_map(Iova iova, std::uint64_t length, void* address, Access access) {
+  int result = registered_.acquire(address_of(address), length);
+  registering_failed_ = result < 0;
+  if (registering_failed_) return result;
+  result = map_in_kernel(iova, length, address, access);
+  if (result < 0) {
     registered_.release(address_of(address), length);
+  } else {
+    default_pending_ = false;
+  }
+  return result;
+}
+
+int SpaprContainer::do_unmap(Iova iova, std::uint64_t length) {
+  const int result = unmap_in_kernel(iova, length);
+  if (result >= 0 && registered_.has_temporary()) [[unlikely]] {
+    if (const auto mapping = find(iova)) registered_.release(address_of(mapping->address), length);
   }
   return result;
 }
 
 // One mapping at a time, since a range may cross from one window to another; unmapping what is not mapped does no harm.
-int SpaprContainer::do_unmap(Iova iova, std::uint64_t length) {
-  const auto mapping = find(iova);
-  const IovaRange range{iova, iova + (length - 1)};
-  if (mapping && mapping->range == range) {
-    const int result = unmap_in_kernel(iova, length);
-    if (result >= 0 && registered_.has_temporary()) [[unlikely]]
-      registered_.release(address_of(mapping->address), length);
-    return result;
-  }
+int SpaprContainer::do_unmap_several(IovaRange range) {
   int result = 0;
   for_each_mapping([&](const Mapping& each) {
-    if (!range.contains(each.range) || result < 0) return;
-    result = unmap_in_kernel(each.range.first, each.range.length());
+    if (range.contains(each.range) && result >= 0) result = unmap_in_kernel(each.range.first, each.range.length());
   });
   if (result < 0 || !registered_.has_temporary()) return result;
-  // Only now: memory must not be unregistered while it is mapped, and a call that fails half way is made again.
+  // Only now: a call that fails half way is made again.
   for_each_mapping([&](const Mapping& each) {
     if (range.contains(each.range)) registered_.release(address_of(each.address), each.range.length());
   });
   return 0;
 }
-
-int SpaprContainer::do_unmap_all() { return do_unmap({0}, 0); }
 
 Result<void> SpaprContainer::set_up(const HostDevice& device) {
   if (const int result = vfio::set_iommu(kernel(), container_.fd().get(), extension_.number); result < 0) {

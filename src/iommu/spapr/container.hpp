@@ -26,7 +26,8 @@ class SpaprContainer final : public Container, private DmaWindows, private Prere
  private:
   [[nodiscard]] int do_map(Iova iova, std::uint64_t length, void* address, Access access) override;
   [[nodiscard]] int do_unmap(Iova iova, std::uint64_t length) override;
-  [[nodiscard]] int do_unmap_all() override;
+  [[nodiscard]] int do_unmap_several(IovaRange range) override;
+  [[nodiscard]] int do_unmap_all() override { return do_unmap_several({{0}, {~std::uint64_t{0}}}); }
   [[nodiscard]] Result<Fd> do_attach(const HostDevice& device) override;
   [[nodiscard]] Result<void> do_detach(const std::string& device, Fd fd) override;
   [[nodiscard]] Result<void> do_close() override;
@@ -46,6 +47,7 @@ class SpaprContainer final : public Container, private DmaWindows, private Prere
 
   [[nodiscard]] bool is_v2() const noexcept { return extension_.version == 2; }
   [[nodiscard]] int map_in_kernel(Iova iova, std::uint64_t length, void* address, Access access);
+  [[nodiscard]] int register_and_map(Iova iova, std::uint64_t length, void* address, Access access);
   [[nodiscard]] int unmap_in_kernel(Iova iova, std::uint64_t length);
   [[nodiscard]] Result<void> set_up(const HostDevice& device);
   [[nodiscard]] Result<void> enable();

@@ -282,9 +282,9 @@ TEST_P(SpaprV2, AThirdWindowIsRefused) {
 }
 
 TEST_P(SpaprV2, ASecondCreatedWindowIsAskedForOnTheBareMachineAlone) {
-  ASSERT_TRUE(windows().create({.size = GiB, .page_size = 4 * KiB}));
+  ASSERT_TRUE(windows().create({.size = 4 * GiB, .page_size = 4 * KiB}));
   ASSERT_TRUE(windows().remove({0}));
-  const auto second = windows().create({.size = GiB, .page_size = 4 * KiB});
+  const auto second = windows().create({.size = 4 * GiB, .page_size = 4 * KiB});
   if (on_powernv()) {
     ASSERT_TRUE(second) << second.error().message();
     EXPECT_TRUE(came_from_disk(read_disk(*pci_, *second)));
