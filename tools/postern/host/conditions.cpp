@@ -12,6 +12,7 @@
 #include <postern/pci_function.hpp>
 #include <sstream>
 
+#include "host/power.hpp"
 #include "text/errors.hpp"
 #include "text/sizes.hpp"
 
@@ -36,6 +37,9 @@ std::string turn_on_iommu(Kernel& kernel) {
   for (const char* off : {"intel_iommu=off", "amd_iommu=off", "iommu=off"}) {
     if (has_word(command_line, off))
       return fmt::format("take \"{}\" off the kernel's command line, and boot again", off);
+  }
+  if (is_power(kernel)) {
+    return "each PCI host bridge has an IOMMU, which the kernel uses where it is built with CONFIG_SPAPR_TCE_IOMMU";
   }
   const std::string cpu = text_of(kernel, "/proc/cpuinfo");
   const bool intel = cpu.find("GenuineIntel") != std::string::npos;
@@ -221,6 +225,15 @@ Condition judge_vfio_pci(Kernel& kernel) {
           .remedy = "\"modprobe vfio-pci\" (a kernel without that module is built without CONFIG_VFIO_PCI)"};
 }
 
+std::string raise_locked_memory(std::uint64_t bytes) {
+  const std::uint64_t kib = bytes / 1024 + (bytes % 1024 != 0 ? 1 : 0);
+  return fmt::format(
+      "\"ulimit -l {}\" in the shell that starts the program; where that is refused, first raise "
+      "\"memlock\" in /etc/security/limits.conf (of a systemd unit, LimitMEMLOCK={}K), or give "
+      "the program CAP_IPC_LOCK",
+      kib, kib);
+}
+
 Condition judge_locked_memory(Kernel& kernel, std::optional<std::uint64_t> needed) {
   Condition condition{
       .key = "locked-memory", .title = "locked memory", .verdict = Verdict::met, .detail = {}, .remedy = {}};
@@ -241,12 +254,7 @@ Condition judge_locked_memory(Kernel& kernel, std::optional<std::uint64_t> neede
   } else {
     condition.verdict = Verdict::not_met;
     condition.detail = fmt::format("limited to {}, but {} is needed", size_text(*memory->limit), size_text(*needed));
-    const std::uint64_t kib = *needed / 1024 + (*needed % 1024 != 0 ? 1 : 0);
-    condition.remedy = fmt::format(
-        "\"ulimit -l {}\" in the shell that starts the program; where that is refused, first raise "
-        "\"memlock\" in /etc/security/limits.conf (of a systemd unit, LimitMEMLOCK={}K), or give "
-        "the program CAP_IPC_LOCK",
-        kib, kib);
+    condition.remedy = raise_locked_memory(*needed);
   }
   return condition;
 }
@@ -257,6 +265,11 @@ Condition judge_interrupt_isolation(Kernel& kernel, std::optional<std::string> i
                       .verdict = Verdict::unknown,
                       .detail = {},
                       .remedy = {}};
+  if (is_power(kernel)) {
+    condition.verdict = Verdict::met;
+    condition.detail = "by the PCI host bridge, which lets a group raise its own interrupts alone";
+    return condition;
+  }
   const std::vector<std::string> names = iommu ? std::vector{*iommu} : iommus_with_devices(kernel);
   if (names.empty()) {
     condition.detail = "cannot tell: no IOMMU in /sys/class/iommu has a device";
@@ -298,15 +311,20 @@ Diagnosis diagnose(Kernel& kernel, const Question& question) {
     if (host && kernel.read_link(host->sysfs_path + "/iommu", target) >= 0)
       iommu = target.substr(target.rfind('/') + 1);
   }
+  const Machine machine = read_machine(kernel);
+  const bool power = machine != Machine::other;
+  const auto window = power ? default_window_size(kernel, machine, host ? &*host : nullptr) : std::nullopt;
   diagnosis.host = {
       judge_iommu(kernel),
       judge_interrupt_isolation(kernel, iommu),
       judge_vfio_pci(kernel),
       judge_node(kernel, "container-node", "/dev/vfio/vfio",
                  "\"modprobe vfio\" (a kernel without it has no CONFIG_VFIO)"),
-      judge_node(kernel, "iommufd-node", "/dev/iommu",
-                 "\"modprobe iommufd\" (Linux 6.2 or later, built with CONFIG_IOMMUFD; Debian's kernels are not)"),
-      judge_locked_memory(kernel, question.memory),
+      power ? not_on_power("iommufd-node", "/dev/iommu")
+            : judge_node(kernel, "iommufd-node", "/dev/iommu",
+                         "\"modprobe iommufd\" (Linux 6.2 or later, built with CONFIG_IOMMUFD; Debian's kernels are "
+                         "not)"),
+      window ? judge_locked_on_power(kernel, question.memory, *window) : judge_locked_memory(kernel, question.memory),
   };
   // What a device lacks that is not bound is said already.
   const bool bound = host && host->driver && is_vfio_driver(*host->driver);

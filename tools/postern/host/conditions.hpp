@@ -50,6 +50,10 @@ struct Question {
 [[nodiscard]] Condition judge_interrupt_isolation(Kernel& kernel, std::optional<std::string> iommu);
 // A device node that must be opened to read and write. `missing`: the remedy when it is not there.
 [[nodiscard]] Condition judge_node(Kernel& kernel, std::string key, const std::string& path, std::string missing);
+// What there is of iommufd and cdevs does not exist on POWER (VFIO_DEVICE_CDEV depends on !SPAPR_TCE_IOMMU).
+[[nodiscard]] Condition not_on_power(std::string key, std::string title);
+// The remedy where so many bytes may not be locked.
+[[nodiscard]] std::string raise_locked_memory(std::uint64_t bytes);
 // The conditions of one device, in the order in which they can be put right.
 [[nodiscard]] std::vector<Condition> judge_device(Kernel& kernel, PciAddress address);
 

@@ -15,6 +15,7 @@
 
 #include "host/conditions.hpp"
 #include "host/holders.hpp"
+#include "host/power.hpp"
 #include "text/errors.hpp"
 #include "text/names.hpp"
 #include "text/sizes.hpp"
@@ -166,6 +167,14 @@ Condition judge_holders(Kernel& kernel, const HostDevice& host) {
 
 }  // namespace
 
+Condition not_on_power(std::string key, std::string title) {
+  return {.key = std::move(key),
+          .title = std::move(title),
+          .verdict = Verdict::optional,
+          .detail = "not for this processor: on POWER, VFIO goes by groups alone",
+          .remedy = {}};
+}
+
 Condition judge_node(Kernel& kernel, std::string key, const std::string& path, std::string missing) {
   Condition condition{.key = std::move(key), .title = path, .verdict = Verdict::not_met, .detail = {}, .remedy = {}};
   FileStatus status;
@@ -204,7 +213,9 @@ std::vector<Condition> judge_device(Kernel& kernel, PciAddress address) {
                         .detail = fmt::format("{} [{}]", title_of(*function), ids_text(*function)),
                         .remedy = {}});
   // vfio_pci_core_register_device takes functions with a normal header alone.
-  if (const auto kind = function->class_code >> 8; kind == 0x0604 || kind == 0x0607 || kind == 0x0609) {
+  const std::uint32_t kind = function->class_code >> 8;
+  const bool bridge = kind == 0x0604 || kind == 0x0607 || kind == 0x0609;
+  if (bridge) {
     conditions.back().verdict = Verdict::not_met;
     conditions.back().detail += ": VFIO does not pass bridges through";
     conditions.back().remedy = "pass the devices behind it through, each on its own";
@@ -215,6 +226,10 @@ std::vector<Condition> judge_device(Kernel& kernel, PciAddress address) {
     if (auto found = find_iommu_group(kernel, *host.iommu_group)) group = std::move(*found);
   }
   conditions.push_back(judge_group(kernel, host, group ? &*group : nullptr));
+  // POWER has them in no group, and that cannot be helped.
+  if (bridge) conditions.back().remedy.clear();
+  const Machine machine = read_machine(kernel);
+  if (machine == Machine::pseries) conditions.push_back(judge_dma_windows(kernel, host));
   if (group) conditions.push_back(judge_firmware_ranges(kernel, group->id));
   conditions.push_back(judge_binding(host));
   if (group) conditions.push_back(judge_viability(*group, host.name));
@@ -226,12 +241,14 @@ std::vector<Condition> judge_device(Kernel& kernel, PciAddress address) {
   } else if (group) {
     conditions.push_back(appears_later("group-node", group->path));
   }
-  if (bound) {
+  if (machine != Machine::other) {
+    conditions.push_back(not_on_power("cdev", "VFIO cdev"));
+  } else if (bound) {
     for (Condition& condition : judge_cdev(kernel, host)) conditions.push_back(std::move(condition));
-    conditions.push_back(judge_holders(kernel, host));
   } else {
     conditions.push_back(appears_later("cdev", "VFIO cdev"));
   }
+  if (bound) conditions.push_back(judge_holders(kernel, host));
   return conditions;
 }
 

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // postern backends: the host IOMMU interfaces that postern knows, and which of them can be used here.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <optional>
 #include <postern/backend.hpp>
 #include <string>
+#include <vector>
 
 #include "text/errors.hpp"
 #include "text/table.hpp"
@@ -19,8 +22,18 @@ const Backend* built(std::string_view name) {
   return found == all.end() ? nullptr : *found;
 }
 
+// Those that this kernel has, newest first; none where the backend has no versions.
+std::vector<std::uint32_t> versions_here(Kernel& kernel, const Backend& backend) {
+  std::vector<std::uint32_t> versions;
+  for (const std::uint32_t version : backend.versions) {
+    if (backend.open(kernel, {.huge_pages = HugePages::use, .version = version, .memory = 0}))
+      versions.push_back(version);
+  }
+  return versions;
+}
+
 Result<Ending> run(Session& session) {
-  Table table({{"NAME"}, {"STATE"}, {"SUMMARY", Fit::folded}});
+  Table table({{"NAME"}, {"STATE"}, {"VERSIONS"}, {"SUMMARY", Fit::folded}});
   std::string refusals;
   Json list = Json::array();
   bool any = false;
@@ -35,13 +48,17 @@ Result<Ending> run(Session& session) {
     const Backend* backend = built(name);
     Json entry = {{"name", name}, {"built", backend != nullptr}};
     if (backend == nullptr) {
-      table.add_row({std::string(name), "not built", "not in this build of postern (POSTERN_BACKENDS)"});
+      table.add_row({std::string(name), "not built", "-", "not in this build of postern (POSTERN_BACKENDS)"});
     } else {
       auto probed = backend->probe(session.kernel, nullptr);
       any = any || probed.has_value();
-      table.add_row({std::string(name), probed ? "available" : "refused", std::string(backend->summary)});
+      const auto versions = probed ? versions_here(session.kernel, *backend) : std::vector<std::uint32_t>();
+      table.add_row({std::string(name), probed ? "available" : "refused",
+                     versions.empty() ? "-" : fmt::format("{}", fmt::join(versions, ", ")),
+                     std::string(backend->summary)});
       entry["summary"] = backend->summary;
       entry["available"] = probed.has_value();
+      entry["versions"] = versions;
       if (!probed) {
         entry["error"] = error_json(probed.error());
         refusals += paint(session.out, Style::heading, name) + ": " +

@@ -4,9 +4,42 @@
 
 #include <fmt/format.h>
 
+#include <postern/dma_windows.hpp>
+#include <postern/eeh.hpp>
+
 #include "text/sizes.hpp"
 
 namespace postern::tool {
+namespace {
+
+Json sizes_json(std::uint64_t bitmap) {
+  Json sizes = Json::array();
+  for (std::uint64_t rest = bitmap; rest != 0; rest &= rest - 1) sizes.push_back(rest & (~rest + 1));
+  return sizes;
+}
+
+Json windows_json(const DmaWindows& windows) {
+  Json list = Json::array();
+  for (const DmaWindow& window : windows.list()) {
+    list.push_back({{"first", to_string(window.range.first)},
+                    {"last", to_string(window.range.last)},
+                    {"page_size", window.page_size},
+                    {"levels", window.levels},
+                    {"created", window.created}});
+  }
+  const DmaWindowLimits limits = windows.limits();
+  return {{"list", std::move(list)},
+          {"page_sizes", sizes_json(limits.page_sizes)},
+          {"windows", limits.windows},
+          {"levels", limits.levels}};
+}
+
+std::string state_of(Eeh& eeh) {
+  const auto state = eeh.state();
+  return state ? std::string(to_string(*state)) : error_line(state.error());
+}
+
+}  // namespace
 
 std::string range_text(IovaRange range) {
   return fmt::format("{} ({})", to_string(range), range.length() == 0 ? "16 EiB" : size_text(range.length()));
@@ -26,20 +59,28 @@ std::string mapping_limit_text(const Container& container) {
   return limit ? "at most " + count_text(*limit) : "as many as memory allows";
 }
 
-Json limits_json(const Container& container) {
+Container::Facts facts_of(Container& container) {
+  Container::Facts facts = container.facts();
+  if (Eeh* const eeh = container.eeh()) facts.emplace_back("EEH state", state_of(*eeh));
+  return facts;
+}
+
+Json limits_json(Container& container) {
   Json ranges = Json::array();
   for (const IovaRange& range : container.usable_ranges()) {
     ranges.push_back({{"first", to_string(range.first)}, {"last", to_string(range.last)}});
   }
-  Json sizes = Json::array();
-  for (std::uint64_t rest = container.page_sizes(); rest != 0; rest &= rest - 1) sizes.push_back(rest & (~rest + 1));
   Json facts = Json::object();
   for (const auto& [name, value] : container.facts()) facts[name] = value;
   const auto limit = container.mapping_limit();
+  const DmaWindows* const windows = container.dma_windows();
+  Eeh* const eeh = container.eeh();
   return {{"usable_ranges", std::move(ranges)},
-          {"page_sizes", std::move(sizes)},
+          {"page_sizes", sizes_json(container.page_sizes())},
           {"mapping_limit", limit ? Json(*limit) : Json(nullptr)},
-          {"facts", std::move(facts)}};
+          {"facts", std::move(facts)},
+          {"dma_windows", windows != nullptr ? windows_json(*windows) : Json(nullptr)},
+          {"eeh", eeh != nullptr ? Json(state_of(*eeh)) : Json(nullptr)}};
 }
 
 }  // namespace postern::tool

@@ -27,9 +27,9 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-void show_limits(Steps& steps, const Container& container) {
+void show_limits(Steps& steps, Container& container) {
   std::string facts;
-  for (const auto& [name, value] : container.facts())
+  for (const auto& [name, value] : facts_of(container))
     facts += fmt::format("{}{} {}", facts.empty() ? "" : "; ", name, value);
   steps.ok("limits", ranges_text(container), limits_json(container));
   steps.more(

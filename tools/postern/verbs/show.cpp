@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "host/power.hpp"
 #include "text/errors.hpp"
 #include "text/names.hpp"
 #include "text/sizes.hpp"
@@ -45,7 +46,7 @@ Result<void> look(const Session& session, const PciFunction& function, const Bac
   limits.add_row({"usable addresses", ranges_text(*container)});
   limits.add_row({"page sizes", page_sizes_text(container->page_sizes())});
   limits.add_row({"mappings", mapping_limit_text(*container)});
-  for (const auto& [name, value] : container->facts()) limits.add_row({name, value});
+  for (const auto& [name, value] : facts_of(*container)) limits.add_row({name, value});
   found.text += "\n" + paint(session.out, Style::heading, fmt::format("backend {}", backend.name)) + "\n" +
                 limits.text(session.out);
   found.json["backends"][std::string(backend.name)] = limits_json(*container);
@@ -79,6 +80,7 @@ std::string basics_text(const Session& session, const PciFunction& function) {
   std::string cdev = "none";
   if (host.cdev && host.cdev->number) cdev = host.cdev->path;
   if (host.cdev && !host.cdev->number) cdev = "none (the kernel is built without CONFIG_VFIO_DEVICE_CDEV)";
+  if (is_power(session.kernel)) cdev = "none (not for this processor)";
   const bool bound = host.driver && is_vfio_driver(*host.driver);
 
   Table basics({{}, {"", Fit::folded}}, 2);
@@ -89,7 +91,7 @@ std::string basics_text(const Session& session, const PciFunction& function) {
                                : fmt::format("{:06x} {}", function.class_code, function.class_name)});
   basics.add_row({"driver", host.driver.value_or("none")});
   basics.add_row({"IOMMU group", host.iommu_group ? to_string(*host.iommu_group) : "none: no IOMMU translates for it"});
-  basics.add_row({"VFIO cdev", bound ? cdev : "none (bound to no VFIO driver)"});
+  basics.add_row({"VFIO cdev", bound || is_power(session.kernel) ? cdev : "none (bound to no VFIO driver)"});
   basics.add_row({"reset methods", function.reset_methods.empty() ? "none" : joined(function.reset_methods)});
   basics.add_row({"NUMA node", host.numa_node ? std::to_string(*host.numa_node) : "none"});
   return paint(session.out, Style::heading, fmt::format("{}  {}", host.name, title_of(function))) + "\n" +
