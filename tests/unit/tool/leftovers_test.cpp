@@ -61,5 +61,16 @@ TEST_F(LeftoversTest, CannotBeReadWithoutProc) {
   EXPECT_EQ(Leftovers::now(empty).error().code(), ENOENT);
 }
 
+TEST_F(LeftoversTest, MayBeTheKernelsFaultAfterAFailure) {
+  const Leftovers before = held(kernel_);
+  memory("2048", "0");
+  const auto well = compare(before, held(kernel_));
+  ASSERT_FALSE(well.has_value());
+  EXPECT_EQ(well.error().remedy().find("this is a fault of postern"), 0U) << well.error().remedy();
+  const auto failed = compare(before, held(kernel_), true);
+  ASSERT_FALSE(failed.has_value());
+  EXPECT_NE(failed.error().remedy().find("could not make"), std::string::npos) << failed.error().remedy();
+}
+
 }  // namespace
 }  // namespace postern::tool

@@ -20,7 +20,8 @@ struct Leftovers {
   [[nodiscard]] static Result<Leftovers> now(Kernel& kernel);
 };
 
-// Compares, and says both. Errors: EBUSY (something is left; which is said).
-[[nodiscard]] Result<std::string> compare(const Leftovers& before, const Leftovers& after);
+// Compares, and says both. `failed`: something had gone wrong in between, after which the kernel may be to blame.
+// Errors: EBUSY (something is left; which is said).
+[[nodiscard]] Result<std::string> compare(const Leftovers& before, const Leftovers& after, bool failed = false);
 
 }  // namespace postern::tool

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is particular to POWER hosts, judged on hosts that are made up; the figures are those of real kernels.
+#include "host/power.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "support/tree_kernel.hpp"
+
+namespace postern::tool {
+namespace {
+
+using namespace std::string_literals;
+
+constexpr std::uint64_t kib = 1 << 10;
+constexpr std::uint64_t mib = 1 << 20;
+constexpr std::uint64_t gib = 1 << 30;
+constexpr std::uint64_t page = 4 * kib;
+constexpr PciAddress nvme{.domain = 0, .bus = 0, .device = 0, .function = 0};
+const std::string device_path = "/sys/bus/pci/devices/0000:00:00.0";
+const std::string bridge_node = "/sys/firmware/devicetree/base/pci@800000020000000";
+
+std::string limits_of(std::uint64_t bytes) {
+  return "Max locked memory         " + std::to_string(bytes) + "             8388608              bytes     \n";
+}
+
+// A partition of a POWER machine, with an NVMe at 0000:00:00.0 that is bound to vfio-pci.
+class Partition : public test::TreeKernel {
+ public:
+  Partition() {
+    file("/proc/cpuinfo", "cpu\t\t: POWER9 (architected), altivec supported\nplatform\t: pSeries\nMMU\t\t: Radix\n");
+    file("/proc/self/status", "Name:\tpostern\nVmLck:\t       0 kB\nVmPin:\t       0 kB\nCapEff:\t0\n");
+    file("/proc/self/limits", limits_of(8 * mib));
+    link(device_path + "/of_node", "../../../firmware/devicetree/base/pci@800000020000000/mass-storage@0");
+    link(device_path + "/subsystem", "../../../bus/pci");
+    link(device_path + "/driver", "../../../bus/pci/drivers/vfio-pci");
+    link(device_path + "/iommu_group", "../../../kernel/iommu_groups/0");
+    for (const char* name : {"/vendor", "/device"}) file(device_path + name, "0x1b36\n");
+    file(device_path + "/class", "0x010802\n");
+    link("/sys/kernel/iommu_groups/0/devices/0000:00:00.0", "../../../../devices/pci0000:00/0000:00:00.0");
+    directory(bridge_node + "/mass-storage@0");
+    file(bridge_node + "/ibm,dma-window", "\x80\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x40\0\0\0"s);
+    file(bridge_node + "/ibm,ddw-applicable", "\0\0\0\x63"s);
+  }
+};
+
+HostDevice device_of(Kernel& kernel) { return find_host_device(kernel, "pci", "0000:00:00.0").value(); }
+
+bool mentions(const std::string& text, std::string_view word) { return text.find(word) != std::string::npos; }
+
+const Condition* find(const std::vector<Condition>& conditions, std::string_view key) {
+  const auto found =
+      std::find_if(conditions.begin(), conditions.end(), [&](const auto& each) { return each.key == key; });
+  return found == conditions.end() ? nullptr : &*found;
+}
+
+TEST(Machine, IsReadFromThePlatformOfTheProcessors) {
+  test::TreeKernel kernel;
+  EXPECT_EQ(read_machine(kernel), Machine::other);
+  kernel.file("/proc/cpuinfo", "vendor_id\t: GenuineIntel\n");
+  EXPECT_EQ(read_machine(kernel), Machine::other);
+  kernel.file("/proc/cpuinfo", "platform\t: PowerNV\nmodel\t\t: IBM\n");
+  EXPECT_EQ(read_machine(kernel), Machine::powernv);
+  kernel.file("/proc/cpuinfo", "platform\t: pSeries\nmodel\t\t: IBM\n");
+  EXPECT_EQ(read_machine(kernel), Machine::pseries);
+}
+
+TEST(DefaultWindow, IsTheOneOfTheHostBridgeInTheDeviceTree) {
+  Partition host;
+  const HostDevice device = device_of(host);
+  EXPECT_EQ(default_window_size(host, Machine::pseries, &device), gib);
+  EXPECT_EQ(default_window_size(host, Machine::pseries, nullptr), gib);
+  host.file(bridge_node + "/ibm,dma-window", "\x80\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0"s);
+  EXPECT_EQ(default_window_size(host, Machine::pseries, &device), 4 * gib);
+  host.file(bridge_node + "/ibm,dma-window", "short");
+  EXPECT_EQ(default_window_size(host, Machine::pseries, &device), std::nullopt);
+  EXPECT_EQ(default_window_size(host, Machine::powernv, &device), 2 * gib);
+}
+
+TEST(LockedOnPower, IsWhatTheKernelsWereSeenToCount) {
+  const LockedOnPower partition = locked_on_power(Machine::pseries, gib, 8 * mib, page);
+  EXPECT_EQ(partition.tables, 2 * mib);
+  EXPECT_EQ(partition.version2, 10 * mib);
+  EXPECT_EQ(partition.version1, gib + 2 * mib);
+  const LockedOnPower bare = locked_on_power(Machine::powernv, 2 * gib, 8 * mib, page);
+  EXPECT_EQ(bare.tables, 8 * mib);
+  EXPECT_EQ(bare.version2, 16 * mib);
+  EXPECT_EQ(bare.version1, 2 * gib + 8 * mib);
+}
+
+TEST(LockedOnPower, HasASecondTableWhereTheDefaultWindowIsTooSmall) {
+  EXPECT_EQ(locked_on_power(Machine::pseries, gib, gib, page).tables, 2 * mib);
+  EXPECT_EQ(locked_on_power(Machine::pseries, gib, 3 * gib, page).tables, 2 * mib + 8 * mib);
+  EXPECT_EQ(locked_on_power(Machine::powernv, 2 * gib, 16 * gib, 64 * kib).tables, 8 * mib + 4 * mib);
+}
+
+TEST(LockedOnPower, IsJudgedByVersion2) {
+  Partition host;
+  const Condition condition = judge_locked_on_power(host, 8 * mib, gib);
+  EXPECT_EQ(condition.verdict, Verdict::not_met);
+  EXPECT_TRUE(mentions(condition.detail, "8 MiB to be mapped and 2 MiB for tables: too much")) << condition.detail;
+  EXPECT_TRUE(mentions(condition.remedy, "\"ulimit -l 10240\"")) << condition.remedy;
+  host.file("/proc/self/limits", limits_of(10 * mib));
+  const Condition raised = judge_locked_on_power(host, 8 * mib, gib);
+  EXPECT_EQ(raised.verdict, Verdict::met);
+  EXPECT_EQ(raised.remedy, "");
+  EXPECT_TRUE(mentions(raised.detail, "for tables: allowed")) << raised.detail;
+  EXPECT_TRUE(mentions(raised.detail, "1026 MiB for its whole window and table: too much")) << raised.detail;
+  host.file("/proc/self/limits", limits_of(gib + 2 * mib));
+  EXPECT_FALSE(mentions(judge_locked_on_power(host, 8 * mib, gib).detail, "too much"));
+}
+
+TEST(LockedOnPower, CannotBeJudgedWithoutAnAmountUnlessTheTableAloneIsTooMuch) {
+  Partition host;
+  EXPECT_EQ(judge_locked_on_power(host, std::nullopt, gib).verdict, Verdict::unknown);
+  host.file("/proc/self/limits", limits_of(mib));
+  EXPECT_EQ(judge_locked_on_power(host, std::nullopt, gib).verdict, Verdict::not_met);
+}
+
+TEST(LockedOnPower, HasNoLimitForAProcessWithCapIpcLock) {
+  Partition host;
+  host.file("/proc/self/status", "VmLck:\t0 kB\nVmPin:\t0 kB\nCapEff:\t0000000000004000\n");
+  EXPECT_EQ(judge_locked_on_power(host, 64 * gib, gib).verdict, Verdict::met);
+}
+
+TEST(DmaWindows, AreMadeByAHypervisorThatSaysSo) {
+  Partition host;
+  EXPECT_EQ(judge_dma_windows(host, device_of(host)).verdict, Verdict::met);
+}
+
+TEST(DmaWindows, AreSoughtAboveBridgesToo) {
+  Partition host;
+  host.link(device_path + "/of_node",
+            "../../../firmware/devicetree/base/pci@800000020000000/pci@1/pci@2/mass-storage@0");
+  EXPECT_EQ(judge_dma_windows(host, device_of(host)).verdict, Verdict::met);
+}
+
+TEST(DmaWindows, ThatTheHypervisorDoesNotMakeHaveARemedy) {
+  Partition host;
+  host.remove(bridge_node + "/ibm,ddw-applicable");
+  const Condition condition = judge_dma_windows(host, device_of(host));
+  EXPECT_EQ(condition.verdict, Verdict::not_met);
+  EXPECT_TRUE(mentions(condition.detail, "ibm,ddw-applicable"));
+  EXPECT_TRUE(mentions(condition.remedy, "ddw=on"));
+}
+
+TEST(DmaWindows, CannotBeJudgedWhereTheDeviceTreeIsSilent) {
+  Partition host;
+  host.remove(bridge_node + "/ibm,dma-window");
+  EXPECT_EQ(judge_dma_windows(host, device_of(host)).verdict, Verdict::unknown);
+  host.remove(device_path + "/of_node");
+  EXPECT_EQ(judge_dma_windows(host, device_of(host)).verdict, Verdict::unknown);
+}
+
+TEST(PowerHost, LacksIommufdAndCdevsWithoutFault) {
+  Partition host;
+  const Diagnosis diagnosis = diagnose(host, {.device = nvme, .memory = std::nullopt});
+  for (const Condition* condition : {find(diagnosis.host, "iommufd-node"), find(diagnosis.device, "cdev")}) {
+    ASSERT_NE(condition, nullptr);
+    EXPECT_EQ(condition->verdict, Verdict::optional);
+    EXPECT_TRUE(mentions(condition->detail, "not for this processor"));
+    EXPECT_EQ(condition->remedy, "");
+  }
+  EXPECT_EQ(find(diagnosis.device, "cdev-node"), nullptr);
+}
+
+TEST(PowerHost, IsolatesInterruptsByItsHostBridges) {
+  Partition host;
+  EXPECT_EQ(judge_interrupt_isolation(host, std::nullopt).verdict, Verdict::met);
+}
+
+TEST(PowerHost, HasNothingToTurnOnThatIntelHas) {
+  Partition host;
+  host.remove("/sys/kernel/iommu_groups/0/devices/0000:00:00.0");
+  const Condition condition = judge_iommu(host);
+  EXPECT_EQ(condition.verdict, Verdict::not_met);
+  EXPECT_TRUE(mentions(condition.remedy, "CONFIG_SPAPR_TCE_IOMMU")) << condition.remedy;
+  EXPECT_FALSE(mentions(condition.remedy, "intel"));
+}
+
+TEST(PowerHost, OfTheBareMachineHasNoHypervisorToAskForWindows) {
+  Partition host;
+  EXPECT_NE(find(judge_device(host, nvme), "dma-windows"), nullptr);
+  host.file("/proc/cpuinfo", "platform\t: PowerNV\n");
+  EXPECT_EQ(find(judge_device(host, nvme), "dma-windows"), nullptr);
+}
+
+}  // namespace
+}  // namespace postern::tool
