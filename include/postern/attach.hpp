@@ -9,6 +9,7 @@
 #include <postern/host_device.hpp>
 #include <postern/result.hpp>
 #include <string_view>
+#include <vector>
 
 namespace postern {
 
@@ -16,12 +17,19 @@ struct AttachOptions {
   std::string_view backend = "auto";     // see choose_backend(); not looked at when joining
   std::shared_ptr<Container> container;  // join this one; null opens a new one
   ContainerOptions container_options;    // for a new one
+
+  // Containers of the same memory that are there already, to be joined before a new one is opened: the first that takes
+  // the device. Those of another backend than the named one are left out.
+  std::vector<std::shared_ptr<Container>> join;
+  std::vector<Error>* refusals =
+      nullptr;  // gets why each of `join` did not take it, where a later one or a new one did
 };
 
 // The device must be bound to a VFIO driver already (bind_to_driver()). On an error nothing is left open.
 // Errors: those of choose_backend(); ENODEV (bound to the wrong driver, or in no IOMMU group), EPERM (its group is not
 // viable: every member in the way is named), EACCES (the node cannot be opened: it is named with its mode), EBUSY
-// (somebody else has it), EINVAL or EADDRINUSE (it cannot share this container: what is mapped does not fit it).
+// (somebody else has it), EINVAL or EADDRINUSE (it cannot share this container: what is mapped does not fit it). Where
+// containers were to be joined, causes() has the refusal of each.
 [[nodiscard]] Result<Device> attach(Kernel& kernel, const HostDevice& device, const AttachOptions& options = {});
 
 }  // namespace postern
