@@ -282,8 +282,8 @@ TEST_P(SpaprV2, AThirdWindowIsRefused) {
 }
 
 TEST_P(SpaprV2, ASecondCreatedWindowIsAskedForOnTheBareMachineAlone) {
-  ASSERT_TRUE(windows().create({.size = 4 * GiB, .page_size = 4 * KiB}));
   ASSERT_TRUE(windows().remove({0}));
+  ASSERT_TRUE(windows().create({.size = 4 * GiB, .page_size = 4 * KiB}));
   const auto second = windows().create({.size = 4 * GiB, .page_size = 4 * KiB});
   if (on_powernv()) {
     ASSERT_TRUE(second) << second.error().message();
