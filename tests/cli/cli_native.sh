@@ -54,7 +54,11 @@ expect 'a size of zero is refused' 2 err 'zero bytes'
 run postern check 00:01.0 --memory 99999999999G
 expect 'a size beyond 64 bits is refused' 2 err '64 bits'
 run postern check 00:01.0 --backend legacy
-expect 'a backend that does not exist is refused and the others are listed' 2 err 'no backend of this name' err type1
+expect 'a backend that does not exist is refused and the others are listed' 2 err 'no backend of this name' err 'use one of: auto, '
+run postern check 00:01.0 --version 99
+expect 'a version that no backend has is refused and the others are listed' 2 err 'no backend has a version 99; use one of: 2, 1'
+run postern check 00:01.0 --version two
+expect 'a version is a number' 2 err --version err two
 run postern check 00:01.0 --memory 64Q --json
 expect 'wrong usage keeps its exit code in JSON' 2
 json /error/errno EINVAL 'wrong usage is an error in JSON too'

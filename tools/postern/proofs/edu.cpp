@@ -96,6 +96,10 @@ std::vector<IovaRange> reachable(const Bench& bench) {
 Result<std::string> prove_registers(const Edu& edu) {
   constexpr std::uint32_t question = 0x12345678;
   const std::uint32_t identification = edu.read(Register::identification);
+  if ((identification & 0xffff) != 0x00ed) {
+    return failure(proof_error(EIO, "register", "edu's identification",
+                               fmt::format("read {:#010x}, expected 0x....00ed", identification)));
+  }
   edu.write(Register::liveness, question);
   const std::uint32_t answer = edu.read(Register::liveness);
   if (answer != ~question) {

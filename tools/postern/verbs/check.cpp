@@ -94,6 +94,65 @@ Error nothing_to_try(const Options& options, Passes passes) {
                      "leave --version out; \"postern backends\" lists the versions");
 }
 
+// What came of each pass, for the last lines and for JSON.
+struct Findings {
+  Json results = Json::array();
+  std::vector<std::pair<std::string, std::string>> digests;
+  std::string good;
+  std::string bad;
+};
+
+void say(const Session& session, const std::string& text) {
+  if (!session.json()) session.print_now(text);
+}
+
+std::string heading(const Session& session, std::string_view text) {
+  return "\n" + paint(session.out, Style::heading, text);
+}
+
+void try_pass(const Session& session, const PciFunction& function, const Pass& pass, const PassOptions& options,
+              Findings& findings) {
+  const std::string name = pass_text(pass);
+  say(session, heading(session, name) + "\n");
+  Steps steps(session);
+  const bool tried = run_pass(session, function, pass, options, steps);
+  const bool well = steps.failures().empty();
+  for (const Json& step : steps.json()) {
+    if (step.contains("sha256")) findings.digests.emplace_back(name, step["sha256"]);
+  }
+  if (!well) {
+    findings.bad += fmt::format("{}{} ({})", findings.bad.empty() ? "" : "; ", name, fmt::join(steps.failures(), ", "));
+  } else if (tried) {
+    findings.good += (findings.good.empty() ? "" : "; ") + name;
+  }
+  Json result = pass_json(pass);
+  result.update({{"ok", well && !tried ? Json(nullptr) : Json(well)}, {"steps", steps.json()}});
+  findings.results.push_back(std::move(result));
+}
+
+void tell_missing(const Session& session, const MissingVersion& missing, Findings& findings) {
+  const Pass pass{.backend = missing.backend, .version = missing.version, .space = Space::whole};
+  say(session, fmt::format("{}: left out: {}\n", heading(session, pass_text(pass)), reason_line(missing.error)));
+  Json result = pass_json(pass);
+  result.update({{"ok", nullptr}, {"error", error_json(missing.error)}, {"steps", Json::array()}});
+  findings.results.push_back(std::move(result));
+}
+
+void tell_unavailable(const Session& session, const Unavailable& other, Findings& findings) {
+  say(session, heading(session, other.backend->name) + "\n");
+  Steps steps(session);
+  steps.skipped("attach", error_line(other.error));
+  say(session, error_details(other.error, session.out, 21));
+  Json result = pass_json({.backend = other.backend});
+  result.update({{"ok", nullptr}, {"steps", steps.json()}});
+  findings.results.push_back(std::move(result));
+}
+
+// A list behind its introduction, the list in one colour.
+std::string conclusion(const Session& session, const std::string& introduction, Style style, const std::string& list) {
+  return introduction + paint(session.out, style, fold(session.out, list, columns_of(introduction))) + "\n";
+}
+
 Result<Ending> run(Session& session, const Options& options) {
   auto function = find_pci_function(session.kernel, options.address);
   if (!function) return failure_of(function);
@@ -108,70 +167,30 @@ Result<Ending> run(Session& session, const Options& options) {
   for (const Backend* backend : chosen->backends) add_passes(session.kernel, *backend, options.version, passes);
   if (passes.passes.empty()) return failure(nothing_to_try(options, std::move(passes)));
 
-  const auto say = [&](const std::string& text) {
-    if (!session.json()) session.print_now(text);
-  };
-  const auto heading = [&](std::string_view text) { say("\n" + paint(session.out, Style::heading, text) + "\n"); };
   const std::string group = host.iommu_group ? to_string(*host.iommu_group) : "none";
-  say(fmt::format("{}  {} [{}], IOMMU group {}, {}\n", paint(session.out, Style::heading, host.name),
-                  title_of(*function), ids_text(*function), group, *host.driver));
-
-  Json results = Json::array();
-  std::vector<std::pair<std::string, std::string>> digests;
-  std::string good;
-  std::string bad;
-  for (const Pass& pass : passes.passes) {
-    const std::string name = pass_text(pass);
-    heading(name);
-    Steps steps(session);
-    const bool tried = run_pass(session, *function, pass, options.pass, steps);
-    const bool well = steps.failures().empty();
-    for (const Json& step : steps.json()) {
-      if (step.contains("sha256")) digests.emplace_back(name, step["sha256"]);
-    }
-    if (!well) {
-      bad += fmt::format("{}{} ({})", bad.empty() ? "" : "; ", name, fmt::join(steps.failures(), ", "));
-    } else if (tried) {
-      good += (good.empty() ? "" : "; ") + name;
-    }
-    Json result = pass_json(pass);
-    result.update({{"ok", well && !tried ? Json(nullptr) : Json(well)}, {"steps", steps.json()}});
-    results.push_back(std::move(result));
-  }
-  for (const MissingVersion& other : passes.missing) {
-    const Pass pass{.backend = other.backend, .version = other.version, .space = Space::whole};
-    say(fmt::format("\n{}: left out: {}\n", paint(session.out, Style::heading, pass_text(pass)),
-                    reason_line(other.error)));
-    Json result = pass_json(pass);
-    result.update({{"ok", nullptr}, {"error", error_json(other.error)}, {"steps", Json::array()}});
-    results.push_back(std::move(result));
-  }
-  for (const Unavailable& other : chosen->unavailable) {
-    heading(other.backend->name);
-    Steps steps(session);
-    steps.skipped("attach", error_line(other.error));
-    if (!session.json()) session.print_now(error_details(other.error, session.out, 21));
-    Json result = pass_json({.backend = other.backend});
-    result.update({{"ok", nullptr}, {"steps", steps.json()}});
-    results.push_back(std::move(result));
-  }
+  say(session, fmt::format("{}  {} [{}], IOMMU group {}, {}\n", paint(session.out, Style::heading, host.name),
+                           title_of(*function), ids_text(*function), group, *host.driver));
+  Findings findings;
+  for (const Pass& pass : passes.passes) try_pass(session, *function, pass, options.pass, findings);
+  for (const MissingVersion& missing : passes.missing) tell_missing(session, missing, findings);
+  for (const Unavailable& other : chosen->unavailable) tell_unavailable(session, other, findings);
   Steps across(session);
-  compare_digests(digests, across);
-  if (!across.failures().empty()) bad += (bad.empty() ? "" : "; ") + std::string("same data");
+  compare_digests(findings.digests, across);
+  if (!across.failures().empty()) findings.bad += (findings.bad.empty() ? "" : "; ") + std::string("same data");
 
+  const bool well = findings.bad.empty();
   if (session.json()) {
-    Json document = {{"ok", bad.empty()},
-                     {"device", function_json(*function)},
-                     {"passes", std::move(results)},
-                     {"across", across.json()}};
-    session.print(json_text(document));
+    session.print(json_text({{"ok", well},
+                             {"device", function_json(*function)},
+                             {"passes", std::move(findings.results)},
+                             {"across", across.json()}}));
   } else {
-    say("\n");
-    if (!good.empty())
-      say(fmt::format("{} passes through with {}\n", host.name, paint(session.out, Style::good, good)));
-    if (!bad.empty()) say(fmt::format("failed: {}\n", paint(session.out, Style::bad, bad)));
+    session.print("\n");
+    if (!findings.good.empty())
+      session.print(conclusion(session, host.name + " passes through with ", Style::good, findings.good));
+    if (!well) session.print(conclusion(session, "failed: ", Style::bad, findings.bad));
   }
-  return bad.empty() ? Ending::well : Ending::not_well;
+  return well ? Ending::well : Ending::not_well;
 }
 
 // A version that the backend does not have at all is a mistake in the arguments.
@@ -252,7 +271,7 @@ const Verb check_verb = {
         "  postern check 00:01.0 --backend type1 --memory 4G\n"
         "  postern check 00:01.0 --bytes all | grep sha256\n"
         "\n"
-        "Where the IOMMU has DMA windows, all is done again in one that is made for it. \n"
+        "Where the IOMMU has DMA windows (POWER), all is done again in one that is made for it, and removed again.\n"
         "DMA is proven for NVMe controllers, by reading a disk, and for QEMU's edu device. A disk is only read, "
         "unless\n"
         "--write-test is given: then its last blocks are overwritten for a moment, while their content is in memory "
