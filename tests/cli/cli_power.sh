@@ -20,7 +20,6 @@ high=0x800000000000000 # where both machines make the second window
 passes='spapr, version 2, default window; spapr, version 2, created window; spapr, version 1'
 
 group=$(basename "$(readlink /sys/bus/pci/devices/$disk/iommu_group)")
-driver_of() { basename "$(readlink "/sys/bus/pci/devices/$1/driver")" 2>/dev/null; }
 digest_of() { sha256sum | cut -d' ' -f1; }
 # as_user KIB COMMAND: without privileges, and with this limit of locked memory.
 as_user() { run sh -c 'ulimit -l "$1" && exec su user -c "$2"' sh "$1" "$2"; }
@@ -81,6 +80,8 @@ run postern check $disk --bytes 1M --memory 1M --version 1
 expect 'check of one version leaves the other out' 0 out "$disk passes through with spapr, version 1" no-out 'version 2'
 run postern check $disk --backend spapr --version 3
 expect 'a version that there is not is wrong usage' 2 err 'spapr does not have a version 3; use one of: 2, 1'
+run postern check $disk --backend type1 --version 1
+expect 'a version of a backend that is not in this build blames the build' 1 err POSTERN_BACKENDS
 run postern check $disk --bytes 1M --memory 3T --version 2
 expect 'more memory than the default window has is left to the created one, which cannot have it either' 1 \
     out 'skip  map' out 'FAIL  map' out 'failed: spapr, version 2, created window (map)'

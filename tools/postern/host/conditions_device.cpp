@@ -213,12 +213,11 @@ std::vector<Condition> judge_device(Kernel& kernel, PciAddress address) {
                         .detail = fmt::format("{} [{}]", title_of(*function), ids_text(*function)),
                         .remedy = {}});
   // vfio_pci_core_register_device takes functions with a normal header alone.
-  const std::uint32_t kind = function->class_code >> 8;
-  const bool bridge = kind == 0x0604 || kind == 0x0607 || kind == 0x0609;
-  if (bridge) {
+  if (const auto kind = function->class_code >> 8; kind == 0x0604 || kind == 0x0607 || kind == 0x0609) {
     conditions.back().verdict = Verdict::not_met;
     conditions.back().detail += ": VFIO does not pass bridges through";
     conditions.back().remedy = "pass the devices behind it through, each on its own";
+    return conditions;
   }
 
   std::optional<IommuGroup> group;
@@ -226,8 +225,6 @@ std::vector<Condition> judge_device(Kernel& kernel, PciAddress address) {
     if (auto found = find_iommu_group(kernel, *host.iommu_group)) group = std::move(*found);
   }
   conditions.push_back(judge_group(kernel, host, group ? &*group : nullptr));
-  // POWER has them in no group, and that cannot be helped.
-  if (bridge) conditions.back().remedy.clear();
   const Machine machine = read_machine(kernel);
   if (machine == Machine::pseries) conditions.push_back(judge_dma_windows(kernel, host));
   if (group) conditions.push_back(judge_firmware_ranges(kernel, group->id));

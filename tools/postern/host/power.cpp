@@ -124,7 +124,10 @@ Condition judge_dma_windows(Kernel& kernel, const HostDevice& device) {
   }
   FileStatus status;
   if (kernel.status(*node + "/ibm,ddw-applicable", status) >= 0) {
-    condition.detail = "the hypervisor makes them for this host bridge (ibm,ddw-applicable)";
+    // What failed_ddw_pdn_list has can be seen nowhere (arch/powerpc/platforms/pseries/iommu.c, Linux 6.12).
+    condition.detail =
+        "the hypervisor makes them for this host bridge (ibm,ddw-applicable); whether the kernel has given up on them "
+        "is seen by \"postern check\" alone";
     return condition;
   }
   // VFIO makes even the default window by the calls that are named there (spapr_tce_create_table, Linux 6.12).

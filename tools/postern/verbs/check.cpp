@@ -196,16 +196,17 @@ Result<Ending> run(Session& session, const Options& options) {
 // A version that the backend does not have at all is a mistake in the arguments.
 void require_version(const Options& options) {
   if (!options.version) return;
+  const bool any = options.backend == "all" || options.backend == "auto";
+  if (!any && !find_backend(options.backend)) return;  // which is said when the verb runs
   std::vector<std::uint32_t> known;
   for (const Backend* backend : backends()) {
-    const bool meant = options.backend == "all" || options.backend == "auto" || options.backend == backend->name;
-    if (meant) known.insert(known.end(), backend->versions.begin(), backend->versions.end());
+    if (any || options.backend == backend->name)
+      known.insert(known.end(), backend->versions.begin(), backend->versions.end());
   }
   if (std::find(known.begin(), known.end(), *options.version) != known.end()) return;
   std::sort(known.begin(), known.end(), std::greater<>());
   known.erase(std::unique(known.begin(), known.end()), known.end());
-  const std::string whose =
-      options.backend == "all" || options.backend == "auto" ? "no backend has" : options.backend + " does not have";
+  const std::string whose = any ? "no backend has" : options.backend + " does not have";
   throw CLI::ValidationError(
       "--version",
       fmt::format("{} a version {}; {}", whose, *options.version,
