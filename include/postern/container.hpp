@@ -114,6 +114,9 @@ class Container {
  private:
   friend class Attachment;  // attaching and detaching go through the one owner of an attached device
 
+  [[nodiscard]] Result<void> map_slowly(IovaRange range, std::span<std::byte> memory, Access access);
+  [[nodiscard]] Result<void> map_latest();
+  [[nodiscard]] Result<void> undo_latest(int result);
   [[nodiscard]] Result<void> unmap_several(IovaRange range, std::uint64_t length);
   [[nodiscard]] bool is_usable(IovaRange range);
   [[nodiscard]] Result<void> admit(const ContainerLimits& limits, const HostDevice& device);
@@ -121,8 +124,6 @@ class Container {
   [[nodiscard]] Result<void> detach(const std::string& device, Fd fd);
 
   // Errors in words.
-  [[nodiscard]] std::string map_text(Iova iova, std::uint64_t length) const;
-  [[nodiscard]] std::string unmap_text(IovaRange range) const;
   [[nodiscard]] tl::unexpected<Error> closed(std::string_view operation) const;
   [[nodiscard]] tl::unexpected<Error> refuse_map(IovaRange range, std::span<std::byte> memory) const;
   [[nodiscard]] tl::unexpected<Error> refuse_overlap(IovaRange range, IovaRange taken) const;
@@ -136,8 +137,7 @@ class Container {
   Kernel* kernel_;
   Traits traits_;
   ContainerLimits limits_;
-  // What map() asks for first: the usable range that the last mapping was in, or one that nothing fits where nothing
-  // can be mapped.
+  // What map() asks for first: the usable range that the last mapping was in, or one that nothing fits.
   IovaRange likely_range_ = nowhere;
   std::uint64_t mapping_limit_ = 0;   // limits_.mapping_limit, or all ones
   std::uint64_t misaligned_ = 0xfff;  // the bits that are clear in an aligned number

@@ -34,6 +34,7 @@ Container::Container(Kernel& kernel, const Traits& traits)
 
 Container::~Container() = default;
 
+// map() and unmap() keep nothing of their arguments over a call: what they need again the shadow map has.
 Result<void> Container::map(Iova iova, std::span<std::byte> memory, Access access) {
   void* const address = memory.data();
   const std::uint64_t length = memory.size();
@@ -41,17 +42,35 @@ Result<void> Container::map(Iova iova, std::span<std::byte> memory, Access acces
   // What is nearly always so is asked first and quickly; which rule was broken is found out when one was. A length of
   // zero makes a range that ends before it begins or, from 0, one that no usable range contains.
   const bool fits = ((iova.value | address_of(address) | length) & misaligned_) == 0 && iova <= range.last &&
-                    (likely_range_.contains(range) || is_usable(range)) && mappings_->size() < mapping_limit_;
+                    likely_range_.contains(range) && mappings_->size() < mapping_limit_ &&
+                    mappings_->insert_surely(range, address, access);
   if (!fits) [[unlikely]]
-    return refuse_map(range, memory);
-  if (const auto* taken = mappings_->insert(range, address, access)) [[unlikely]] {
-    return refuse_overlap(range, taken->range);
-  }
-  if (const int result = do_map(iova, length, address, access); result < 0) [[unlikely]] {
-    mappings_->erase(range);
-    return map_failure(result, range, address);
-  }
+    return map_slowly(range, memory, access);
+  return map_latest();
+}
+
+// The same, with every question asked.
+Result<void> Container::map_slowly(IovaRange range, std::span<std::byte> memory, Access access) {
+  const auto bits = range.first.value | address_of(memory.data()) | memory.size();
+  const bool fits =
+      (bits & misaligned_) == 0 && range.first <= range.last && is_usable(range) && mappings_->size() < mapping_limit_;
+  if (!fits) return refuse_map(range, memory);
+  if (const auto* taken = mappings_->insert(range, memory.data(), access)) return refuse_overlap(range, taken->range);
+  return map_latest();
+}
+
+[[gnu::always_inline]] inline Result<void> Container::map_latest() {
+  const MappingRecord& mapping = mappings_->latest();
+  const int result = do_map(mapping.range.first, mapping.range.length(), mapping.address, mapping.access);
+  if (result < 0) [[unlikely]]
+    return undo_latest(result);
   return {};
+}
+
+Result<void> Container::undo_latest(int result) {
+  const MappingRecord mapping = mappings_->latest();
+  mappings_->erase(mapping.range);
+  return map_failure(result, mapping.range, mapping.address);
 }
 
 Result<void> Container::unmap(Iova iova, std::uint64_t length) {
@@ -60,7 +79,7 @@ Result<void> Container::unmap(Iova iova, std::uint64_t length) {
   if (!kernel_has_mappings_ || !mappings_->seek(range)) [[unlikely]]
     return unmap_several(range, length);
   if (const int result = do_unmap(iova, length); result < 0) [[unlikely]]
-    return unmap_failure(result, range);
+    return unmap_failure(result, mappings_->latest().range);
   mappings_->erase_found();
   return {};
 }

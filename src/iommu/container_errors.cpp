@@ -9,14 +9,17 @@
 #include "kernel/ioctl.hpp"
 
 namespace postern {
+namespace {
 
-std::string Container::map_text(Iova iova, std::uint64_t length) const {
-  return fmt::format("map {}+{} into container {}", to_string(iova), size_text(length), backend());
+std::string map_text(const Container& container, Iova iova, std::uint64_t length) {
+  return fmt::format("map {}+{} into container {}", to_string(iova), size_text(length), container.backend());
 }
 
-std::string Container::unmap_text(IovaRange range) const {
-  return fmt::format("unmap {} from container {}", to_string(range), backend());
+std::string unmap_text(const Container& container, IovaRange range) {
+  return fmt::format("unmap {} from container {}", to_string(range), container.backend());
 }
+
+}  // namespace
 
 tl::unexpected<Error> Container::closed(std::string_view operation) const {
   return call_failure(operation, {.result = -EBADF,
@@ -28,7 +31,7 @@ tl::unexpected<Error> Container::closed(std::string_view operation) const {
 tl::unexpected<Error> Container::refuse_map(IovaRange range, std::span<std::byte> memory) const {
   const Iova iova = range.first;
   const auto address = reinterpret_cast<std::uintptr_t>(memory.data());
-  CallFailed what{.result = -EINVAL, .object = map_text(iova, memory.size())};
+  CallFailed what{.result = -EINVAL, .object = map_text(*this, iova, memory.size())};
   if (closed_) return closed(what.object);
   if (devices_.empty()) {
     what.result = -ENODEV;
@@ -61,14 +64,14 @@ tl::unexpected<Error> Container::refuse_map(IovaRange range, std::span<std::byte
 tl::unexpected<Error> Container::refuse_overlap(IovaRange range, IovaRange taken) const {
   return call_failure(traits_.map,
                       {.result = -EEXIST,
-                       .object = map_text(range.first, range.length()),
+                       .object = map_text(*this, range.first, range.length()),
                        .reason = fmt::format("{} overlaps {}, which is mapped", to_string(range), to_string(taken)),
                        .remedy = "unmap that first"});
 }
 
 tl::unexpected<Error> Container::map_failure(int result, IovaRange range, const void* address) const {
   const std::uint64_t length = range.length();
-  CallFailed what{.result = result, .object = map_text(range.first, length)};
+  CallFailed what{.result = result, .object = map_text(*this, range.first, length)};
   if (auto known = explain_map(result, range, address); !known.reason.empty()) {
     what.reason = std::move(known.reason);
     what.remedy = std::move(known.remedy);
@@ -112,11 +115,11 @@ Container::Explanation Container::explain_map(int /*result*/, IovaRange /*range*
 }
 
 tl::unexpected<Error> Container::unmap_failure(int result, IovaRange range) const {
-  return call_failure(traits_.unmap, {.result = result, .object = unmap_text(range)});
+  return call_failure(traits_.unmap, {.result = result, .object = unmap_text(*this, range)});
 }
 
 tl::unexpected<Error> Container::refuse_unmap(IovaRange range, std::uint64_t length) const {
-  if (closed_) return closed(unmap_text(range));
+  if (closed_) return closed(unmap_text(*this, range));
   CallFailed what{
       .result = -EINVAL,
       .object = fmt::format("unmap {}+{} from container {}", to_string(range.first), size_text(length), backend())};
@@ -134,10 +137,10 @@ tl::unexpected<Error> Container::refuse_unmap(IovaRange range, std::uint64_t len
 tl::unexpected<Error> Container::refuse_split(IovaRange range, const IovaRange* split) const {
   if (split == nullptr) {
     return call_failure(traits_.unmap,
-                        {.result = -ENOENT, .object = unmap_text(range), .reason = "nothing is mapped there"});
+                        {.result = -ENOENT, .object = unmap_text(*this, range), .reason = "nothing is mapped there"});
   }
   return call_failure(traits_.unmap, {.result = -EINVAL,
-                                      .object = unmap_text(range),
+                                      .object = unmap_text(*this, range),
                                       .reason = fmt::format("it would split the mapping {}", to_string(*split)),
                                       .remedy = "unmap whole mappings; map in the pieces that are to be unmapped"});
 }

@@ -7,6 +7,7 @@
 #include <list>
 #include <postern/fd.hpp>
 #include <postern/host_device.hpp>
+#include <postern/iova.hpp>
 #include <postern/result.hpp>
 #include <span>
 #include <string>
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "iommu/group.hpp"
+#include "kernel/vfio.hpp"
 
 namespace postern {
 
@@ -58,6 +60,10 @@ class KernelContainer {
   [[nodiscard]] std::string groups_text() const;
   void close() { fd_.reset(); }
 
+  // VFIO_IOMMU_MAP_DMA and VFIO_IOMMU_UNMAP_DMA. What they answer; `unmapped` is how much the kernel says it took back.
+  [[nodiscard]] int map_dma(Iova iova, std::uint64_t length, void* address, Access access) const;
+  [[nodiscard]] int unmap_dma(Iova iova, std::uint64_t length, std::uint64_t& unmapped) const;
+
   // The device's fd; its group is in the container from then on. On an error everything is as it was.
   [[nodiscard]] Result<Fd> attach(const HostDevice& device);
   // Closes the device; its group leaves with its last device.
@@ -76,5 +82,28 @@ class KernelContainer {
   std::list<Group> groups_;  // of the attached devices, each once; a list, since members point into it
   std::vector<Member> members_;
 };
+
+[[gnu::always_inline]] inline int KernelContainer::map_dma(Iova iova, std::uint64_t length, void* address,
+                                                           Access access) const {
+  static_assert(static_cast<std::uint32_t>(Access::read) == VFIO_DMA_MAP_FLAG_READ);
+  static_assert(static_cast<std::uint32_t>(Access::write) == VFIO_DMA_MAP_FLAG_WRITE);
+  vfio_iommu_type1_dma_map map{.argsz = sizeof map,
+                               .flags = static_cast<std::uint32_t>(access),
+                               .vaddr = reinterpret_cast<std::uintptr_t>(address),
+                               .iova = iova.value,
+                               .size = length};
+  return vfio::iommu_map_dma(fd_.kernel(), fd_.get(), map);
+}
+
+[[gnu::always_inline]] inline int KernelContainer::unmap_dma(Iova iova, std::uint64_t length,
+                                                             std::uint64_t& unmapped) const {
+  vfio_iommu_type1_dma_unmap unmap{};
+  unmap.argsz = sizeof unmap;
+  unmap.iova = iova.value;
+  unmap.size = length;
+  const int result = vfio::iommu_unmap_dma(fd_.kernel(), fd_.get(), unmap);
+  unmapped = unmap.size;
+  return result;
+}
 
 }  // namespace postern

@@ -72,6 +72,7 @@ class IovaTree {
   [[nodiscard]] Place place_above_0(std::uint64_t key) const;
   // True: the range is free, and fill() does for insert(). False says nothing.
   [[nodiscard]] bool is_surely_free(Place place, IovaRange range) const;
+  [[nodiscard]] const Ranged& latest() const noexcept { return *near_slot_->record; }  // filled, inserted or sought
   [[nodiscard]] bool has_repeat(Place place) const { return place.slot_->key == place.slot_[1].key; }
   void fill(Place place, Ranged& record) noexcept;
   // erase() in thirds. seek(): whether there is a record of exactly this range, which take_out() then takes out if

@@ -4,20 +4,20 @@
 
 namespace postern {
 
-const MappingRecord* ShadowMap::insert_slowly(IovaRange range, void* address, Access access) {
+const MappingRecord* ShadowMap::insert(IovaRange range, void* address, Access access) {
   const memory::IovaTree::Place place = tree_.place_of(range.first.value);
   if (const auto* const taken = tree_.overlapping(place, range)) return static_cast<const MappingRecord*>(taken);
-  return insert_at(place, mappings_.take({{range}, address, access}));
+  insert_at(place, mappings_.take({{range}, address, access}));
+  return nullptr;
 }
 
-const MappingRecord* ShadowMap::insert_at(memory::IovaTree::Place place, MappingRecord* mapping) {
+void ShadowMap::insert_at(memory::IovaTree::Place place, MappingRecord* mapping) {
   try {
     tree_.insert(place, *mapping);
   } catch (...) {
     mappings_.give_back(mapping);
     throw;
   }
-  return nullptr;
 }
 
 bool ShadowMap::erase(IovaRange range) noexcept {

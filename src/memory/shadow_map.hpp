@@ -33,6 +33,12 @@ class ShadowMap {
 
   // Null when the mapping went in; else the first mapping that it overlaps, and nothing has changed.
   [[nodiscard]] const MappingRecord* insert(IovaRange range, void* address, Access access);
+  // The same, where it is quickly seen that there is room; false, and nothing has changed, where it is not.
+  [[nodiscard]] bool insert_surely(IovaRange range, void* address, Access access);
+  // The mapping that was inserted, or sought with success, last.
+  [[nodiscard]] const MappingRecord& latest() const noexcept {
+    return static_cast<const MappingRecord&>(tree_.latest());
+  }
 
   // Erases the mapping of exactly this range; false where there is none.
   bool erase(IovaRange range) noexcept;
@@ -58,25 +64,26 @@ class ShadowMap {
   [[nodiscard]] std::size_t memory_bytes() const noexcept;
 
  private:
-  [[gnu::noinline]] const MappingRecord* insert_slowly(IovaRange range, void* address, Access access);
-
-  [[gnu::noinline]] const MappingRecord* insert_at(memory::IovaTree::Place place, MappingRecord* mapping);  // null
+  [[gnu::noinline]] void insert_at(memory::IovaTree::Place place, MappingRecord* mapping);
   [[gnu::noinline]] void tidy() noexcept;
 
   memory::IovaTree tree_;
   memory::Slab<MappingRecord> mappings_;
 };
 
-// The way of nearly every insert. Whatever is not sure here is for insert_slowly().
-[[gnu::always_inline]] inline const MappingRecord* ShadowMap::insert(IovaRange range, void* address, Access access) {
+// The way of nearly every insert.
+[[gnu::always_inline]] inline bool ShadowMap::insert_surely(IovaRange range, void* address, Access access) {
   const memory::IovaTree::Place place = tree_.place_above_0(range.first.value);
   if (!tree_.is_surely_free(place, range) || !mappings_.has_room()) [[unlikely]] {
-    return insert_slowly(range, address, access);
+    return false;
   }
   MappingRecord* const mapping = mappings_.take({{{range.first, range.last}}, address, access});
-  if (!tree_.has_repeat(place)) return insert_at(place, mapping);
-  tree_.fill(place, *mapping);
-  return nullptr;
+  if (tree_.has_repeat(place)) {
+    tree_.fill(place, *mapping);
+  } else {
+    insert_at(place, mapping);
+  }
+  return true;
 }
 
 [[gnu::always_inline]] inline void ShadowMap::erase_found() noexcept {

@@ -17,12 +17,6 @@
 namespace postern::spapr {
 namespace {
 
-constexpr std::uint32_t map_flags(Access access) {
-  static_assert(static_cast<std::uint32_t>(Access::read) == VFIO_DMA_MAP_FLAG_READ);
-  static_assert(static_cast<std::uint32_t>(Access::write) == VFIO_DMA_MAP_FLAG_WRITE);
-  return static_cast<std::uint32_t>(access);
-}
-
 // An iova that is no multiple of the window's page gets 1 for an answer, which is no errno (iommu_tce_put_param_check
 // and its twin for clearing; Linux 6.12, 7.3). The checks above keep such a call from the kernel.
 constexpr int as_errno(int result) { return result > 0 ? -EINVAL : result; }
@@ -55,22 +49,9 @@ SpaprContainer::SpaprContainer(Fd fd, const KernelContainer::Extension& extensio
   if (container_.has_extension(VFIO_EEH)) eeh_.emplace(container_.fd());
 }
 
-[[gnu::always_inline]] inline int SpaprContainer::map_in_kernel(Iova iova, std::uint64_t length, void* address,
-                                                                Access access) {
-  vfio_iommu_type1_dma_map map{.argsz = sizeof map,
-                               .flags = map_flags(access),
-                               .vaddr = address_of(address),
-                               .iova = iova.value,
-                               .size = length};
-  return as_errno(vfio::iommu_map_dma(kernel(), container_.fd().get(), map));
-}
-
-[[gnu::always_inline]] inline int SpaprContainer::unmap_in_kernel(Iova iova, std::uint64_t length) {
-  vfio_iommu_type1_dma_unmap unmap{};
-  unmap.argsz = sizeof unmap;
-  unmap.iova = iova.value;
-  unmap.size = length;
-  return as_errno(vfio::iommu_unmap_dma(kernel(), container_.fd().get(), unmap));
+int SpaprContainer::unmap_in_kernel(Iova iova, std::uint64_t length) {
+  std::uint64_t unmapped = 0;  // what was asked for, whatever there was (tce_iommu_ioctl)
+  return as_errno(container_.unmap_dma(iova, length, unmapped));
 }
 
 // The range is within one window: a map that runs past a window's end would be written behind its table
@@ -81,7 +62,7 @@ int SpaprContainer::do_map(Iova iova, std::uint64_t length, void* address, Acces
     return -EINVAL;
   if (!registered_.is_kept(address_of(address), length) && is_v2()) [[unlikely]]
     return register_and_map(iova, length, address, access);
-  const int result = map_in_kernel(iova, length, address, access);
+  const int result = as_errno(container_.map_dma(iova, length, address, access));
   (result < 0 ? registering_failed_ : default_pending_) = false;
   return result;
 }
@@ -90,7 +71,7 @@ int SpaprContainer::register_and_map(Iova iova, std::uint64_t length, void* addr
   int result = registered_.acquire(address_of(address), length);
   registering_failed_ = result < 0;
   if (registering_failed_) return result;
-  result = map_in_kernel(iova, length, address, access);
+  result = as_errno(container_.map_dma(iova, length, address, access));
   if (result < 0) {
     registered_.release(address_of(address), length);
   } else {

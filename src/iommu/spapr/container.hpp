@@ -46,7 +46,6 @@ class SpaprContainer final : public Container, private DmaWindows, private Prere
   [[nodiscard]] Result<void> remove(std::span<std::byte> memory) override;
 
   [[nodiscard]] bool is_v2() const noexcept { return extension_.version == 2; }
-  [[nodiscard]] int map_in_kernel(Iova iova, std::uint64_t length, void* address, Access access);
   [[nodiscard]] int register_and_map(Iova iova, std::uint64_t length, void* address, Access access);
   [[nodiscard]] int unmap_in_kernel(Iova iova, std::uint64_t length);
   [[nodiscard]] Result<void> set_up(const HostDevice& device);

@@ -10,16 +10,6 @@
 #include "kernel/vfio.hpp"
 
 namespace postern::type1 {
-namespace {
-
-constexpr std::uint32_t map_flags(Access access) {
-  static_assert(static_cast<std::uint32_t>(Access::read) == VFIO_DMA_MAP_FLAG_READ);
-  static_assert(static_cast<std::uint32_t>(Access::write) == VFIO_DMA_MAP_FLAG_WRITE);
-  return static_cast<std::uint32_t>(access);
-}
-
-}  // namespace
-
 Type1Container::Type1Container(Fd fd, const KernelContainer::Extension& extension)
     : Container(fd.kernel(), {.backend = "type1",
                               .map = vfio::iommu_map_dma.symbol,
@@ -31,23 +21,15 @@ Type1Container::Type1Container(Fd fd, const KernelContainer::Extension& extensio
       unmaps_all_(container_.has_extension(VFIO_UNMAP_ALL)) {}
 
 int Type1Container::do_map(Iova iova, std::uint64_t length, void* address, Access access) {
-  vfio_iommu_type1_dma_map map{.argsz = sizeof map,
-                               .flags = map_flags(access),
-                               .vaddr = reinterpret_cast<std::uintptr_t>(address),
-                               .iova = iova.value,
-                               .size = length};
-  return vfio::iommu_map_dma(kernel(), container_.fd().get(), map);
+  return container_.map_dma(iova, length, address, access);
 }
 
 int Type1Container::do_unmap(Iova iova, std::uint64_t length) {
-  vfio_iommu_type1_dma_unmap unmap{};
-  unmap.argsz = sizeof unmap;
-  unmap.iova = iova.value;
-  unmap.size = length;
-  const int result = vfio::iommu_unmap_dma(kernel(), container_.fd().get(), unmap);
+  std::uint64_t unmapped = 0;
+  const int result = container_.unmap_dma(iova, length, unmapped);
   // The kernel takes a range that it has no mapping in for a success, and says how much it unmapped
   // (vfio_dma_do_unmap).
-  return result == 0 && unmap.size == 0 ? -ENOENT : result;
+  return result == 0 && unmapped == 0 ? -ENOENT : result;
 }
 
 int Type1Container::do_unmap_all() {
