@@ -15,8 +15,8 @@ namespace {
 
 class NoWindows : public DmaWindows {
  public:
-  DmaWindowLimits limits() const override { return {}; }
-  std::vector<DmaWindow> list() const override { return {}; }
+  [[nodiscard]] DmaWindowLimits limits() const override { return {}; }
+  [[nodiscard]] std::vector<DmaWindow> list() const override { return {}; }
   Result<DmaWindow> create(const DmaWindowRequest&) override { return DmaWindow{}; }
   Result<void> remove(Iova) override { return {}; }
   Result<DmaWindow> make_room(std::uint64_t, std::uint64_t) override { return DmaWindow{}; }
@@ -28,7 +28,7 @@ class IdleContainer : public Container {
   IdleContainer(Kernel& kernel, std::uint32_t version)
       : Container(kernel, {.backend = "idle", .map = {}, .unmap = {}, .when_empty = WhenEmpty::keeps_mappings}),
         version_(version) {}
-  Facts facts() const override { return {}; }
+  [[nodiscard]] Facts facts() const override { return {}; }
   DmaWindows* dma_windows() noexcept override { return version_ == 2 ? &windows_ : nullptr; }
 
  private:
