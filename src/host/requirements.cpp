@@ -10,7 +10,8 @@ namespace postern {
 namespace {
 
 constexpr const char* turn_iommu_on =
-    "turn the IOMMU on in the firmware (VT-d, AMD-Vi, SMMU) and on the kernel's command line (intel_iommu=on)";
+    "turn the IOMMU on in the firmware (VT-d, AMD-Vi, SMMU) and, for VT-d, on the kernel's command line "
+    "(intel_iommu=on)";
 
 }  // namespace
 

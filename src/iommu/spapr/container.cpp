@@ -25,14 +25,6 @@ std::uint64_t host_page() { return static_cast<std::uint64_t>(::sysconf(_SC_PAGE
 
 std::uint64_t address_of(const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer); }
 
-constexpr const char* blacklisted =
-    "the kernel refuses every DMA window of this PCI host bridge: a window that it was asked for once could not be "
-    "had, and "
-    "it asks the hypervisor no more (failed_ddw_pdn_list)";
-constexpr const char* boot_again =
-    "boot the host again; where the hypervisor has no dynamic DMA windows (\"ibm,ddw-applicable\" is not in the device "
-    "tree), VFIO cannot work for it";
-
 }  // namespace
 
 SpaprContainer::SpaprContainer(Fd fd, const KernelContainer::Extension& extension, std::uint64_t memory)
@@ -266,7 +258,7 @@ Result<ContainerLimits> SpaprContainer::read_limits() {
 Container::Explanation SpaprContainer::explain_map(int result, IovaRange range, const void* address) const {
   const DmaWindow* const window = windows_.holding(range.first);
   if (window == nullptr) return {};
-  if (result == -ENODEV) return {.reason = blacklisted, .remedy = boot_again};
+  if (result == -ENODEV) return {.reason = windows_lost, .remedy = windows_back};
   if (result == -EINVAL && registering_failed_) {
     return {.reason = "part of this memory is registered by another container of this process, with other bounds",
             .remedy = "register the same memory in both, before mapping, with Preregistration::add()"};
@@ -307,16 +299,17 @@ Container::Facts SpaprContainer::facts() const {
   std::vector<std::string> windows;
   for (const DmaWindow& window : windows_.list()) {
     windows.push_back(fmt::format("{} with pages of {} ({})", to_string(window.range), size_text(window.page_size),
-                                  window.created ? fmt::format("created, {} level(s)", window.levels) : "default"));
+                                  window.created ? std::string("created") : "default"));
   }
   facts.emplace_back("DMA windows", list_text(windows));
   if (is_v2()) {
     const DmaWindowLimits limits = windows_.limits();
-    facts.emplace_back("windows to create",
-                       limits.levels == 0
-                           ? "none"
-                           : fmt::format("pages of {}; {} at a time; to {} level(s)",
-                                         page_sizes_text(limits.page_sizes), limits.windows, limits.levels));
+    facts.emplace_back(
+        "windows to create",
+        limits.levels == 0
+            ? "none"
+            : fmt::format("pages of {}; {} at a time; tables of {} at most", page_sizes_text(limits.page_sizes),
+                          limits.windows, limits.levels == 1 ? "1 level" : fmt::format("{} levels", limits.levels)));
     facts.emplace_back("registered memory", size_text(registered_.size()));
   }
   facts.emplace_back("EEH", eeh_ ? "yes" : "no");

@@ -19,6 +19,15 @@ enum class Platform { powernv, pseries };
 // What is not known to be powernv is held to the narrower rules.
 [[nodiscard]] Platform read_platform(Kernel& kernel);
 
+// What ENODEV means of a window, and what to do: the kernel asks a hypervisor that failed it once for no window any
+// more, on behalf of any process, until it is booted again (failed_ddw_pdn_list, Linux 6.12).
+inline constexpr const char* windows_lost =
+    "the kernel refuses every DMA window of this PCI host bridge, since one could not be had before "
+    "(failed_ddw_pdn_list)";
+inline constexpr const char* windows_back =
+    "boot the host again; if it is so again, the hypervisor cannot give a window for all of its memory: for QEMU, say "
+    "\"-m ...,maxmem=...\" and leave \"ddw\" on";
+
 class WindowTable {
  public:
   WindowTable(Platform platform, std::uint64_t host_page) : platform_(platform), host_page_(host_page) {}

@@ -22,6 +22,7 @@ Result<void> SpaprContainer::require_device(std::string_view operation) const {
 Result<DmaWindow> SpaprContainer::create_in_kernel(vfio_iommu_spapr_tce_create create) {
   const int result = tce_create(kernel(), container_.fd().get(), create);
   // Before it makes another window, the kernel makes the default one (tce_iommu_create_default_window).
+  const DmaWindow* const first = default_pending_ ? windows_.default_window() : nullptr;
   if (result >= 0) default_pending_ = false;
   if (result >= 0) return windows_.add(create);
   const std::uint64_t page = std::uint64_t{1} << create.page_shift;
@@ -29,12 +30,21 @@ Result<DmaWindow> SpaprContainer::create_in_kernel(vfio_iommu_spapr_tce_create c
       .result = result,
       .object = fmt::format("DMA window of {} with pages of {}", size_text(create.window_size), size_text(page))};
   if (result == -ENOMEM) {
-    what.reason = fmt::format("its table counts as {} of locked memory",
-                              size_text(windows_.table_size(create.window_size, page)));
-    what.remedy =
-        "create a smaller one, or one with larger pages; raise RLIMIT_MEMLOCK (\"ulimit -l\"), or run with "
-        "CAP_IPC_LOCK";
-  } else if (result == -ENODEV || result == -EPERM) {
+    const std::uint64_t own = windows_.table_size(create.window_size, page);
+    what.reason = fmt::format("its table counts as {} of locked memory", size_text(own));
+    if (first != nullptr) {
+      what.reason += fmt::format(", and that of the default window, which is made first, as {}",
+                                 size_text(windows_.table_size(first->range.length(), first->page_size)));
+    }
+    what.remedy = first != nullptr
+                      ? "remove the default window first; raise RLIMIT_MEMLOCK (\"ulimit -l\"), or run with "
+                        "CAP_IPC_LOCK"
+                      : "create a smaller one, or one with larger pages; raise RLIMIT_MEMLOCK (\"ulimit "
+                        "-l\"), or run with CAP_IPC_LOCK";
+  } else if (result == -ENODEV) {
+    what.reason = windows_lost;
+    what.remedy = windows_back;
+  } else if (result == -EPERM) {
     what.reason = "the platform refuses it";
     what.remedy = "see the kernel's log (dmesg) for the reason";
   }

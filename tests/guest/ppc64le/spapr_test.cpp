@@ -24,9 +24,9 @@ using test::Holdings;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-constexpr std::uint64_t KiB = 1024;
-constexpr std::uint64_t MiB = 1024 * KiB;
-constexpr std::uint64_t GiB = 1024 * MiB;
+constexpr std::uint64_t kib = 1024;
+constexpr std::uint64_t mib = 1024 * kib;
+constexpr std::uint64_t gib = 1024 * mib;
 
 std::uint64_t host_page() { return static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)); }
 
@@ -54,16 +54,16 @@ std::string refusal(const Result<T>& result, int code) {
 // 64 KiB from the start of the disk by a controller whose memory, queues included, is all in this window.
 std::vector<std::byte> read_disk(PciDevice& pci, const DmaWindow& window) {
   IovaAllocator iovas(std::vector{window.range}, window.page_size);
-  auto buffer = DmaBuffer::allocate(pci.device().container(), iovas, 64 * KiB);
+  auto buffer = DmaBuffer::allocate(pci.device().container(), iovas, 64 * kib);
   EXPECT_TRUE(buffer) << buffer.error().message();
   std::memset(buffer->data(), 0xa5, buffer->size());
   auto controller = nvme::Controller::open(pci, iovas);
   EXPECT_TRUE(controller) << controller.error().message();
   const nvme::Namespace& ns = controller->namespaces().at(0);
-  const auto blocks = static_cast<std::uint32_t>(64 * KiB / ns.block_size);
+  const auto blocks = static_cast<std::uint32_t>(64 * kib / ns.block_size);
   const auto done = controller->read(ns, 0, blocks, buffer->iova());
   EXPECT_TRUE(done) << done.error().message();
-  return {buffer->data(), buffer->data() + 64 * KiB};
+  return {buffer->data(), buffer->data() + 64 * kib};
 }
 
 // Whether these bytes came from the disk: they are neither what the memory held nor all alike.
@@ -87,7 +87,7 @@ class Spapr : public ::testing::TestWithParam<std::uint32_t> {
     pci_.emplace(PciDevice::open(std::move(*device)).value());
   }
   Container& container() { return *pci_->device().container(); }
-  DmaWindow default_window() { return {.range = container().usable_ranges().front(), .page_size = 4 * KiB}; }
+  DmaWindow default_window() { return {.range = container().usable_ranges().front(), .page_size = 4 * kib}; }
   DmaWindows& windows() { return *container().dma_windows(); }
   Preregistration& registrations() { return *container().preregistration(); }
 
@@ -100,8 +100,8 @@ class Spapr : public ::testing::TestWithParam<std::uint32_t> {
 class SpaprV2 : public Spapr {};
 
 TEST_P(Spapr, BeginsWithTheDefaultWindow) {
-  EXPECT_EQ(container().usable_ranges(), (std::vector<IovaRange>{{{0}, {(on_powernv() ? 2 * GiB : GiB) - 1}}}));
-  EXPECT_EQ(container().page_sizes(), 4 * KiB);
+  EXPECT_EQ(container().usable_ranges(), (std::vector<IovaRange>{{{0}, {(on_powernv() ? 2 * gib : gib) - 1}}}));
+  EXPECT_EQ(container().page_sizes(), 4 * kib);
   EXPECT_EQ(container().dma_windows() != nullptr, GetParam() == 2);
   EXPECT_EQ(container().preregistration() != nullptr, GetParam() == 2);
 }
@@ -134,12 +134,12 @@ TEST_P(Spapr, AMapOverAnExistingOneIsRefusedAndTheFirstStays) {
 
 TEST_P(Spapr, IsReleasedFromWhateverState) {
   // Mapped, and neither unmapped nor detached nor closed.
-  const Mmap memory = memory_of(16 * MiB);
+  const Mmap memory = memory_of(16 * mib);
   ASSERT_TRUE(container().map({0x10000000}, memory.bytes()));
   if (GetParam() == 2) {
-    const Mmap kept = memory_of(MiB);
+    const Mmap kept = memory_of(mib);
     ASSERT_TRUE(registrations().add(kept.bytes()));
-    const auto window = windows().create({.size = 4 * GiB, .page_size = 4 * KiB});
+    const auto window = windows().create({.size = 4 * gib, .page_size = 4 * kib});
     ASSERT_TRUE(window) << window.error().message();
     ASSERT_TRUE(container().map(window->range.first, kept.bytes()));
     pci_.reset();  // before the memory goes
@@ -188,13 +188,13 @@ TEST_P(Spapr, TooLittleLockedMemoryIsExplained) {
   pci_.reset();
   rlimit limit{};
   ASSERT_EQ(::getrlimit(RLIMIT_MEMLOCK, &limit), 0);
-  const rlimit small{.rlim_cur = 8 * MiB, .rlim_max = limit.rlim_max};
+  const rlimit small{.rlim_cur = 8 * mib, .rlim_max = limit.rlim_max};
   ASSERT_EQ(::setrlimit(RLIMIT_MEMLOCK, &small), 0);
   ASSERT_EQ(::chmod(("/dev/vfio/" + to_string(*bound_.host().iommu_group)).c_str(), 0666), 0);
   ASSERT_EQ(::seteuid(1000), 0);
   auto device =
       attach(system_kernel(), bound_.host(), {.backend = "spapr", .container_options = {.version = GetParam()}});
-  const Mmap memory = memory_of(MiB);
+  const Mmap memory = memory_of(mib);
   if (GetParam() == 1) {
     EXPECT_THAT(refusal(device, ENOMEM),
                 AllOf(HasSubstr("whole window"), HasSubstr("limited to 8 MiB"), HasSubstr("use version 2")));
@@ -205,13 +205,13 @@ TEST_P(Spapr, TooLittleLockedMemoryIsExplained) {
       EXPECT_THAT(refusal(mapped, ENOMEM), AllOf(HasSubstr("default DMA window"), HasSubstr("create a smaller one")));
       // As it says: without the default window, and with one that is small enough.
       EXPECT_TRUE(device->container()->dma_windows()->remove({0}));
-      const auto window = device->container()->dma_windows()->create({.size = 64 * MiB, .page_size = 4 * KiB});
+      const auto window = device->container()->dma_windows()->create({.size = 64 * mib, .page_size = 4 * kib});
       EXPECT_TRUE(window) << window.error().message();
       EXPECT_TRUE(device->container()->map(window->range.first, memory.bytes()));
     } else {
       EXPECT_TRUE(mapped) << mapped.error().message();
     }
-    const Mmap large = memory_of(16 * MiB);
+    const Mmap large = memory_of(16 * mib);
     EXPECT_THAT(refusal(device->container()->map({0x1000000}, large.bytes()), ENOMEM),
                 AllOf(HasSubstr("limited to 8 MiB"), HasSubstr("needs 16 MiB")));
     EXPECT_TRUE(device->container()->unmap_all());
@@ -225,7 +225,7 @@ TEST_P(Spapr, TooLittleLockedMemoryIsExplained) {
 
 TEST_P(SpaprV2, TheDiskIsReadThroughAWindowOf64BitAddresses) {
   const auto by_default = read_disk(*pci_, default_window());
-  const auto window = windows().create({.size = 4 * GiB, .page_size = 4 * KiB});
+  const auto window = windows().create({.size = 4 * gib, .page_size = 4 * kib});
   ASSERT_TRUE(window) << window.error().message();
   EXPECT_EQ(window->range.first, Iova{0x800000000000000});
   EXPECT_EQ(read_disk(*pci_, *window), by_default);
@@ -235,56 +235,56 @@ TEST_P(SpaprV2, TheDiskIsReadThroughAWindowOf64BitAddresses) {
 }
 
 TEST_P(SpaprV2, AWindowIsMadeWhereTheDefaultOneIsTooSmall) {
-  open({.memory = 8 * GiB});
+  open({.memory = 8 * gib});
   ASSERT_EQ(windows().list().size(), 2U);
   const DmaWindow window = windows().list().back();
   EXPECT_TRUE(window.created);
-  EXPECT_EQ(window.range.length(), 8 * GiB);
+  EXPECT_EQ(window.range.length(), 8 * gib);
   EXPECT_TRUE(came_from_disk(read_disk(*pci_, window)));
-  open({.memory = 64 * MiB});
+  open({.memory = 64 * mib});
   EXPECT_EQ(windows().list().size(), 1U) << "the default one is large enough";
 }
 
 TEST_P(SpaprV2, WindowsOfTablesWithSeveralLevelsWorkWhereTheMachineHasThem) {
   if (!on_powernv()) {
     EXPECT_EQ(windows().limits().levels, 1U);
-    EXPECT_THAT(refusal(windows().create({.size = 4 * GiB, .page_size = 4 * KiB, .levels = 2}), EINVAL),
+    EXPECT_THAT(refusal(windows().create({.size = 4 * gib, .page_size = 4 * kib, .levels = 2}), EINVAL),
                 HasSubstr("too deep"));
     return;
   }
   for (const std::uint32_t levels : {1U, 2U, 3U}) {
-    const auto window = windows().create({.size = 4 * GiB, .page_size = 4 * KiB, .levels = levels});
+    const auto window = windows().create({.size = 4 * gib, .page_size = 4 * kib, .levels = levels});
     ASSERT_TRUE(window) << levels << ": " << window.error().message();
     EXPECT_TRUE(came_from_disk(read_disk(*pci_, *window))) << levels;
     ASSERT_TRUE(windows().remove(window->range.first));
   }
   const std::uint64_t locked = Holdings::now().locked;
   for (const std::uint32_t levels : {5U, 6U}) {
-    EXPECT_THAT(refusal(windows().create({.size = GiB, .page_size = 4 * KiB, .levels = levels}), EINVAL),
+    EXPECT_THAT(refusal(windows().create({.size = gib, .page_size = 4 * kib, .levels = levels}), EINVAL),
                 HasSubstr("too deep"));
   }
   EXPECT_EQ(Holdings::now().locked, locked) << "a window that the kernel refuses would have leaked its table's size";
 }
 
 TEST_P(SpaprV2, AWindowThatTheIommuCannotHaveIsRefusedAndTheReasonHelps) {
-  EXPECT_THAT(refusal(windows().create({.size = GiB, .page_size = 8 * KiB}), EINVAL),
+  EXPECT_THAT(refusal(windows().create({.size = gib, .page_size = 8 * kib}), EINVAL),
               AllOf(HasSubstr("pages of 4 KiB, 64 KiB"), HasSubstr("choose one")));
-  EXPECT_THAT(refusal(windows().create({.size = 3 * GiB, .page_size = 4 * KiB}), EINVAL),
+  EXPECT_THAT(refusal(windows().create({.size = 3 * gib, .page_size = 4 * kib}), EINVAL),
               AllOf(HasSubstr("no power of two"), HasSubstr("4 GiB")));
-  EXPECT_THAT(refusal(windows().create({.size = 4 * KiB, .page_size = 4 * KiB}), EINVAL), HasSubstr("smallest window"));
-  EXPECT_THAT(refusal(windows().create({.size = 0, .page_size = 4 * KiB}), EINVAL), HasSubstr("no power of two"));
-  EXPECT_THAT(refusal(windows().remove({4 * KiB}), ENOENT), HasSubstr("no window starts there"));
+  EXPECT_THAT(refusal(windows().create({.size = 4 * kib, .page_size = 4 * kib}), EINVAL), HasSubstr("smallest window"));
+  EXPECT_THAT(refusal(windows().create({.size = 0, .page_size = 4 * kib}), EINVAL), HasSubstr("no power of two"));
+  EXPECT_THAT(refusal(windows().remove({4 * kib}), ENOENT), HasSubstr("no window starts there"));
 }
 
 TEST_P(SpaprV2, AThirdWindowIsRefused) {
-  ASSERT_TRUE(windows().create({.size = GiB, .page_size = 4 * KiB}));
-  EXPECT_THAT(refusal(windows().create({.size = GiB, .page_size = 4 * KiB}), ENOSPC), HasSubstr("remove one"));
+  ASSERT_TRUE(windows().create({.size = gib, .page_size = 4 * kib}));
+  EXPECT_THAT(refusal(windows().create({.size = gib, .page_size = 4 * kib}), ENOSPC), HasSubstr("remove one"));
 }
 
 TEST_P(SpaprV2, ASecondCreatedWindowIsAskedForOnTheBareMachineAlone) {
   ASSERT_TRUE(windows().remove({0}));
-  ASSERT_TRUE(windows().create({.size = 4 * GiB, .page_size = 4 * KiB}));
-  const auto second = windows().create({.size = 4 * GiB, .page_size = 4 * KiB});
+  ASSERT_TRUE(windows().create({.size = 4 * gib, .page_size = 4 * kib}));
+  const auto second = windows().create({.size = 4 * gib, .page_size = 4 * kib});
   if (on_powernv()) {
     ASSERT_TRUE(second) << second.error().message();
     EXPECT_TRUE(came_from_disk(read_disk(*pci_, *second)));
@@ -300,7 +300,7 @@ TEST_P(SpaprV2, TheDefaultWindowCanBeRemovedAndMadeAgain) {
   EXPECT_TRUE(container().usable_ranges().empty());
   const Mmap memory = memory_of(host_page());
   refusal(container().map({0}, memory.bytes()), ERANGE);
-  const auto window = windows().create({.size = 512 * MiB, .page_size = 4 * KiB});
+  const auto window = windows().create({.size = 512 * mib, .page_size = 4 * kib});
   ASSERT_TRUE(window) << window.error().message();
   EXPECT_EQ(window->range.first, Iova{0});
   EXPECT_TRUE(came_from_disk(read_disk(*pci_, *window)));
@@ -314,7 +314,7 @@ TEST_P(SpaprV2, AWindowWithMappingsIsNotRemovedAndTheMappingIsNamed) {
 }
 
 TEST_P(SpaprV2, AMapFromOneWindowIntoNothingIsRefused) {
-  const auto window = windows().create({.size = 4 * GiB, .page_size = 4 * KiB}).value();
+  const auto window = windows().create({.size = 4 * gib, .page_size = 4 * kib}).value();
   const Mmap memory = memory_of(2 * host_page());
   for (const IovaRange range : {default_window().range, window.range}) {
     EXPECT_THAT(refusal(container().map(range.last + 1 - host_page(), memory.bytes()), ERANGE),
@@ -324,97 +324,97 @@ TEST_P(SpaprV2, AMapFromOneWindowIntoNothingIsRefused) {
 }
 
 TEST_P(SpaprV2, UnmappingOverSeveralWindowsTakesAllOfThem) {
-  const auto window = windows().create({.size = 4 * GiB, .page_size = 4 * KiB}).value();
+  const auto window = windows().create({.size = 4 * gib, .page_size = 4 * kib}).value();
   const Mmap memory = memory_of(2 * host_page());
   const std::uint64_t locked = Holdings::now().locked;
   ASSERT_TRUE(container().map({0x10000000}, memory.bytes().first(host_page())));
   ASSERT_TRUE(container().map(window.range.first, memory.bytes()));
-  const auto unmapped = container().unmap({0}, window.range.first.value + 4 * GiB);
+  const auto unmapped = container().unmap({0}, window.range.first.value + 4 * gib);
   ASSERT_TRUE(unmapped) << unmapped.error().message();
   EXPECT_EQ(container().mapping_count(), 0U);
   // The default window's table came with the first map, where it counts at all.
-  EXPECT_LE(Holdings::now().locked, locked + 16 * MiB);
+  EXPECT_LE(Holdings::now().locked, locked + 16 * mib);
 }
 
 TEST_P(SpaprV2, MemoryInPagesSmallerThanTheWindowsIsExplained) {
-  if (host_page() >= 64 * KiB) GTEST_SKIP() << "this host's pages are as large as the window's";
-  const auto window = windows().create({.size = GiB, .page_size = 64 * KiB});
+  if (host_page() >= 64 * kib) GTEST_SKIP() << "this host's pages are as large as the window's";
+  const auto window = windows().create({.size = gib, .page_size = 64 * kib});
   ASSERT_TRUE(window) << window.error().message();
-  const Mmap memory = memory_of(256 * KiB);
+  const Mmap memory = memory_of(256 * kib);
   auto* aligned =
-      reinterpret_cast<std::byte*>((reinterpret_cast<std::uintptr_t>(memory.data()) + 64 * KiB - 1) & ~(64 * KiB - 1));
-  EXPECT_THAT(refusal(container().map(window->range.first, {aligned, 64 * KiB}), EINVAL),
+      reinterpret_cast<std::byte*>((reinterpret_cast<std::uintptr_t>(memory.data()) + 64 * kib - 1) & ~(64 * kib - 1));
+  EXPECT_THAT(refusal(container().map(window->range.first, {aligned, 64 * kib}), EINVAL),
               AllOf(HasSubstr("pages of 64 KiB"), HasSubstr("MAP_HUGETLB")));
-  EXPECT_THAT(refusal(container().map(window->range.first, {aligned, 4 * KiB}), EINVAL),
+  EXPECT_THAT(refusal(container().map(window->range.first, {aligned, 4 * kib}), EINVAL),
               AllOf(HasSubstr("pages of 64 KiB"), HasSubstr("align")));
   EXPECT_EQ(container().mapping_count(), 0U);
 }
 
 TEST_P(SpaprV2, HugePagesOfMemoryMakeHugePagesOfTheWindow) {
   if (on_powernv()) GTEST_SKIP() << "this kernel has no huge pages on powernv";
-  void* address = ::mmap(nullptr, 4 * MiB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
+  void* address = ::mmap(nullptr, 4 * mib, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB, -1, 0);
   if (address == MAP_FAILED) GTEST_SKIP() << "no huge pages are reserved: boot with --hugepages 4";
-  Mmap memory(system_kernel(), address, 4 * MiB);
-  std::memset(address, 0xa5, 4 * MiB);
-  ASSERT_EQ(backing_page_size(system_kernel(), address).value(), 2 * MiB);
-  const auto window = windows().make_room(4 * GiB, 2 * MiB);
+  Mmap memory(system_kernel(), address, 4 * mib);
+  std::memset(address, 0xa5, 4 * mib);
+  ASSERT_EQ(backing_page_size(system_kernel(), address).value(), 2 * mib);
+  const auto window = windows().make_room(4 * gib, 2 * mib);
   ASSERT_TRUE(window) << window.error().message();
-  EXPECT_EQ(window->page_size, 2 * MiB);
+  EXPECT_EQ(window->page_size, 2 * mib);
   ASSERT_TRUE(container().map(window->range.first, memory.bytes()));
 
-  IovaAllocator iovas(std::vector{default_window().range}, 4 * KiB);
+  IovaAllocator iovas(std::vector{default_window().range}, 4 * kib);
   auto controller = nvme::Controller::open(*pci_, iovas);
   ASSERT_TRUE(controller) << controller.error().message();
-  ASSERT_TRUE(controller->read(controller->namespaces().at(0), 0, 128, window->range.first + 2 * MiB));
-  EXPECT_TRUE(came_from_disk({memory.data() + 2 * MiB, memory.data() + 2 * MiB + 64 * KiB}));
+  ASSERT_TRUE(controller->read(controller->namespaces().at(0), 0, 128, window->range.first + 2 * mib));
+  EXPECT_TRUE(came_from_disk({memory.data() + 2 * mib, memory.data() + 2 * mib + 64 * kib}));
   ASSERT_TRUE(container().unmap_all());
 }
 
 TEST_P(SpaprV2, RegisteredMemoryIsCountedOnceHoweverOftenItIsMapped) {
-  const Mmap memory = memory_of(8 * MiB);
+  const Mmap memory = memory_of(8 * mib);
   ASSERT_TRUE(container().map({0x20000000}, memory.bytes().first(host_page())));  // so that the default window is there
   ASSERT_TRUE(container().unmap_all());
   const std::uint64_t locked = Holdings::now().locked;
   ASSERT_TRUE(registrations().add(memory.bytes()));
-  EXPECT_EQ(Holdings::now().locked, locked + 8 * MiB);
+  EXPECT_EQ(Holdings::now().locked, locked + 8 * mib);
   for (std::uint64_t i = 0; i < 8; ++i) {
-    ASSERT_TRUE(container().map({0x10000000 + i * 8 * MiB}, memory.bytes()));
+    ASSERT_TRUE(container().map({0x10000000 + i * 8 * mib}, memory.bytes()));
   }
-  EXPECT_EQ(Holdings::now().locked, locked + 8 * MiB);
+  EXPECT_EQ(Holdings::now().locked, locked + 8 * mib);
   ASSERT_TRUE(container().unmap_all());
-  EXPECT_EQ(Holdings::now().locked, locked + 8 * MiB);
+  EXPECT_EQ(Holdings::now().locked, locked + 8 * mib);
   ASSERT_TRUE(registrations().remove(memory.bytes()));
   EXPECT_EQ(Holdings::now().locked, locked);
 }
 
 TEST_P(SpaprV2, MappedMemoryIsRegisteredForAsLongAsAMappingUsesIt) {
-  const Mmap memory = memory_of(4 * MiB);
+  const Mmap memory = memory_of(4 * mib);
   ASSERT_TRUE(container().map({0x20000000}, memory.bytes().first(host_page())));
   ASSERT_TRUE(container().unmap_all());
   const std::uint64_t locked = Holdings::now().locked;
   const auto whole = memory.bytes();
-  ASSERT_TRUE(container().map({0x10000000}, whole.subspan(MiB, MiB)));
+  ASSERT_TRUE(container().map({0x10000000}, whole.subspan(mib, mib)));
   ASSERT_TRUE(container().map({0x11000000}, whole)) << "what overlaps what is registered";
-  ASSERT_TRUE(container().map({0x12000000}, whole.subspan(MiB, MiB)));
-  EXPECT_EQ(Holdings::now().locked, locked + 4 * MiB) << "nothing is counted twice";
-  ASSERT_TRUE(container().unmap({0x10000000}, MiB));
-  ASSERT_TRUE(container().unmap({0x11000000}, 4 * MiB));
-  EXPECT_EQ(Holdings::now().locked, locked + MiB);
-  ASSERT_TRUE(container().unmap({0x12000000}, MiB));
+  ASSERT_TRUE(container().map({0x12000000}, whole.subspan(mib, mib)));
+  EXPECT_EQ(Holdings::now().locked, locked + 4 * mib) << "nothing is counted twice";
+  ASSERT_TRUE(container().unmap({0x10000000}, mib));
+  ASSERT_TRUE(container().unmap({0x11000000}, 4 * mib));
+  EXPECT_EQ(Holdings::now().locked, locked + mib);
+  ASSERT_TRUE(container().unmap({0x12000000}, mib));
   EXPECT_EQ(Holdings::now().locked, locked);
 }
 
 TEST_P(SpaprV2, RegisteredMemoryIsNotGivenBackWhileItIsMapped) {
-  const Mmap memory = memory_of(MiB);
+  const Mmap memory = memory_of(mib);
   ASSERT_TRUE(registrations().add(memory.bytes()));
-  ASSERT_TRUE(container().map({0x10000000}, memory.bytes().subspan(64 * KiB, 64 * KiB)));
+  ASSERT_TRUE(container().map({0x10000000}, memory.bytes().subspan(64 * kib, 64 * kib)));
   EXPECT_THAT(refusal(registrations().remove(memory.bytes()), EBUSY), HasSubstr("0x10000000-"));
   ASSERT_TRUE(container().unmap_all());
   ASSERT_TRUE(registrations().remove(memory.bytes()));
 }
 
 TEST_P(SpaprV2, RegisteringWhatCannotBeIsRefused) {
-  Mmap memory = memory_of(MiB);
+  Mmap memory = memory_of(mib);
   refusal(registrations().add({}), EINVAL);
   refusal(registrations().add(memory.bytes().subspan(16, host_page())), EINVAL);
   ASSERT_TRUE(registrations().add(memory.bytes()));
@@ -422,14 +422,14 @@ TEST_P(SpaprV2, RegisteringWhatCannotBeIsRefused) {
   refusal(registrations().add(memory.bytes().first(host_page())), EEXIST);
   refusal(registrations().remove(memory.bytes().first(host_page())), ENOENT);
   ASSERT_TRUE(registrations().remove(memory.bytes()));
-  const std::span<std::byte> gone(memory.data(), MiB);
+  const std::span<std::byte> gone(memory.data(), mib);
   memory.reset();
   refusal(registrations().add(gone), EFAULT);
 }
 
 TEST_P(SpaprV2, WindowsAndMemoryComeBackWithTheNextDevice) {
-  const Mmap memory = memory_of(MiB);
-  const auto window = windows().create({.size = 4 * GiB, .page_size = 4 * KiB}).value();
+  const Mmap memory = memory_of(mib);
+  const auto window = windows().create({.size = 4 * gib, .page_size = 4 * kib}).value();
   ASSERT_TRUE(registrations().add(memory.bytes()));
   ASSERT_TRUE(container().map(window.range.first, memory.bytes()));
   const auto kept = pci_->device().container();
@@ -441,12 +441,12 @@ TEST_P(SpaprV2, WindowsAndMemoryComeBackWithTheNextDevice) {
   pci_.emplace(PciDevice::open(std::move(*again)).value());
   EXPECT_EQ(kept->mapping_count(), 1U);
   EXPECT_EQ(kept->dma_windows()->list().size(), 2U);
-  IovaAllocator iovas(std::vector{default_window().range}, 4 * KiB);
-  std::memset(memory.data(), 0xa5, MiB);
+  IovaAllocator iovas(std::vector{default_window().range}, 4 * kib);
+  std::memset(memory.data(), 0xa5, mib);
   auto controller = nvme::Controller::open(*pci_, iovas);
   ASSERT_TRUE(controller) << controller.error().message();
   ASSERT_TRUE(controller->read(controller->namespaces().at(0), 0, 128, window.range.first));
-  EXPECT_TRUE(came_from_disk({memory.data(), memory.data() + 64 * KiB}));
+  EXPECT_TRUE(came_from_disk({memory.data(), memory.data() + 64 * kib}));
 }
 
 TEST_P(SpaprV2, ADeviceOfAGroupThatIsInUseIsRefused) {

@@ -16,7 +16,7 @@ namespace postern::spapr {
 namespace {
 
 constexpr std::uint64_t page = 4096;
-constexpr std::uint64_t GiB = std::uint64_t{1} << 30;
+constexpr std::uint64_t gib = std::uint64_t{1} << 30;
 
 class RegisteringKernel : public test::TreeKernel {
  public:
@@ -102,15 +102,15 @@ TEST_F(Registering, AFailureHalfWayLeavesNothingNew) {
 }
 
 TEST_F(Registering, MemoryThatTheKernelHasNoRoomForAtOnceIsRegisteredInParts) {
-  kernel.largest = 2 * GiB;
-  ASSERT_EQ(memory.keep({GiB, 7 * GiB}), 0);
+  kernel.largest = 2 * gib;
+  ASSERT_EQ(memory.keep({gib, 7 * gib}), 0);
   EXPECT_GE(kernel.registered.size(), 4U);
-  for (std::uint64_t gib = 1; gib < 8; ++gib) EXPECT_TRUE(kernel.has(gib * GiB)) << gib;
-  EXPECT_EQ(memory.size(), 7 * GiB);
-  memory.drop({GiB, 7 * GiB});
+  for (std::uint64_t i = 1; i < 8; ++i) EXPECT_TRUE(kernel.has(i * gib)) << i;
+  EXPECT_EQ(memory.size(), 7 * gib);
+  memory.drop({gib, 7 * gib});
   EXPECT_TRUE(kernel.registered.empty());
-  kernel.largest = GiB / 2;
-  EXPECT_EQ(memory.keep({GiB, 7 * GiB}), -ENOMEM);
+  kernel.largest = gib / 2;
+  EXPECT_EQ(memory.keep({gib, 7 * gib}), -ENOMEM);
   EXPECT_TRUE(kernel.registered.empty()) << "what is too small to be divided is refused, and nothing stays";
 }
 

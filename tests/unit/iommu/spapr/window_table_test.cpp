@@ -16,9 +16,9 @@ namespace {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-constexpr std::uint64_t KiB = 1024;
-constexpr std::uint64_t MiB = 1024 * KiB;
-constexpr std::uint64_t GiB = 1024 * MiB;
+constexpr std::uint64_t kib = 1024;
+constexpr std::uint64_t mib = 1024 * kib;
+constexpr std::uint64_t gib = 1024 * mib;
 
 // What VFIO_IOMMU_SPAPR_TCE_GET_INFO answered on these machines (Linux 6.12).
 constexpr vfio_iommu_spapr_tce_info pseries_info{
@@ -35,11 +35,11 @@ constexpr vfio_iommu_spapr_tce_info powernv_info{
     .ddw = {.pgsizes = 0x40211000, .max_dynamic_windows_supported = 2, .levels = 5}};
 
 WindowTable pseries() {
-  WindowTable table(Platform::pseries, 4 * KiB);
+  WindowTable table(Platform::pseries, 4 * kib);
   table.begin(pseries_info);
   return table;
 }
-WindowTable powernv(std::uint64_t host_page = 4 * KiB) {
+WindowTable powernv(std::uint64_t host_page = 4 * kib) {
   WindowTable table(Platform::powernv, host_page);
   table.begin(powernv_info);
   return table;
@@ -63,39 +63,39 @@ std::string refusal(const WindowTable& table, const DmaWindowRequest& request, i
 TEST(WindowTable, BeginsWithTheDefaultWindow) {
   const WindowTable table = pseries();
   ASSERT_EQ(table.list().size(), 1U);
-  EXPECT_EQ(table.list()[0].range, (IovaRange{{0}, {GiB - 1}}));
-  EXPECT_EQ(table.list()[0].page_size, 4 * KiB);
+  EXPECT_EQ(table.list()[0].range, (IovaRange{{0}, {gib - 1}}));
+  EXPECT_EQ(table.list()[0].page_size, 4 * kib);
   EXPECT_FALSE(table.list()[0].created);
-  EXPECT_EQ(table.holding({GiB - 1}), &table.list()[0]);
-  EXPECT_EQ(table.holding({GiB}), nullptr);
+  EXPECT_EQ(table.holding({gib - 1}), &table.list()[0]);
+  EXPECT_EQ(table.holding({gib}), nullptr);
 }
 
 TEST(WindowTable, AHostBridgeWithoutDynamicWindowsHasNoneToMake) {
   // Measured with ddw=off.
   vfio_iommu_spapr_tce_info info = pseries_info;
   info.ddw = {.pgsizes = 0, .max_dynamic_windows_supported = 0xffffffff, .levels = 0};
-  WindowTable table(Platform::pseries, 4 * KiB);
+  WindowTable table(Platform::pseries, 4 * kib);
   table.begin(info);
   EXPECT_EQ(table.limits().levels, 0U);
-  EXPECT_THAT(refusal(table, {.size = GiB, .page_size = 4 * KiB}, ENODEV), HasSubstr("no windows"));
+  EXPECT_THAT(refusal(table, {.size = gib, .page_size = 4 * kib}, ENODEV), HasSubstr("no windows"));
 }
 
 TEST(WindowTable, APageSizeThatTheIommuHasNotIsRefusedAndThoseItHasAreNamed) {
-  for (const std::uint64_t page : {std::uint64_t{0}, 3 * KiB, 8 * KiB, 16 * MiB}) {
-    EXPECT_THAT(refusal(powernv(), {.size = 64 * GiB, .page_size = page}, EINVAL),
+  for (const std::uint64_t page : {std::uint64_t{0}, 3 * kib, 8 * kib, 16 * mib}) {
+    EXPECT_THAT(refusal(powernv(), {.size = 64 * gib, .page_size = page}, EINVAL),
                 HasSubstr("pages of 4 KiB, 64 KiB, 2 MiB, 1 GiB"));
   }
 }
 
 TEST(WindowTable, ASizeThatIsNoPowerOfTwoIsRefusedAndTheNextOneIsNamed) {
-  EXPECT_THAT(refusal(pseries(), {.size = 3 * GiB, .page_size = 4 * KiB}, EINVAL), HasSubstr("ask for 4 GiB"));
-  EXPECT_THAT(refusal(pseries(), {.size = 0, .page_size = 4 * KiB}, EINVAL), HasSubstr("ask for 2 MiB"));
+  EXPECT_THAT(refusal(pseries(), {.size = 3 * gib, .page_size = 4 * kib}, EINVAL), HasSubstr("ask for 4 GiB"));
+  EXPECT_THAT(refusal(pseries(), {.size = 0, .page_size = 4 * kib}, EINVAL), HasSubstr("ask for 2 MiB"));
 }
 
 TEST(WindowTable, AWindowThatTheKernelWouldMakeLargerIsTooSmall) {
-  EXPECT_THAT(refusal(powernv(), {.size = MiB, .page_size = 4 * KiB}, EINVAL), HasSubstr("2 MiB"));
-  EXPECT_TRUE(powernv().plan({.size = 2 * MiB, .page_size = 4 * KiB}));
-  EXPECT_THAT(refusal(powernv(64 * KiB), {.size = 16 * MiB, .page_size = 4 * KiB}, EINVAL), HasSubstr("32 MiB"));
+  EXPECT_THAT(refusal(powernv(), {.size = mib, .page_size = 4 * kib}, EINVAL), HasSubstr("2 MiB"));
+  EXPECT_TRUE(powernv().plan({.size = 2 * mib, .page_size = 4 * kib}));
+  EXPECT_THAT(refusal(powernv(64 * kib), {.size = 16 * mib, .page_size = 4 * kib}, EINVAL), HasSubstr("32 MiB"));
 }
 
 // Measured for windows of 1 GiB: at most 4 levels on a kernel with 4 KiB pages; with 64 KiB pages 3, or 2 where the
@@ -105,57 +105,57 @@ TEST(WindowTable, TablesAreNoDeeperThanTheKernelWasSeenToTake) {
     std::uint64_t host_page, page_size;
     std::uint32_t levels;
   };
-  for (const auto& [host_page, page_size, levels] : {Measured{4 * KiB, 4 * KiB, 4}, Measured{4 * KiB, 64 * KiB, 4},
-                                                     Measured{64 * KiB, 4 * KiB, 3}, Measured{64 * KiB, 64 * KiB, 2}}) {
+  for (const auto& [host_page, page_size, levels] : {Measured{4 * kib, 4 * kib, 4}, Measured{4 * kib, 64 * kib, 4},
+                                                     Measured{64 * kib, 4 * kib, 3}, Measured{64 * kib, 64 * kib, 2}}) {
     const WindowTable table = powernv(host_page);
-    EXPECT_TRUE(table.plan({.size = GiB, .page_size = page_size, .levels = levels})) << host_page << " " << page_size;
-    EXPECT_THAT(refusal(table, {.size = GiB, .page_size = page_size, .levels = levels + 1}, EINVAL),
+    EXPECT_TRUE(table.plan({.size = gib, .page_size = page_size, .levels = levels})) << host_page << " " << page_size;
+    EXPECT_THAT(refusal(table, {.size = gib, .page_size = page_size, .levels = levels + 1}, EINVAL),
                 HasSubstr("too deep"));
   }
-  EXPECT_THAT(refusal(pseries(), {.size = GiB, .page_size = 4 * KiB, .levels = 2}, EINVAL),
+  EXPECT_THAT(refusal(pseries(), {.size = gib, .page_size = 4 * kib, .levels = 2}, EINVAL),
               AllOf(HasSubstr("too deep"), HasSubstr("takes 1")));
 }
 
 TEST(WindowTable, LevelsThatAreLeftOutKeepEachPartOfTheTableSmall) {
-  EXPECT_EQ(powernv().plan({.size = 128 * MiB, .page_size = 4 * KiB})->levels, 1U);
-  EXPECT_EQ(powernv().plan({.size = 8 * GiB, .page_size = 4 * KiB})->levels, 2U);
-  EXPECT_EQ(pseries().plan({.size = 1024 * GiB, .page_size = 64 * KiB})->levels, 1U) << "it has one only";
+  EXPECT_EQ(powernv().plan({.size = 128 * mib, .page_size = 4 * kib})->levels, 1U);
+  EXPECT_EQ(powernv().plan({.size = 8 * gib, .page_size = 4 * kib})->levels, 2U);
+  EXPECT_EQ(pseries().plan({.size = 1024 * gib, .page_size = 64 * kib})->levels, 1U) << "it has one only";
 }
 
 TEST(WindowTable, APlanSaysToTheKernelWhatWasAskedFor) {
-  const auto plan = powernv().plan({.size = 4 * GiB, .page_size = 64 * KiB, .levels = 3}).value();
+  const auto plan = powernv().plan({.size = 4 * gib, .page_size = 64 * kib, .levels = 3}).value();
   EXPECT_EQ(plan.argsz, sizeof plan);
   EXPECT_EQ(plan.page_shift, 16U);
-  EXPECT_EQ(plan.window_size, 4 * GiB);
+  EXPECT_EQ(plan.window_size, 4 * gib);
   EXPECT_EQ(plan.levels, 3U);
 }
 
 TEST(WindowTable, MoreWindowsThanThereCanBeAreRefused) {
   WindowTable table = powernv();
-  make(table, {.size = GiB, .page_size = 4 * KiB}, {std::uint64_t{1} << 59});
-  EXPECT_THAT(refusal(table, {.size = GiB, .page_size = 4 * KiB}, ENOSPC), HasSubstr("remove one"));
+  make(table, {.size = gib, .page_size = 4 * kib}, {std::uint64_t{1} << 59});
+  EXPECT_THAT(refusal(table, {.size = gib, .page_size = 4 * kib}, ENOSPC), HasSubstr("remove one"));
   table.remove({0});
-  EXPECT_TRUE(table.plan({.size = GiB, .page_size = 4 * KiB})) << "the bare machine has two of any kind";
+  EXPECT_TRUE(table.plan({.size = gib, .page_size = 4 * kib})) << "the bare machine has two of any kind";
   EXPECT_EQ(table.default_window(), nullptr);
 }
 
 TEST(WindowTable, UnderAHypervisorASecond64BitWindowIsRefusedEvenWithoutTheDefaultOne) {
   WindowTable table = pseries();
-  make(table, {.size = GiB, .page_size = 4 * KiB}, {std::uint64_t{1} << 59});
+  make(table, {.size = gib, .page_size = 4 * kib}, {std::uint64_t{1} << 59});
   table.remove({0});
-  EXPECT_THAT(refusal(table, {.size = GiB, .page_size = 4 * KiB}, ENOSPC), HasSubstr("booted again"));
+  EXPECT_THAT(refusal(table, {.size = gib, .page_size = 4 * kib}, ENOSPC), HasSubstr("booted again"));
   table.remove({std::uint64_t{1} << 59});
-  EXPECT_TRUE(table.plan({.size = GiB, .page_size = 4 * KiB}));
+  EXPECT_TRUE(table.plan({.size = gib, .page_size = 4 * kib}));
 }
 
 TEST(WindowTable, AWindowForMemoryIsTheSmallestThatFitsWithTheLargestPagesThatTheMemoryHas) {
-  const auto small = pseries().request_for(5 * GiB, 4 * KiB);
-  EXPECT_EQ(small.size, 8 * GiB);
-  EXPECT_EQ(small.page_size, 4 * KiB);
-  EXPECT_EQ(pseries().request_for(4 * GiB, 2 * MiB).page_size, 2 * MiB);
-  EXPECT_EQ(pseries().request_for(4 * GiB, 1 * GiB).page_size, 16 * MiB);
-  EXPECT_EQ(powernv().request_for(4 * GiB, 16 * MiB).page_size, 2 * MiB);
-  EXPECT_EQ(powernv().request_for(1, 4 * KiB).size, 2 * MiB) << "none is smaller";
+  const auto small = pseries().request_for(5 * gib, 4 * kib);
+  EXPECT_EQ(small.size, 8 * gib);
+  EXPECT_EQ(small.page_size, 4 * kib);
+  EXPECT_EQ(pseries().request_for(4 * gib, 2 * mib).page_size, 2 * mib);
+  EXPECT_EQ(pseries().request_for(4 * gib, 1 * gib).page_size, 16 * mib);
+  EXPECT_EQ(powernv().request_for(4 * gib, 16 * mib).page_size, 2 * mib);
+  EXPECT_EQ(powernv().request_for(1, 4 * kib).size, 2 * mib) << "none is smaller";
 }
 
 RC_GTEST_PROP(WindowTable, WhateverIsAskedForAPlanIsOneThatTheKernelTakes, (std::uint64_t size, std::uint64_t page)) {
