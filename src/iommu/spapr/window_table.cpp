@@ -80,13 +80,13 @@ bool WindowTable::levels_fit(const DmaWindowRequest& request, std::uint32_t leve
 }
 
 std::uint32_t WindowTable::fewest_levels(const DmaWindowRequest& request) const {
-  // Each node is one piece of contiguous memory, and large ones are hard to come by.
-  constexpr std::uint64_t comfortable = 256 << 10;
-  const std::uint32_t entries_shift = log2_of(request.size / request.page_size);
+  // Each node is one piece of contiguous memory, and large ones are hard to come by: 256 KiB are not.
+  constexpr std::uint32_t comfortable_shift = 18;
+  const std::uint32_t entries_shift = log2_of(request.size) - log2_of(request.page_size);
   std::uint32_t best = 1;
   for (std::uint32_t levels = 1; levels_fit(request, levels); ++levels) {
     best = levels;
-    if (bytes_of_tce << ((entries_shift + levels - 1) / levels) <= comfortable) break;
+    if ((entries_shift + levels - 1) / levels + log2_of(bytes_of_tce) <= comfortable_shift) break;
   }
   return best;
 }
