@@ -3,7 +3,6 @@
 #include <postern/attach.hpp>
 
 #include "device/kernel_device_io.hpp"
-#include "kernel/ioctl.hpp"
 
 namespace postern {
 namespace {

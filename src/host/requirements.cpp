@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include <postern/locked_memory.hpp>
+
 #include "base/words.hpp"
 
 namespace postern {
@@ -55,6 +57,20 @@ std::string obstacles_remedy(const IommuGroup& group) {
   std::vector<std::string> binds;
   for (const HostDevice* member : group.obstacles()) binds.push_back(fmt::format("\"postern bind {}\"", member->name));
   return fmt::format("give them to VFIO too: {}", list_text(binds));
+}
+
+void explain_locked_memory(CallFailed& what, Kernel& kernel, std::uint64_t bytes) {
+  const auto memory = LockedMemory::read(kernel);
+  if (!memory || memory->allows(bytes)) {
+    what.reason = "the kernel has no memory for it, or the user's locked memory is used up by other processes";
+    what.remedy = "raise RLIMIT_MEMLOCK (\"ulimit -l\") or run with CAP_IPC_LOCK";
+    return;
+  }
+  const std::uint64_t used = memory->locked + memory->pinned;
+  what.reason = fmt::format("locked memory is limited to {}, {} are in use, and this needs {} more",
+                            size_text(*memory->limit), size_text(used), size_text(bytes));
+  what.remedy =
+      fmt::format("raise RLIMIT_MEMLOCK (\"ulimit -l {}\") or run with CAP_IPC_LOCK", (used + bytes + 1023) / 1024);
 }
 
 void explain_unsafe_interrupts(CallFailed& what, std::string_view parameter) {

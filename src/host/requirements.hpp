@@ -23,6 +23,9 @@ namespace postern {
 [[nodiscard]] std::string obstacles_text(const IommuGroup& group);
 [[nodiscard]] std::string obstacles_remedy(const IommuGroup& group);
 
+// What ENOMEM means where so many bytes were to be pinned: which limit it met, and how high that must be.
+void explain_locked_memory(CallFailed& what, Kernel& kernel, std::uint64_t bytes);
+
 // What EPERM means where a device is given to an IOMMU: its interrupts could be forged by DMA. `parameter` is the
 // module parameter that accepts this risk.
 void explain_unsafe_interrupts(CallFailed& what, std::string_view parameter);

@@ -3,9 +3,9 @@
 #include <fmt/format.h>
 
 #include <postern/container.hpp>
-#include <postern/locked_memory.hpp>
 
 #include "base/words.hpp"
+#include "host/requirements.hpp"
 #include "kernel/ioctl.hpp"
 
 namespace postern {
@@ -77,19 +77,9 @@ tl::unexpected<Error> Container::map_failure(int result, IovaRange range, const 
     what.remedy = std::move(known.remedy);
     return call_failure(traits_.map, std::move(what));
   }
-  const auto locked = LockedMemory::read(kernel());
   switch (-result) {
     case ENOMEM:
-      if (locked && !locked->allows(length)) {
-        what.reason =
-            fmt::format("locked memory is limited to {}, {} are in use, and this needs {} more",
-                        size_text(*locked->limit), size_text(locked->locked + locked->pinned), size_text(length));
-        what.remedy = fmt::format("raise RLIMIT_MEMLOCK (\"ulimit -l {}\") or run with CAP_IPC_LOCK",
-                                  (locked->locked + locked->pinned + length + 1023) / 1024);
-      } else {
-        what.reason = "the kernel has no memory for it, or the user's locked memory is used up by other processes";
-        what.remedy = "raise RLIMIT_MEMLOCK (\"ulimit -l\") or run with CAP_IPC_LOCK";
-      }
+      explain_locked_memory(what, kernel(), length);
       break;
     case EFAULT:
       what.reason = fmt::format("memory at {} cannot be pinned for this access", address);

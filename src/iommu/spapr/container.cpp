@@ -21,8 +21,6 @@ namespace {
 // and its twin for clearing; Linux 6.12, 7.3). The checks above keep such a call from the kernel.
 constexpr int as_errno(int result) { return result > 0 ? -EINVAL : result; }
 
-std::uint64_t host_page() { return static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)); }
-
 std::uint64_t address_of(const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer); }
 
 }  // namespace
@@ -36,7 +34,7 @@ SpaprContainer::SpaprContainer(Fd fd, const KernelContainer::Extension& extensio
                                  .tear_down = [this] { tear_down(); }}),
       extension_(extension),
       memory_to_come_(memory),
-      windows_(read_platform(kernel()), host_page()),
+      windows_(read_platform(kernel()), static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE))),
       registered_(container_.fd()) {
   if (container_.has_extension(VFIO_EEH)) eeh_.emplace(container_.fd());
 }
@@ -120,7 +118,7 @@ Result<void> SpaprContainer::set_up(const HostDevice& device) {
                          .remedy = "turn dynamic DMA windows on (for QEMU: spapr-pci-host-bridge.ddw=on)"});
   }
   if (memory_to_come_ > info.dma32_window_size) {
-    auto plan = windows_.plan(windows_.request_for(memory_to_come_, host_page()));
+    auto plan = windows_.plan(windows_.request_for(memory_to_come_, windows_.host_page()));
     auto made = plan ? create_in_kernel(*plan) : Result<DmaWindow>(failure_of(plan));
     if (!made) return failure_of(made);
   }
@@ -218,7 +216,7 @@ Result<void> SpaprContainer::settle_default_window(const HostDevice& newcomer) {
   if (!default_pending_) return {};
   // Unmapping what is not mapped makes it, and changes nothing else; but the kernel refuses that (EPERM) before
   // something was registered.
-  const std::uint64_t page = host_page();
+  const std::uint64_t page = windows_.host_page();
   const std::intptr_t address =
       kernel().mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (is_errno(address)) {
@@ -244,7 +242,9 @@ Result<void> SpaprContainer::do_close() {
   return {};
 }
 
-Result<ContainerLimits> SpaprContainer::read_limits() {
+Result<ContainerLimits> SpaprContainer::read_limits() { return window_limits(); }
+
+ContainerLimits SpaprContainer::window_limits() const {
   ContainerLimits limits;
   for (const DmaWindow& window : windows_.list()) {
     limits.usable_ranges.push_back(window.range);

@@ -49,6 +49,7 @@ class SpaprContainer final : public Container, private DmaWindows, private Prere
   [[nodiscard]] int register_and_map(Iova iova, std::uint64_t length, void* address, Access access);
   [[nodiscard]] int unmap_in_kernel(Iova iova, std::uint64_t length);
   [[nodiscard]] Result<void> set_up(const HostDevice& device);
+  [[nodiscard]] ContainerLimits window_limits() const;
   [[nodiscard]] Result<void> enable();
   [[nodiscard]] Result<void> restore();
   void tear_down();

@@ -35,7 +35,7 @@ class WindowTable {
   // Begins with what VFIO_IOMMU_SPAPR_TCE_GET_INFO said: the default window alone.
   void begin(const vfio_iommu_spapr_tce_info& info);
 
-  [[nodiscard]] Platform platform() const noexcept { return platform_; }
+  [[nodiscard]] std::uint64_t host_page() const noexcept { return host_page_; }
   [[nodiscard]] Iova default_start() const noexcept { return {default_start_}; }
   [[nodiscard]] DmaWindowLimits limits() const;
   [[nodiscard]] const std::vector<DmaWindow>& list() const noexcept { return windows_; }  // in the order they were made

@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // SpaprContainer: its two powers, DMA windows and registered memory, as calls of the kernel.
 #include <fmt/format.h>
-#include <unistd.h>
-
-#include <postern/locked_memory.hpp>
-
 #include "base/words.hpp"
+#include "host/requirements.hpp"
 #include "iommu/spapr/container.hpp"
 #include "kernel/spapr.hpp"
 
@@ -62,8 +59,7 @@ Result<DmaWindow> SpaprContainer::create(const DmaWindowRequest& request) {
   if (!plan) return failure_of(plan);
   auto made = create_in_kernel(*plan);
   if (!made) return made;
-  auto limits = read_limits();
-  if (limits) set_limits(std::move(*limits));
+  set_limits(window_limits());
   return made;
 }
 
@@ -90,8 +86,7 @@ Result<void> SpaprContainer::remove(Iova start) {
   what.result = remove_in_kernel(start);
   if (what.result < 0) return call_failure(tce_remove.symbol, std::move(what));
   windows_.remove(start);
-  auto limits = read_limits();
-  if (limits) set_limits(std::move(*limits));
+  set_limits(window_limits());
   return {};
 }
 
@@ -105,7 +100,7 @@ Result<DmaWindow> SpaprContainer::make_room(std::uint64_t bytes, std::uint64_t p
 Result<void> SpaprContainer::add(std::span<std::byte> memory) {
   if (auto ready = require_device(register_memory.symbol); !ready) return ready;
   const RegisteredMemory::Range range{reinterpret_cast<std::uintptr_t>(memory.data()), memory.size()};
-  const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+  const std::uint64_t page = windows_.host_page();
   CallFailed what{.result = -EINVAL,
                   .object = fmt::format("memory at {}+{}", fmt::ptr(memory.data()), size_text(memory.size()))};
   // A length of zero would make the kernel warn and answer ENOMEM (mm_iommu_do_alloc, Linux 6.12).
@@ -122,14 +117,7 @@ Result<void> SpaprContainer::add(std::span<std::byte> memory) {
   }
   what.result = registered_.keep(range);
   if (what.result >= 0) return {};
-  if (what.result == -ENOMEM) {
-    const auto locked = LockedMemory::read(kernel());
-    if (locked && !locked->allows(range.length)) {
-      what.reason = fmt::format("locked memory is limited to {}, {} are in use, and this needs {} more",
-                                size_text(*locked->limit), size_text(locked->locked), size_text(range.length));
-    }
-    what.remedy = "raise RLIMIT_MEMLOCK (\"ulimit -l\") or run with CAP_IPC_LOCK";
-  }
+  if (what.result == -ENOMEM) explain_locked_memory(what, kernel(), range.length);
   return call_failure(register_memory.symbol, std::move(what));
 }
 
