@@ -18,6 +18,7 @@
 
 namespace postern {
 
+class DirtyTracker;
 class DmaWindows;
 class Eeh;
 class Preregistration;
@@ -74,6 +75,7 @@ class Container {
   [[nodiscard]] virtual DmaWindows* dma_windows() noexcept { return nullptr; }
   [[nodiscard]] virtual Preregistration* preregistration() noexcept { return nullptr; }
   [[nodiscard]] virtual Eeh* eeh() noexcept { return nullptr; }
+  [[nodiscard]] virtual DirtyTracker* dirty_tracker() noexcept { return nullptr; }
 
   [[nodiscard]] Kernel& kernel() const noexcept { return *kernel_; }
 
@@ -112,25 +114,20 @@ class Container {
   void set_limits(ContainerLimits limits);
 
  private:
-  friend class Attachment;  // attaching and detaching go through the one owner of an attached device
+  friend class Attachment;    // attaching and detaching go through the one owner of an attached device
+  friend class DirtyTracker;  // unmaps in a way of its own
+  class Errors;               // in words
 
   [[nodiscard]] Result<void> map_slowly(IovaRange range, std::span<std::byte> memory, Access access);
   [[nodiscard]] Result<void> map_latest();
   [[nodiscard]] Result<void> undo_latest(int result);
   [[nodiscard]] Result<void> unmap_several(IovaRange range, std::uint64_t length);
+  [[nodiscard]] Result<void> check_unmap(IovaRange range, std::uint64_t length) const;
+  [[nodiscard]] Result<void> unmap_by(IovaRange mapping, const std::function<int()>& unmap);
   [[nodiscard]] bool is_usable(IovaRange range);
   [[nodiscard]] Result<void> admit(const ContainerLimits& limits, const HostDevice& device);
   [[nodiscard]] Result<Fd> attach(const HostDevice& device);
   [[nodiscard]] Result<void> detach(const std::string& device, Fd fd);
-
-  // Errors in words.
-  [[nodiscard]] tl::unexpected<Error> closed(std::string_view operation) const;
-  [[nodiscard]] tl::unexpected<Error> refuse_map(IovaRange range, std::span<std::byte> memory) const;
-  [[nodiscard]] tl::unexpected<Error> refuse_overlap(IovaRange range, IovaRange taken) const;
-  [[nodiscard]] tl::unexpected<Error> map_failure(int result, IovaRange range, const void* address) const;
-  [[nodiscard]] tl::unexpected<Error> unmap_failure(int result, IovaRange range) const;
-  [[nodiscard]] tl::unexpected<Error> refuse_unmap(IovaRange range, std::uint64_t length) const;
-  [[nodiscard]] tl::unexpected<Error> refuse_split(IovaRange range, const IovaRange* split) const;
 
   static constexpr IovaRange nowhere{{1}, {0}};
 

@@ -5,10 +5,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <postern/locked_memory.hpp>
+#include <postern/dirty_tracker.hpp>
 
 #include "base/log.hpp"
 #include "base/words.hpp"
+#include "iommu/container_errors.hpp"
 #include "kernel/ioctl.hpp"
 #include "memory/shadow_map.hpp"
 
@@ -54,8 +55,9 @@ Result<void> Container::map_slowly(IovaRange range, std::span<std::byte> memory,
   const auto bits = range.first.value | address_of(memory.data()) | memory.size();
   const bool fits =
       (bits & misaligned_) == 0 && range.first <= range.last && is_usable(range) && mappings_->size() < mapping_limit_;
-  if (!fits) return refuse_map(range, memory);
-  if (const auto* taken = mappings_->insert(range, memory.data(), access)) return refuse_overlap(range, taken->range);
+  if (!fits) return Errors(*this).refuse_map(range, memory);
+  if (const auto* taken = mappings_->insert(range, memory.data(), access))
+    return Errors(*this).refuse_overlap(range, taken->range);
   return map_latest();
 }
 
@@ -70,7 +72,7 @@ Result<void> Container::map_slowly(IovaRange range, std::span<std::byte> memory,
 Result<void> Container::undo_latest(int result) {
   const MappingRecord mapping = mappings_->latest();
   mappings_->erase(mapping.range);
-  return map_failure(result, mapping.range, mapping.address);
+  return Errors(*this).map_failure(result, mapping.range, mapping.address);
 }
 
 Result<void> Container::unmap(Iova iova, std::uint64_t length) {
@@ -79,27 +81,39 @@ Result<void> Container::unmap(Iova iova, std::uint64_t length) {
   if (!kernel_has_mappings_ || !mappings_->seek(range)) [[unlikely]]
     return unmap_several(range, length);
   if (const int result = do_unmap(iova, length); result < 0) [[unlikely]]
-    return unmap_failure(result, mappings_->latest().range);
+    return Errors(*this).unmap_failure(result, mappings_->latest().range);
   mappings_->erase_found();
   return {};
 }
 
-Result<void> Container::unmap_several(IovaRange range, std::uint64_t length) {
+// Whether the range has mappings, and cuts none of them in two.
+Result<void> Container::check_unmap(IovaRange range, std::uint64_t length) const {
   const bool well_formed =
       length != 0 && ((range.first.value | length) & misaligned_) == 0 && range.first <= range.last;
-  if (!well_formed || closed_) return refuse_unmap(range, length);
+  if (!well_formed || closed_) return Errors(*this).refuse_unmap(range, length);
   const auto cover = mappings_->cover(range);
-  if (cover.kind != ShadowMap::Cover::Kind::whole) {
-    return refuse_split(range, cover.mapping != nullptr ? &cover.mapping->range : nullptr);
-  }
+  if (cover.kind == ShadowMap::Cover::Kind::whole) return {};
+  return Errors(*this).refuse_split(range, cover.mapping != nullptr ? &cover.mapping->range : nullptr);
+}
+
+// One mapping, by something else than do_unmap().
+Result<void> Container::unmap_by(IovaRange mapping, const std::function<int()>& unmap) {
+  const int result = kernel_has_mappings_ ? unmap() : 0;
+  if (result < 0) return Errors(*this).unmap_failure(result, mapping);
+  mappings_->erase(mapping);
+  return {};
+}
+
+Result<void> Container::unmap_several(IovaRange range, std::uint64_t length) {
+  if (auto checked = check_unmap(range, length); !checked) return checked;
   const int result = kernel_has_mappings_ ? do_unmap_several(range) : 0;
-  if (result < 0) return unmap_failure(result, range);
+  if (result < 0) return Errors(*this).unmap_failure(result, range);
   mappings_->erase_within(range);
   return {};
 }
 
 Result<void> Container::unmap_all() {
-  if (closed_) return closed("unmap all");
+  if (closed_) return Errors(*this).closed("unmap all");
   if (kernel_has_mappings_ && !mappings_->empty()) {
     if (const int result = do_unmap_all(); result < 0) {
       return call_failure(traits_.unmap,
@@ -111,7 +125,7 @@ Result<void> Container::unmap_all() {
 }
 
 Result<void> Container::close() {
-  if (closed_) return closed("close");
+  if (closed_) return Errors(*this).closed("close");
   if (!devices_.empty()) {
     return call_failure("close", {.result = -EBUSY,
                                   .object = fmt::format("container {}", backend()),
@@ -180,7 +194,7 @@ Result<void> Container::admit(const ContainerLimits& limits, const HostDevice& d
       const int result = kernel_has_mappings_
                              ? 0
                              : do_map(mapping.range.first, mapping.range.length(), mapping.address, mapping.access);
-      if (result < 0) admitted = map_failure(result, mapping.range, mapping.address);
+      if (result < 0) admitted = Errors(*this).map_failure(result, mapping.range, mapping.address);
       return;
     }
     what.remedy = "unmap it first, or attach the device to a container of its own";
@@ -190,7 +204,7 @@ Result<void> Container::admit(const ContainerLimits& limits, const HostDevice& d
 }
 
 Result<Fd> Container::attach(const HostDevice& device) {
-  if (closed_) return closed("attach " + device.name);
+  if (closed_) return Errors(*this).closed("attach " + device.name);
   if (std::find(devices_.begin(), devices_.end(), device.name) != devices_.end()) {
     return call_failure("attach", {.result = -EBUSY,
                                    .object = fmt::format("{} in container {}", device.name, backend()),
@@ -200,6 +214,9 @@ Result<Fd> Container::attach(const HostDevice& device) {
   if (!fd) return fd;
   auto limits = read_limits();
   auto admitted = limits ? admit(*limits, device) : Result<void>(failure_of(limits));
+  if (admitted && dirty_tracker() != nullptr) {
+    admitted = dirty_tracker()->join(device.name, fd->get(), smallest_page(*limits));
+  }
   if (!admitted) {
     // Where the kernel forgets, it forgets again what was replayed so far.
     log_failure(do_detach(device.name, std::move(*fd)));
@@ -212,6 +229,7 @@ Result<Fd> Container::attach(const HostDevice& device) {
 }
 
 Result<void> Container::detach(const std::string& device, Fd fd) {
+  if (dirty_tracker() != nullptr) dirty_tracker()->leave(device);
   std::erase(devices_, device);
   auto detached = do_detach(device, std::move(fd));
   if (!devices_.empty()) {

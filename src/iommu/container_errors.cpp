@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Container's errors: which rule a call broke, in words. None of this runs while all is well.
-#include <fmt/format.h>
+// Container's errors in words.
+#include "iommu/container_errors.hpp"
 
-#include <postern/container.hpp>
+#include <fmt/format.h>
 
 #include "base/words.hpp"
 #include "host/requirements.hpp"
@@ -21,65 +21,65 @@ std::string unmap_text(const Container& container, IovaRange range) {
 
 }  // namespace
 
-tl::unexpected<Error> Container::closed(std::string_view operation) const {
+tl::unexpected<Error> Container::Errors::closed(std::string_view operation) const {
   return call_failure(operation, {.result = -EBADF,
-                                  .object = fmt::format("container {}", backend()),
+                                  .object = fmt::format("container {}", container_.backend()),
                                   .reason = "it was closed",
                                   .remedy = "attach the device to a new one"});
 }
 
-tl::unexpected<Error> Container::refuse_map(IovaRange range, std::span<std::byte> memory) const {
+tl::unexpected<Error> Container::Errors::refuse_map(IovaRange range, std::span<std::byte> memory) const {
   const Iova iova = range.first;
   const auto address = reinterpret_cast<std::uintptr_t>(memory.data());
-  CallFailed what{.result = -EINVAL, .object = map_text(*this, iova, memory.size())};
-  if (closed_) return closed(what.object);
-  if (devices_.empty()) {
+  CallFailed what{.result = -EINVAL, .object = map_text(container_, iova, memory.size())};
+  if (container_.closed_) return closed(what.object);
+  if (container_.devices_.empty()) {
     what.result = -ENODEV;
     what.reason = "no device is attached, so there is no IOMMU to map for";
     what.remedy = "attach a device first";
   } else if (memory.empty()) {
     what.reason = "the length is zero";
-  } else if (((iova.value | address | memory.size()) & misaligned_) != 0) {
+  } else if (((iova.value | address | memory.size()) & container_.misaligned_) != 0) {
     what.reason = fmt::format("{} {:#x} is no multiple of the IOMMU's smallest page, {}",
-                              (iova.value & misaligned_) != 0 ? "iova"
-                              : (address & misaligned_) != 0  ? "address"
-                                                              : "length",
-                              (iova.value & misaligned_) != 0 ? iova.value
-                              : (address & misaligned_) != 0  ? address
-                                                              : memory.size(),
-                              size_text(misaligned_ + 1));
+                              (iova.value & container_.misaligned_) != 0 ? "iova"
+                              : (address & container_.misaligned_) != 0  ? "address"
+                                                                         : "length",
+                              (iova.value & container_.misaligned_) != 0 ? iova.value
+                              : (address & container_.misaligned_) != 0  ? address
+                                                                         : memory.size(),
+                              size_text(container_.misaligned_ + 1));
     what.remedy = "align iova, address and length to it";
-  } else if (range.last < range.first || mappings_left() != 0) {
+  } else if (range.last < range.first || container_.mappings_left() != 0) {
     what.result = -ERANGE;
-    what.reason = fmt::format("outside the usable ranges {}", ranges_text(usable_ranges()));
+    what.reason = fmt::format("outside the usable ranges {}", ranges_text(container_.usable_ranges()));
     what.remedy = "choose an iova within them, for instance with IovaAllocator";
   } else {
     what.result = -ENOSPC;
-    what.reason = fmt::format("all {} mappings that the kernel allows are in use", *mapping_limit());
+    what.reason = fmt::format("all {} mappings that the kernel allows are in use", *container_.mapping_limit());
     what.remedy = "map larger pieces, or raise the module parameter vfio_iommu_type1.dma_entry_limit";
   }
-  return call_failure(traits_.map, std::move(what));
+  return call_failure(container_.traits_.map, std::move(what));
 }
 
-tl::unexpected<Error> Container::refuse_overlap(IovaRange range, IovaRange taken) const {
-  return call_failure(traits_.map,
+tl::unexpected<Error> Container::Errors::refuse_overlap(IovaRange range, IovaRange taken) const {
+  return call_failure(container_.traits_.map,
                       {.result = -EEXIST,
-                       .object = map_text(*this, range.first, range.length()),
+                       .object = map_text(container_, range.first, range.length()),
                        .reason = fmt::format("{} overlaps {}, which is mapped", to_string(range), to_string(taken)),
                        .remedy = "unmap that first"});
 }
 
-tl::unexpected<Error> Container::map_failure(int result, IovaRange range, const void* address) const {
+tl::unexpected<Error> Container::Errors::map_failure(int result, IovaRange range, const void* address) const {
   const std::uint64_t length = range.length();
-  CallFailed what{.result = result, .object = map_text(*this, range.first, length)};
-  if (auto known = explain_map(result, range, address); !known.reason.empty()) {
+  CallFailed what{.result = result, .object = map_text(container_, range.first, length)};
+  if (auto known = container_.explain_map(result, range, address); !known.reason.empty()) {
     what.reason = std::move(known.reason);
     what.remedy = std::move(known.remedy);
-    return call_failure(traits_.map, std::move(what));
+    return call_failure(container_.traits_.map, std::move(what));
   }
   switch (-result) {
     case ENOMEM:
-      explain_locked_memory(what, kernel(), length);
+      explain_locked_memory(what, container_.kernel(), length);
       break;
     case EFAULT:
       what.reason = fmt::format("memory at {} cannot be pinned for this access", address);
@@ -91,48 +91,50 @@ tl::unexpected<Error> Container::map_failure(int result, IovaRange range, const 
       what.remedy = "do not use the container's fds beside this library";
       break;
     case ENOSPC:
-      what.reason = fmt::format("the kernel takes no more mappings; {} are in use", mapping_count());
+      what.reason = fmt::format("the kernel takes no more mappings; {} are in use", container_.mapping_count());
       what.remedy = "map larger pieces, or raise the module parameter vfio_iommu_type1.dma_entry_limit";
       break;
     default:
       break;
   }
-  return call_failure(traits_.map, std::move(what));
+  return call_failure(container_.traits_.map, std::move(what));
 }
 
 Container::Explanation Container::explain_map(int /*result*/, IovaRange /*range*/, const void* /*address*/) const {
   return {};
 }
 
-tl::unexpected<Error> Container::unmap_failure(int result, IovaRange range) const {
-  return call_failure(traits_.unmap, {.result = result, .object = unmap_text(*this, range)});
+tl::unexpected<Error> Container::Errors::unmap_failure(int result, IovaRange range) const {
+  return call_failure(container_.traits_.unmap, {.result = result, .object = unmap_text(container_, range)});
 }
 
-tl::unexpected<Error> Container::refuse_unmap(IovaRange range, std::uint64_t length) const {
-  if (closed_) return closed(unmap_text(*this, range));
-  CallFailed what{
-      .result = -EINVAL,
-      .object = fmt::format("unmap {}+{} from container {}", to_string(range.first), size_text(length), backend())};
+tl::unexpected<Error> Container::Errors::refuse_unmap(IovaRange range, std::uint64_t length) const {
+  if (container_.closed_) return closed(unmap_text(container_, range));
+  CallFailed what{.result = -EINVAL,
+                  .object = fmt::format("unmap {}+{} from container {}", to_string(range.first), size_text(length),
+                                        container_.backend())};
   if (length == 0) {
     what.reason = "the length is zero";
-  } else if (((range.first.value | length) & misaligned_) != 0) {
-    what.reason =
-        fmt::format("iova and length must be multiples of the IOMMU's smallest page, {}", size_text(misaligned_ + 1));
+  } else if (((range.first.value | length) & container_.misaligned_) != 0) {
+    what.reason = fmt::format("iova and length must be multiples of the IOMMU's smallest page, {}",
+                              size_text(container_.misaligned_ + 1));
   } else {
     what.reason = "it runs past the last address";
   }
-  return call_failure(traits_.unmap, std::move(what));
+  return call_failure(container_.traits_.unmap, std::move(what));
 }
 
-tl::unexpected<Error> Container::refuse_split(IovaRange range, const IovaRange* split) const {
+tl::unexpected<Error> Container::Errors::refuse_split(IovaRange range, const IovaRange* split) const {
   if (split == nullptr) {
-    return call_failure(traits_.unmap,
-                        {.result = -ENOENT, .object = unmap_text(*this, range), .reason = "nothing is mapped there"});
+    return call_failure(
+        container_.traits_.unmap,
+        {.result = -ENOENT, .object = unmap_text(container_, range), .reason = "nothing is mapped there"});
   }
-  return call_failure(traits_.unmap, {.result = -EINVAL,
-                                      .object = unmap_text(*this, range),
-                                      .reason = fmt::format("it would split the mapping {}", to_string(*split)),
-                                      .remedy = "unmap whole mappings; map in the pieces that are to be unmapped"});
+  return call_failure(container_.traits_.unmap,
+                      {.result = -EINVAL,
+                       .object = unmap_text(container_, range),
+                       .reason = fmt::format("it would split the mapping {}", to_string(*split)),
+                       .remedy = "unmap whole mappings; map in the pieces that are to be unmapped"});
 }
 
 }  // namespace postern

@@ -15,6 +15,9 @@ inline constexpr Ioctl<iommu_ioas_map> ioas_map POSTERN_IOCTL(IOMMU_IOAS_MAP);
 inline constexpr Ioctl<iommu_ioas_unmap> ioas_unmap POSTERN_IOCTL(IOMMU_IOAS_UNMAP);
 inline constexpr Ioctl<iommu_option> option POSTERN_IOCTL(IOMMU_OPTION);
 inline constexpr Ioctl<iommu_hwpt_alloc> hwpt_alloc POSTERN_IOCTL(IOMMU_HWPT_ALLOC);
+inline constexpr Ioctl<iommu_hwpt_set_dirty_tracking> hwpt_set_dirty_tracking
+    POSTERN_IOCTL(IOMMU_HWPT_SET_DIRTY_TRACKING);
+inline constexpr Ioctl<iommu_hwpt_get_dirty_bitmap> hwpt_get_dirty_bitmap POSTERN_IOCTL(IOMMU_HWPT_GET_DIRTY_BITMAP);
 inline constexpr Ioctl<iommu_hw_info> get_hw_info POSTERN_IOCTL(IOMMU_GET_HW_INFO);
 
 }  // namespace postern::iommu

@@ -15,6 +15,7 @@ inline constexpr IoctlByValue set_iommu POSTERN_IOCTL(VFIO_SET_IOMMU);
 inline constexpr Ioctl<vfio_iommu_type1_info> iommu_get_info POSTERN_IOCTL(VFIO_IOMMU_GET_INFO);
 inline constexpr Ioctl<vfio_iommu_type1_dma_map> iommu_map_dma POSTERN_IOCTL(VFIO_IOMMU_MAP_DMA);
 inline constexpr Ioctl<vfio_iommu_type1_dma_unmap> iommu_unmap_dma POSTERN_IOCTL(VFIO_IOMMU_UNMAP_DMA);
+inline constexpr Ioctl<vfio_iommu_type1_dirty_bitmap> iommu_dirty_pages POSTERN_IOCTL(VFIO_IOMMU_DIRTY_PAGES);
 
 // On /dev/vfio/N, a group.
 inline constexpr Ioctl<vfio_group_status> group_get_status POSTERN_IOCTL(VFIO_GROUP_GET_STATUS);

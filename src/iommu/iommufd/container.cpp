@@ -32,7 +32,9 @@ IommufdContainer::IommufdContainer(std::shared_ptr<Iommufd> iommufd, ObjectId io
                                     .unmap = iommu::ioas_unmap.symbol,
                                     .when_empty = WhenEmpty::keeps_mappings}),
       iommufd_(std::move(iommufd)),
-      ioas_(ioas) {}
+      ioas_(ioas),
+      dirty_log_(*iommufd_, ioas_, hwpts_, attached_),
+      dirty_tracker_(*this, dirty_log_) {}
 
 IommufdContainer::~IommufdContainer() { log_failure(IommufdContainer::do_close()); }
 
@@ -60,13 +62,15 @@ int IommufdContainer::do_unmap_all() {
 }
 
 Result<Hwpt*> IommufdContainer::attach_hwpt(const BoundDevice& bound, const std::string& name) {
+  const bool tracks_dirty = iommufd_->hardware_tracks_dirty(bound.id);
   for (Hwpt& hwpt : hwpts_) {
+    if (hwpt.tracks_dirty() != tracks_dirty) continue;
     const int result = attach_page_table(bound.fd, hwpt.id());
     if (result == 0) return &hwpt;
     // EINVAL is an IOMMU that this page table does not suit; it gets one of its own.
     if (result != -EINVAL) return call_failure(vfio::device_attach_pt.symbol, {.result = result, .object = name});
   }
-  auto made = Hwpt::allocate(iommufd_, ioas_, bound.id);
+  auto made = Hwpt::allocate(iommufd_, ioas_, bound.id, tracks_dirty);
   const bool mediated = !made && (made.error().code() == ENOENT || made.error().code() == EOPNOTSUPP);
   if (!made && !mediated) return failure_of(made);
   // A mediated device has no page table in an IOMMU: its driver reaches memory through the IOAS itself.
@@ -86,17 +90,17 @@ Result<Fd> IommufdContainer::do_attach(const HostDevice& device) {
   auto hwpt = attach_hwpt(*bound, device.name);
   if (!hwpt) return failure_of(hwpt);
   if (*hwpt != nullptr) ++(*hwpt)->users;
-  members_.push_back({.device = device.name, .id = bound->id, .hwpt = *hwpt});
+  attached_.push_back({.name = device.name, .id = bound->id, .hwpt = *hwpt});
   return std::move(bound->fd);
 }
 
 Result<void> IommufdContainer::do_detach(const std::string& device, Fd fd) {
   auto detached = detach_page_table(fd, device);
   fd.reset();  // unbinds it from the iommufd, and takes it off the page table if the ioctl could not
-  const auto member =
-      std::find_if(members_.begin(), members_.end(), [&](const Member& m) { return m.device == device; });
-  Hwpt* hwpt = member->hwpt;
-  members_.erase(member);
+  const auto leaving =
+      std::find_if(attached_.begin(), attached_.end(), [&](const auto& attached) { return attached.name == device; });
+  Hwpt* hwpt = leaving->hwpt;
+  attached_.erase(leaving);
   if (hwpt == nullptr || --hwpt->users > 0) return detached;
   auto destroyed = hwpt->destroy();
   hwpts_.remove_if([&](const Hwpt& candidate) { return &candidate == hwpt; });
@@ -116,8 +120,8 @@ Result<ContainerLimits> IommufdContainer::read_limits() {
       std::max<std::uint64_t>(iova->alignment, static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)));
   // The kernel tells the alignment, not the page sizes: those that every device's IOMMU has are in its hardware's
   // registers.
-  std::uint64_t larger = members_.empty() ? 0 : ~std::uint64_t{0};
-  for (const Member& member : members_) larger &= iommufd_->hardware_page_sizes(member.id);
+  std::uint64_t larger = attached_.empty() ? 0 : ~std::uint64_t{0};
+  for (const AttachedDevice& attached : attached_) larger &= iommufd_->hardware_page_sizes(attached.id);
   return ContainerLimits{.usable_ranges = std::move(iova->ranges),
                          .page_sizes = smallest | (larger & ~(smallest - 1)),
                          .mapping_limit = std::nullopt};

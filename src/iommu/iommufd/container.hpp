@@ -5,9 +5,11 @@
 #include <list>
 #include <memory>
 #include <postern/container.hpp>
+#include <postern/dirty_tracker.hpp>
 #include <vector>
 
 #include "iommu/iommufd/cdev.hpp"
+#include "iommu/iommufd/dirty_log.hpp"
 #include "iommu/iommufd/hwpt.hpp"
 #include "iommu/iommufd/iommufd.hpp"
 
@@ -20,6 +22,7 @@ class IommufdContainer final : public Container {
   ~IommufdContainer() override;
 
   [[nodiscard]] Facts facts() const override;
+  [[nodiscard]] DirtyTracker* dirty_tracker() noexcept override { return &dirty_tracker_; }
 
  private:
   [[nodiscard]] int do_map(Iova iova, std::uint64_t length, void* address, Access access) override;
@@ -33,17 +36,13 @@ class IommufdContainer final : public Container {
   // Puts the device on a HWPT that suits it; null where the kernel made one of its own for the IOAS (mediated devices).
   [[nodiscard]] Result<Hwpt*> attach_hwpt(const BoundDevice& bound, const std::string& name);
 
-  struct Member {
-    std::string device;
-    ObjectId id;
-    Hwpt* hwpt;
-  };
-
   // In the order of need: an IOAS can only be destroyed without HWPTs, all of it only while /dev/iommu is open.
   std::shared_ptr<Iommufd> iommufd_;
   ObjectId ioas_;
-  std::list<Hwpt> hwpts_;  // a list, since members point into it
-  std::vector<Member> members_;
+  std::list<Hwpt> hwpts_;  // a list, since devices point into it
+  std::vector<AttachedDevice> attached_;
+  HwptDirtyLog dirty_log_;
+  DirtyTracker dirty_tracker_;
 };
 
 }  // namespace postern::iommufd

@@ -12,9 +12,10 @@
 
 namespace postern::iommufd {
 
-Result<Hwpt> Hwpt::allocate(std::shared_ptr<Iommufd> iommufd, ObjectId ioas, ObjectId device) {
+Result<Hwpt> Hwpt::allocate(std::shared_ptr<Iommufd> iommufd, ObjectId ioas, ObjectId device, bool tracks_dirty) {
   iommu_hwpt_alloc alloc{};
   alloc.size = sizeof alloc;
+  alloc.flags = tracks_dirty ? IOMMU_HWPT_ALLOC_DIRTY_TRACKING : 0;
   alloc.dev_id = device;
   alloc.pt_id = ioas;
   alloc.data_type = IOMMU_HWPT_DATA_NONE;
@@ -26,11 +27,15 @@ Result<Hwpt> Hwpt::allocate(std::shared_ptr<Iommufd> iommufd, ObjectId ioas, Obj
          .reason = result == -EADDRINUSE ? "what is mapped lies where this device reserves addresses" : "",
          .remedy = result == -EADDRINUSE ? "unmap it, or open a container of its own for this device" : ""});
   }
-  return Hwpt(std::move(iommufd), alloc.out_hwpt_id);
+  return Hwpt(std::move(iommufd), alloc.out_hwpt_id, tracks_dirty);
 }
 
 Hwpt::Hwpt(Hwpt&& other) noexcept
-    : users(other.users), iommufd_(std::move(other.iommufd_)), id_(std::exchange(other.id_, 0)) {}
+    : users(other.users),
+      is_tracked(other.is_tracked),
+      iommufd_(std::move(other.iommufd_)),
+      id_(std::exchange(other.id_, 0)),
+      tracks_dirty_(other.tracks_dirty_) {}
 
 Hwpt::~Hwpt() { log_failure(destroy()); }
 

@@ -90,6 +90,14 @@ std::uint64_t Iommufd::hardware_page_sizes(ObjectId device) const {
   return sizes;
 }
 
+bool Iommufd::hardware_tracks_dirty(ObjectId device) const {
+  iommu_hw_info query{};
+  query.size = sizeof query;
+  query.dev_id = device;
+  if (iommu::get_hw_info(kernel(), fd(), query) < 0) return false;
+  return (query.out_capabilities & IOMMU_HW_CAP_DIRTY_TRACKING) != 0;
+}
+
 Result<void> Iommufd::destroy(ObjectId id, std::string_view what) const {
   iommu_destroy destroy{.size = sizeof destroy, .id = id};
   if (const int result = iommu::destroy(kernel(), fd(), destroy); result < 0) {

@@ -39,6 +39,8 @@ class Iommufd {
   [[nodiscard]] Result<void> avoid_huge_pages(ObjectId ioas) const;
   // The page sizes of the IOMMU before a device, as a bitmap: 0 where its driver does not tell.
   [[nodiscard]] std::uint64_t hardware_page_sizes(ObjectId device) const;
+  // Whether that IOMMU can tell which pages were written (IOMMU_HW_CAP_DIRTY_TRACKING, Linux 6.7).
+  [[nodiscard]] bool hardware_tracks_dirty(ObjectId device) const;
   // `what` names the object in the error: "HWPT".
   [[nodiscard]] Result<void> destroy(ObjectId id, std::string_view what) const;
 

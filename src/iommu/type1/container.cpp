@@ -15,10 +15,12 @@ Type1Container::Type1Container(Fd fd, const KernelContainer::Extension& extensio
                               .map = vfio::iommu_map_dma.symbol,
                               .unmap = vfio::iommu_unmap_dma.symbol,
                               .when_empty = WhenEmpty::forgets_mappings}),
-      container_(std::move(fd),
-                 {.set_up = [this](const HostDevice& device) { return set_iommu(device); }, .tear_down = [] {}}),
+      container_(std::move(fd), {.set_up = [this](const HostDevice& device) { return set_iommu(device); },
+                                 .tear_down = [this] { dirty_log_.lose(); }}),
       extension_(extension),
-      unmaps_all_(container_.has_extension(VFIO_UNMAP_ALL)) {}
+      unmaps_all_(container_.has_extension(VFIO_UNMAP_ALL)),
+      dirty_log_(container_, *this),
+      dirty_tracker_(*this, dirty_log_) {}
 
 int Type1Container::do_map(Iova iova, std::uint64_t length, void* address, Access access) {
   return container_.map_dma(iova, length, address, access);

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <postern/container.hpp>
+#include <postern/dirty_tracker.hpp>
 
 #include "iommu/kernel_container.hpp"
+#include "iommu/type1/dirty_log.hpp"
 
 namespace postern::type1 {
 
@@ -13,6 +15,10 @@ class Type1Container final : public Container {
   Type1Container(Fd fd, const KernelContainer::Extension& extension);
 
   [[nodiscard]] Facts facts() const override;
+  // Version 1 has none (vfio_iommu_type1_dirty_pages, Linux 5.8).
+  [[nodiscard]] DirtyTracker* dirty_tracker() noexcept override {
+    return extension_.version == 1 ? nullptr : &dirty_tracker_;
+  }
 
  private:
   [[nodiscard]] int do_map(Iova iova, std::uint64_t length, void* address, Access access) override;
@@ -28,6 +34,8 @@ class Type1Container final : public Container {
   KernelContainer container_;
   KernelContainer::Extension extension_;  // VFIO_TYPE1v2_IOMMU or VFIO_TYPE1_IOMMU
   bool unmaps_all_;                       // VFIO_UNMAP_ALL
+  Type1DirtyLog dirty_log_;
+  DirtyTracker dirty_tracker_;
 };
 
 }  // namespace postern::type1

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+// DeviceLog: the three features of DMA logging.
+#include "iommu/device_log.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "kernel/tailed.hpp"
+#include "kernel/vfio.hpp"
+#include "memory/page_bits.hpp"
+
+namespace postern {
+namespace {
+
+// The kernel takes what fits a page of its own (LOG_MAX_RANGES in vfio_main.c, Linux 6.1): 256 where that is 4 KiB.
+constexpr std::size_t most_ranges = 4096 / sizeof(vfio_device_feature_dma_logging_range);
+
+vfio_device_feature feature_of(std::uint32_t flags) {
+  vfio_device_feature feature{};
+  feature.argsz = sizeof feature;
+  feature.flags = flags;
+  return feature;
+}
+
+// Joins the two that are nearest to each other until few enough are left.
+std::vector<IovaRange> few(std::vector<IovaRange> ranges) {
+  while (ranges.size() > most_ranges) {
+    auto nearest = ranges.begin();
+    for (auto range = ranges.begin(); std::next(range) != ranges.end(); ++range) {
+      if (std::next(range)->first - range->last < std::next(nearest)->first - nearest->last) nearest = range;
+    }
+    nearest->last = std::next(nearest)->last;
+    ranges.erase(std::next(nearest));
+  }
+  return ranges;
+}
+
+}  // namespace
+
+bool DeviceLog::available() const {
+  vfio_device_feature probe =
+      feature_of(VFIO_DEVICE_FEATURE_PROBE | VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_DMA_LOGGING_START);
+  return vfio::device_feature(*kernel_, fd_, probe) >= 0;
+}
+
+Result<void> DeviceLog::start(std::vector<IovaRange> ranges, std::uint64_t page_size) {
+  logged_ = few(std::move(ranges));
+  if (logged_.empty()) return {};  // the kernel takes no empty list; there is nothing that it could write
+  std::vector<vfio_device_feature_dma_logging_range> list;
+  for (const IovaRange range : logged_) list.push_back({.iova = range.first.value, .length = range.length()});
+  vfio_device_feature_dma_logging_control control{};
+  control.page_size = page_size;
+  control.num_ranges = static_cast<std::uint32_t>(list.size());
+  control.ranges = reinterpret_cast<std::uintptr_t>(list.data());
+  Tailed set(feature_of(VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_DMA_LOGGING_START), control);
+  const int result = vfio::device_feature(*kernel_, fd_, set.head());
+  if (result >= 0) return {};
+  logged_.clear();
+  return call_failure(
+      "VFIO_DEVICE_FEATURE_DMA_LOGGING_START",
+      {.result = result,
+       .object = fmt::format("{}, {} ranges", device_, list.size()),
+       .reason = result == -E2BIG || result == -ENOMEM ? "the device cannot log so much" : "",
+       .remedy = result == -E2BIG || result == -ENOMEM ? "map fewer, larger ranges, or have the IOMMU track it" : ""});
+}
+
+Result<void> DeviceLog::stop() {
+  if (logged_.empty()) return {};
+  logged_.clear();
+  vfio_device_feature set = feature_of(VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP);
+  const int result = vfio::device_feature(*kernel_, fd_, set);
+  if (result >= 0) return {};
+  return call_failure("VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP", {.result = result, .object = device_});
+}
+
+Result<void> DeviceLog::collect(const DirtyRequest& request) {
+  const auto mark = [&](Iova first, Iova end) {
+    if (first < end) {
+      memory::set_bits(request.bits, (first - request.range.first) / request.page_size,
+                       (end - first) / request.page_size);
+    }
+  };
+  Iova told = request.range.first;  // up to here
+  for (const IovaRange logged : logged_) {
+    if (!logged.overlaps(request.range)) continue;
+    const IovaRange part{std::max(logged.first, request.range.first), std::min(logged.last, request.range.last)};
+    mark(told, part.first);
+    if (auto reported = report(request, part); !reported) return reported;
+    told = part.last + 1;
+  }
+  if (told <= request.range.last) mark(told, request.range.last + 1);
+  return {};
+}
+
+Result<void> DeviceLog::report(const DirtyRequest& request, IovaRange part) {
+  const std::uint64_t first = (part.first - request.range.first) / request.page_size;
+  const std::uint64_t pages = part.length() / request.page_size;
+  // The kernel puts bit 0 at the start of a word (iova_bitmap_alloc), and only ever sets bits (iova_bitmap_set).
+  const bool in_place = first % memory::word_bits == 0;
+  std::vector<std::uint64_t> apart(in_place ? 0 : memory::words_for(pages));
+  std::uint64_t* const bits = in_place ? request.bits + first / memory::word_bits : apart.data();
+  vfio_device_feature_dma_logging_report wanted{};
+  wanted.iova = part.first.value;
+  wanted.length = part.length();
+  wanted.page_size = request.page_size;
+  wanted.bitmap = reinterpret_cast<std::uintptr_t>(bits);
+  Tailed get(feature_of(VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT), wanted);
+  if (const int result = vfio::device_feature(*kernel_, fd_, get.head()); result < 0) {
+    return call_failure("VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT",
+                        {.result = result, .object = fmt::format("{}, {}", device_, to_string(part))});
+  }
+  if (!in_place) memory::merge_bits({request.bits, first}, {bits, 0}, pages);
+  return {};
+}
+
+}  // namespace postern

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// Type1DirtyLog: VFIO_IOMMU_DIRTY_PAGES of a type1 container.
+#pragma once
+
+#include "iommu/dirty_log.hpp"
+
+namespace postern {
+class KernelContainer;
+}
+
+namespace postern::type1 {
+
+// The kernel's log is of pages that a driver pinned for a mediated device, or wrote itself. While a device is in the
+// container that reaches memory by an IOMMU, every page counts as written (update_user_bitmap, Linux 5.8).
+class Type1DirtyLog final : public DirtyLog {
+ public:
+  explicit Type1DirtyLog(const KernelContainer& container, const Container& mappings)
+      : container_(&container), mappings_(&mappings) {}
+
+  [[nodiscard]] TrackedDevice probe(const std::string& device) const override;
+  [[nodiscard]] Result<void> start(std::span<const std::string> devices) override;
+  [[nodiscard]] Result<void> stop() override;
+  [[nodiscard]] bool tells_whole_mappings() const noexcept override { return started_; }
+  [[nodiscard]] Result<void> collect(const DirtyRequest& request, AfterQuery after) override;
+  [[nodiscard]] int unmap(const DirtyRequest& mapping) override;
+
+  // The kernel's container lost its IOMMU with the last group, and the log with it.
+  void lose() noexcept { started_ = false; }
+
+ private:
+  [[nodiscard]] int get_bitmap(const DirtyRequest& request) const;
+
+  const KernelContainer* container_;
+  const Container* mappings_;
+  std::uint64_t most_pages_ = 0;  // in one call
+  bool started_ = false;
+};
+
+}  // namespace postern::type1

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+// PageSet: pages of an address space, of which there may be few or many.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <postern/iova.hpp>
+
+namespace postern::memory {
+
+// Ranges begin and end with pages. The bitmaps have a bit for each page of the range, bit 0 for its first.
+class PageSet {
+ public:
+  explicit PageSet(std::uint64_t page_size);
+
+  void add(IovaRange range);
+  void add(IovaRange range, const std::uint64_t* bits);
+  void remove(IovaRange range);
+  // Sets the bits of those that are in the set.
+  void mark(IovaRange range, std::uint64_t* bits) const;
+
+  [[nodiscard]] bool empty() const noexcept { return chunks_.empty(); }
+
+ private:
+  static constexpr std::uint64_t chunk_pages = 1 << 15;  // 4 KiB of bits
+  using Chunk = std::array<std::uint64_t, chunk_pages / 64>;
+
+  // Calls visit(chunk's number, first page in it, first page in the range, how many) for each chunk that there could
+  // be.
+  template <typename Visit>
+  void for_each_part(IovaRange range, Visit visit) const;
+
+  unsigned page_shift_;
+  std::map<std::uint64_t, Chunk> chunks_;
+};
+
+}  // namespace postern::memory
