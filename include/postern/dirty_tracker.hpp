@@ -54,8 +54,8 @@ struct TrackedDevice {
 
 // What a container of type1 (version 2) or iommufd can do beside mapping (Container::dirty_tracker()). A page may be
 // told that was not written, but none that was is ever left out: what a device wrote before it left the container, or
-// what a failing call may have lost, is told by the next query. Lives as long as the container; thread rules: those of
-// the container.
+// what a failing call may have lost, is told by the next query. An IOMMU that maps by large pages tells them as a whole
+// (HugePages::avoid helps). Lives as long as the container; thread rules: those of the container.
 class DirtyTracker {
  public:
   DirtyTracker(Container& container, DirtyLog& log);  // for backends

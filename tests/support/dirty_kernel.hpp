@@ -72,7 +72,11 @@ class DirtyKernel : public TreeKernel {
     if (writer.hwpt != 0 && hwpts_[writer.hwpt].tracked) hwpts_[writer.hwpt].bits.write(iova);
     if (writer.logging) writer.bits.write(iova);
   }
-  DirtyBits& bits_of_hwpt(std::size_t device) { return hwpts_[devices_[device].hwpt].bits; }
+  // What is known of the device's writes: by itself, or by its page table.
+  DirtyBits& bits_of(std::size_t device) {
+    Fake& fake = devices_[device];
+    return fake.logging ? fake.bits : hwpts_[fake.hwpt].bits;
+  }
   [[nodiscard]] bool logging(std::size_t device) const { return devices_[device].logging; }
   [[nodiscard]] bool tracked(std::size_t device) { return hwpts_[devices_[device].hwpt].tracked; }
   [[nodiscard]] std::size_t hwpts() const { return hwpts_.size(); }
