@@ -11,7 +11,7 @@
 #include <random>
 
 #include "figure.hpp"
-#include "support/dirty_kernel.hpp"
+#include "support/iommufd_kernel.hpp"
 
 namespace postern {
 namespace {
@@ -31,7 +31,7 @@ double time_of(Work work) {
 }
 
 int run() {
-  test::DirtyKernel kernel;
+  test::IommufdKernel kernel;
   std::vector<Device> devices;
   for (int i = 0; i < static_cast<int>(sources); ++i) {
     const HostDevice host = kernel.add("0000:00:0" + std::to_string(i) + ".0", {.iommu = i, .logs_itself = i == 2});

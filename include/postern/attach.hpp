@@ -19,17 +19,17 @@ struct AttachOptions {
   ContainerOptions container_options;    // for a new one
 
   // Containers of the same memory that are there already, to be joined before a new one is opened: the first that takes
-  // the device. Those of another backend than the named one are left out.
+  // the device. Into a new one is mapped what the first of them maps, its DMA windows included.
   std::vector<std::shared_ptr<Container>> join;
-  std::vector<Error>* refusals =
-      nullptr;  // gets why each of `join` did not take it, where a later one or a new one did
+  std::vector<Error>* refusals = nullptr;  // gets why each of `join` before that one did not take it
 };
 
-// The device must be bound to a VFIO driver already (bind_to_driver()). On an error nothing is left open.
+// The device must be bound to a VFIO driver already (bind_to_driver()). On an error nothing is left open or mapped.
 // Errors: those of choose_backend(); ENODEV (bound to the wrong driver, or in no IOMMU group), EPERM (its group is not
 // viable: every member in the way is named), EACCES (the node cannot be opened: it is named with its mode), EBUSY
-// (somebody else has it), EINVAL or EADDRINUSE (it cannot share this container: what is mapped does not fit it). Where
-// containers were to be joined, causes() has the refusal of each.
+// (somebody else has it), EINVAL or EADDRINUSE (it cannot share this container: what is mapped does not fit it), those
+// of Container::map() (what is mapped cannot be mapped in a new one). Where containers were to be joined, causes() has
+// the refusal of each.
 [[nodiscard]] Result<Device> attach(Kernel& kernel, const HostDevice& device, const AttachOptions& options = {});
 
 }  // namespace postern

@@ -2,6 +2,11 @@
 // attach(): a container that takes the device, there already or new, and the Device to drive it with.
 #include <postern/attach.hpp>
 
+#include <fmt/format.h>
+
+#include <cerrno>
+
+#include "core/replay.hpp"
 #include "device/kernel_device_io.hpp"
 
 namespace postern {
@@ -18,7 +23,39 @@ Result<Device> attach_to_new(Kernel& kernel, const HostDevice& device, const Att
   if (!backend) return failure_of(backend);
   auto opened = (*backend)->open(kernel, options.container_options);
   if (!opened) return failure_of(opened);
-  return attach_to(std::move(*opened), device);
+  auto attached = attach_to(std::move(*opened), device);
+  if (!attached || options.join.empty()) return attached;
+  // Once a device is in it: before, nobody knows what can be mapped.
+  auto replayed = replay(*options.join.front(), *attached->container());
+  return replayed ? std::move(attached) : Result<Device>(failure_of(replayed));
+}
+
+// One of those that are there already; null where none takes it.
+std::optional<Device> join(const HostDevice& device, const AttachOptions& options, std::vector<Error>& refusals) {
+  for (const auto& container : options.join) {
+    if (options.backend != "auto" && options.backend != container->backend()) {
+      refusals.push_back(Error({.code = EINVAL,
+                                .operation = "attach",
+                                .object = fmt::format("{} in container {}", device.name, container->backend()),
+                                .reason = fmt::format("the backend {} is asked for", options.backend)}));
+      continue;
+    }
+    auto taken = attach_to(container, device);
+    if (taken) return std::move(*taken);
+    refusals.push_back(std::move(taken).error());
+  }
+  return std::nullopt;
+}
+
+// The error, with more causes before its own.
+tl::unexpected<Error> failure_with(std::vector<Error> causes, const Error& error) {
+  causes.insert(causes.end(), error.causes().begin(), error.causes().end());
+  return failure({.code = error.code(),
+                  .operation = error.operation(),
+                  .object = error.object(),
+                  .reason = error.reason(),
+                  .remedy = error.remedy(),
+                  .causes = std::move(causes)});
 }
 
 }  // namespace
@@ -26,27 +63,11 @@ Result<Device> attach_to_new(Kernel& kernel, const HostDevice& device, const Att
 Result<Device> attach(Kernel& kernel, const HostDevice& device, const AttachOptions& options) {
   if (options.container) return attach_to(options.container, device);
   std::vector<Error> refusals;
-  const auto attached = [&](Result<Device> taken) {
-    if (options.refusals != nullptr) *options.refusals = std::move(refusals);
-    return taken;
-  };
-  for (const auto& container : options.join) {
-    if (options.backend != "auto" && options.backend != container->backend()) continue;
-    auto taken = attach_to(container, device);
-    if (taken) return attached(std::move(taken));
-    refusals.push_back(std::move(taken).error());
-  }
-  auto taken = attach_to_new(kernel, device, options);
-  if (taken || refusals.empty()) return attached(std::move(taken));
-  const Error& last = taken.error();
-  Error::Details refused{.code = last.code(),
-                         .operation = last.operation(),
-                         .object = last.object(),
-                         .reason = last.reason(),
-                         .remedy = last.remedy(),
-                         .causes = last.causes()};
-  refused.causes.insert(refused.causes.begin(), refusals.begin(), refusals.end());
-  return failure(std::move(refused));
+  auto joined = join(device, options, refusals);
+  auto attached = joined ? Result<Device>(std::move(*joined)) : attach_to_new(kernel, device, options);
+  if (options.refusals != nullptr) *options.refusals = refusals;
+  if (attached || refusals.empty()) return attached;
+  return failure_with(std::move(refusals), attached.error());
 }
 
 }  // namespace postern

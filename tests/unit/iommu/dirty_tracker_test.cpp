@@ -6,13 +6,13 @@
 
 #include <postern/attach.hpp>
 
-#include "support/dirty_kernel.hpp"
+#include "support/iommufd_kernel.hpp"
 #include "support/failing_kernel.hpp"
 
 namespace postern {
 namespace {
 
-using test::DirtyKernel;
+using test::IommufdKernel;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -28,7 +28,7 @@ class DirtyTracking : public ::testing::Test {
     bytes_ = std::span(address + up, pages * page);
   }
 
-  Device attach_device(DirtyKernel::Model model) {
+  Device attach_device(IommufdKernel::Model model) {
     const std::size_t number = hosts_.size();
     hosts_.push_back(kernel_.add("0000:00:0" + std::to_string(number) + ".0", model));
     auto attached = attach(failing_, hosts_.back(), {.backend = "iommufd", .container = container_});
@@ -64,7 +64,7 @@ class DirtyTracking : public ::testing::Test {
   }
   void write(std::size_t device, std::uint64_t number) { kernel_.write(device, base.value + number * page); }
 
-  DirtyKernel kernel_;
+  IommufdKernel kernel_;
   test::FailingKernel failing_{kernel_};
   std::vector<HostDevice> hosts_;
   std::vector<std::byte> memory_;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// DirtyKernel: a Kernel with an iommufd and devices whose written pages a test chooses; nothing else is in it.
+// IommufdKernel: a Kernel with an iommufd and devices of whatever a test wants of them; nothing else is in it.
 #pragma once
 
 #include <linux/iommufd.h>
@@ -43,15 +43,17 @@ struct DirtyBits {
   }
 };
 
-class DirtyKernel : public TreeKernel {
+class IommufdKernel : public TreeKernel {
  public:
   struct Model {
-    int iommu = 0;             // devices behind different ones have page tables of their own
-    bool iommu_tracks = true;  // IOMMU_HW_CAP_DIRTY_TRACKING
-    bool logs_itself = false;  // VFIO_DEVICE_FEATURE_DMA_LOGGING_*
+    int iommu = 0;                                   // devices behind different ones have page tables of their own
+    bool iommu_tracks = true;                        // IOMMU_HW_CAP_DIRTY_TRACKING
+    bool logs_itself = false;                        // VFIO_DEVICE_FEATURE_DMA_LOGGING_*
+    std::uint64_t page = 4096;                       // its IOMMU's smallest
+    IovaRange reserved{{0xfee00000}, {0xfeefffff}};  // what it cannot reach by its IOMMU
   };
 
-  DirtyKernel() {
+  IommufdKernel() {
     file("/dev/iommu", "");
     file("/sys/kernel/iommu_groups/0/type", "");
   }
@@ -131,13 +133,8 @@ class DirtyKernel : public TreeKernel {
       case IOMMU_DESTROY:
         hwpts_.erase(as<iommu_destroy>(argument).id);
         return 0;
-      case IOMMU_IOAS_IOVA_RANGES: {
-        auto& query = as<iommu_ioas_iova_ranges>(argument);
-        *reinterpret_cast<iommu_iova_range*>(query.allowed_iovas) = {.start = 0, .last = (1ULL << 48) - 1};
-        query.num_iovas = 1;
-        query.out_iova_alignment = 4096;
-        return 0;
-      }
+      case IOMMU_IOAS_IOVA_RANGES:
+        return tell_ranges(as<iommu_ioas_iova_ranges>(argument));
       case IOMMU_IOAS_MAP:
       case IOMMU_IOAS_UNMAP:
         return 0;
@@ -172,6 +169,30 @@ class DirtyKernel : public TreeKernel {
       default:
         return -ENOTTY;
     }
+  }
+
+  // What is left by the devices that are attached.
+  int tell_ranges(iommu_ioas_iova_ranges& query) {
+    std::map<std::uint64_t, std::uint64_t> reserved;  // first to last
+    query.out_iova_alignment = 1;
+    for (const Fake& fake : devices_) {
+      if (fake.hwpt == 0) continue;
+      reserved[fake.model.reserved.first.value] = fake.model.reserved.last.value;
+      query.out_iova_alignment = std::max<std::uint64_t>(query.out_iova_alignment, fake.model.page);
+    }
+    auto* range = reinterpret_cast<iommu_iova_range*>(query.allowed_iovas);
+    std::uint64_t next = 0;
+    query.num_iovas = 0;
+    const auto allow = [&](std::uint64_t end) {
+      if (next >= end) return;
+      range[query.num_iovas++] = {.start = next, .last = end - 1};
+    };
+    for (const auto& [first, last] : reserved) {
+      allow(first);
+      next = last + 1;
+    }
+    allow(std::uint64_t{1} << 48);
+    return 0;
   }
 
   int on_device(Fake& fake, int fd, unsigned long request, void* argument) {
