@@ -230,36 +230,6 @@ TEST_P(ContainerOnKernel, ADeviceCannotBeUsedAfterItWasDetachedNorItsContainerAf
   device_.emplace(attach(system_kernel(), bound_.host(), test::options_for(GetParam())).value());
 }
 
-TEST_P(ContainerOnKernel, AnotherDeviceJoinsItOrGetsOneOfItsOwnAndTheRefusalIsTold) {
-  const Bound bound(test::last_nvme());
-  ASSERT_TRUE(container().map(base, memory(page)));
-  AttachOptions options = test::options_for(GetParam());
-  options.join = {device_->container()};
-  std::vector<Error> refusals;
-  options.refusals = &refusals;
-  auto second = attach(system_kernel(), bound.host(), options);
-  ASSERT_TRUE(second) << second.error().message();
-  if (second->container() == device_->container()) {
-    EXPECT_TRUE(refusals.empty());
-    EXPECT_EQ(container().devices().size(), 2U);
-  } else {
-    EXPECT_EQ(backend(), "spapr") << "the others share: " << refusals.at(0).message();
-    ASSERT_EQ(refusals.size(), 1U);
-    EXPECT_THAT(refusals[0].message(), HasSubstr("cannot share the container"));
-  }
-  EXPECT_TRUE(second->detach());
-  ASSERT_TRUE(container().unmap_all());
-}
-
-TEST_P(ContainerOnKernel, WhenNoContainerTakesADeviceEveryRefusalIsReported) {
-  AttachOptions options = test::options_for(GetParam());
-  options.join = {device_->container()};
-  auto refused = attach(system_kernel(), bound_.host(), options);  // which is attached already
-  ASSERT_FALSE(refused);
-  ASSERT_EQ(refused.error().causes().size(), 1U);
-  EXPECT_THAT(refused.error().causes()[0].message(), HasSubstr("attached already"));
-}
-
 TEST_P(ContainerOnKernel, ADeviceThatIsInItAlreadyIsRefused) {
   EXPECT_EQ(attach(system_kernel(), bound_.host(), {.container = device_->container()}).error().code(), EBUSY);
 }

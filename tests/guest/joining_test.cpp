@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+// A device that joins those which use some memory already, on the real kernel, for each backend: in their container
+// where the kernel lets it, else in one of its own that maps the same.
+#include <gmock/gmock.h>
+#include <linux/iommufd.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+#include <postern/nvme.hpp>
+
+#include "guest/guest_device.hpp"
+#include "support/failing_kernel.hpp"
+
+namespace postern {
+namespace {
+
+using test::Bound;
+using test::Holdings;
+using ::testing::HasSubstr;
+
+constexpr std::uint64_t page = 65536;  // a multiple of every guest's
+constexpr Iova base{0x10000000};       // within every IOMMU's reach
+
+// A page from the start of the device's disk by its own DMA; the controller's queues are mapped at `queues`.
+std::vector<std::byte> read_disk(PciDevice& pci, Iova data, Iova queues) {
+  IovaAllocator iovas(std::vector<IovaRange>{{queues, queues + 0xffffff}}, 4096);
+  auto controller = nvme::Controller::open(pci, iovas);
+  EXPECT_TRUE(controller) << controller.error().message();
+  const nvme::Namespace& ns = controller->namespaces().at(0);
+  const auto done = controller->read(ns, 0, static_cast<std::uint32_t>(page / ns.block_size), data);
+  EXPECT_TRUE(done) << done.error().message();
+  const auto mapping = pci.device().container()->find(data).value();
+  const auto* const bytes = static_cast<const std::byte*>(mapping.address) + (data - mapping.range.first);
+  return {bytes, bytes + page};
+}
+
+// Whether these bytes came from a disk: they are neither what the memory held nor all alike.
+bool came_from_disk(const std::vector<std::byte>& bytes) {
+  return std::count(bytes.begin(), bytes.end(), std::byte{0}) < 1024;
+}
+
+class JoiningOnKernel : public ::testing::TestWithParam<test::Interface> {
+ protected:
+  JoiningOnKernel()
+      : bound_(test::first_nvme()),
+        other_(test::last_nvme()),
+        before_(Holdings::now()),
+        memory_(system_kernel(), ::mmap(nullptr, 4 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+                4 * page),
+        first_(PciDevice::open(attach(kernel_, bound_.host(), test::options_for(GetParam())).value()).value()) {}
+  ~JoiningOnKernel() override {
+    if (first_) {
+      EXPECT_TRUE(first_->device().detach());
+    }
+    first_.reset();
+    memory_ = {};
+    EXPECT_EQ(kernel_.open_files(), 0);
+    EXPECT_TRUE(before_ == Holdings::now()) << "something was left behind";
+  }
+
+  std::shared_ptr<Container> container() { return first_->device().container(); }
+  AttachOptions joining(std::vector<Error>* refusals = nullptr) {
+    AttachOptions options = test::options_for(GetParam());
+    options.join = {container()};
+    options.refusals = refusals;
+    return options;
+  }
+  void map_each_page() {
+    for (std::uint64_t at = 0; at < 4 * page; at += page) {
+      ASSERT_TRUE(container()->map(base + at, memory_.bytes().subspan(at, page)));
+    }
+  }
+
+  test::FailingKernel kernel_{system_kernel()};
+  Bound bound_;
+  Bound other_;
+  Holdings before_;
+  Mmap memory_;
+  std::optional<PciDevice> first_;
+};
+
+TEST_P(JoiningOnKernel, BothReachTheSameMemoryWhetherTheyShareAContainerOrNot) {
+  map_each_page();
+  std::vector<Error> refusals;
+  auto attached = attach(kernel_, other_.host(), joining(&refusals));
+  ASSERT_TRUE(attached) << attached.error().message();
+  PciDevice second = PciDevice::open(std::move(*attached)).value();
+  if (second.device().container() == container()) {
+    EXPECT_TRUE(refusals.empty());
+    EXPECT_EQ(container()->devices().size(), 2U);
+  } else {
+    EXPECT_EQ(GetParam().backend, "spapr") << "the others share";
+    ASSERT_EQ(refusals.size(), 1U);
+    EXPECT_THAT(refusals[0].message(), HasSubstr("cannot share the container"));
+    EXPECT_EQ(second.device().container()->mapping_count(), 4U);
+  }
+  const auto first_disk = read_disk(*first_, base, base + 0x1000000);
+  const auto second_disk = read_disk(second, base + page, base + 0x2000000);
+  EXPECT_TRUE(came_from_disk(first_disk) && came_from_disk(second_disk));
+  EXPECT_NE(first_disk, second_disk);
+  EXPECT_EQ(std::memcmp(memory_.data(), first_disk.data(), page), 0) << "the second changed what the first read";
+}
+
+TEST_P(JoiningOnKernel, WhenOneOfSeveralLeavesTheOthersGoOn) {
+  map_each_page();
+  PciDevice second = PciDevice::open(attach(kernel_, other_.host(), joining()).value()).value();
+  ASSERT_TRUE(first_->device().detach());
+  first_.reset();
+  EXPECT_TRUE(came_from_disk(read_disk(second, base + 2 * page, base + 0x2000000)));
+  first_.emplace(PciDevice::open(attach(kernel_, bound_.host(),
+                                        {.backend = GetParam().backend,
+                                         .container_options = {.version = GetParam().version},
+                                         .join = {second.device().container()}})
+                                     .value())
+                     .value());
+  EXPECT_TRUE(came_from_disk(read_disk(*first_, base + 3 * page, base + 0x1000000)));
+}
+
+// The container refuses, and then one of the mappings, whichever, cannot be replayed into a new one.
+TEST_P(JoiningOnKernel, AReplayThatFailsHalfWayLeavesNothingAndASecondTrySucceeds) {
+  map_each_page();
+  const Holdings alone = Holdings::now();
+  const int files = kernel_.open_files();
+  for (int failing = 1; failing <= 4; ++failing) {
+    int joins = 0;
+    int maps = 0;
+    kernel_.answer = [&](unsigned long request, void*, int result) {
+      const bool joins_now = request == VFIO_GROUP_SET_CONTAINER || request == VFIO_DEVICE_ATTACH_IOMMUFD_PT;
+      if (joins_now && ++joins == 1) return -EIO;
+      if ((request == VFIO_IOMMU_MAP_DMA || request == IOMMU_IOAS_MAP) && ++maps == failing) return -ENOMEM;
+      return result;
+    };
+    const auto refused = attach(kernel_, other_.host(), joining());
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code(), ENOMEM) << refused.error().message();
+    EXPECT_THAT(refused.error().message(), HasSubstr(std::to_string(failing - 1) + " of 4 mappings could be replayed"));
+    EXPECT_EQ(refused.error().causes().size(), 2U) << "the refusal, and why the new one failed";
+    kernel_.answer = nullptr;
+    EXPECT_EQ(kernel_.open_files(), files);
+    ASSERT_TRUE(alone == Holdings::now()) << "when the mapping " << failing << " failed";
+    auto again = attach(kernel_, other_.host(), joining());
+    ASSERT_TRUE(again) << again.error().message();
+    EXPECT_TRUE(again->detach());
+  }
+}
+
+TEST_P(JoiningOnKernel, WhenNoContainerTakesADeviceEveryRefusalIsReported) {
+  auto refused = attach(kernel_, bound_.host(), joining());  // which is attached already
+  ASSERT_FALSE(refused);
+  ASSERT_EQ(refused.error().causes().size(), 1U);
+  EXPECT_THAT(refused.error().causes()[0].message(), HasSubstr("attached already"));
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, JoiningOnKernel, ::testing::ValuesIn(test::interfaces()), test::interface_name);
+
+}  // namespace
+}  // namespace postern
