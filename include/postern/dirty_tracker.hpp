@@ -10,6 +10,7 @@
 #include <postern/result.hpp>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace postern {
@@ -26,6 +27,8 @@ enum class DirtySource : std::uint8_t {
   iommu,   // the IOMMU before it: VFIO_IOMMU_DIRTY_PAGES (5.8), IOMMU_HWPT_GET_DIRTY_BITMAP (6.7)
   nobody,  // so that every page counts as written
 };
+
+[[nodiscard]] std::string_view to_string(DirtySource source);  // "device", "iommu", "nobody"
 
 // Where a query puts its answer: a bit for each page of the range, bit 0 of the first word for its first page. Bits of
 // pages that were written are set; the others stay as they are, so that several answers can be gathered in one bitmap.

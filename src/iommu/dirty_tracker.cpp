@@ -51,6 +51,18 @@ std::vector<IovaRange> mapped_ranges(const Container& container) {
 
 }  // namespace
 
+std::string_view to_string(DirtySource source) {
+  switch (source) {
+    case DirtySource::device:
+      return "device";
+    case DirtySource::iommu:
+      return "iommu";
+    case DirtySource::nobody:
+      break;
+  }
+  return "nobody";
+}
+
 struct DirtyTracker::Member {
   std::string device;
   DeviceLog log;

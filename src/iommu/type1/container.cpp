@@ -88,7 +88,7 @@ Container::Facts Type1Container::facts() const {
   if (container_.empty()) return facts;
   if (const auto info = read_info(container_.fd())) {
     if (info->mappings_left) facts.emplace_back("mappings left", std::to_string(*info->mappings_left));
-    if (info->migration) {
+    if (info->migration && extension_.version != 1) {  // which could not be asked for
       facts.emplace_back("dirty log",
                          fmt::format("pages of {}, bitmap to {}", page_sizes_text(info->migration->page_sizes),
                                      size_text(info->migration->largest_bitmap)));

@@ -183,6 +183,8 @@ TEST_P(Spapr, EehIsThereOnTheBareMachineAlone) {
   EXPECT_TRUE(eeh.configure());
 }
 
+TEST_P(Spapr, HasNoDirtyTracker) { EXPECT_EQ(container().dirty_tracker(), nullptr); }
+
 TEST_P(Spapr, TooLittleLockedMemoryIsExplained) {
   // Without the privilege, and with the limit that Debian gives.
   pci_.reset();

@@ -9,6 +9,12 @@ namespace postern {
 namespace {
 
 using test::Bound;
+using test::Holdings;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+constexpr std::uint64_t page = 4096;
+constexpr Iova base{0x100000000};
 
 class SharedContainer : public ::testing::TestWithParam<test::Interface> {
  protected:
@@ -18,8 +24,6 @@ class SharedContainer : public ::testing::TestWithParam<test::Interface> {
         memory_(system_kernel(), ::mmap(nullptr, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
                 2 * page) {}
 
-  static constexpr std::uint64_t page = 4096;
-  static constexpr Iova base{0x100000000};
   [[nodiscard]] std::span<std::byte> memory(std::size_t length) const { return memory_.bytes().first(length); }
   Container& container() { return *device_.container(); }
 
@@ -60,6 +64,49 @@ TEST_P(SharedContainer, TwoDevicesOfOneGroupShareIt) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, SharedContainer, ::testing::ValuesIn(test::interfaces()), test::interface_name);
+
+// vfio_iommu_type1's dma_entry_limit, of containers that are opened while this lives.
+class MappingLimit {
+ public:
+  explicit MappingLimit(const std::string& limit) {
+    EXPECT_EQ(system_kernel().read_file(path, before_), 0);
+    EXPECT_EQ(system_kernel().write_file(path, limit), 0);
+  }
+  ~MappingLimit() { EXPECT_EQ(system_kernel().write_file(path, before_), 0); }
+  MappingLimit(const MappingLimit&) = delete;
+  MappingLimit& operator=(const MappingLimit&) = delete;
+
+ private:
+  static constexpr const char* path = "/sys/module/vfio_iommu_type1/parameters/dma_entry_limit";
+  std::string before_;
+};
+
+TEST(OtherBackend, AReplayThatRunsIntoTheMappingLimitLeavesNothing) {
+  const Bound a(test::nvme_disk);
+  const Bound b(test::nvme_behind_port);
+  const Mmap memory(system_kernel(), ::mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+                    page);
+  const Device first = attach(system_kernel(), a.host(), {.backend = "iommufd"}).value();
+  for (std::uint64_t i = 0; i < 12; ++i) ASSERT_TRUE(first.container()->map(base + i * page, memory.bytes()));
+  const Holdings before = Holdings::now();
+  std::vector<Error> refusals;
+  const AttachOptions options{.backend = "type1", .join = {first.container()}, .refusals = &refusals};
+  {
+    const MappingLimit limit("10");
+    const auto refused = attach(system_kernel(), b.host(), options);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code(), ENOSPC);
+    EXPECT_THAT(refused.error().message(),
+                AllOf(HasSubstr("the backend type1 is asked for"), HasSubstr("10 of 12 mappings could be replayed"),
+                      HasSubstr("dma_entry_limit")));
+    EXPECT_TRUE(before == Holdings::now());
+  }
+  const auto second = attach(system_kernel(), b.host(), options);
+  ASSERT_TRUE(second) << second.error().message();
+  EXPECT_EQ(second->container()->backend(), "type1");
+  EXPECT_EQ(second->container()->mapping_count(), 12U);
+  ASSERT_EQ(refusals.size(), 1U);
+}
 
 TEST(Iommufd, HugePagesCanBeAvoidedForAContainer) {
   const Bound bound(test::nvme_disk);

@@ -8,10 +8,12 @@
 #include <postern/dma_buffer.hpp>
 #include <postern/nvme.hpp>
 
+#include "proofs/nvme_dirty.hpp"
 #include "proofs/nvme_read.hpp"
 #include "proofs/nvme_write.hpp"
 #include "proofs/poison.hpp"
 #include "proofs/proof.hpp"
+#include "text/names.hpp"
 #include "text/sizes.hpp"
 
 namespace postern::tool {
@@ -60,6 +62,30 @@ void read_at_depth(Bench& bench, nvme::Controller& controller, const nvme::Names
   bench.steps.line(fmt::format("sha256 {}  first {} bytes of namespace {}", report->sha256, report->bytes, ns.id));
 }
 
+std::string dirty_text(const DirtyReport& report) {
+  const std::string note = report.tracked.note.empty() ? "" : ": " + report.tracked.note;
+  if (report.tracked.source == DirtySource::nobody) return "not tracked, so that every page counts as written" + note;
+  return fmt::format("{} pages written, all of them among the {} of {} that {} told{}", report.written, report.marked,
+                     report.pages, dirty_source_text(report.tracked.source), note);
+}
+
+void dirty_pages(Bench& bench, nvme::Controller& controller, const nvme::Namespace& ns) {
+  DirtyTracker* const tracker = bench.device.device().container()->dirty_tracker();
+  if (tracker == nullptr) {
+    return bench.steps.skipped(
+        "dirty pages",
+        "this interface of the kernel tells of none: who moves a running device must copy all of "
+        "its memory while it stands still");
+  }
+  auto report = compare_dirty_pages(bench, *tracker, controller, ns);
+  if (!report) return bench.steps.failed("dirty pages", report.error());
+  bench.steps.ok("dirty pages", dirty_text(*report),
+                 {{"source", to_string(report->tracked.source)},
+                  {"pages", report->pages},
+                  {"written", report->written},
+                  {"marked", report->marked}});
+}
+
 void write_test(Bench& bench, nvme::Controller& controller, const nvme::Namespace& ns) {
   if (!bench.options.write_test)
     return bench.steps.skipped("write", "not asked for; --write-test writes, and restores");
@@ -104,6 +130,7 @@ void run(Bench& bench) {
       return;
     }
     read_at_depth(bench, *controller, *usable);
+    dirty_pages(bench, *controller, *usable);
     write_test(bench, *controller, *usable);
   }
   interrupt(bench);

@@ -33,6 +33,10 @@ std::optional<std::size_t> Poison::first_left(std::span<const std::byte> bytes, 
   return std::nullopt;
 }
 
+bool Poison::is_untouched(std::span<const std::byte> bytes) const {
+  return std::memcmp(bytes.data(), pattern_.data(), std::min(bytes.size(), pattern_.size())) == 0;
+}
+
 std::vector<std::byte> pattern_of(std::size_t length, std::uint64_t seed) {
   std::mt19937_64 generator(seed);
   std::vector<std::byte> bytes(length);

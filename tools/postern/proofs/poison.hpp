@@ -23,6 +23,9 @@ class Poison {
   // Nothing where all were written. `unit` and the length are multiples of 8.
   [[nodiscard]] std::optional<std::size_t> first_left(std::span<const std::byte> bytes, std::size_t unit) const;
 
+  // Whether none of it was written.
+  [[nodiscard]] bool is_untouched(std::span<const std::byte> bytes) const;
+
  private:
   std::vector<std::byte> pattern_;
 };

@@ -129,6 +129,18 @@ std::string interrupt_name(std::uint32_t index) {
   return index < interrupt_names.size() ? std::string(interrupt_names.at(index)) : fmt::format("interrupt {}", index);
 }
 
+std::string_view dirty_source_text(DirtySource source) {
+  switch (source) {
+    case DirtySource::device:
+      return "the device itself";
+    case DirtySource::iommu:
+      return "its IOMMU";
+    case DirtySource::nobody:
+      break;
+  }
+  return "nobody";
+}
+
 Json function_json(const PciFunction& function) {
   const HostDevice& host = function.host;
   const auto or_null = [](const auto& optional) { return optional ? Json(*optional) : Json(nullptr); };

@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cstdint>
+#include <postern/dirty_tracker.hpp>
 #include <postern/pci_device.hpp>
 #include <postern/pci_function.hpp>
 #include <string>
+#include <string_view>
 
 #include "text/errors.hpp"
 
@@ -28,6 +30,9 @@ namespace postern::tool {
 
 // "INTx", "MSI", "MSI-X", "error", "request".
 [[nodiscard]] std::string interrupt_name(std::uint32_t index);
+
+// Who tells which pages a device wrote: "the device itself", "its IOMMU", "nobody".
+[[nodiscard]] std::string_view dirty_source_text(DirtySource source);
 
 // The ids of a function, its class and its names, in the fields that every verb gives them in.
 [[nodiscard]] Json function_json(const PciFunction& function);

@@ -4,9 +4,11 @@
 
 #include <fmt/format.h>
 
+#include <postern/dirty_tracker.hpp>
 #include <postern/dma_windows.hpp>
 #include <postern/eeh.hpp>
 
+#include "text/names.hpp"
 #include "text/sizes.hpp"
 
 namespace postern::tool {
@@ -32,6 +34,25 @@ Json windows_json(const DmaWindows& windows) {
           {"page_sizes", sizes_json(limits.page_sizes)},
           {"windows", limits.windows},
           {"levels", limits.levels}};
+}
+
+Json dirty_json(const DirtyTracker* tracker) {
+  if (tracker == nullptr) return nullptr;
+  Json devices = Json::array();
+  for (const TrackedDevice& device : tracker->devices()) {
+    devices.push_back({{"device", device.device}, {"source", to_string(device.source)}, {"note", device.note}});
+  }
+  return devices;
+}
+
+std::string dirty_text(const DirtyTracker* tracker) {
+  if (tracker == nullptr) return "not told by this interface of the kernel";
+  std::string text;
+  for (const TrackedDevice& device : tracker->devices()) {
+    text += fmt::format("{}told by {}{}", text.empty() ? "" : "; ", dirty_source_text(device.source),
+                        device.note.empty() ? "" : ": " + device.note);
+  }
+  return text;
 }
 
 std::string state_of(Eeh& eeh) {
@@ -61,6 +82,7 @@ std::string mapping_limit_text(const Container& container) {
 
 Container::Facts facts_of(Container& container) {
   Container::Facts facts = container.facts();
+  facts.emplace_back("dirty pages", dirty_text(container.dirty_tracker()));
   if (Eeh* const eeh = container.eeh()) facts.emplace_back("EEH state", state_of(*eeh));
   return facts;
 }
@@ -79,6 +101,7 @@ Json limits_json(Container& container) {
           {"page_sizes", sizes_json(container.page_sizes())},
           {"mapping_limit", limit ? Json(*limit) : Json(nullptr)},
           {"facts", std::move(facts)},
+          {"dirty_pages", dirty_json(container.dirty_tracker())},
           {"dma_windows", windows != nullptr ? windows_json(*windows) : Json(nullptr)},
           {"eeh", eeh != nullptr ? Json(state_of(*eeh)) : Json(nullptr)}};
 }

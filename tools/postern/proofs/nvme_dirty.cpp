@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// Dirty tracking while an NVMe controller reads.
+#include "proofs/nvme_dirty.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <postern/dma_buffer.hpp>
+
+#include "proofs/poison.hpp"
+
+namespace postern::tool {
+namespace {
+
+constexpr std::uint64_t pages = 256;
+constexpr std::uint64_t stride = 7;  // every so many pages one is read into
+
+class DirtyRead {
+ public:
+  DirtyRead(DirtyTracker& tracker, nvme::Controller& controller, const nvme::Namespace& ns, DmaBuffer& buffer,
+            std::uint64_t page)
+      : tracker_(tracker), controller_(controller), ns_(ns), buffer_(buffer), page_(page), poison_(page) {}
+
+  [[nodiscard]] Result<DirtyReport> run() {
+    for (std::uint64_t i = 0; i < pages; ++i) poison_.fill(page_at(i));
+    for (std::uint64_t i = 0; i < pages; i += stride) {
+      auto read = controller_.read(ns_, i / stride % ns_.blocks, 1, buffer_.iova() + i * page_);
+      if (!read) return failure_of(read);
+      // Some are asked for at once, the others by the last query of all.
+      if (i < pages / 2) {
+        if (auto told = query(); !told) return failure_of(told);
+      }
+    }
+    if (auto told = query(); !told) return failure_of(told);
+    return compare();
+  }
+
+ private:
+  [[nodiscard]] std::span<std::byte> page_at(std::uint64_t number) const {
+    return buffer_.bytes().subspan(number * page_, page_);
+  }
+
+  [[nodiscard]] Result<void> query() {
+    auto answer = tracker_.query({buffer_.iova(), buffer_.iova() + (pages * page_ - 1)}, {page_, marked_});
+    return answer ? Result<void>() : failure_of(answer);
+  }
+
+  [[nodiscard]] Result<DirtyReport> compare() const {
+    DirtyReport report{.pages = pages, .tracked = tracker_.devices().front()};
+    for (std::uint64_t i = 0; i < pages; ++i) {
+      const bool written = !poison_.is_untouched(page_at(i));
+      const bool marked = (marked_[i / 64] >> i % 64 & 1) != 0;
+      report.written += written ? 1 : 0;
+      report.marked += marked ? 1 : 0;
+      if (written && !marked) {
+        return failure(proof_error(EIO, "compare", fmt::format("the page at {}", to_string(buffer_.iova() + i * page_)),
+                                   "the device wrote it, and no query told: a migration would lose it"));
+      }
+    }
+    if (report.written > 0) return report;
+    return failure(proof_error(EIO, "compare", "memory that was read into", "nothing arrived: DMA does not work"));
+  }
+
+  DirtyTracker& tracker_;
+  nvme::Controller& controller_;
+  const nvme::Namespace& ns_;
+  DmaBuffer& buffer_;
+  std::uint64_t page_;
+  Poison poison_;
+  std::vector<std::uint64_t> marked_ = std::vector<std::uint64_t>(pages / 64);
+};
+
+}  // namespace
+
+Result<DirtyReport> compare_dirty_pages(Bench& bench, DirtyTracker& tracker, nvme::Controller& controller,
+                                        const nvme::Namespace& ns) {
+  const auto container = bench.device.device().container();
+  const std::uint64_t smallest = container->page_sizes() & (~container->page_sizes() + 1);
+  const std::uint64_t page = std::bit_ceil(std::max<std::uint64_t>(smallest, ns.block_size));
+  auto buffer = DmaBuffer::allocate(container, bench.allocator, pages * page);
+  if (!buffer) return failure_of(buffer);
+  if (auto started = tracker.start(); !started) return failure_of(started);
+  auto report = DirtyRead(tracker, controller, ns, *buffer, page).run();
+  auto stopped = tracker.stop();
+  if (report && !stopped) return failure_of(stopped);
+  return report;
+}
+
+}  // namespace postern::tool
