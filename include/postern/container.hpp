@@ -20,6 +20,7 @@ namespace postern {
 
 class DmaWindows;
 class Eeh;
+class Group;
 class Preregistration;
 class ShadowMap;
 
@@ -97,6 +98,8 @@ class Container {
   [[nodiscard]] virtual int do_unmap_all() = 0;
   // Brings the device in, and gives the fd it is driven through. On an error the container is as it was.
   [[nodiscard]] virtual Result<Fd> do_attach(const HostDevice& device) = 0;
+  // The group that an attached device was opened through; null where it was opened by a node of its own.
+  [[nodiscard]] virtual const Group* group_of(const std::string& /*device*/) const { return nullptr; }
   // Takes it out. The fd is closed by the backend when its kernel interface wants it so.
   [[nodiscard]] virtual Result<void> do_detach(const std::string& device, Fd fd) = 0;
   [[nodiscard]] virtual Result<void> do_close() = 0;
@@ -122,8 +125,6 @@ class Container {
   [[nodiscard]] Result<void> admit(const ContainerLimits& limits, const HostDevice& device);
   [[nodiscard]] Result<Fd> attach(const HostDevice& device);
   [[nodiscard]] Result<void> detach(const std::string& device, Fd fd);
-
-  // Errors in words.
   [[nodiscard]] tl::unexpected<Error> closed(std::string_view operation) const;
   [[nodiscard]] tl::unexpected<Error> refuse_map(IovaRange range, std::span<std::byte> memory) const;
   [[nodiscard]] tl::unexpected<Error> refuse_overlap(IovaRange range, IovaRange taken) const;
@@ -133,7 +134,6 @@ class Container {
   [[nodiscard]] tl::unexpected<Error> refuse_split(IovaRange range, const IovaRange* split) const;
 
   static constexpr IovaRange nowhere{{1}, {0}};
-
   Kernel* kernel_;
   Traits traits_;
   ContainerLimits limits_;

@@ -80,6 +80,8 @@ class Device {
   [[nodiscard]] Result<void> detach();
 
  private:
+  friend class ResetSet;  // which asks through the same DeviceIo
+
   Device() = default;
   [[nodiscard]] Result<const Region*> find_region(std::uint32_t index, std::string_view operation) const;
   [[nodiscard]] Result<const Interrupt*> find_interrupt(std::uint32_t index) const;
