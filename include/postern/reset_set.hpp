@@ -48,7 +48,7 @@ class ResetSet {
   // and gives EIO where the device does not answer memory then. It may take seconds. Kernel: VFIO_DEVICE_PCI_HOT_RESET.
   // Errors: EPERM (the set is not complete: every member that is missing is named with what is in the way, and the
   // kernel is not asked), EBUSY or EAGAIN (one of them is being accessed), EINVAL or ENODEV (the set has changed),
-  // ENOTTY (a device did not come back), EBADF (the device was detached), those of the ioctl.
+  // ENOTTY (it was reset, but a device did not come back), EBADF (the device was detached), those of the ioctl.
   [[nodiscard]] Result<void> reset() const;
 
  private:

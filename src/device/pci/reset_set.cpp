@@ -204,7 +204,8 @@ Result<void> ResetSet::reset() const {
     what.reason = "a device that it resets is being accessed right now";
     what.remedy = "try again";
   } else if (result == -ENOTTY) {
-    what.reason = "a device did not answer in time after the reset";  // pci_dev_wait
+    // pci_bridge_wait_for_secondary_bus
+    what.reason = "it was reset, but a device on it, or the link to it, did not come back in time";
   }
   return call_failure(hot_reset.symbol, std::move(what));
 }

@@ -328,7 +328,7 @@ TEST_F(ResetSetTest, AResetThatFailsIsExplained) {
   const std::map<int, std::string> reasons = {{ENODEV, "has changed"},
                                               {EBUSY, "being accessed"},
                                               {EAGAIN, "try again"},
-                                              {ENOTTY, "did not answer in time"},
+                                              {ENOTTY, "did not come back in time"},
                                               {EIO, "EIO"}};
   for (const auto& [code, reason] : reasons) {
     script_.reset_result = -code;

@@ -63,7 +63,8 @@ Result<Device> take(Kernel& kernel, const HostDevice& host, const AttachOptions&
 // What else can be done for a device that has no reset of its own.
 Error without_reset(const Error& error, const Device& device) {
   const auto set = ResetSet::of(device);
-  if (!set) return extended(error, "nor can its slot or bus be reset", "", {set.error()});
+  if (!set && set.error().code() == ENODEV) return extended(error, "nor can its slot or bus be reset", "", {});
+  if (!set) return extended(error, "", "", {set.error()});
   const std::size_t others = set->members().size() - 1;
   const std::string together = others == 0   ? "where it is alone"
                                : others == 1 ? "together with 1 other"
@@ -185,7 +186,7 @@ Result<Ending> reset_bus(const Session& session, const Device& device) {
   if (!done) return failure_of(done);
   std::vector<std::string> names;
   for (const ResetMember& member : set->members()) names.push_back(to_string(member.address));
-  session.print(fmt::format("{}: reset by their slot or bus\n", list_of(names)));
+  session.print(fmt::format("{}: reset by hot reset\n", list_of(names)));
   return Ending::well;
 }
 
@@ -229,7 +230,7 @@ const Verb reset_verb = {
     .footer =
         "Examples:\n"
         "  postern reset 00:01.0          # 0000:00:01.0: reset by flr\n"
-        "  postern reset 02:00.0 --bus    # 0000:02:00.0 and 0000:02:00.1: reset by their slot or bus\n"
+        "  postern reset 02:00.0 --bus    # 0000:02:00.0 and 0000:02:00.1: reset by hot reset\n"
         "\n"
         "The device must be bound to a VFIO driver, and nobody may have it open. Which way a reset goes, the kernel "
         "chooses:\n"
