@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # Runs every verb of the tool by hand on a real kernel, as root in the x86_64 guest, and provokes each error:
 #   guests/boot x86_64 --add tests/cli/expect.sh --add tests/cli/cli_guest.sh:/root/cli_guest.sh --add /usr/bin/script -- sh cli_guest.sh
-# NVMe at 00:01.0, 01:00.0 and, two functions in one group, at 00:04.0 and 00:04.1; edu at 00:02.0.
+# NVMe at 00:01.0, 01:00.0 and, two functions in one group, at 02:00.0 and 02:00.1; edu at 00:02.0.
 # shellcheck source=tests/cli/expect.sh
 . "$(dirname "$0")/expect.sh"
 
-disk=0000:00:01.0 edu=0000:00:02.0 port=0000:00:03.0 twin=0000:00:04.0 other_twin=0000:00:04.1 behind_port=0000:01:00.0
+disk=0000:00:01.0 edu=0000:00:02.0 port=0000:00:03.0 twin=0000:02:00.0 other_twin=0000:02:00.1 behind_port=0000:01:00.0
 sata=0000:00:1f.2
 
 [ -e /sys/bus/pci/devices/$disk ] || { echo "this is not the x86_64 guest: there is no $disk"; exit 2; }
