@@ -54,10 +54,21 @@ Error not_bound(const HostDevice& device) {
                 .causes = {}});
 }
 
+// Who has a device of this group open: of all its members, since one process has them all or none.
+std::string group_holders_text(Kernel& kernel, GroupId id) {
+  const auto group = find_iommu_group(kernel, id);
+  if (!group) return "";
+  for (const HostDevice& member : group->members) {
+    if (const std::string text = holders_text(kernel, member); !text.empty()) return member.name + ": " + text;
+  }
+  return "";
+}
+
 Result<Device> take(Kernel& kernel, const HostDevice& host, const AttachOptions& options) {
   auto device = attach(kernel, host, options);
-  if (device || device.error().code() != EBUSY) return device;
-  return failure(extended(device.error(), holders_text(kernel, host), "", {}));
+  const int code = device ? 0 : device.error().code();
+  if ((code != EBUSY && code != EPERM) || !host.iommu_group) return device;
+  return failure(extended(device.error(), group_holders_text(kernel, *host.iommu_group), "", {}));
 }
 
 // What else can be done for a device that has no reset of its own.
