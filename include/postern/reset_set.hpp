@@ -42,10 +42,10 @@ class ResetSet {
   [[nodiscard]] std::span<const ResetMember> members() const noexcept { return members_; }
   [[nodiscard]] bool complete() const noexcept;
 
-  // Resets all of it. Every member is as after power-on then: its registers and what it was doing are gone, and its
-  // driver starts anew; the kernel restores what it had set in config space. Interrupts are to be set up again.
-  // Mappings stay, in every container. Meanwhile the BARs are out of reach: an access waits until the reset is over,
-  // and gives EIO where the device does not answer memory then. It may take seconds. Kernel: VFIO_DEVICE_PCI_HOT_RESET.
+  // Resets all of it; it may take seconds. Every member is as after power-on then: its registers and what it was doing
+  // are gone, and its driver starts anew and sets its interrupts up again. The kernel restores config space as it
+  // found it; mappings stay, in every container. Meanwhile the BARs are out of reach: an access waits until it is over,
+  // and a read() or write() gives EIO where the device's memory is off. Kernel: VFIO_DEVICE_PCI_HOT_RESET.
   // Errors: EPERM (the set is not complete: every member that is missing is named with what is in the way, and the
   // kernel is not asked), EBUSY or EAGAIN (one of them is being accessed), EINVAL or ENODEV (the set has changed),
   // ENOTTY (it was reset, but a device did not come back), EBADF (the device was detached), those of the ioctl.

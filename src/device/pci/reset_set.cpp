@@ -81,11 +81,16 @@ tl::unexpected<Error> ask_failure(int result, const Device& device) {
   return call_failure(get_info.symbol, std::move(what));
 }
 
-// What is in the way of a function that is not ours; empty where nothing but our not having it is.
-std::string driver_obstacle(const Result<HostDevice>& host) {
-  if (!host) return "no longer there";
-  if (!host->driver) return "bound to no driver";
-  return is_vfio_driver(*host->driver) ? "" : fmt::format("bound to {}", *host->driver);
+// What sysfs knows of a function; its driver is in the way where it is no VFIO driver.
+ResetMember look_up(Kernel& kernel, PciAddress address) {
+  ResetMember member{.address = address, .driver = {}, .group = {}, .device_id = {}, .obstacle = "no longer there"};
+  auto host = find_host_device(kernel, "pci", to_string(address));
+  if (!host) return member;
+  member.driver = std::move(host->driver);
+  member.group = host->iommu_group;
+  member.obstacle = member.driver ? fmt::format("bound to {}", *member.driver) : "bound to no driver";
+  if (member.driver && is_vfio_driver(*member.driver)) member.obstacle.clear();
+  return member;
 }
 
 }  // namespace
@@ -104,32 +109,23 @@ Result<ResetSet> ResetSet::of(const Device& device, std::span<const Device* cons
   const auto own = PciAddress::parse(device.name());
   for (const vfio_pci_dependent_device& each : dependents.devices) {
     // The kernel's struct cuts the domain to 16 bits. All of a bus is in one domain.
-    ResetMember member{.address = {.domain = own ? own->domain : each.segment,
-                                   .bus = each.bus,
-                                   .device = static_cast<std::uint8_t>(each.devfn >> 3),
-                                   .function = static_cast<std::uint8_t>(each.devfn & 7)},
-                       .driver = {},
-                       .group = {},
-                       .device_id = {},
-                       .obstacle = {}};
-    const auto host = find_host_device(device.io_->kernel(), "pci", to_string(member.address));
-    if (host) {
-      member.driver = host->driver;
-      member.group = host->iommu_group;
-    }
+    ResetMember member = look_up(device.io_->kernel(), {.domain = own ? own->domain : each.segment,
+                                                        .bus = each.bus,
+                                                        .device = static_cast<std::uint8_t>(each.devfn >> 3),
+                                                        .function = static_cast<std::uint8_t>(each.devfn & 7)});
     bool held = false;
     if (dependents.by_device_id) {
       held = each.devid != static_cast<std::uint32_t>(VFIO_PCI_DEVID_NOT_OWNED);
+      if (held) member.obstacle.clear();  // the kernel has looked itself
       if (held && each.devid != VFIO_PCI_DEVID_OWNED) member.device_id = each.devid;
-      if (!held) member.obstacle = driver_obstacle(host);
     } else {
+      // Whoever has the group, the driver stays in the way (vfio_pci_dev_set_resettable, Linux 5.14).
       member.group = GroupId{each.group_id};
       held = std::any_of(groups.begin(), groups.end(), [&](const Group* group) { return group->id() == member.group; });
-      // The kernel wants every function bound to VFIO, whoever has its group (vfio_pci_dev_set_resettable, Linux 5.14).
-      member.obstacle = driver_obstacle(host);
     }
-    if (!held && member.obstacle.empty())
-      member.obstacle = fmt::format("bound to {}, not attached here", *host->driver);
+    if (!held && member.obstacle.empty()) {
+      member.obstacle = fmt::format("bound to {}, not attached here", member.driver.value_or("VFIO"));
+    }
     set.members_.push_back(std::move(member));
   }
   std::sort(set.members_.begin(), set.members_.end(),
