@@ -21,6 +21,7 @@ namespace postern {
 class DirtyTracker;
 class DmaWindows;
 class Eeh;
+class Group;
 class Preregistration;
 class ShadowMap;
 
@@ -99,6 +100,8 @@ class Container {
   [[nodiscard]] virtual int do_unmap_all() = 0;
   // Brings the device in, and gives the fd it is driven through. On an error the container is as it was.
   [[nodiscard]] virtual Result<Fd> do_attach(const HostDevice& device) = 0;
+  // The group that an attached device was opened through; null where it was opened by a node of its own.
+  [[nodiscard]] virtual const Group* group_of(const std::string& /*device*/) const { return nullptr; }
   // Takes it out. The fd is closed by the backend when its kernel interface wants it so.
   [[nodiscard]] virtual Result<void> do_detach(const std::string& device, Fd fd) = 0;
   [[nodiscard]] virtual Result<void> do_close() = 0;

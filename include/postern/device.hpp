@@ -66,8 +66,8 @@ class Device {
   [[nodiscard]] Result<void> unmask_interrupt(std::uint32_t index, std::uint32_t vector) const;
 
   // VFIO_DEVICE_RESET: for PCI, a function-level reset or what stands in for it. Registers and config space are as
-  // after power-on, except what VFIO restores; mappings stay. Errors: EOPNOTSUPP (the device has no reset), those of
-  // the ioctl.
+  // after power-on, except what VFIO restores; mappings stay. PciDevice::reset() tells which way it went, and ResetSet
+  // resets a whole slot or bus. Errors: EOPNOTSUPP (the device has no reset), those of the ioctl.
   [[nodiscard]] Result<void> reset() const;
 
   // Whether the device has this feature (VFIO_DEVICE_FEATURE with VFIO_DEVICE_FEATURE_PROBE), by its VFIO number.
@@ -80,6 +80,8 @@ class Device {
   [[nodiscard]] Result<void> detach();
 
  private:
+  friend class ResetSet;  // which asks through the same DeviceIo
+
   Device() = default;
   [[nodiscard]] Result<const Region*> find_region(std::uint32_t index, std::string_view operation) const;
   [[nodiscard]] Result<const Interrupt*> find_interrupt(std::uint32_t index) const;

@@ -7,6 +7,7 @@
 #include <postern/device.hpp>
 #include <postern/result.hpp>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace postern {
@@ -74,6 +75,13 @@ class PciDevice {
     return device_.disable_interrupts(static_cast<std::uint32_t>(kind));
   }
   [[nodiscard]] const Interrupt& interrupt(PciInterrupt kind) const noexcept;
+
+  // Device::reset(), and the way that it went: "flr", "bus", "pm", ... as sysfs has it in reset_method. The order of
+  // the ways there is the kernel's (device_specific, acpi, flr, af_flr, pm, bus) unless the administrator wrote
+  // another; it takes the first, and goes on to the next only where a device does not come back
+  // (__pci_reset_function_locked). Empty where the kernel does not tell (before 5.15). Errors: those of
+  // Device::reset().
+  [[nodiscard]] Result<std::string> reset() const;
 
   // Signals `event` when the device has had an uncorrectable error (PciInterrupt::error; AER), or when the kernel wants
   // the device back, because it is unbound or unplugged (PciInterrupt::request): then detach(), soon.

@@ -14,6 +14,8 @@
 
 namespace postern {
 
+class Group;
+
 // VFIO's requests on a device, with the uAPI's own structs. Each gives what the ioctl of its name gives: 0 or more, or
 // a negated errno. Offsets are in the device fd, as vfio_region_info has them.
 class DeviceIo {
@@ -30,6 +32,11 @@ class DeviceIo {
   [[nodiscard]] virtual int set_irqs(vfio_irq_set& irqs) = 0;
   [[nodiscard]] virtual int feature(vfio_device_feature& feature) = 0;
   [[nodiscard]] virtual int reset() = 0;
+  [[nodiscard]] virtual int get_pci_hot_reset_info(vfio_pci_hot_reset_info& info) = 0;
+  [[nodiscard]] virtual int pci_hot_reset(vfio_pci_hot_reset& reset) = 0;
+  // The group that the device was opened through, which proves to the kernel whose it is; null where it was opened by a
+  // node of its own.
+  [[nodiscard]] virtual const Group* group() const = 0;
   [[nodiscard]] virtual ssize_t read(void* buffer, std::size_t length, std::uint64_t offset) = 0;
   [[nodiscard]] virtual ssize_t write(const void* buffer, std::size_t length, std::uint64_t offset) = 0;
   // As Kernel::mmap(), of the device.

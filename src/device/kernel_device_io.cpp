@@ -24,6 +24,14 @@ int KernelDeviceIo::feature(vfio_device_feature& feature) {
 
 int KernelDeviceIo::reset() { return vfio::device_reset(kernel(), attachment_.fd()); }
 
+int KernelDeviceIo::get_pci_hot_reset_info(vfio_pci_hot_reset_info& info) {
+  return vfio::device_get_pci_hot_reset_info(kernel(), attachment_.fd(), info);
+}
+
+int KernelDeviceIo::pci_hot_reset(vfio_pci_hot_reset& reset) {
+  return vfio::device_pci_hot_reset(kernel(), attachment_.fd(), reset);
+}
+
 ssize_t KernelDeviceIo::read(void* buffer, std::size_t length, std::uint64_t offset) {
   return kernel().pread(attachment_.fd(), buffer, length, offset);
 }

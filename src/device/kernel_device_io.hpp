@@ -18,6 +18,9 @@ class KernelDeviceIo final : public DeviceIo {
   [[nodiscard]] int set_irqs(vfio_irq_set& irqs) override;
   [[nodiscard]] int feature(vfio_device_feature& feature) override;
   [[nodiscard]] int reset() override;
+  [[nodiscard]] int get_pci_hot_reset_info(vfio_pci_hot_reset_info& info) override;
+  [[nodiscard]] int pci_hot_reset(vfio_pci_hot_reset& reset) override;
+  [[nodiscard]] const Group* group() const override { return attachment_.group(); }
   [[nodiscard]] ssize_t read(void* buffer, std::size_t length, std::uint64_t offset) override;
   [[nodiscard]] ssize_t write(const void* buffer, std::size_t length, std::uint64_t offset) override;
   [[nodiscard]] std::intptr_t mmap(void* address, std::size_t length, int protection, int flags,

@@ -19,6 +19,8 @@ class Attachment {
   [[nodiscard]] int fd() const noexcept { return fd_.get(); }
   [[nodiscard]] Kernel& kernel() const noexcept { return fd_.kernel(); }
   [[nodiscard]] const std::string& device() const noexcept { return device_; }
+  // The group it was opened through; null where it was opened by a node of its own.
+  [[nodiscard]] const Group* group() const { return container_->group_of(device_); }
   // Says what went wrong, where the destructor only logs it. The second time does nothing.
   [[nodiscard]] Result<void> detach();
 

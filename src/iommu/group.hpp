@@ -19,6 +19,7 @@ class Group {
   Group& operator=(Group&&) noexcept = default;
 
   [[nodiscard]] GroupId id() const noexcept { return id_; }
+  [[nodiscard]] int fd() const noexcept { return fd_.get(); }
   [[nodiscard]] Result<void> set_container(const Fd& container);
   [[nodiscard]] Result<void> unset_container();
   [[nodiscard]] Result<Fd> open_device(const std::string& name) const;

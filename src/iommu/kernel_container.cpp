@@ -117,6 +117,12 @@ Result<Fd> KernelContainer::attach(const HostDevice& device) {
   return fd;
 }
 
+const Group* KernelContainer::group_of(const std::string& device) const {
+  const auto member =
+      std::find_if(members_.begin(), members_.end(), [&](const Member& m) { return m.device == device; });
+  return member != members_.end() ? member->group : nullptr;
+}
+
 Result<void> KernelContainer::detach(const std::string& device, Fd fd) {
   // VFIO_GROUP_UNSET_CONTAINER gives EBUSY while a device of the group is open.
   fd.reset();

@@ -66,6 +66,8 @@ class KernelContainer {
 
   // The device's fd; its group is in the container from then on. On an error everything is as it was.
   [[nodiscard]] Result<Fd> attach(const HostDevice& device);
+  // The group of an attached device; null where it is not attached.
+  [[nodiscard]] const Group* group_of(const std::string& device) const;
   // Closes the device; its group leaves with its last device.
   [[nodiscard]] Result<void> detach(const std::string& device, Fd fd);
 

@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 # Runs every verb of the tool by hand on a real kernel, as root in the x86_64 guest, and provokes each error:
 #   guests/boot x86_64 --add tests/cli/expect.sh --add tests/cli/cli_guest.sh:/root/cli_guest.sh --add /usr/bin/script -- sh cli_guest.sh
-# NVMe at 00:01.0, 01:00.0 and, two functions in one group, at 00:04.0 and 00:04.1; edu at 00:02.0.
+# NVMe at 00:01.0, 01:00.0 and, two functions in one group, at 02:00.0 and 02:00.1; edu at 00:02.0.
 # shellcheck source=tests/cli/expect.sh
 . "$(dirname "$0")/expect.sh"
 
-disk=0000:00:01.0 edu=0000:00:02.0 port=0000:00:03.0 twin=0000:00:04.0 other_twin=0000:00:04.1 behind_port=0000:01:00.0
+disk=0000:00:01.0 edu=0000:00:02.0 port=0000:00:03.0 twin=0000:02:00.0 other_twin=0000:02:00.1 behind_port=0000:01:00.0
 sata=0000:00:1f.2
 
 [ -e /sys/bus/pci/devices/$disk ] || { echo "this is not the x86_64 guest: there is no $disk"; exit 2; }
@@ -59,6 +59,9 @@ expect 'unbind of a device that is not bound to VFIO does nothing' 0 out 'nothin
 that 'and leaves the device with its driver' is "$(driver_of $disk)" nvme
 whole=$(digest_of <"$(block_of $disk)")
 first_mib=$(head -c 1048576 "$(block_of $disk)" | digest_of)
+
+run postern reset $disk
+expect 'reset of an unbound device fails with the command to bind it' 1 err nvme err "\"postern bind $disk\""
 
 echo '# bind'
 run postern bind $disk --driver nvme
@@ -122,6 +125,19 @@ expect 'check on a backend that does not exist is wrong usage' 2 err 'use one of
 run postern check $disk --bytes 1M --write-test
 expect 'check writes when told to, and restores' 0 out 'the old content restored'
 
+echo '# reset'
+run postern reset $disk
+expect 'reset says which way it went' 0 out "$disk: reset by flr"
+for backend in iommufd type1; do
+    run postern reset $disk --backend $backend --json
+    json /method flr "reset with $backend says so in JSON"
+    json /backend $backend 'and what it was opened with'
+done
+run postern reset $disk --bus
+expect 'reset of what is on the root bus says that there is nothing above that could' 1 err ENODEV err 'root bus'
+run postern reset $disk --bus --json
+json /error/operation VFIO_DEVICE_GET_PCI_HOT_RESET_INFO 'and which question the kernel answered so, in JSON'
+
 echo '# a device that somebody has open'
 sleep 30 3<>"/dev/vfio/$(group_of $disk)" &
 holder=$!
@@ -129,6 +145,10 @@ run postern doctor $disk
 expect 'doctor names who has the device open' 1 out "sleep (pid $holder) has it"
 run postern check $disk
 expect 'check of a device in use fails on every backend and names who has it' 1 out EBUSY out "sleep (pid $holder) has it" out 'failed: iommufd (attach); type1, version 2 (attach); type1, version 1 (attach)'
+for bus in '' --bus; do
+    run postern reset $disk $bus
+    expect "reset $bus of a device in use names who has it" 1 err EBUSY err "sleep (pid $holder) has it"
+done
 run postern show $disk
 expect 'show of a device in use says why it cannot look into it and shows the rest' 0 out 'reset methods' out EBUSY
 kill $holder
@@ -196,12 +216,36 @@ run postern show $twin
 expect 'show marks the member that stands in the way, and says why the device cannot be opened' 0 out "$other_twin  nvme      in the way" out EPERM
 run postern check $twin
 expect 'check of a group that is not viable names who stands in the way' 1 out $other_twin out EPERM out "postern bind $other_twin" out 'failed: iommufd (attach); type1, version 2 (attach); type1, version 1 (attach)'
+run postern reset $twin --bus
+expect 'reset of a group that is not viable names who stands in the way' 1 err EPERM err "postern bind $other_twin" no-out WHOSE
+echo $other_twin >/sys/bus/pci/devices/$other_twin/driver/unbind
+for backend in iommufd type1; do
+    run postern reset $twin --bus --backend $backend
+    expect "reset --bus with $backend shows first what it would reset, and names what has no driver" 1 \
+        out "$other_twin" out 'bound to no driver' err "$other_twin (bound to no driver)" err "\"postern bind $other_twin\"" no-out 'by hot reset'
+done
+run postern reset $twin --bus --json
+json /ok false 'in JSON it says that it did not reset'
+json /members/0/ours true 'whose each device is'
+json /members/1/in_the_way 'bound to no driver' 'what is in the way'
+json /error/errno EPERM 'and why'
+run postern reset $twin
+expect 'a function can be reset alone even so' 0 out "$twin: reset by flr"
+echo $other_twin >/sys/bus/pci/drivers_probe
 run postern bind $other_twin
 expect 'the other one is bound without a note' 0 out "$other_twin: nvme -> vfio-pci" no-err note
 for each in $twin $other_twin; do
     run postern check "$each"
     expect "then $each passes" 0 out "$each passes through with iommufd; type1, version 2; type1, version 1"
 done
+for backend in iommufd type1; do
+    run postern reset $other_twin --bus --backend $backend
+    expect "reset --bus with $backend resets both" 0 out 'WHOSE' out "$twin  " out "$twin and $other_twin: reset by hot reset" no-out 'in the way'
+done
+run postern reset $twin --bus --json
+json /ok true 'in JSON it says that it did'
+json /members/1/address $other_twin 'and what it reset'
+json /error null 'without an error'
 for each in $twin $other_twin; do
     run postern unbind "$each"
     expect "and $each goes back" 0 out "$each: vfio-pci -> nvme"
@@ -212,6 +256,8 @@ run postern bind $edu
 expect 'bind of a device without a driver says so' 0 out "$edu: no driver -> vfio-pci"
 run postern check $edu
 expect 'edu passes, with its DMA engine and both kinds of interrupts' 0 out 'every byte compared' out 'MSI came' out 'INTx came' out "$edu passes through with iommufd; type1, version 2; type1, version 1"
+run postern reset $edu
+expect 'a device without any reset says so' 1 err EOPNOTSUPP err 'no way to reset this device alone; nor can its slot or bus be reset'
 run postern unbind $edu
 expect 'unbind of edu leaves it without a driver again' 0 out "$edu: vfio-pci -> no driver"
 run postern bind $sata
@@ -221,6 +267,19 @@ run postern unbind $sata
 run postern bind $behind_port
 run postern check $behind_port --write-test
 expect 'an NVMe behind a root port passes' 0 out 'serial second' out "$behind_port passes through"
+run postern reset $behind_port
+expect 'it resets by flr, though its bus could be reset' 0 out "$behind_port: reset by flr"
+run postern reset $behind_port --bus
+expect 'and by its bus when told to, alone' 0 out "$behind_port: reset by hot reset"
+echo bus >/sys/bus/pci/devices/$behind_port/reset_method
+run postern reset $behind_port
+expect 'what root writes to reset_method is the way that it goes' 0 out "$behind_port: reset by bus"
+echo >/sys/bus/pci/devices/$behind_port/reset_method
+run postern reset $behind_port
+expect 'a device without a reset of its own is pointed to --bus' 1 err EOPNOTSUPP err "\"postern reset $behind_port --bus\"" err 'where it is alone'
+run postern reset $behind_port --bus
+expect 'and that works' 0 out "$behind_port: reset by hot reset"
+echo default >/sys/bus/pci/devices/$behind_port/reset_method
 
 echo '# a user who is not root'
 chmod 0600 /dev/vfio/vfio

@@ -23,13 +23,13 @@ expect 'a verb that is like none gets the list alone' 2 err 'there is no verb "f
 run postern --frobnicate
 expect 'a wrong option before the verb is wrong usage' 2 err frobnicate
 
-for verb in devices show backends doctor bind unbind check; do
+for verb in devices show backends doctor bind unbind check reset; do
     run postern $verb --help
     expect "$verb has a help of its own with an example" 0 out Example out --json
     run postern $verb --frobnicate
     expect "$verb refuses an option that it does not have" 2 err "postern $verb" err --frobnicate
 done
-for verb in show bind unbind check; do
+for verb in show bind unbind check reset; do
     run postern $verb
     expect "$verb wants a device" 2 err 'DEV is required' err "postern $verb --help"
     run postern $verb 00:01
@@ -55,6 +55,8 @@ run postern check 00:01.0 --memory 99999999999G
 expect 'a size beyond 64 bits is refused' 2 err '64 bits'
 run postern check 00:01.0 --backend legacy
 expect 'a backend that does not exist is refused and the others are listed' 2 err 'no backend of this name' err 'use one of: auto, '
+run postern reset 00:01.0 --backend legacy
+expect 'reset refuses such a backend, too' 2 err 'use one of: auto, '
 run postern check 00:01.0 --version 99
 expect 'a version that no backend has is refused and the others are listed' 2 err 'no backend has a version 99; use one of: 2, 1'
 run postern check 00:01.0 --version two

@@ -110,6 +110,16 @@ run postern bind $edu
 run postern check $edu --memory 1M
 expect 'edu passes, with its DMA engine and both kinds of interrupts' 0 out 'identification 0x010000ed' out 'every byte compared' out 'MSI came' out 'INTx came' out "$edu passes through with $passes"
 expect 'its DMA engine does not reach a created window, which is said' 0 out 'skip  dma' out 0xfffffff
+run postern reset $edu
+if [ $eeh = normal ]; then
+    expect 'edu resets by its bus' 0 out "$edu: reset by bus"
+    run postern reset $edu --bus
+    expect 'and so it does by hot reset, being alone' 0 out "$edu  " out "$edu: reset by hot reset"
+else
+    expect 'edu has no reset' 1 err EOPNOTSUPP err 'nor can its slot or bus be reset'
+    run postern reset $edu --bus
+    expect 'nor a hot reset, which is explained' 1 err ENODEV err 'neither its slot nor its bus'
+fi
 run postern unbind $edu
 expect 'unbind leaves it without a driver again' 0 out "$edu: vfio-pci -> no driver"
 

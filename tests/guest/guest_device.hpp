@@ -15,13 +15,15 @@
 
 namespace postern::test {
 
-// The guest's NVMe controllers, by address; each guest has two in groups of their own, the first and the last.
+// The guest's NVMe controllers that are alone in their groups, by address; each guest has two.
 inline std::vector<PciAddress> nvme_controllers() {
   constexpr std::uint32_t nvme_class = 0x010802;
   std::vector<PciAddress> found;
   const auto functions = list_pci_functions(system_kernel()).value();
   for (const PciFunction& function : functions) {
-    if (function.class_code == nvme_class) found.push_back(function.address);
+    if (function.class_code != nvme_class || !function.host.iommu_group) continue;
+    const auto group = find_iommu_group(system_kernel(), *function.host.iommu_group).value();
+    if (group.members.size() == 1) found.push_back(function.address);
   }
   if (found.size() < 2) throw std::runtime_error("this guest has no two NVMe controllers");
   return found;

@@ -15,8 +15,8 @@
 namespace postern::tool {
 namespace {
 
-constexpr std::array<const Verb*, 7> all_verbs = {&devices_verb, &show_verb,   &backends_verb, &doctor_verb,
-                                                  &bind_verb,    &unbind_verb, &check_verb};
+constexpr std::array<const Verb*, 8> all_verbs = {&devices_verb, &show_verb,   &backends_verb, &doctor_verb,
+                                                  &bind_verb,    &unbind_verb, &check_verb,    &reset_verb};
 
 // CLI11 gives its own exceptions to its caller, who makes an error of usage of them.
 [[noreturn]] void refuse(const std::string& option, const Error& error) {

@@ -60,6 +60,7 @@ extern const Verb doctor_verb;
 extern const Verb bind_verb;
 extern const Verb unbind_verb;
 extern const Verb check_verb;
+extern const Verb reset_verb;
 
 // Options that several verbs have. A malformed value is an error of usage.
 CLI::Option* add_device(CLI::App& verb, PciAddress& address);

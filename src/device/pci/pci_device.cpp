@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <bitset>
 
+#include "host/sysfs.hpp"
 #include "kernel/ioctl.hpp"
 
 namespace postern {
@@ -86,6 +87,13 @@ Result<void> PciDevice::update_command(std::uint16_t set, std::uint16_t clear) c
 
 Result<void> PciDevice::enable_bus_master() const { return update_command(PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER, 0); }
 Result<void> PciDevice::disable_bus_master() const { return update_command(0, PCI_COMMAND_MASTER); }
+
+Result<std::string> PciDevice::reset() const {
+  const auto path = fmt::format("/sys/bus/pci/devices/{}/reset_method", name());
+  const std::string methods = sysfs::text(device_.container()->kernel(), path).value_or("");
+  if (auto done = device_.reset(); !done) return failure_of(done);
+  return methods.substr(0, methods.find(' '));
+}
 
 const Interrupt& PciDevice::interrupt(PciInterrupt kind) const noexcept {
   static constexpr Interrupt none;

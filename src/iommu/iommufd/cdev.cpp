@@ -23,6 +23,11 @@ tl::unexpected<Error> bind_failure(Kernel& kernel, int result, const HostDevice&
     what.remedy = obstacles_remedy(*group);
   } else if (result == -EPERM) {
     explain_unsafe_interrupts(what, "iommufd.allow_unsafe_interrupts");
+    // The same errno from iommu_device_claim_dma_owner (Linux 6.0).
+    if (group && group->members.size() > 1) {
+      what.reason = "another process has a device of its group; or " + what.reason;
+      what.remedy = "find who holds one with \"fuser -v /dev/vfio/devices/*\" as root; or " + what.remedy;
+    }
   } else if (result == -EBUSY || result == -EINVAL) {
     // EINVAL is how vfio_df_open (Linux 6.6) answers a second open of the cdev; EBUSY, one beside an open group.
     what.result = -EBUSY;

@@ -29,6 +29,7 @@ class SpaprContainer final : public Container, private DmaWindows, private Prere
   [[nodiscard]] int do_unmap_several(IovaRange range) override;
   [[nodiscard]] int do_unmap_all() override { return do_unmap_several({{0}, {~std::uint64_t{0}}}); }
   [[nodiscard]] Result<Fd> do_attach(const HostDevice& device) override;
+  [[nodiscard]] const Group* group_of(const std::string& device) const override { return container_.group_of(device); }
   [[nodiscard]] Result<void> do_detach(const std::string& device, Fd fd) override;
   [[nodiscard]] Result<void> do_close() override;
   [[nodiscard]] Result<ContainerLimits> read_limits() override;

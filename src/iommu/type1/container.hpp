@@ -25,6 +25,7 @@ class Type1Container final : public Container {
   [[nodiscard]] int do_unmap(Iova iova, std::uint64_t length) override;
   [[nodiscard]] int do_unmap_all() override;
   [[nodiscard]] Result<Fd> do_attach(const HostDevice& device) override;
+  [[nodiscard]] const Group* group_of(const std::string& device) const override { return container_.group_of(device); }
   [[nodiscard]] Result<void> do_detach(const std::string& device, Fd fd) override;
   [[nodiscard]] Result<void> do_close() override;
   [[nodiscard]] Result<ContainerLimits> read_limits() override;

@@ -9,7 +9,7 @@ namespace postern::test {
 inline constexpr PciAddress nvme_disk{.bus = 0, .device = 1};
 inline constexpr PciAddress edu{.bus = 0, .device = 2};
 inline constexpr PciAddress nvme_behind_port{.bus = 1, .device = 0};
-inline constexpr PciAddress twin_a{.bus = 0, .device = 4, .function = 0};  // two functions of one slot share a group
-inline constexpr PciAddress twin_b{.bus = 0, .device = 4, .function = 1};
+inline constexpr PciAddress twin_a{.bus = 2, .device = 0, .function = 0};  // two functions of one slot share a group
+inline constexpr PciAddress twin_b{.bus = 2, .device = 0, .function = 1};
 
 }  // namespace postern::test
