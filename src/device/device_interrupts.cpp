@@ -2,33 +2,17 @@
 // Device's interrupts: VFIO_DEVICE_SET_IRQS in its several meanings.
 #include <fmt/format.h>
 
-#include <cstring>
 #include <postern/device.hpp>
-#include <vector>
 
 #include "device/device_io.hpp"
+#include "kernel/tailed.hpp"
 #include "kernel/vfio.hpp"
 
 namespace postern {
 namespace {
 
-// A struct vfio_irq_set with room for the eventfds behind it.
-class IrqSet {
- public:
-  IrqSet(std::uint32_t index, std::uint32_t flags, std::uint32_t first, std::uint32_t count, std::size_t eventfds = 0)
-      : words_((sizeof(vfio_irq_set) + eventfds * sizeof(std::int32_t) + 3) / 4) {
-    set() = {.argsz = static_cast<std::uint32_t>(words_.size() * 4),
-             .flags = flags,
-             .index = index,
-             .start = first,
-             .count = count};
-  }
-  [[nodiscard]] vfio_irq_set& set() noexcept { return *reinterpret_cast<vfio_irq_set*>(words_.data()); }
-  void put(std::size_t place, std::int32_t eventfd) noexcept { std::memcpy(set().data + place * 4, &eventfd, 4); }
-
- private:
-  std::vector<std::uint32_t> words_;
-};
+// With room for eventfds behind it.
+using IrqSet = Tailed<vfio_irq_set, std::int32_t>;
 
 }  // namespace
 
@@ -56,10 +40,13 @@ Result<void> Device::enable_interrupts(std::uint32_t index, std::uint32_t first,
     what.remedy = "turn them off, then turn all that are wanted on in one call";
     return call_failure(vfio::device_set_irqs.symbol, std::move(what));
   }
-  IrqSet irqs(index, VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER, first,
-              static_cast<std::uint32_t>(events.size()), events.size());
-  for (std::size_t i = 0; i < events.size(); ++i) irqs.put(i, events[i].fd());
-  const int result = io_->set_irqs(irqs.set());
+  IrqSet irqs(events.size());
+  irqs.head().flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER;
+  irqs.head().index = index;
+  irqs.head().start = first;
+  irqs.head().count = static_cast<std::uint32_t>(events.size());
+  for (std::size_t i = 0; i < events.size(); ++i) irqs.tail()[i] = events[i].fd();
+  const int result = io_->set_irqs(irqs.head());
   if (result == 0) return {};
   // vfio_msi_enable answers how many vectors it could have had instead of an errno.
   what.result = result > 0 ? -ENOSPC : result;
@@ -72,8 +59,13 @@ Result<void> Device::act_on_interrupt(std::uint32_t index, std::uint32_t action,
                                       std::uint32_t count) const {
   auto found = find_interrupt(index);
   if (!found) return failure_of(found);
-  IrqSet irqs(index, VFIO_IRQ_SET_DATA_NONE | action, first, count);
-  const int result = io_->set_irqs(irqs.set());
+  vfio_irq_set irqs{};
+  irqs.argsz = sizeof irqs;
+  irqs.flags = VFIO_IRQ_SET_DATA_NONE | action;
+  irqs.index = index;
+  irqs.start = first;
+  irqs.count = count;
+  const int result = io_->set_irqs(irqs);
   if (result >= 0) return {};
   return call_failure(
       vfio::device_set_irqs.symbol,

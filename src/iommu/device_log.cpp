@@ -16,11 +16,15 @@ namespace {
 // The kernel takes what fits a page of its own (LOG_MAX_RANGES in vfio_main.c, Linux 6.1): 256 where that is 4 KiB.
 constexpr std::size_t most_ranges = 4096 / sizeof(vfio_device_feature_dma_logging_range);
 
-vfio_device_feature feature_of(std::uint32_t flags) {
+constexpr std::uint32_t set = VFIO_DEVICE_FEATURE_SET;
+constexpr std::uint32_t get = VFIO_DEVICE_FEATURE_GET;
+
+// A feature that takes nothing along.
+int ask(Kernel& kernel, int fd, std::uint32_t flags) {
   vfio_device_feature feature{};
   feature.argsz = sizeof feature;
   feature.flags = flags;
-  return feature;
+  return vfio::device_feature(kernel, fd, feature);
 }
 
 // Joins the two that are nearest to each other until few enough are left.
@@ -39,9 +43,7 @@ std::vector<IovaRange> few(std::vector<IovaRange> ranges) {
 }  // namespace
 
 bool DeviceLog::available() const {
-  vfio_device_feature probe =
-      feature_of(VFIO_DEVICE_FEATURE_PROBE | VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_DMA_LOGGING_START);
-  return vfio::device_feature(*kernel_, fd_, probe) >= 0;
+  return ask(*kernel_, fd_, VFIO_DEVICE_FEATURE_PROBE | set | VFIO_DEVICE_FEATURE_DMA_LOGGING_START) >= 0;
 }
 
 Result<void> DeviceLog::start(std::vector<IovaRange> ranges, std::uint64_t page_size) {
@@ -49,12 +51,12 @@ Result<void> DeviceLog::start(std::vector<IovaRange> ranges, std::uint64_t page_
   if (logged_.empty()) return {};  // the kernel takes no empty list; there is nothing that it could write
   std::vector<vfio_device_feature_dma_logging_range> list;
   for (const IovaRange range : logged_) list.push_back({.iova = range.first.value, .length = range.length()});
-  vfio_device_feature_dma_logging_control control{};
-  control.page_size = page_size;
-  control.num_ranges = static_cast<std::uint32_t>(list.size());
-  control.ranges = reinterpret_cast<std::uintptr_t>(list.data());
-  Tailed set(feature_of(VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_DMA_LOGGING_START), control);
-  const int result = vfio::device_feature(*kernel_, fd_, set.head());
+  Tailed<vfio_device_feature, vfio_device_feature_dma_logging_control> start;
+  start.head().flags = set | VFIO_DEVICE_FEATURE_DMA_LOGGING_START;
+  start.tail()->page_size = page_size;
+  start.tail()->num_ranges = static_cast<std::uint32_t>(list.size());
+  start.tail()->ranges = reinterpret_cast<std::uintptr_t>(list.data());
+  const int result = vfio::device_feature(*kernel_, fd_, start.head());
   if (result >= 0) return {};
   logged_.clear();
   return call_failure(
@@ -68,8 +70,7 @@ Result<void> DeviceLog::start(std::vector<IovaRange> ranges, std::uint64_t page_
 Result<void> DeviceLog::stop() {
   if (logged_.empty()) return {};
   logged_.clear();
-  vfio_device_feature set = feature_of(VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP);
-  const int result = vfio::device_feature(*kernel_, fd_, set);
+  const int result = ask(*kernel_, fd_, set | VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP);
   if (result >= 0) return {};
   return call_failure("VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP", {.result = result, .object = device_});
 }
@@ -100,13 +101,13 @@ Result<void> DeviceLog::report(const DirtyRequest& request, IovaRange part) {
   const bool in_place = first % memory::word_bits == 0;
   std::vector<std::uint64_t> apart(in_place ? 0 : memory::words_for(pages));
   std::uint64_t* const bits = in_place ? request.bits + first / memory::word_bits : apart.data();
-  vfio_device_feature_dma_logging_report wanted{};
-  wanted.iova = part.first.value;
-  wanted.length = part.length();
-  wanted.page_size = request.page_size;
-  wanted.bitmap = reinterpret_cast<std::uintptr_t>(bits);
-  Tailed get(feature_of(VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT), wanted);
-  if (const int result = vfio::device_feature(*kernel_, fd_, get.head()); result < 0) {
+  Tailed<vfio_device_feature, vfio_device_feature_dma_logging_report> wanted;
+  wanted.head().flags = get | VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT;
+  wanted.tail()->iova = part.first.value;
+  wanted.tail()->length = part.length();
+  wanted.tail()->page_size = request.page_size;
+  wanted.tail()->bitmap = reinterpret_cast<std::uintptr_t>(bits);
+  if (const int result = vfio::device_feature(*kernel_, fd_, wanted.head()); result < 0) {
     return call_failure("VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT",
                         {.result = result, .object = fmt::format("{}, {}", device_, to_string(part))});
   }

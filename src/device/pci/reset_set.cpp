@@ -9,6 +9,7 @@
 #include "base/words.hpp"
 #include "device/device_io.hpp"
 #include "iommu/group.hpp"
+#include "kernel/tailed.hpp"
 #include "kernel/vfio.hpp"
 
 namespace postern {
@@ -22,21 +23,6 @@ constexpr std::uint32_t most_devices = 0x10000;  // the functions of a PCI domai
 
 std::string object_of(const Device& device) { return fmt::format("slot or bus of {}", device.name()); }
 
-// A uAPI struct with room for `count` of what stands behind it.
-template <typename Header, typename Element>
-class Message {
-  static_assert(sizeof(Header) % 4 == 0 && sizeof(Element) % 4 == 0);
-
- public:
-  explicit Message(std::size_t count) : words_((sizeof(Header) + count * sizeof(Element)) / 4) {
-    header().argsz = static_cast<std::uint32_t>(words_.size() * 4);
-  }
-  [[nodiscard]] Header& header() noexcept { return *reinterpret_cast<Header*>(words_.data()); }
-
- private:
-  std::vector<std::uint32_t> words_;
-};
-
 struct Dependents {
   bool by_device_id = false;  // the kernel tells device ids of an iommufd, not groups
   std::vector<vfio_pci_dependent_device> devices;
@@ -48,8 +34,8 @@ int ask(DeviceIo& io, Dependents& dependents) {
   std::uint32_t room = 1;
   int result = -EAGAIN;
   for (int attempt = 0; attempt < most_attempts && (result == -EAGAIN || result == -ENOSPC); ++attempt) {
-    Message<vfio_pci_hot_reset_info, vfio_pci_dependent_device> message(room);
-    vfio_pci_hot_reset_info& info = message.header();
+    Tailed<vfio_pci_hot_reset_info, vfio_pci_dependent_device> answer(room);
+    vfio_pci_hot_reset_info& info = answer.head();
     result = io.get_pci_hot_reset_info(info);
     if (result < 0 && result != -ENOSPC) continue;
     if (info.count == 0 || info.count > most_devices) return -EPROTO;
@@ -59,7 +45,7 @@ int ask(DeviceIo& io, Dependents& dependents) {
     }
     if (info.count > room) return -EPROTO;
     dependents.by_device_id = (info.flags & VFIO_PCI_HOT_RESET_FLAG_DEV_ID) != 0;
-    dependents.devices.assign(info.devices, info.devices + info.count);
+    dependents.devices.assign(answer.tail(), answer.tail() + info.count);
     return 0;
   }
   return result;
@@ -187,9 +173,9 @@ Result<void> ResetSet::reset() const {
                         [&](const ResetMember& member) { return member.group == group->id(); });
   });
   if (device_->io_->group() == nullptr) groups.clear();
-  Message<vfio_pci_hot_reset, std::int32_t> message(groups.size());
-  for (const Group* group : groups) message.header().group_fds[message.header().count++] = group->fd();
-  const int result = device_->io_->pci_hot_reset(message.header());
+  Tailed<vfio_pci_hot_reset, std::int32_t> proof(groups.size());
+  for (const Group* group : groups) proof.tail()[proof.head().count++] = group->fd();
+  const int result = device_->io_->pci_hot_reset(proof.head());
   if (result >= 0) return {};
 
   CallFailed what{.result = result, .object = object_of(*device_)};

@@ -62,14 +62,13 @@ Result<void> Type1DirtyLog::stop() {
 }
 
 int Type1DirtyLog::get_bitmap(const DirtyRequest& request) const {
-  const vfio_iommu_type1_dirty_bitmap_get get{.iova = request.range.first.value,
-                                              .size = request.range.length(),
-                                              .bitmap = {.pgsize = request.page_size,
-                                                         .size = request.words() * sizeof(std::uint64_t),
-                                                         .data = reinterpret_cast<__u64*>(request.bits)}};
-  vfio_iommu_type1_dirty_bitmap head{};
-  head.flags = VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP;
-  Tailed call(head, get);
+  Tailed<vfio_iommu_type1_dirty_bitmap, vfio_iommu_type1_dirty_bitmap_get> call;
+  call.head().flags = VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP;
+  *call.tail() = {.iova = request.range.first.value,
+                  .size = request.range.length(),
+                  .bitmap = {.pgsize = request.page_size,
+                             .size = request.words() * sizeof(std::uint64_t),
+                             .data = reinterpret_cast<__u64*>(request.bits)}};
   return vfio::iommu_dirty_pages(container_->fd().kernel(), container_->fd().get(), call.head());
 }
 
@@ -106,14 +105,13 @@ int Type1DirtyLog::unmap(const DirtyRequest& mapping) {
     return container_->unmap_dma(mapping.range.first, mapping.range.length(), unmapped);
   }
   std::vector<std::uint64_t> bits(mapping.words());
-  vfio_iommu_type1_dma_unmap head{};
-  head.flags = VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP;
-  head.iova = mapping.range.first.value;
-  head.size = mapping.range.length();
-  const vfio_bitmap bitmap{.pgsize = mapping.page_size,
-                           .size = bits.size() * sizeof(std::uint64_t),
-                           .data = reinterpret_cast<__u64*>(bits.data())};
-  Tailed call(head, bitmap);
+  Tailed<vfio_iommu_type1_dma_unmap, vfio_bitmap> call;
+  call.head().flags = VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP;
+  call.head().iova = mapping.range.first.value;
+  call.head().size = mapping.range.length();
+  *call.tail() = {.pgsize = mapping.page_size,
+                  .size = bits.size() * sizeof(std::uint64_t),
+                  .data = reinterpret_cast<__u64*>(bits.data())};
   const int result = vfio::iommu_unmap_dma(container_->fd().kernel(), container_->fd().get(), call.head());
   if (result < 0) return result;
   memory::merge_bits({mapping.bits, 0}, {bits.data(), 0}, mapping.pages());

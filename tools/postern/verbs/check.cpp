@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "host/bound.hpp"
 #include "text/names.hpp"
 #include "text/sizes.hpp"
 #include "verb.hpp"
@@ -26,16 +27,6 @@ struct Options {
   std::optional<std::uint32_t> version;
   PassOptions pass;
 };
-
-Error not_bound(const HostDevice& device) {
-  return Error({.code = ENODEV,
-                .operation = "check",
-                .object = device.name,
-                .reason = device.driver ? fmt::format("it is bound to {}, which is no VFIO driver", *device.driver)
-                                        : "it is bound to no driver; it must be bound to a VFIO driver",
-                .remedy = fmt::format("\"postern bind {}\"", device.name),
-                .causes = {}});
-}
 
 struct Unavailable {
   const Backend* backend;
@@ -160,7 +151,7 @@ Result<Ending> run(Session& session, const Options& options) {
   if (options.backend != "auto" && options.backend != "all") {
     if (auto named = find_backend(options.backend); !named) return failure_of(named);
   }
-  if (!host.driver || !is_vfio_driver(*host.driver)) return failure(not_bound(host));
+  if (auto bound = require_bound(host, "check"); !bound) return failure_of(bound);
   auto chosen = choose(session.kernel, host, options.backend);
   if (!chosen) return failure_of(chosen);
   Passes passes;

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include "host/bound.hpp"
 #include "host/holders.hpp"
 #include "text/errors.hpp"
 #include "text/names.hpp"
@@ -42,16 +43,6 @@ Error extended(const Error& error, const std::string& reason, const std::string&
                 .reason = both(error.reason(), reason),
                 .remedy = remedy.empty() ? error.remedy() : remedy,
                 .causes = std::move(causes)});
-}
-
-Error not_bound(const HostDevice& device) {
-  return Error({.code = ENODEV,
-                .operation = "reset",
-                .object = device.name,
-                .reason = device.driver ? fmt::format("it is bound to {}, which is no VFIO driver", *device.driver)
-                                        : "it is bound to no driver; it must be bound to a VFIO driver",
-                .remedy = fmt::format("\"postern bind {}\"", device.name),
-                .causes = {}});
 }
 
 // Who has a device of this group open: of all its members, since one process has them all or none.
@@ -208,7 +199,7 @@ Result<Ending> run(Session& session, const Options& options) {
   if (options.backend != "auto") {
     if (auto named = find_backend(options.backend); !named) return failure_of(named);
   }
-  if (!host.driver || !is_vfio_driver(*host.driver)) return failure(not_bound(host));
+  if (auto bound = require_bound(host, "reset"); !bound) return failure_of(bound);
   auto device = take(session.kernel, host, {.backend = options.backend});
   if (!device) return failure_of(device);
   if (options.scope == Scope::bus) return reset_bus(session, *device);
