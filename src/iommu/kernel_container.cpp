@@ -93,12 +93,16 @@ Result<Group*> KernelContainer::join(const HostDevice& device, GroupId id) {
   return &groups_.emplace_back(std::move(*group));
 }
 
-Result<void> KernelContainer::leave(Group& group) {
-  if (group.users > 0) return {};
-  if (groups_.size() == 1) hooks_.tear_down();
-  auto left = group.unset_container();
-  groups_.remove_if([&](const Group& candidate) { return &candidate == &group; });
-  return left;
+Result<void> KernelContainer::release_idle_groups() {
+  if (members_.empty() && !groups_.empty()) hooks_.tear_down();
+  Result<void> released;
+  std::erase_if(groups_, [&](Group& group) {
+    if (group.users > 0) return false;
+    auto left = group.unset_container();
+    if (released) released = std::move(left);
+    return true;
+  });
+  return released;
 }
 
 Result<Fd> KernelContainer::attach(const HostDevice& device) {
@@ -109,7 +113,7 @@ Result<Fd> KernelContainer::attach(const HostDevice& device) {
   if (!group) return failure_of(group);
   auto fd = (*group)->open_device(device.name);
   if (!fd) {
-    log_failure(leave(**group));
+    if (members_.empty() || !hooks_.keeps_groups()) log_failure(release_idle_groups());
     return fd;
   }
   ++(*group)->users;
@@ -128,10 +132,9 @@ Result<void> KernelContainer::detach(const std::string& device, Fd fd) {
   fd.reset();
   const auto member =
       std::find_if(members_.begin(), members_.end(), [&](const Member& m) { return m.device == device; });
-  Group& group = *member->group;
+  --member->group->users;
   members_.erase(member);
-  --group.users;
-  return leave(group);
+  return members_.empty() || !hooks_.keeps_groups() ? release_idle_groups() : Result<void>();
 }
 
 }  // namespace postern

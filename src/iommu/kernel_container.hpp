@@ -23,10 +23,12 @@ class KernelContainer {
  public:
   // The kernel gives a container its IOMMU with the first group, and takes it away with the last
   // (vfio_group_detach_container, Linux 3.6): these run where that happens. On an error of set_up the group leaves
-  // again; tear_down runs while the group is still there, and its last device is closed.
+  // again; tear_down runs while the groups are still there, and the last device is closed. A group without devices
+  // stays while keeps_groups says so and there are others with devices: where its leaving would harm them.
   struct Hooks {
     std::function<Result<void>(const HostDevice& device)> set_up;
     std::function<void()> tear_down;
+    std::function<bool()> keeps_groups = [] { return false; };
   };
 
   // One of the ways in which the kernel knows an IOMMU: its own number of it, and postern's.
@@ -68,8 +70,10 @@ class KernelContainer {
   [[nodiscard]] Result<Fd> attach(const HostDevice& device);
   // The group of an attached device; null where it is not attached.
   [[nodiscard]] const Group* group_of(const std::string& device) const;
-  // Closes the device; its group leaves with its last device.
+  // Closes the device; its group leaves with its last device, if it may.
   [[nodiscard]] Result<void> detach(const std::string& device, Fd fd);
+  // Groups without devices leave, and the IOMMU with the last of all.
+  [[nodiscard]] Result<void> release_idle_groups();
 
  private:
   struct Member {
@@ -77,11 +81,10 @@ class KernelContainer {
     Group* group;
   };
   [[nodiscard]] Result<Group*> join(const HostDevice& device, GroupId id);
-  [[nodiscard]] Result<void> leave(Group& group);
 
   Fd fd_;
   Hooks hooks_;
-  std::list<Group> groups_;  // of the attached devices, each once; a list, since members point into it
+  std::list<Group> groups_;  // each once; a list, since members point into it
   std::vector<Member> members_;
 };
 

@@ -31,7 +31,11 @@ SpaprContainer::SpaprContainer(Fd fd, const KernelContainer::Extension& extensio
                               .unmap = vfio::iommu_unmap_dma.symbol,
                               .when_empty = WhenEmpty::forgets_mappings}),
       container_(std::move(fd), {.set_up = [this](const HostDevice& device) { return set_up(device); },
-                                 .tear_down = [this] { tear_down(); }}),
+                                 .tear_down = [this] { tear_down(); },
+                                 // A group that leaves clears the tables that it shares with the others, and with
+                                 // them what is mapped (tce_iommu_release_ownership; Linux 6.12, 7.3). Only its
+                                 // device's unbinding from its driver makes the kernel take it out even so.
+                                 .keeps_groups = [this] { return mapping_count() > 0; }}),
       extension_(extension),
       memory_to_come_(memory),
       windows_(read_platform(kernel()), static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE))),
@@ -90,6 +94,12 @@ int SpaprContainer::do_unmap_several(IovaRange range) {
     if (range.contains(each.range)) registered_.release(address_of(each.address), each.range.length());
   });
   return 0;
+}
+
+int SpaprContainer::do_unmap_all() {
+  const int result = do_unmap_several({{0}, {~std::uint64_t{0}}});
+  if (result >= 0) log_failure(container_.release_idle_groups());  // nothing is left that they could harm
+  return result;
 }
 
 Result<void> SpaprContainer::set_up(const HostDevice& device) {

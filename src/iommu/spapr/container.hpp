@@ -27,7 +27,7 @@ class SpaprContainer final : public Container, private DmaWindows, private Prere
   [[nodiscard]] int do_map(Iova iova, std::uint64_t length, void* address, Access access) override;
   [[nodiscard]] int do_unmap(Iova iova, std::uint64_t length) override;
   [[nodiscard]] int do_unmap_several(IovaRange range) override;
-  [[nodiscard]] int do_unmap_all() override { return do_unmap_several({{0}, {~std::uint64_t{0}}}); }
+  [[nodiscard]] int do_unmap_all() override;
   [[nodiscard]] Result<Fd> do_attach(const HostDevice& device) override;
   [[nodiscard]] const Group* group_of(const std::string& device) const override { return container_.group_of(device); }
   [[nodiscard]] Result<void> do_detach(const std::string& device, Fd fd) override;
