@@ -88,7 +88,9 @@ json /driver nvme 'and does not overwrite what is remembered'
 echo '# show and doctor of a bound device'
 run postern show $disk
 expect 'show opens a bound device' 0 out 'BAR 0' out '16 KiB' out 'MSI-X' out 'PCI Express' out 'backend iommufd' out 'backend type1' out '0x0-0xfedfffff'
+expect 'show tells who tells of dirty pages, and the largest bitmap' 0 out 'told by nobody: its IOMMU has no dirty bits' out 'pages of 4 KiB, bitmap to 256 MiB' out 'told by its IOMMU'
 run postern show $disk --json
+json /opened/backends/type1/dirty_pages/0/source iommu 'show in JSON has it, too'
 json /opened/regions/0/length 16384 'show in JSON has the regions'
 json /opened/backends/type1/mapping_limit 65535 'show in JSON has the limits of each backend'
 run postern doctor $disk --memory 16G
@@ -100,6 +102,10 @@ echo '# check of an NVMe'
 run postern check $disk
 expect 'check passes on every backend, in every version' 0 out "$disk passes through with iommufd; type1, version 2; type1, version 1" no-out FAIL out 'completed by MSI-X' out 'by flr'
 expect 'check reads in every pass what the kernel itself reads' 0 out "sha256 $whole  first 67108864 bytes" out '3 passes read the same bytes'
+expect 'check says that a page table without dirty bits tells nothing' 0 out 'dirty pages  not tracked, so that every page counts as written: its IOMMU has no dirty bits'
+expect 'check finds every page that was written among those that type1 tells' 0 out '37 pages written, all of them among the 256 of 256 that its IOMMU told'
+expect 'check says that version 1 tells of no page' 0 out 'skip  dirty pages  this interface of the kernel tells of none'
+expect 'check leaves out a hot reset that there is none of' 0 out 'skip  hot reset' out 'as on a root bus'
 expect 'check leaves nothing behind' 0 out 'left behind  nothing'
 expect 'check prints no progress when it is piped' 0 no-out "$(printf '\033')" no-err "$(printf '\033')" no-err reading
 run postern check $disk --backend auto --bytes 1M
@@ -110,6 +116,8 @@ json /ok true 'check in JSON says that all is well'
 json /passes/0/backend type1 'check in JSON names the backend'
 json /passes/0/steps/5/sha256 "$first_mib" 'check in JSON has the digest'
 json /passes/0/version 2 'check in JSON names the version'
+json /passes/0/steps/6/source iommu 'check in JSON has who tells of dirty pages'
+json /passes/0/steps/6/written 37 'and how many were written'
 json /passes/1/version 1 'check in JSON has the older version too'
 json /passes/0/window null 'a backend without DMA windows has none in JSON'
 run postern check $disk --bytes 1M --version 1
@@ -236,6 +244,7 @@ run postern bind $other_twin
 expect 'the other one is bound without a note' 0 out "$other_twin: nvme -> vfio-pci" no-err note
 for each in $twin $other_twin; do
     run postern check "$each"
+    expect 'and its hot reset takes both along' 0 out "ok    hot reset    $twin and $other_twin in "
     expect "then $each passes" 0 out "$each passes through with iommufd; type1, version 2; type1, version 1"
 done
 for backend in iommufd type1; do

@@ -53,6 +53,7 @@ run postern show $disk --json
 json /opened/backends/spapr/dma_windows/list/0/last $end 'show in JSON has the default window'
 json /opened/backends/spapr/dma_windows/list/0/created false 'and says that nobody created it'
 json /opened/backends/spapr/dma_windows/windows 2 'and how many there can be'
+json /opened/backends/spapr/dirty_pages null 'and no dirty pages'
 json /opened/backends/spapr/eeh $eeh 'and the state of EEH'
 
 echo '# check of an NVMe'
@@ -63,6 +64,8 @@ that 'and they are those of the disk, as it is outside the guest' is \
     "$(echo "$out" | sed -n 's/^ *sha256 \([0-9a-f]*\) .*/\1/p' | tr '\n' ' ')" "$image $image $image "
 that 'each pass leaves nothing behind' is "$(echo "$out" | grep -c 'ok    left behind  nothing')" 3
 that 'in each a completion came by interrupt' is "$(echo "$out" | grep -c 'completed by MSI-X')" 3
+that 'check says what it means that sPAPR tells of no dirty page' is \
+    "$(echo "$out" | grep -c 'skip  dirty pages  this interface of the kernel tells of none: who moves')" 3
 that 'the window is made and removed again' is "$(echo "$out" | grep -c 'ok    window')" 2
 run postern check $disk --bytes 1M --memory 1M --json
 json /ok true 'check in JSON says that all is well'

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <sys/mman.h>
 
+#include <postern/dirty_tracker.hpp>
 #include <postern/dma_buffer.hpp>
 
 #include "guest/guest_device.hpp"
@@ -18,7 +19,17 @@ using test::Holdings;
 
 class FaultOnKernel : public ::testing::TestWithParam<test::Interface> {};
 
-// The whole life of a device: attach, memory, interrupts, reset, detach.
+Result<void> track_dirty_pages(Container& container, const DmaBuffer& buffer) {
+  DirtyTracker* const tracker = container.dirty_tracker();
+  if (tracker == nullptr) return {};
+  if (auto started = tracker->start(); !started) return started;
+  std::vector<std::uint64_t> words(1);
+  auto answer = tracker->query({buffer.iova(), buffer.iova() + (buffer.size() - 1)}, {4096, words});
+  auto stopped = tracker->stop();
+  return answer ? std::move(stopped) : Result<void>(failure_of(answer));
+}
+
+// The whole life of a device: attach, memory, interrupts, reset, dirty pages, detach.
 Result<void> use_device(Kernel& kernel, const HostDevice& host, test::Interface interface) {
   auto device = attach(kernel, host, test::options_for(interface));
   if (!device) return failure_of(device);
@@ -36,6 +47,7 @@ Result<void> use_device(Kernel& kernel, const HostDevice& host, test::Interface 
     if (auto on = pci->enable(PciInterrupt::msix, std::span(&*event, 1)); !on) return on;
     if (auto off = pci->disable(PciInterrupt::msix); !off) return off;
     if (auto reset = pci->device().reset(); !reset) return reset;
+    if (auto tracked = track_dirty_pages(*container, *buffer); !tracked) return tracked;
   }
   if (auto unmapped = container->unmap_all(); !unmapped) return unmapped;
   if (auto detached = pci->device().detach(); !detached) return detached;

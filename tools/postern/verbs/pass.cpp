@@ -13,6 +13,7 @@
 #include <postern/attach.hpp>
 #include <postern/dma_windows.hpp>
 #include <postern/fd.hpp>
+#include <postern/reset_set.hpp>
 
 #include "host/holders.hpp"
 #include "host/leftovers.hpp"
@@ -88,12 +89,34 @@ void take(Steps& steps, std::string_view name, const Result<std::string>& result
 void reset(Steps& steps, const PciDevice& device, const PciFunction& function) {
   if (!device.device().can_reset()) return steps.skipped("reset", "the device has no reset of its own");
   const auto started = Clock::now();
-  if (auto done = device.device().reset(); !done) return steps.failed("reset", done.error());
+  auto method = device.reset();
+  if (!method) return steps.failed("reset", method.error());
   const double seconds = seconds_since(started);
   if (auto alive = read_config(device, function); !alive) return steps.failed("reset", alive.error());
-  const std::string method =
-      function.reset_methods.empty() ? "" : fmt::format(" by {}", function.reset_methods.front());
-  steps.ok("reset", fmt::format("done{} in {}, and config space can be read", method, duration_text(seconds)));
+  steps.ok("reset", fmt::format("done{} in {}, and config space can be read", method->empty() ? "" : " by " + *method,
+                                duration_text(seconds)));
+}
+
+// All that is on its slot or bus, where all of that is ours.
+void hot_reset(Steps& steps, const PciDevice& device, const PciFunction& function) {
+  const auto set = ResetSet::of(device.device());
+  if (!set && set.error().code() == ENODEV) return steps.skipped("hot reset", set.error().reason());
+  if (!set) return steps.failed("hot reset", set.error());
+  std::vector<std::string> names;
+  std::vector<std::string> obstacles;
+  for (const ResetMember& member : set->members()) {
+    names.push_back(to_string(member.address));
+    if (!member.ours()) obstacles.push_back(fmt::format("{} ({})", names.back(), member.obstacle));
+  }
+  if (!obstacles.empty()) {
+    return steps.skipped("hot reset", fmt::format("it would take along what is not ours: {}", list_of(obstacles)));
+  }
+  const auto started = Clock::now();
+  if (auto done = set->reset(); !done) return steps.failed("hot reset", done.error());
+  const double seconds = seconds_since(started);
+  if (auto alive = read_config(device, function); !alive) return steps.failed("hot reset", alive.error());
+  steps.ok("hot reset", fmt::format("{} in {}, and config space can be read", list_of(names), duration_text(seconds)),
+           {{"members", names}});
 }
 
 // Everything that the device does, with its memory in these ranges alone.
@@ -119,6 +142,7 @@ void use(const Session& session, const PciFunction& function, const Pass& pass, 
     steps.skipped("dma", fmt::format("postern has no proof for this kind of device ({})", class_text(function)));
   }
   reset(steps, device, function);
+  hot_reset(steps, device, function);
 }
 
 // Room for the memory that is mapped and for the buffers of the proofs. No more than the machine has: under a
