@@ -76,7 +76,8 @@ class Device {
   [[nodiscard]] std::vector<std::string_view> features() const;
 
   // Closes the device and takes it out of its container, and says what went wrong; the destructor only logs it. Using
-  // the Device afterwards gives EBADF.
+  // the Device afterwards gives EBADF. With spapr its group stays in a container that others share while something is
+  // mapped in it: the kernel would take the others' mappings away.
   [[nodiscard]] Result<void> detach();
 
  private:

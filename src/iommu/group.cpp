@@ -58,7 +58,9 @@ Result<void> Group::set_container(const Fd& container) {
 }
 
 Result<void> Group::unset_container() {
-  if (const int result = vfio::group_unset_container(fd_.kernel(), fd_.get()); result < 0) {
+  const int result = vfio::group_unset_container(fd_.kernel(), fd_.get());
+  // EINVAL: the kernel has taken it out itself, when the last of its devices was unbound (vfio_device_remove_group).
+  if (result < 0 && result != -EINVAL) {
     return call_failure(vfio::group_unset_container.symbol,
                         {.result = result,
                          .object = group_text(id_),

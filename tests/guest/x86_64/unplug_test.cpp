@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "guest/x86_64/devices.hpp"
+#include "support/failing_kernel.hpp"
 
 namespace postern {
 namespace {
@@ -53,6 +54,16 @@ TEST_P(HotUnplug, OneOfSeveralGoesAndTheOthersStay) {
   EXPECT_TRUE(container->unmap_all());
   write_file("/sys/bus/pci/rescan", "1");
   EXPECT_TRUE(find_pci_function(system_kernel(), test::edu));
+}
+
+// When the last device of a group is unbound, the kernel takes the group out of its container before we can.
+TEST(UnboundGroup, LeavesItsContainerWithoutAnError) {
+  const Bound bound(test::nvme_disk);
+  test::FailingKernel kernel(system_kernel());
+  Device device = attach(kernel, bound.host(), {.backend = "type1"}).value();
+  kernel.fail_ioctl(VFIO_GROUP_UNSET_CONTAINER, EINVAL);
+  const auto detached = device.detach();
+  EXPECT_TRUE(detached) << detached.error().message();
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, HotUnplug, ::testing::ValuesIn(test::interfaces()), test::interface_name);

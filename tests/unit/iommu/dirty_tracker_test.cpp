@@ -6,8 +6,8 @@
 
 #include <postern/attach.hpp>
 
-#include "support/iommufd_kernel.hpp"
 #include "support/failing_kernel.hpp"
+#include "support/iommufd_kernel.hpp"
 
 namespace postern {
 namespace {
