@@ -145,6 +145,14 @@ TEST_F(DirtyTracking, ChoosesTheDeviceBeforeTheIommuBeforeNobody) {
   EXPECT_THAT(devices[2].note, HasSubstr("IOMMU_HW_CAP_DIRTY_TRACKING"));
 }
 
+// One that could not tell would serve the second, too: the kernel would let it.
+TEST_F(DirtyTracking, ADeviceWhoseIommuTracksGetsAPageTableThatDoes) {
+  const Device without = attach_device({.iommu_tracks = false});
+  const Device with = attach_device({.iommu_tracks = true});
+  EXPECT_EQ(kernel_.hwpts(), 2U);
+  EXPECT_EQ(tracker().devices()[1].source, DirtySource::iommu);
+}
+
 TEST_F(DirtyTracking, SaysThatEverythingCountsAsWrittenWhereADeviceIsNotTracked) {
   const Device a = attach_device({.iommu = 0});
   Device b = attach_device({.iommu = 1, .iommu_tracks = false});
@@ -259,12 +267,13 @@ TEST_F(DirtyTracking, ADeviceThatLogsByItselfKnowsOnlyWhatWasMappedWhenItBegan) 
   ASSERT_TRUE(tracker().start());
   ASSERT_EQ(kernel_.logged_ranges().size(), 2U);
   map(base + 70 * page, 70, 30);
+  map(base + 110 * page, 110, 2);
   write(0, 5);
   write(0, 103);
   std::vector<std::uint64_t> expected{5};
   for (std::uint64_t number = 70; number < 100; ++number) expected.push_back(number);
-  expected.push_back(103);
-  EXPECT_EQ(query(base, 110), expected);
+  expected.insert(expected.end(), {103, 110, 111});
+  EXPECT_EQ(query(base, 112), expected);
 }
 
 TEST_F(DirtyTracking, MoreRangesThanADeviceTakesAreJoinedToTheirNearest) {
