@@ -174,11 +174,11 @@ TEST_P(Spapr, ASecondHostBridgeIsSharedOnTheBareMachineByVersion2AloneAndTheRefu
 
 // The kernel would clear what is mapped for the others (tce_iommu_release_ownership).
 TEST_P(SpaprV2, AGroupThatSharesAContainerStaysUntilNothingIsMapped) {
-  if (!on_powernv()) GTEST_SKIP() << "under a hypervisor no two groups share a container";
   const Bound bound(test::last_nvme());
   const Mmap memory = memory_of(host_page());
   const auto other = attach(system_kernel(), bound.host(), {.container = pci_->device().container()});
-  ASSERT_TRUE(other) << other.error().message();
+  ASSERT_EQ(other.has_value(), on_powernv()) << "under a hypervisor no two groups share a container";
+  if (!other) return;
   ASSERT_TRUE(container().map({0x10000000}, memory.bytes()));
   ASSERT_TRUE(pci_->device().detach());
   const auto elsewhere = [&] {
