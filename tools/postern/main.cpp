@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "host/chosen_host.hpp"
 #include "text/errors.hpp"
 #include "verb.hpp"
 
@@ -96,6 +97,10 @@ WrongUsage unknown_verb(const std::string& name) {
   return {"postern", fmt::format("there is no verb \"{}\"", name), remedy + "the verbs are: " + names};
 }
 
+void choose_host(ChosenHost& host, const std::string& name) {
+  if (const std::string wrong = host.choose(name); !wrong.empty()) throw CLI::ValidationError("--host", wrong);
+}
+
 WrongUsage wrong_usage(const CLI::App& app, const CLI::ParseError& wrong) {
   const auto chosen = app.get_subcommands();
   const std::string where = chosen.empty() ? "postern" : "postern " + chosen.front()->get_name();
@@ -113,7 +118,7 @@ WrongUsage wrong_usage(const CLI::App& app, const CLI::ParseError& wrong) {
   return {where, reason, fmt::format("see \"{} --help\"", where)};
 }
 
-ExitCode run(int argc, char** argv, Session& session) {
+ExitCode run(int argc, char** argv, ChosenHost& host, Session& session) {
   CLI::App app{std::string(description), "postern"};
   app.require_subcommand(1);
   app.set_version_flag("--version", "postern " POSTERN_VERSION, "Print the version and exit");
@@ -135,6 +140,11 @@ ExitCode run(int argc, char** argv, Session& session) {
     added->footer(std::string(verb->footer));
     Run runner = verb->add(*added);
     added->add_flag("--json", json, "Print one JSON document instead of text");
+    added
+        ->add_option_function<std::string>(
+            "--host", [&](const std::string& name) { choose_host(host, name); },
+            "Work on a simulated host instead of this one: sim")
+        ->type_name("HOST");
     added->set_help_flag("-h,--help", "Print this help and exit");
     runs.emplace_back(added, std::move(runner));
   }
@@ -158,7 +168,12 @@ ExitCode run(int argc, char** argv, Session& session) {
 
   for (auto& [parsed, runner] : runs) {
     if (!*parsed) continue;
-    auto ending = runner(session);
+    Session chosen{.kernel = host.kernel(),
+                   .bindings_folder = host.bindings_folder(),
+                   .format = session.format,
+                   .out = session.out,
+                   .err = session.err};
+    auto ending = runner(chosen);
     if (!ending) return report(ending.error(), session);
     return *ending == Ending::well ? ExitCode::well : ExitCode::failed;
   }
@@ -172,12 +187,14 @@ int main(int argc, char** argv) {
   using namespace postern::tool;
   ExitCode code = ExitCode::failed;
   try {
-    Session session{.kernel = postern::system_kernel(),
+    ChosenHost host;
+    Session session{.kernel = host.kernel(),
+                    .bindings_folder = host.bindings_folder(),
                     .format = Format::text,
                     .out = Terminal::of(STDOUT_FILENO),
                     .err = Terminal::of(STDERR_FILENO)};
     show_logged_errors();
-    code = run(argc, argv, session);
+    code = run(argc, argv, host, session);
   } catch (const std::exception& failed) {  // memory has run out: nothing else throws
     fmt::print(stderr, "postern: {}\n", failed.what());
   }

@@ -9,6 +9,7 @@
 #include <postern/pci_address.hpp>
 #include <postern/result.hpp>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "text/terminal.hpp"
@@ -20,6 +21,7 @@ enum class Format : std::uint8_t { text, json };
 // One run of one verb.
 struct Session {
   Kernel& kernel;
+  std::string bindings_folder;  // for RememberedBindings
   Format format = Format::text;
   Terminal out;  // stdout
   Terminal err;  // stderr

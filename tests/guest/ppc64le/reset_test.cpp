@@ -5,7 +5,7 @@
 
 #include <postern/reset_set.hpp>
 
-#include "guest/guest_device.hpp"
+#include "support/host_devices.hpp"
 
 namespace postern {
 namespace {

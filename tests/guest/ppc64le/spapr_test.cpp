@@ -14,7 +14,7 @@
 #include <postern/nvme.hpp>
 #include <postern/preregistration.hpp>
 
-#include "guest/guest_device.hpp"
+#include "support/host_devices.hpp"
 
 namespace postern {
 namespace {

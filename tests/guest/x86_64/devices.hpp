@@ -2,7 +2,7 @@
 // Where the devices of the x86_64 guest are (guests/README.md).
 #pragma once
 
-#include "guest/guest_device.hpp"
+#include "support/host_devices.hpp"
 
 namespace postern::test {
 

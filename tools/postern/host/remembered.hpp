@@ -15,7 +15,7 @@ namespace postern::tool {
 class RememberedBindings {
  public:
   // The folder is made, open to its owner alone, when something is first remembered.
-  explicit RememberedBindings(std::string folder = "/run/postern/bind");
+  explicit RememberedBindings(std::string folder);
 
   // Errors: EINVAL (the file is there, but is no binding of this device), those of reading it.
   [[nodiscard]] Result<std::optional<Binding>> recall(const std::string& device) const;

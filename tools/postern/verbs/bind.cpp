@@ -92,7 +92,7 @@ Result<Ending> run(Session& session, const Options& options) {
     return failure(in_use(device, use));
   }
 
-  const RememberedBindings bindings;
+  const RememberedBindings bindings(session.bindings_folder);
   auto remembered = bindings.recall(device.name);
   if (!remembered) return failure_of(remembered);
   const bool anew = !*remembered || !still_holds(**remembered, device);

@@ -20,7 +20,7 @@ Result<Ending> run(Session& session, PciAddress address) {
   if (!function) return failure_of(function);
   const HostDevice& device = function->host;
   const std::optional<std::string> before = device.driver;
-  const RememberedBindings bindings;
+  const RememberedBindings bindings(session.bindings_folder);
   auto remembered = bindings.recall(device.name);
   if (!remembered) return failure_of(remembered);
 

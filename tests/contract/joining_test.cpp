@@ -9,7 +9,7 @@
 #include <cstring>
 #include <postern/nvme.hpp>
 
-#include "guest/guest_device.hpp"
+#include "support/host_devices.hpp"
 #include "support/failing_kernel.hpp"
 
 namespace postern {
@@ -46,7 +46,7 @@ class JoiningOnKernel : public ::testing::TestWithParam<test::Interface> {
       : bound_(test::first_nvme()),
         other_(test::last_nvme()),
         before_(Holdings::now()),
-        memory_(system_kernel(), ::mmap(nullptr, 4 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+        memory_(test::kernel(), ::mmap(nullptr, 4 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
                 4 * page),
         first_(PciDevice::open(attach(kernel_, bound_.host(), test::options_for(GetParam())).value()).value()) {}
   ~JoiningOnKernel() override {
@@ -72,7 +72,7 @@ class JoiningOnKernel : public ::testing::TestWithParam<test::Interface> {
     }
   }
 
-  test::FailingKernel kernel_{system_kernel()};
+  test::FailingKernel kernel_{test::kernel()};
   Bound bound_;
   Bound other_;
   Holdings before_;

@@ -6,7 +6,7 @@
 #include <algorithm>
 #include <postern/iova_allocator.hpp>
 
-#include "guest/guest_device.hpp"
+#include "support/host_devices.hpp"
 
 namespace postern {
 namespace {
@@ -18,7 +18,7 @@ using ::testing::HasSubstr;
 class ContainerOnKernel : public ::testing::TestWithParam<test::Interface> {
  protected:
   ContainerOnKernel() : bound_(test::first_nvme()), before_(Holdings::now()) {
-    device_.emplace(attach(system_kernel(), bound_.host(), test::options_for(GetParam())).value());
+    device_.emplace(attach(test::kernel(), bound_.host(), test::options_for(GetParam())).value());
   }
   ~ContainerOnKernel() override {
     EXPECT_TRUE(device_->detach());
@@ -31,7 +31,7 @@ class ContainerOnKernel : public ::testing::TestWithParam<test::Interface> {
   std::span<std::byte> memory(std::size_t length) {
     void* address = ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     EXPECT_NE(address, MAP_FAILED);
-    memory_.emplace_back(system_kernel(), address, length);
+    memory_.emplace_back(test::kernel(), address, length);
     return memory_.back().bytes();
   }
   std::string_view backend() { return GetParam().backend; }
@@ -227,11 +227,11 @@ TEST_P(ContainerOnKernel, ADeviceCannotBeUsedAfterItWasDetachedNorItsContainerAf
   EXPECT_EQ(kept->map(base, memory(page)).error().code(), EBADF);
   EXPECT_EQ(kept->unmap(base, page).error().code(), EBADF);
   EXPECT_EQ(kept->unmap_all().error().code(), EBADF);
-  device_.emplace(attach(system_kernel(), bound_.host(), test::options_for(GetParam())).value());
+  device_.emplace(attach(test::kernel(), bound_.host(), test::options_for(GetParam())).value());
 }
 
 TEST_P(ContainerOnKernel, ADeviceThatIsInItAlreadyIsRefused) {
-  EXPECT_EQ(attach(system_kernel(), bound_.host(), {.container = device_->container()}).error().code(), EBUSY);
+  EXPECT_EQ(attach(test::kernel(), bound_.host(), {.container = device_->container()}).error().code(), EBUSY);
 }
 
 TEST_P(ContainerOnKernel, RemembersItsMappingsFromTheLastDeviceToTheNext) {
@@ -240,7 +240,7 @@ TEST_P(ContainerOnKernel, RemembersItsMappingsFromTheLastDeviceToTheNext) {
   ASSERT_TRUE(kept->map(base, bytes));
   ASSERT_TRUE(device_->detach());
   EXPECT_EQ(kept->mapping_count(), 1U);
-  device_.emplace(attach(system_kernel(), bound_.host(), {.container = kept}).value());
+  device_.emplace(attach(test::kernel(), bound_.host(), {.container = kept}).value());
   EXPECT_EQ(kept->mapping_count(), 1U);
   ASSERT_TRUE(kept->unmap(base, page)) << "the kernel has it again";
 }

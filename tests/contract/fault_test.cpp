@@ -7,7 +7,7 @@
 #include <postern/dirty_tracker.hpp>
 #include <postern/dma_buffer.hpp>
 
-#include "guest/guest_device.hpp"
+#include "support/host_devices.hpp"
 #include "support/failing_kernel.hpp"
 
 namespace postern {
@@ -58,7 +58,7 @@ TEST_P(FaultOnKernel, LeavesNothingBehindWhicheverCallFails) {
   const Bound bound(test::first_nvme());
   const HostDevice host = bound.host();
   const Holdings before = Holdings::now();
-  FailingKernel kernel(system_kernel());
+  FailingKernel kernel(test::kernel());
   int calls = 0;
   int told = 0;
   for (;; ++calls) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The devices of a guest, bound to vfio-pci while a test runs, and what must not be left behind.
+// The devices of the host that tests run on, bound to vfio-pci while a test runs, and what must not be left behind.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -13,16 +13,18 @@
 #include <string>
 #include <vector>
 
+#include "support/kernel_under_test.hpp"
+
 namespace postern::test {
 
-// The guest's NVMe controllers that are alone in their groups, by address; each guest has two.
+// The host's NVMe controllers that are alone in their groups, by address; each guest has two.
 inline std::vector<PciAddress> nvme_controllers() {
   constexpr std::uint32_t nvme_class = 0x010802;
   std::vector<PciAddress> found;
-  const auto functions = list_pci_functions(system_kernel()).value();
+  const auto functions = list_pci_functions(kernel()).value();
   for (const PciFunction& function : functions) {
     if (function.class_code != nvme_class || !function.host.iommu_group) continue;
-    const auto group = find_iommu_group(system_kernel(), *function.host.iommu_group).value();
+    const auto group = find_iommu_group(kernel(), *function.host.iommu_group).value();
     if (group.members.size() == 1) found.push_back(function.address);
   }
   if (found.size() < 2) throw std::runtime_error("this guest has no two NVMe controllers");
@@ -55,7 +57,7 @@ inline AttachOptions options_for(Interface interface) {
 // A device that is given to VFIO for as long as this lives.
 class Bound {
  public:
-  explicit Bound(PciAddress address, Kernel& kernel = system_kernel()) : kernel_(kernel), address_(address) {
+  explicit Bound(PciAddress address, Kernel& kernel = test::kernel()) : kernel_(kernel), address_(address) {
     auto function = find_pci_function(kernel, address);
     if (!function) throw std::runtime_error(function.error().message());
     auto binding = bind_to_driver(kernel, function->host, "vfio-pci");
@@ -82,8 +84,8 @@ struct Holdings {
 
   static Holdings now() {
     Holdings holdings;
-    EXPECT_EQ(system_kernel().list_directory("/proc/self/fd", holdings.files), 0);
-    const auto memory = LockedMemory::read(system_kernel()).value();
+    EXPECT_EQ(kernel().list_directory("/proc/self/fd", holdings.files), 0);
+    const auto memory = LockedMemory::read(kernel()).value();
     holdings.locked = memory.locked;
     holdings.pinned = memory.pinned;
     return holdings;

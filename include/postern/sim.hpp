@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0
+// SimulatedKernel: a kernel and a host in memory, for testing code that passes devices through.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <postern/kernel.hpp>
+#include <postern/pci_address.hpp>
+#include <string>
+#include <vector>
+
+namespace postern {
+
+// A function on the simulated PCI bus.
+struct SimulatedFunction {
+  enum class Model { nvme, bridge };
+
+  PciAddress address;
+  Model model = Model::nvme;
+  int iommu_group = 0;
+  std::string driver;                             // that it is bound to at first; empty: the one made for it
+  std::string serial = "simulated";               // of an NVMe; what its disk holds at first depends on it
+  std::uint64_t bytes = std::uint64_t{64} << 20;  // of an NVMe's disk
+};
+
+struct SimulatedHost {
+  std::vector<SimulatedFunction> functions;
+  std::optional<std::uint64_t> locked_memory;  // RLIMIT_MEMLOCK, bytes; missing: unlimited
+  std::uint64_t mapping_limit = 65535;         // vfio_iommu_type1.dma_entry_limit
+  bool dirty_bits = false;                     // the IOMMU can tell which pages were written
+};
+
+// A PC with VT-d: an NVMe disk at 00:01.0, another at 00:02.0, a PCIe port at 00:03.0, and two NVMe disks in one group
+// at 00:04.0 and 00:04.1. Every disk is bound to the driver "nvme" at first.
+[[nodiscard]] SimulatedHost simulated_pc();
+
+// What it answers, Linux 7.3 answers on such a host: sysfs with binding, groups and containers (type1, versions 1 and
+// 2), iommufd with cdevs, and vfio-pci. A device's DMA goes through the IOMMU's page tables into the memory of this
+// process, and is dropped where nothing is mapped. Events are real eventfds. A BAR can be mapped; the devices see a
+// write to it soon, as they run in a thread of their own. Everything below /proc is the real one, but for the numbers
+// of locked memory and the list of open files. Thread rules: as Kernel. It must outlive what was attached on it.
+class SimulatedKernel final : public Kernel {
+ public:
+  explicit SimulatedKernel(const SimulatedHost& host = simulated_pc());
+  ~SimulatedKernel() override;
+
+  [[nodiscard]] int open(const char* path, int flags) override;
+  int close(int fd) override;
+  [[nodiscard]] int ioctl(int fd, unsigned long request, void* argument) override;
+  [[nodiscard]] ssize_t pread(int fd, void* buffer, std::size_t length, std::uint64_t offset) override;
+  [[nodiscard]] ssize_t pwrite(int fd, const void* buffer, std::size_t length, std::uint64_t offset) override;
+  [[nodiscard]] std::intptr_t mmap(void* address, std::size_t length, int protection, int flags, int fd,
+                                   std::uint64_t offset) override;
+  int munmap(void* address, std::size_t length) override;
+  [[nodiscard]] int eventfd() override;
+  [[nodiscard]] int read_file(const std::string& path, std::string& contents) override;
+  [[nodiscard]] int write_file(const std::string& path, const std::string& contents) override;
+  [[nodiscard]] int list_directory(const std::string& path, std::vector<std::string>& names) override;
+  [[nodiscard]] int read_link(const std::string& path, std::string& target) override;
+  [[nodiscard]] int status(const std::string& path, FileStatus& status) override;
+  [[nodiscard]] int access(const std::string& path, int mode) override;
+
+ private:
+  class State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace postern

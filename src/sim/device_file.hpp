@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// DeviceFile: an open VFIO device, reached through its group or by its cdev.
+#pragma once
+
+#include <linux/vfio.h>
+
+#include <functional>
+#include <memory>
+
+#include "sim/file.hpp"
+#include "sim/iommufd.hpp"
+#include "sim/machine.hpp"
+
+namespace postern::sim {
+
+// Finds an open file by its fd; null where there is none.
+using FindFile = std::function<std::shared_ptr<File>(int fd)>;
+
+class DeviceFile final : public File {
+ public:
+  // Through its group: usable at once.
+  DeviceFile(Machine& machine, Function& function, std::shared_ptr<File> group);
+  // By its cdev: usable when it is bound to an iommufd.
+  DeviceFile(Machine& machine, Function& function, FindFile find);
+
+  void release() override;
+  [[nodiscard]] int ioctl(unsigned long request, void* argument) override;
+  [[nodiscard]] ssize_t pread(void* buffer, std::size_t length, std::uint64_t offset) override;
+  [[nodiscard]] ssize_t pwrite(const void* buffer, std::size_t length, std::uint64_t offset) override;
+  [[nodiscard]] std::intptr_t mmap(void* address, std::size_t length, int protection, int flags,
+                                   std::uint64_t offset) override;
+
+ private:
+  void enable();
+  [[nodiscard]] int bind(vfio_device_bind_iommufd& bind);
+  [[nodiscard]] int get_info(vfio_device_info& info) const;
+  [[nodiscard]] int get_region_info(vfio_region_info& info) const;
+  [[nodiscard]] int get_irq_info(vfio_irq_info& info) const;
+  [[nodiscard]] int set_irqs(const vfio_irq_set& set);
+  [[nodiscard]] int set_vectors(const vfio_irq_set& set);
+  [[nodiscard]] std::uint32_t vectors(std::uint32_t index) const;
+  [[nodiscard]] std::uint64_t region_size(std::uint64_t index) const;
+
+  Machine& machine_;
+  Function& function_;
+  std::shared_ptr<File> group_;  // held open by its devices
+  FindFile find_;
+  std::shared_ptr<Iommufd> iommufd_;
+  bool usable_ = false;
+};
+
+}  // namespace postern::sim

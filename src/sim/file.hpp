@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// File: an open file of the simulated kernel: a group, a container, an iommufd, a device.
+#pragma once
+
+#include <sys/types.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdint>
+
+namespace postern::sim {
+
+// Each function is the system call of its name, and gives what that gives: a value of 0 or more, or a negated errno.
+// They run one at a time, under the machine's lock. A File goes when its last reference does: the fd's, and those of
+// files that hold on to it, as a group holds its container.
+class File {
+ public:
+  File() = default;
+  File(const File&) = delete;
+  File& operator=(const File&) = delete;
+  virtual ~File() = default;
+
+  // The fd is closed; what holds the file may still use it.
+  virtual void release() {}
+  [[nodiscard]] virtual int ioctl(unsigned long /*request*/, void* /*argument*/) { return -ENOTTY; }
+  [[nodiscard]] virtual ssize_t pread(void* /*buffer*/, std::size_t /*length*/, std::uint64_t /*offset*/) {
+    return -EINVAL;
+  }
+  [[nodiscard]] virtual ssize_t pwrite(const void* /*buffer*/, std::size_t /*length*/, std::uint64_t /*offset*/) {
+    return -EINVAL;
+  }
+  [[nodiscard]] virtual std::intptr_t mmap(void* /*address*/, std::size_t /*length*/, int /*protection*/, int /*flags*/,
+                                           std::uint64_t /*offset*/) {
+    return -ENODEV;
+  }
+};
+
+// The argument of an ioctl as its struct.
+template <typename Argument>
+[[nodiscard]] Argument& as(void* argument) {
+  return *static_cast<Argument*>(argument);
+}
+
+}  // namespace postern::sim

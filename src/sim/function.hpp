@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+// Function: a PCI function of the simulated host: its config space, its BAR, its interrupts, where its DMA goes.
+#pragma once
+
+#include <array>
+#include <map>
+#include <memory>
+#include <postern/pci_address.hpp>
+#include <string>
+#include <vector>
+
+#include "sim/address_space.hpp"
+#include "sim/hardware.hpp"
+
+namespace postern::sim {
+
+class Iommufd;
+
+class Function final : private Slot {
+ public:
+  Function(PciAddress address, int group, std::unique_ptr<Hardware> hardware);
+  Function(const Function&) = delete;
+  Function& operator=(const Function&) = delete;
+  ~Function() override;
+
+  [[nodiscard]] PciAddress address() const noexcept { return address_; }
+  [[nodiscard]] int group() const noexcept { return group_; }
+  [[nodiscard]] const HardwareInfo& info() const { return hardware_->info(); }
+  [[nodiscard]] std::string name() const { return to_string(address_); }
+
+  std::string native_driver;    // the one that takes it where nobody says otherwise: "nvme"
+  std::string driver;           // bound now; empty: none
+  std::string driver_override;  // empty: none
+  std::optional<int> minor;     // of its cdev, while it is bound to vfio-pci
+  bool open = false;            // by its group or its cdev
+  Iommufd* iommufd = nullptr;   // that its cdev is bound to
+
+  // Where its DMA goes; null: it is blocked.
+  std::shared_ptr<Domain> domain;
+
+  // Config space as VFIO shows it; what a write may change is the command register and MSI-X's control.
+  void read_config(std::uint64_t offset, std::span<std::byte> bytes) const;
+  void write_config(std::uint64_t offset, std::span<const std::byte> bytes);
+
+  [[nodiscard]] std::span<std::byte> bar() const noexcept { return bar_; }
+  [[nodiscard]] int bar_fd() const noexcept { return bar_fd_; }
+
+  // Eventfds by VFIO's index and the vector; -1 is off.
+  [[nodiscard]] std::vector<int>& interrupts(std::uint32_t index) { return interrupts_[index]; }
+  void disable_interrupts();
+
+  void reset();
+  [[nodiscard]] bool poll() { return hardware_->poll(); }
+
+ private:
+  [[nodiscard]] bool dma_read(Iova iova, std::span<std::byte> bytes) override;
+  [[nodiscard]] bool dma_write(Iova iova, std::span<const std::byte> bytes) override;
+  void interrupt(std::uint32_t vector) override;
+  [[nodiscard]] bool is_bus_master() const;
+  void make_config();
+
+  PciAddress address_;
+  int group_;
+  std::unique_ptr<Hardware> hardware_;
+  std::array<std::byte, 4096> config_{};
+  int bar_fd_ = -1;
+  std::span<std::byte> bar_;
+  std::map<std::uint32_t, std::vector<int>> interrupts_;
+};
+
+}  // namespace postern::sim

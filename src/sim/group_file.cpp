@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+// GroupFile and ContainerFile: the rules of drivers/vfio/group.c and container.c (Linux 7.3).
+#include "sim/group_file.hpp"
+
+#include <linux/vfio.h>
+
+namespace postern::sim {
+
+int ContainerFile::ioctl(unsigned long request, void* argument) {
+  switch (request) {
+    case VFIO_GET_API_VERSION:
+      return VFIO_API_VERSION;
+    case VFIO_CHECK_EXTENSION:
+      return Type1::check_extension(reinterpret_cast<std::uintptr_t>(argument));
+    case VFIO_SET_IOMMU:
+      return set_iommu(reinterpret_cast<std::uintptr_t>(argument));
+    default:
+      return type1_ ? type1_->ioctl(request, argument) : -EINVAL;
+  }
+}
+
+// vfio_ioctl_set_iommu
+int ContainerFile::set_iommu(unsigned long type) {
+  if (groups_.empty() || type1_) return -EINVAL;
+  if (type != VFIO_TYPE1_IOMMU && type != VFIO_TYPE1v2_IOMMU) return -ENODEV;
+  type1_.emplace(machine_.iommu, machine_.process, type == VFIO_TYPE1_IOMMU ? 1 : 2, machine_.mapping_limit);
+  for (const int group : groups_) connect(group);
+  return 0;
+}
+
+// The DMA of a group's functions goes through the container's domain from here on.
+void ContainerFile::connect(int group) {
+  for (Function* function : machine_.functions_of(group)) function->domain = type1_->domain();
+}
+
+// vfio_container_attach_group
+int ContainerFile::attach(Group& group) {
+  if (machine_.kernel_owns(group.id) || (group.owner != nullptr && group.owner != this)) return -EPERM;
+  group.owner = this;
+  groups_.insert(group.id);
+  if (type1_) connect(group.id);
+  return 0;
+}
+
+// vfio_group_detach_container: the IOMMU goes with the last group.
+void ContainerFile::detach(Group& group) {
+  for (Function* function : machine_.functions_of(group.id)) function->domain = nullptr;
+  group.owner = nullptr;
+  groups_.erase(group.id);
+  if (groups_.empty()) type1_.reset();
+}
+
+GroupFile::GroupFile(Machine& machine, Group& group, FindFile find)
+    : machine_(machine), group_(group), find_(std::move(find)) {
+  group_.open = true;
+}
+
+// vfio_group_fops_release: by now no device of it is open, since those hold it.
+GroupFile::~GroupFile() {
+  if (group_.container) group_.container->detach(group_);
+  group_.container.reset();
+  group_.open = false;
+}
+
+int GroupFile::ioctl(unsigned long request, void* argument) {
+  switch (request) {
+    case VFIO_GROUP_GET_STATUS: {
+      auto& status = as<vfio_group_status>(argument);
+      if (status.argsz < sizeof status) return -EINVAL;
+      if (!machine_.has_vfio(group_.id)) return -ENODEV;
+      status.flags = 0;
+      if (group_.container) {
+        status.flags = VFIO_GROUP_FLAGS_CONTAINER_SET | VFIO_GROUP_FLAGS_VIABLE;
+      } else if (!machine_.kernel_owns(group_.id) && group_.owner == nullptr) {
+        status.flags = VFIO_GROUP_FLAGS_VIABLE;
+      }
+      return 0;
+    }
+    case VFIO_GROUP_SET_CONTAINER:
+      return set_container(as<int>(argument));
+    case VFIO_GROUP_UNSET_CONTAINER:
+      return unset_container();
+    case VFIO_GROUP_GET_DEVICE_FD:
+      return open_device(static_cast<const char*>(argument));
+    default:
+      return -ENOTTY;
+  }
+}
+
+int GroupFile::set_container(int fd) {
+  const auto file = find_(fd);
+  if (!file) return -EBADF;
+  if (group_.container) return -EINVAL;
+  if (!machine_.has_vfio(group_.id)) return -ENODEV;
+  const auto container = std::dynamic_pointer_cast<ContainerFile>(file);
+  if (!container) return -EBADFD;
+  const int result = container->attach(group_);
+  if (result == 0) group_.container = container;
+  return result;
+}
+
+int GroupFile::unset_container() {
+  if (!group_.container) return -EINVAL;
+  if (group_.open_devices > 0) return -EBUSY;
+  group_.container->detach(group_);
+  group_.container.reset();
+  return 0;
+}
+
+// vfio_group_ioctl_get_device_fd. Whoever dispatches it gives the fd.
+int GroupFile::open_device(const char* name) {
+  Function* const function = machine_.find(name);
+  if (function == nullptr || function->group() != group_.id || !function->minor) return -ENODEV;
+  if (!group_.container || !group_.container->has_iommu()) return -EINVAL;
+  device_ = std::make_shared<DeviceFile>(machine_, *function, shared_from_this());
+  return 0;
+}
+
+}  // namespace postern::sim

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// GroupFile and ContainerFile: open nodes of an IOMMU group and of /dev/vfio/vfio.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <set>
+
+#include "sim/device_file.hpp"
+#include "sim/file.hpp"
+#include "sim/machine.hpp"
+#include "sim/type1.hpp"
+
+namespace postern::sim {
+
+class ContainerFile final : public File {
+ public:
+  explicit ContainerFile(Machine& machine) : machine_(machine) {}
+
+  [[nodiscard]] int ioctl(unsigned long request, void* argument) override;
+  [[nodiscard]] int attach(Group& group);
+  void detach(Group& group);
+  [[nodiscard]] bool has_iommu() const noexcept { return type1_.has_value(); }
+
+ private:
+  [[nodiscard]] int set_iommu(unsigned long type);
+  void connect(int group);
+
+  Machine& machine_;
+  std::set<int> groups_;
+  std::optional<Type1> type1_;
+};
+
+class GroupFile final : public File, public std::enable_shared_from_this<GroupFile> {
+ public:
+  GroupFile(Machine& machine, Group& group, FindFile find);
+  ~GroupFile() override;
+
+  [[nodiscard]] int ioctl(unsigned long request, void* argument) override;
+
+  // The device that VFIO_GROUP_GET_DEVICE_FD opened last; whoever gives it an fd takes it.
+  [[nodiscard]] std::shared_ptr<File> take_device() { return std::exchange(device_, nullptr); }
+
+ private:
+  [[nodiscard]] int set_container(int fd);
+  [[nodiscard]] int unset_container();
+  [[nodiscard]] int open_device(const char* name);
+
+  Machine& machine_;
+  Group& group_;
+  FindFile find_;
+  std::shared_ptr<File> device_;
+};
+
+}  // namespace postern::sim

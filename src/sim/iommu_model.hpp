@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// IommuModel: what the IOMMU of a simulated host can do.
+#pragma once
+
+#include <cstdint>
+#include <postern/iova.hpp>
+#include <vector>
+
+namespace postern::sim {
+
+struct IommuModel {
+  std::uint64_t page_sizes = 0x40201000;                          // bitmap, bytes
+  IovaRange aperture{{0}, {(std::uint64_t{1} << 39) - 1}};        // what it translates
+  std::vector<IovaRange> reserved{{{0xfee00000}, {0xfeefffff}}};  // within it, ordered: for interrupts
+  bool has_dirty_bits = false;                                    // IOMMU_HW_CAP_DIRTY_TRACKING
+};
+
+// The aperture less what is reserved.
+[[nodiscard]] inline std::vector<IovaRange> usable_ranges(const IommuModel& iommu) {
+  std::vector<IovaRange> ranges;
+  Iova next = iommu.aperture.first;
+  for (const IovaRange reserved : iommu.reserved) {
+    if (next < reserved.first) ranges.push_back({next, reserved.first - 1});
+    next = reserved.last + 1;
+  }
+  if (next <= iommu.aperture.last) ranges.push_back({next, iommu.aperture.last});
+  return ranges;
+}
+
+}  // namespace postern::sim

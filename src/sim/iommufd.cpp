@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+// Iommufd: how the ioctls of a simulated /dev/iommu are taken, and what concerns objects of every kind.
+#include "sim/iommufd.hpp"
+
+#include <linux/iommufd.h>
+
+#include <algorithm>
+#include <cstring>
+
+namespace postern::sim {
+namespace {
+
+// The ioctls of Linux 7.3 end here; those before it that are not known here are answered as by a kernel without them.
+constexpr unsigned last_command = 0x95;
+
+// check_zeroed_user: 0, -E2BIG, or -EFAULT where memory ends before a byte that is not zero.
+int check_zero(Process& process, std::uintptr_t address, std::uint64_t length) {
+  while (length != 0) {
+    const std::uint64_t part = std::min(length, IoPagetable::page_size - address % IoPagetable::page_size);
+    if (process.check(address, part, false) < 0) return -EFAULT;
+    const auto* const bytes = reinterpret_cast<const std::byte*>(address);
+    if (std::any_of(bytes, bytes + part, [](std::byte each) { return each != std::byte{}; })) return -E2BIG;
+    address += part;
+    length -= part;
+  }
+  return 0;
+}
+
+}  // namespace
+
+// Defined with what they are about: iommufd_ioas.cpp, iommufd_hwpt.cpp.
+template <>
+int Iommufd::execute(iommu_ioas_alloc& command);
+template <>
+int Iommufd::execute(iommu_ioas_iova_ranges& command);
+template <>
+int Iommufd::execute(iommu_ioas_allow_iovas& command);
+template <>
+int Iommufd::execute(iommu_ioas_map& command);
+template <>
+int Iommufd::execute(iommu_ioas_copy& command);
+template <>
+int Iommufd::execute(iommu_ioas_unmap& command);
+template <>
+int Iommufd::execute(iommu_hwpt_alloc& command);
+template <>
+int Iommufd::execute(iommu_hwpt_set_dirty_tracking& command);
+template <>
+int Iommufd::execute(iommu_hwpt_get_dirty_bitmap& command);
+template <>
+int Iommufd::execute(iommu_hw_info& command);
+
+// iommufd_destroy
+template <>
+int Iommufd::execute(iommu_destroy& command) {
+  const auto found = objects_.find(command.id);
+  if (found == objects_.end()) return -ENOENT;
+  // A device has a user until it is unbound, an IOAS has its HWPTs, a HWPT its devices (iommufd_object_remove).
+  if (std::holds_alternative<Function*>(found->second)) return -EBUSY;
+  if (const Ioas* const ioas = std::get_if<Ioas>(&found->second)) {
+    if (!ioas->hwpts.empty()) return -EBUSY;
+    objects_.erase(found);
+    return 0;
+  }
+  if (std::get<Hwpt>(found->second).devices != 0) return -EBUSY;
+  drop_hwpt(command.id);
+  return 0;
+}
+
+// iommufd_option
+template <>
+int Iommufd::execute(iommu_option& command) {
+  if (command.__reserved != 0) return -EOPNOTSUPP;
+  const bool is_get = command.op == IOMMU_OPTION_OP_GET;
+  const bool is_set = command.op == IOMMU_OPTION_OP_SET;
+  if (command.option_id == IOMMU_OPTION_RLIMIT_MODE) {
+    // iommufd_option_rlimit_mode
+    if (command.object_id != 0 || !(is_get || is_set)) return -EOPNOTSUPP;
+    // A process that has a limit here has no capabilities.
+    if (is_set && process_.memory_limit) return -EPERM;
+    if (is_set && !objects_.empty()) return -EBUSY;
+    if (is_set && command.val64 > 1) return -EINVAL;
+    if (is_set) counts_by_process_ = command.val64 == 1;
+    command.val64 = counts_by_process_ ? 1 : 0;
+  } else if (command.option_id == IOMMU_OPTION_HUGE_PAGES) {
+    // iommufd_ioas_option
+    Ioas* const ioas = find<Ioas>(command.object_id);
+    if (ioas == nullptr) return -ENOENT;
+    if (!(is_get || is_set)) return -EOPNOTSUPP;
+    if (is_set && command.val64 > 1) return -EINVAL;
+    if (is_get) command.val64 = ioas->table.has_large_pages() ? 1 : 0;
+    if (const int result = is_set ? ioas->table.set_large_pages(command.val64 == 1) : 0; result < 0) return result;
+  } else {
+    return -EOPNOTSUPP;
+  }
+  return respond(&command, sizeof command);
+}
+
+// iommufd_fops_ioctl
+int Iommufd::ioctl(unsigned long request, void* argument) {
+  // Below lie the ioctls of VFIO's containers, which an iommufd answers, too (iommufd_vfio_ioctl). Not here.
+  const auto number = static_cast<unsigned>(_IOC_NR(request));
+  if (number < IOMMUFD_CMD_BASE || number > last_command) return -ENOTTY;
+  if (process_.check(reinterpret_cast<std::uintptr_t>(argument), sizeof user_size_, false) < 0) return -EFAULT;
+  user_ = static_cast<std::byte*>(argument);
+  std::memcpy(&user_size_, user_, sizeof user_size_);
+  switch (static_cast<std::uint32_t>(request)) {
+    case IOMMU_DESTROY:
+      return run<iommu_destroy>();
+    case IOMMU_IOAS_ALLOC:
+      return run<iommu_ioas_alloc>();
+    case IOMMU_IOAS_ALLOW_IOVAS:
+      return run<iommu_ioas_allow_iovas>();
+    case IOMMU_IOAS_COPY:
+      return run<iommu_ioas_copy>();
+    case IOMMU_IOAS_IOVA_RANGES:
+      return run<iommu_ioas_iova_ranges>();
+    case IOMMU_IOAS_MAP:
+      return run<iommu_ioas_map>();
+    case IOMMU_IOAS_UNMAP:
+      return run<iommu_ioas_unmap>();
+    case IOMMU_OPTION:
+      return run<iommu_option>();
+    case IOMMU_HWPT_ALLOC:
+      return run<iommu_hwpt_alloc>(offsetof(iommu_hwpt_alloc, data_type));
+    case IOMMU_GET_HW_INFO:
+      return run<iommu_hw_info>(offsetof(iommu_hw_info, out_capabilities));
+    case IOMMU_HWPT_SET_DIRTY_TRACKING:
+      return run<iommu_hwpt_set_dirty_tracking>();
+    case IOMMU_HWPT_GET_DIRTY_BITMAP:
+      return run<iommu_hwpt_get_dirty_bitmap>();
+    default:
+      return -ENOTTY;
+  }
+}
+
+// `least` is how much the first kernel that had this ioctl knew of it.
+template <typename Command>
+int Iommufd::run(std::size_t least) {
+  if (user_size_ < least) return -EINVAL;
+  Command command{};
+  if (const int result = copy_command(&command, sizeof command); result < 0) return result;
+  return execute(command);
+}
+
+// copy_struct_from_user
+int Iommufd::copy_command(void* command, std::size_t size) {
+  const auto address = reinterpret_cast<std::uintptr_t>(user_);
+  if (user_size_ > size) {
+    if (const int result = check_zero(process_, address + size, user_size_ - size); result < 0) return result;
+  }
+  size = std::min<std::size_t>(size, user_size_);
+  if (process_.check(address, size, false) < 0) return -EFAULT;
+  std::memcpy(command, user_, size);
+  return 0;
+}
+
+// iommufd_ucmd_respond
+int Iommufd::respond(const void* command, std::size_t size) {
+  size = std::min<std::size_t>(size, user_size_);
+  if (process_.check(reinterpret_cast<std::uintptr_t>(user_), size, true) < 0) return -EFAULT;
+  std::memcpy(user_, command, size);
+  return 0;
+}
+
+// xa_alloc gives the lowest that is free; XA_FLAGS_ALLOC1 leaves out 0.
+Iommufd::Id Iommufd::free_id() const {
+  Id id = 1;
+  for (auto object = objects_.begin(); object != objects_.end() && object->first == id; ++object) ++id;
+  return id;
+}
+
+Iommufd::~Iommufd() {
+  while (!groups_.empty()) leave(*groups_.begin()->second.devices.begin());
+  for (auto& [id, object] : objects_) {
+    if (Hwpt* const hwpt = std::get_if<Hwpt>(&object)) find<Ioas>(hwpt->ioas)->table.remove_domain(hwpt->domain);
+  }
+}
+
+}  // namespace postern::sim

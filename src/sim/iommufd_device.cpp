@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+// The devices of a simulated /dev/iommu: bound by their cdevs, and attached, a group at a time, to a HWPT.
+#include <algorithm>
+
+#include "sim/iommufd.hpp"
+
+namespace postern::sim {
+
+// iommufd_device_bind. Whether the group is viable, and another one's, is for the cdev to know.
+int Iommufd::bind(Function& function, std::uint32_t& id) {
+  if (id_of(function) != 0) return -EINVAL;  // vfio_df_open
+  id = free_id();
+  objects_.emplace(id, &function);
+  if (const Attached* const group = attached(id)) function.domain = find<Hwpt>(group->hwpt)->domain;
+  return 0;
+}
+
+// vfio_iommufd_physical_unbind
+void Iommufd::unbind(Function& function) {
+  detach(function);
+  const Id id = id_of(function);
+  if (id == 0) return;
+  objects_.erase(id);
+  function.domain = nullptr;
+}
+
+// vfio_iommufd_physical_attach_ioas, iommufd_device_change_pt
+int Iommufd::attach(Function& function, std::uint32_t& page_table) {
+  const Id device = id_of(function);
+  if (device == 0) return -EINVAL;
+  const auto found = objects_.find(page_table);
+  if (found == objects_.end()) return -ENOENT;
+  if (std::holds_alternative<Ioas>(found->second)) return attach_automatically(device, page_table, page_table);
+  return std::holds_alternative<Hwpt>(found->second) ? attach_hwpt(device, page_table) : -EINVAL;
+}
+
+// iommufd_device_detach
+void Iommufd::detach(Function& function) {
+  const Id device = id_of(function);
+  if (device != 0 && is_attached(device)) put_hwpt(leave(device));
+}
+
+// iommufd_device_auto_get_domain: what was made for another device that asked for the IOAS, or a new one.
+int Iommufd::attach_automatically(Id device, Id ioas, Id& page_table) {
+  Ioas& owner = *find<Ioas>(ioas);
+  for (const Id id : owner.hwpts) {
+    if (!find<Hwpt>(id)->is_automatic) continue;
+    const int result = attach_hwpt(device, id);
+    if (result == -EINVAL) continue;
+    if (result == 0) page_table = id;
+    return result;
+  }
+  const bool replaces = is_attached(device);
+  const Id id = make_hwpt(ioas);
+  Hwpt& hwpt = *find<Hwpt>(id);
+  int result = replaces ? 0 : enter(device, id);  // "immediate_attach" comes before memory is pinned
+  if (result == 0) {
+    result = owner.table.add_domain(hwpt.domain);
+    if (result < 0 && !replaces) leave(device);
+  }
+  if (result == 0 && replaces) result = move(device, id);
+  if (result < 0) {
+    drop_hwpt(id);
+    return result;
+  }
+  hwpt.is_automatic = true;
+  page_table = id;
+  return 0;
+}
+
+int Iommufd::attach_hwpt(Id device, Id hwpt) { return is_attached(device) ? move(device, hwpt) : enter(device, hwpt); }
+
+// iommufd_hw_pagetable_attach: the first device takes all of its group along.
+int Iommufd::enter(Id device, Id hwpt) {
+  const Attached* const before = attached(device);
+  if (before != nullptr && before->hwpt != hwpt) return -EINVAL;
+  if (const int result = reserve(ioas_of(hwpt), device); result < 0) return result;
+  const int group = function(device).group();
+  groups_[group].hwpt = hwpt;
+  groups_[group].devices.insert(device);
+  find<Hwpt>(hwpt)->devices += 1;
+  set_domain(group, find<Hwpt>(hwpt)->domain);
+  return 0;
+}
+
+// iommufd_device_do_replace: all of the group moves.
+int Iommufd::move(Id device, Id hwpt) {
+  Attached& group = *attached(device);
+  const Id old = group.hwpt;
+  if (old == hwpt) return 0;
+  Ioas& from = ioas_of(old);
+  Ioas& to = ioas_of(hwpt);
+  if (&from != &to) {
+    // iommufd_group_do_replace_reserved_iova
+    const auto remove_reserved = [&](Ioas& ioas) {
+      for (const Id each : group.devices) ioas.table.remove_reserved(&function(each));
+    };
+    for (const Id each : group.devices) {
+      if (const int result = reserve(to, each); result < 0) {
+        remove_reserved(to);
+        return result;
+      }
+    }
+    remove_reserved(from);
+  }
+  group.hwpt = hwpt;
+  find<Hwpt>(hwpt)->devices += group.devices.size();
+  find<Hwpt>(old)->devices -= group.devices.size();
+  set_domain(function(device).group(), find<Hwpt>(hwpt)->domain);
+  put_hwpt(old);
+  return 0;
+}
+
+// iommufd_hw_pagetable_detach: DMA is blocked when the last of the group leaves.
+Iommufd::Id Iommufd::leave(Id device) {
+  Attached& group = *attached(device);
+  const Id hwpt = group.hwpt;
+  group.devices.erase(device);
+  if (group.devices.empty()) {
+    set_domain(function(device).group(), nullptr);
+    groups_.erase(function(device).group());
+  }
+  ioas_of(hwpt).table.remove_reserved(&function(device));
+  find<Hwpt>(hwpt)->devices -= 1;
+  return hwpt;
+}
+
+// iommufd_hw_pagetable_put
+void Iommufd::put_hwpt(Id id) {
+  const Hwpt& hwpt = *find<Hwpt>(id);
+  if (hwpt.is_automatic && hwpt.devices == 0) drop_hwpt(id);
+}
+
+// iopt_table_enforce_dev_resv_regions
+int Iommufd::reserve(Ioas& ioas, Id device) {
+  for (const IovaRange& range : iommu_.reserved) {
+    if (const int result = ioas.table.reserve(range, &function(device)); result < 0) {
+      ioas.table.remove_reserved(&function(device));
+      return result;
+    }
+  }
+  return 0;
+}
+
+void Iommufd::set_domain(int group, const std::shared_ptr<Domain>& domain) {
+  for (auto& [id, object] : objects_) {
+    Function** const function = std::get_if<Function*>(&object);
+    if (function != nullptr && (*function)->group() == group) (*function)->domain = domain;
+  }
+}
+
+Iommufd::Attached* Iommufd::attached(Id device) {
+  const auto found = groups_.find(function(device).group());
+  return found != groups_.end() ? &found->second : nullptr;
+}
+
+bool Iommufd::is_attached(Id device) {
+  const Attached* const group = attached(device);
+  return group != nullptr && group->devices.contains(device);
+}
+
+std::uint32_t Iommufd::id_of(const Function& function) const {
+  for (const auto& [id, object] : objects_) {
+    const auto* const bound = std::get_if<Function*>(&object);
+    if (bound != nullptr && *bound == &function) return id;
+  }
+  return 0;
+}
+
+bool Iommufd::has_group(int group) const {
+  return std::any_of(objects_.begin(), objects_.end(), [&](const auto& entry) {
+    const auto* const bound = std::get_if<Function*>(&entry.second);
+    return bound != nullptr && (*bound)->group() == group;
+  });
+}
+
+}  // namespace postern::sim

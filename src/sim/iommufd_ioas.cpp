@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+// The ioctls of a simulated /dev/iommu that are about IOASes: what may be mapped, and what is.
+#include <linux/iommufd.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "sim/iommufd.hpp"
+
+namespace postern::sim {
+namespace {
+
+constexpr std::uint64_t most = ~std::uint64_t{0};
+constexpr std::uint32_t access_flags = IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE;
+constexpr std::uint32_t map_flags = access_flags | IOMMU_IOAS_MAP_FIXED_IOVA;
+
+}  // namespace
+
+// iommufd_ioas_alloc_ioctl
+template <>
+int Iommufd::execute(iommu_ioas_alloc& command) {
+  if (command.flags != 0) return -EOPNOTSUPP;
+  command.out_ioas_id = free_id();
+  if (const int result = respond(&command, sizeof command); result < 0) return result;
+  objects_.emplace(command.out_ioas_id, Ioas{.table = {iommu_, process_}, .hwpts = {}});
+  return 0;
+}
+
+// iommufd_ioas_iova_ranges
+template <>
+int Iommufd::execute(iommu_ioas_iova_ranges& command) {
+  if (command.__reserved != 0) return -EOPNOTSUPP;
+  const Ioas* const ioas = find<Ioas>(command.ioas_id);
+  if (ioas == nullptr) return -ENOENT;
+  const std::uint32_t room = command.num_iovas;
+  const auto ranges = ioas->table.free_ranges();
+  auto to = static_cast<std::uintptr_t>(command.allowed_iovas);
+  for (std::size_t i = 0; i < ranges.size() && i < room; ++i, to += sizeof(iommu_iova_range)) {
+    const iommu_iova_range range{.start = ranges[i].first.value, .last = ranges[i].last.value};
+    if (process_.check(to, sizeof range, true) < 0) return -EFAULT;
+    std::memcpy(reinterpret_cast<void*>(to), &range, sizeof range);
+  }
+  command.num_iovas = static_cast<std::uint32_t>(ranges.size());
+  command.out_iova_alignment = ioas->table.alignment();
+  if (const int result = respond(&command, sizeof command); result < 0) return result;
+  return command.num_iovas > room ? -EMSGSIZE : 0;
+}
+
+// iommufd_ioas_allow_iovas, iommufd_ioas_load_iovas
+template <>
+int Iommufd::execute(iommu_ioas_allow_iovas& command) {
+  if (command.__reserved != 0) return -EOPNOTSUPP;
+  Ioas* const ioas = find<Ioas>(command.ioas_id);
+  if (ioas == nullptr) return -ENOENT;
+  std::map<Iova, Iova> last_by_first;
+  auto from = static_cast<std::uintptr_t>(command.allowed_iovas);
+  for (std::uint32_t i = 0; i < command.num_iovas; ++i, from += sizeof(iommu_iova_range)) {
+    iommu_iova_range range{};
+    if (process_.check(from, sizeof range, false) < 0) return -EFAULT;
+    std::memcpy(&range, reinterpret_cast<const void*>(from), sizeof range);
+    if (range.start >= range.last) return -EINVAL;
+    const auto behind = last_by_first.upper_bound({range.last});
+    if (behind != last_by_first.begin() && std::prev(behind)->second.value >= range.start) return -EINVAL;
+    last_by_first[{range.start}] = {range.last};
+  }
+  std::vector<IovaRange> ranges;
+  for (const auto& [first, last] : last_by_first) ranges.push_back({first, last});
+  return ioas->table.allow(std::move(ranges));
+}
+
+// iommufd_ioas_map
+template <>
+int Iommufd::execute(iommu_ioas_map& command) {
+  if ((command.flags & ~map_flags) != 0 || command.__reserved != 0) return -EOPNOTSUPP;
+  if (command.iova == most || command.length == most) return -EOVERFLOW;
+  if ((command.flags & access_flags) == 0) return -EINVAL;
+  Ioas* const ioas = find<Ioas>(command.ioas_id);
+  if (ioas == nullptr) return -ENOENT;
+  // iopt_alloc_user_pages, iopt_alloc_pages
+  if (command.user_va + command.length < command.user_va) return -EOVERFLOW;
+  if (command.length == 0 || command.length > most - IoPagetable::page_size) return -EINVAL;
+  const IoPagetable::Piece piece{static_cast<std::uintptr_t>(command.user_va), command.length, nullptr};
+  std::uint64_t iova = command.iova;
+  const int result = ioas->table.map(std::span(&piece, 1), command.length, command.flags, iova);
+  if (result < 0) return result;
+  command.iova = iova;
+  return respond(&command, sizeof command);
+}
+
+// iommufd_ioas_copy
+template <>
+int Iommufd::execute(iommu_ioas_copy& command) {
+  if ((command.flags & ~map_flags) != 0) return -EOPNOTSUPP;
+  if (command.length == most || command.src_iova == most || command.dst_iova == most) return -EOVERFLOW;
+  if ((command.flags & access_flags) == 0) return -EINVAL;
+  Ioas* const source = find<Ioas>(command.src_ioas_id);
+  if (source == nullptr) return -ENOENT;
+  if (command.length == 0) return -EINVAL;
+  const auto range = IovaRange::from_length({command.src_iova}, command.length);
+  if (!range) return -EOVERFLOW;
+  std::vector<IoPagetable::Piece> pieces;
+  if (const int result = source->table.get_pages(*range, pieces); result < 0) return result;
+  Ioas* const target = find<Ioas>(command.dst_ioas_id);
+  if (target == nullptr) return -ENOENT;
+  std::uint64_t iova = command.dst_iova;
+  const int result = target->table.map(pieces, command.length, command.flags, iova);
+  if (result < 0) return result;
+  command.dst_iova = iova;
+  return respond(&command, sizeof command);
+}
+
+// iommufd_ioas_unmap: of everything, nothing is enough.
+template <>
+int Iommufd::execute(iommu_ioas_unmap& command) {
+  Ioas* const ioas = find<Ioas>(command.ioas_id);
+  if (ioas == nullptr) return -ENOENT;
+  const bool is_all = command.iova == 0 && command.length == most;
+  IovaRange range{{0}, {most}};
+  if (!is_all) {
+    if (command.iova == most || command.length == most) return -EOVERFLOW;
+    if (command.length == 0) return -EINVAL;
+    const auto wanted = IovaRange::from_length({command.iova}, command.length);
+    if (!wanted) return -EOVERFLOW;
+    range = *wanted;
+  }
+  std::uint64_t unmapped = 0;
+  if (const int result = ioas->table.unmap(range, unmapped); result < 0) return result;
+  if (unmapped == 0 && !is_all) return -ENOENT;
+  command.length = unmapped;
+  return respond(&command, sizeof command);
+}
+
+}  // namespace postern::sim

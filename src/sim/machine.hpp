@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// Machine: the state of the simulated host and of its kernel: functions, IOMMU groups, drivers, the process.
+#pragma once
+
+#include <condition_variable>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "sim/file.hpp"
+#include "sim/function.hpp"
+#include "sim/iommu_model.hpp"
+#include "sim/process.hpp"
+
+namespace postern::sim {
+
+class ContainerFile;
+
+// An IOMMU group, as VFIO has it while one of its functions is bound to vfio-pci.
+struct Group {
+  int id = 0;
+  bool open = false;                         // its node
+  std::shared_ptr<ContainerFile> container;  // that it is in
+  int open_devices = 0;                      // through the group
+  int open_cdevs = 0;                        // bound to an iommufd
+  const void* owner = nullptr;               // of its DMA: a container or an iommufd; null: the kernel
+};
+
+// All of it is used under the lock.
+class Machine {
+ public:
+  using Lock = std::unique_lock<std::mutex>;
+
+  std::mutex mutex;
+  std::condition_variable changed;  // a device was let go, or opened
+
+  IommuModel iommu;
+  Process process;
+  std::uint64_t mapping_limit = 65535;  // vfio_iommu_type1.dma_entry_limit
+  std::map<PciAddress, std::unique_ptr<Function>> functions;
+  std::map<int, Group> groups;
+  std::set<std::string> drivers{"vfio-pci", "nvme", "pcieport", "pci-stub"};
+  std::uint64_t generation = 0;  // of what sysfs shows
+
+  void add(std::unique_ptr<Function> function);
+  [[nodiscard]] Function* find(std::string_view name);
+  [[nodiscard]] std::vector<Function*> functions_of(int group);
+  // Whether a driver of the kernel does DMA for a function of the group: then nobody else may.
+  [[nodiscard]] bool kernel_owns(int group);
+  // Whether the group has a node, /dev/vfio/N.
+  [[nodiscard]] bool has_vfio(int group);
+
+  // What writing to sysfs does: 0 or a negated errno. Unbinding waits until nobody has the function open.
+  [[nodiscard]] int bind(Function& function, const std::string& driver);
+  [[nodiscard]] int unbind(Function& function, Lock& lock);
+  [[nodiscard]] int probe(Function& function);
+};
+
+}  // namespace postern::sim

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// Process: the memory of the process that uses the simulated kernel: whether it is there, and how much is pinned.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+namespace postern::sim {
+
+class Process {
+ public:
+  // RLIMIT_MEMLOCK, in bytes; missing: unlimited, or CAP_IPC_LOCK.
+  std::optional<std::uint64_t> memory_limit;
+
+  // Whether this memory is there for reading, or for writing too: 0 or -EFAULT. What was there is looked up again only
+  // where it does not suffice.
+  [[nodiscard]] int check(std::uintptr_t address, std::uint64_t length, bool writable);
+
+  // Counts memory as locked, as type1 does (VmLck), or as pinned, as iommufd does (VmPin): 0 or -ENOMEM, which is
+  // -EPERM nowhere. `length` is a multiple of the page.
+  [[nodiscard]] int lock(std::uint64_t length) { return count(locked_, length); }
+  void unlock(std::uint64_t length) { locked_ -= length; }
+  [[nodiscard]] int pin(std::uint64_t length) { return count(pinned_, length); }
+  void unpin(std::uint64_t length) { pinned_ -= length; }
+
+  [[nodiscard]] std::uint64_t locked() const noexcept { return locked_; }
+  [[nodiscard]] std::uint64_t pinned() const noexcept { return pinned_; }
+
+ private:
+  struct Vma {
+    std::uintptr_t first;
+    std::uintptr_t end;
+    bool readable;
+    bool writable;
+  };
+  [[nodiscard]] int count(std::uint64_t& counter, std::uint64_t length);
+  [[nodiscard]] bool covers(std::uintptr_t address, std::uint64_t length, bool writable) const;
+  void read_vmas();
+
+  std::vector<Vma> vmas_;
+  std::uint64_t locked_ = 0;
+  std::uint64_t pinned_ = 0;
+};
+
+}  // namespace postern::sim

@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: Apache-2.0
+// SimulatedKernel: file descriptors, paths, and the thread that the devices run in.
+#include <postern/sim.hpp>
+
+#include <fmt/format.h>
+#include <linux/vfio.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <thread>
+
+#include "sim/group_file.hpp"
+#include "sim/iommufd.hpp"
+#include "sim/machine.hpp"
+#include "sim/nvme.hpp"
+#include "sim/sysfs.hpp"
+
+namespace postern {
+namespace {
+
+using namespace sim;
+
+// A port: nothing is behind it here but its config space.
+class Bridge final : public Hardware {
+ public:
+  [[nodiscard]] const HardwareInfo& info() const override { return info_; }
+  void connect(Slot& /*slot*/, std::span<std::byte> /*bar*/) override {}
+  void reset() override {}
+  [[nodiscard]] bool poll() override { return false; }
+
+ private:
+  HardwareInfo info_{.vendor = 0x1b36, .device = 0x000c, .class_code = 0x060400, .has_flr = false};
+};
+
+std::unique_ptr<Function> make(const SimulatedFunction& described) {
+  const bool is_nvme = described.model == SimulatedFunction::Model::nvme;
+  auto hardware = is_nvme ? make_nvme(described.bytes, described.serial.c_str()) : std::make_unique<Bridge>();
+  auto function = std::make_unique<Function>(described.address, described.iommu_group, std::move(hardware));
+  function->native_driver = is_nvme ? "nvme" : "pcieport";
+  function->driver_override = described.driver;
+  return function;
+}
+
+// The value of a line "Name:   123 kB" replaced.
+void set_line(std::string& text, std::string_view name, std::uint64_t kib) {
+  const auto at = text.find(name);
+  if (at == std::string::npos) return;
+  const auto end = text.find('\n', at);
+  text.replace(at, end - at, fmt::format("{}\t{:8} kB", name, kib));
+}
+
+}  // namespace
+
+class SimulatedKernel::State {
+ public:
+  explicit State(const SimulatedHost& host) {
+    machine.process.memory_limit = host.locked_memory;
+    machine.mapping_limit = host.mapping_limit;
+    machine.iommu.has_dirty_bits = host.dirty_bits;
+    for (const SimulatedFunction& function : host.functions) machine.add(make(function));
+    for (const auto& [address, function] : machine.functions) (void)machine.probe(*function);
+    hardware_ = std::thread([this] { run_hardware(); });
+  }
+  ~State() {
+    {
+      const Machine::Lock lock(machine.mutex);
+      stopping_ = true;
+      machine.changed.notify_all();
+    }
+    hardware_.join();
+  }
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+
+  [[nodiscard]] std::shared_ptr<File> find(int fd) const {
+    const auto found = files.find(fd);
+    return found != files.end() ? found->second : nullptr;
+  }
+  [[nodiscard]] int give_fd(std::shared_ptr<File> file) {
+    int fd = first_fd;
+    for (const auto& [taken, other] : files) {
+      if (taken != fd) break;
+      ++fd;
+    }
+    files[fd] = std::move(file);
+    return fd;
+  }
+  [[nodiscard]] int open_node(const std::string& path);
+
+  // Beyond what the process's own fds come to, so that these are never taken for each other.
+  static constexpr int first_fd = 1 << 20;
+  [[nodiscard]] static bool is_ours(int fd) { return fd >= first_fd; }
+
+  Machine machine;
+  Sysfs sysfs{machine};
+  std::map<int, std::shared_ptr<File>> files;
+
+ private:
+  void run_hardware();
+
+  bool stopping_ = false;
+  std::thread hardware_;
+};
+
+int SimulatedKernel::State::open_node(const std::string& path) {
+  FileStatus status;
+  if (const int result = sysfs.status(path, status); result < 0) return result;
+  const auto find_file = [this](int fd) { return find(fd); };
+  if (path == "/dev/vfio/vfio") return give_fd(std::make_shared<ContainerFile>(machine));
+  if (path == "/dev/iommu") return give_fd(std::make_shared<Iommufd>(machine.iommu, machine.process));
+  for (const auto& [address, function] : machine.functions) {
+    if (function->minor && path == fmt::format("/dev/vfio/devices/vfio{}", *function->minor)) {
+      return give_fd(std::make_shared<DeviceFile>(machine, *function, find_file));
+    }
+  }
+  for (auto& [id, group] : machine.groups) {
+    if (path != fmt::format("/dev/vfio/{}", id)) continue;
+    if (group.open || group.open_cdevs > 0) return -EBUSY;  // vfio_group_fops_open
+    return give_fd(std::make_shared<GroupFile>(machine, group, find_file));
+  }
+  return -EACCES;
+}
+
+// While a function is open its hardware is looked after all the time; between times others get the lock.
+void SimulatedKernel::State::run_hardware() {
+  Machine::Lock lock(machine.mutex);
+  while (!stopping_) {
+    bool any_open = false;
+    bool worked = false;
+    for (const auto& [address, function] : machine.functions) {
+      if (!function->open) continue;
+      any_open = true;
+      worked = function->poll() || worked;
+    }
+    if (!any_open) {
+      machine.changed.wait(lock);
+      continue;
+    }
+    lock.unlock();
+    if (worked) {
+      std::this_thread::yield();
+    } else {
+      std::this_thread::sleep_for(std::chrono::microseconds(20));
+    }
+    lock.lock();
+  }
+}
+
+SimulatedHost simulated_pc() {
+  using Model = SimulatedFunction::Model;
+  const auto at = [](std::uint8_t device, std::uint8_t function = 0) {
+    return PciAddress{.bus = 0, .device = device, .function = function};
+  };
+  return {
+      .functions = {{.address = at(1), .model = Model::nvme, .iommu_group = 1, .driver = "vfio-pci", .serial = "first"},
+                    {.address = at(2), .model = Model::nvme, .iommu_group = 2, .serial = "second"},
+                    {.address = at(3), .model = Model::bridge, .iommu_group = 3},
+                    {.address = at(4), .model = Model::nvme, .iommu_group = 4, .serial = "twin0"},
+                    {.address = at(4, 1), .model = Model::nvme, .iommu_group = 4, .serial = "twin1"}}};
+}
+
+SimulatedKernel::SimulatedKernel(const SimulatedHost& host) : state_(std::make_unique<State>(host)) {}
+
+SimulatedKernel::~SimulatedKernel() = default;
+
+int SimulatedKernel::open(const char* path, int flags) {
+  const std::string name(path);
+  if (name.compare(0, 6, "/proc/") == 0) return system_kernel().open(path, flags);
+  const Machine::Lock lock(state_->machine.mutex);
+  return state_->open_node(name);
+}
+
+int SimulatedKernel::close(int fd) {
+  if (!State::is_ours(fd)) return system_kernel().close(fd);
+  const Machine::Lock lock(state_->machine.mutex);
+  const auto file = state_->find(fd);
+  if (!file) return -EBADF;
+  state_->files.erase(fd);
+  file->release();
+  return 0;
+}
+
+int SimulatedKernel::ioctl(int fd, unsigned long request, void* argument) {
+  const Machine::Lock lock(state_->machine.mutex);
+  const auto file = state_->find(fd);
+  if (!file) return State::is_ours(fd) ? -EBADF : -ENOTTY;
+  const int result = file->ioctl(request, argument);
+  if (request != VFIO_GROUP_GET_DEVICE_FD || result < 0) return result;
+  auto* const group = dynamic_cast<GroupFile*>(file.get());
+  return group != nullptr ? state_->give_fd(group->take_device()) : result;
+}
+
+ssize_t SimulatedKernel::pread(int fd, void* buffer, std::size_t length, std::uint64_t offset) {
+  if (!State::is_ours(fd)) return system_kernel().pread(fd, buffer, length, offset);
+  const Machine::Lock lock(state_->machine.mutex);
+  const auto file = state_->find(fd);
+  return file ? file->pread(buffer, length, offset) : -EBADF;
+}
+
+ssize_t SimulatedKernel::pwrite(int fd, const void* buffer, std::size_t length, std::uint64_t offset) {
+  if (!State::is_ours(fd)) return system_kernel().pwrite(fd, buffer, length, offset);
+  const Machine::Lock lock(state_->machine.mutex);
+  const auto file = state_->find(fd);
+  return file ? file->pwrite(buffer, length, offset) : -EBADF;
+}
+
+std::intptr_t SimulatedKernel::mmap(void* address, std::size_t length, int protection, int flags, int fd,
+                                    std::uint64_t offset) {
+  if (!State::is_ours(fd)) return system_kernel().mmap(address, length, protection, flags, fd, offset);
+  const Machine::Lock lock(state_->machine.mutex);
+  const auto file = state_->find(fd);
+  return file ? file->mmap(address, length, protection, flags, offset) : -EBADF;
+}
+
+int SimulatedKernel::munmap(void* address, std::size_t length) { return system_kernel().munmap(address, length); }
+
+int SimulatedKernel::eventfd() { return system_kernel().eventfd(); }
+
+int SimulatedKernel::read_file(const std::string& path, std::string& contents) {
+  Machine::Lock lock(state_->machine.mutex);
+  if (path.compare(0, 6, "/proc/") != 0) return state_->sysfs.read_file(path, contents);
+  const int result = system_kernel().read_file(path, contents);
+  const Process& process = state_->machine.process;
+  if (path == "/proc/self/status") {
+    set_line(contents, "VmLck:", process.locked() / 1024);
+    set_line(contents, "VmPin:", process.pinned() / 1024);
+    // With a limit it is one that holds: without CAP_IPC_LOCK.
+    const auto capabilities = contents.find("CapEff:");
+    if (process.memory_limit && capabilities != std::string::npos) contents.replace(capabilities + 8, 16, 16, '0');
+  } else if (path == "/proc/self/limits" && process.memory_limit) {
+    contents =
+        fmt::format("Max locked memory         {0}                {0}                bytes\n", *process.memory_limit);
+  }
+  return result;
+}
+
+int SimulatedKernel::write_file(const std::string& path, const std::string& contents) {
+  Machine::Lock lock(state_->machine.mutex);
+  return state_->sysfs.write_file(path, contents, lock);
+}
+
+int SimulatedKernel::list_directory(const std::string& path, std::vector<std::string>& names) {
+  const Machine::Lock lock(state_->machine.mutex);
+  if (path.compare(0, 5, "/proc") != 0) return state_->sysfs.list_directory(path, names);
+  const int result = system_kernel().list_directory(path, names);
+  if (path == "/proc/self/fd") {
+    for (const auto& [fd, file] : state_->files) names.push_back(std::to_string(fd));
+  }
+  return result;
+}
+
+int SimulatedKernel::read_link(const std::string& path, std::string& target) {
+  if (path.compare(0, 6, "/proc/") == 0) return system_kernel().read_link(path, target);
+  const Machine::Lock lock(state_->machine.mutex);
+  return state_->sysfs.read_link(path, target);
+}
+
+int SimulatedKernel::status(const std::string& path, FileStatus& status) {
+  if (path.compare(0, 6, "/proc/") == 0) return system_kernel().status(path, status);
+  const Machine::Lock lock(state_->machine.mutex);
+  return state_->sysfs.status(path, status);
+}
+
+int SimulatedKernel::access(const std::string& path, int mode) {
+  if (path.compare(0, 6, "/proc/") == 0) return system_kernel().access(path, mode);
+  FileStatus found;
+  return status(path, found);
+}
+
+}  // namespace postern

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+// Type1: the rules of vfio_iommu_type1.c, Linux 7.3, each in the order in which the kernel asks.
+#include "sim/type1.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+#include <limits>
+
+namespace postern::sim {
+namespace {
+
+constexpr std::uint64_t largest_bitmap = (std::uint64_t{std::numeric_limits<int>::max()} + 63) / 64 * 8;
+
+// The flexible array at the end of a struct of the uAPI.
+template <typename Tail, typename Head>
+Tail& tail_of(Head& head) {
+  return *reinterpret_cast<Tail*>(reinterpret_cast<std::byte*>(&head) + sizeof(Head));
+}
+
+// verify_bitmap_size
+bool fits(const vfio_bitmap& bitmap, std::uint64_t length) {
+  if (bitmap.pgsize == 0) return false;
+  const std::uint64_t pages = length >> std::countr_zero(bitmap.pgsize);
+  return pages != 0 && bitmap.size != 0 && bitmap.size <= largest_bitmap && bitmap.size >= (pages + 63) / 64 * 8;
+}
+
+// update_user_bitmap: whoever could have written, did.
+void mark_all(const vfio_bitmap& bitmap, Iova base, IovaRange range) {
+  for (std::uint64_t at = range.first - base; at <= range.last - base; at += bitmap.pgsize) {
+    const std::uint64_t page = at / bitmap.pgsize;
+    bitmap.data[page / 64] |= std::uint64_t{1} << page % 64;
+  }
+}
+
+// Appends capabilities behind a struct vfio_iommu_type1_info, each with its offset in the one before.
+class Chain {
+ public:
+  template <typename Capability>
+  std::byte* add(const Capability& capability, std::size_t more = 0) {
+    const std::size_t at = bytes_.size();
+    bytes_.resize(at + sizeof capability + more);
+    std::memcpy(bytes_.data() + at, &capability, sizeof capability);
+    if (last_ != none) {
+      const auto next = static_cast<std::uint32_t>(sizeof(vfio_iommu_type1_info) + at);
+      std::memcpy(bytes_.data() + last_ + offsetof(vfio_info_cap_header, next), &next, sizeof next);
+    }
+    last_ = at;
+    return bytes_.data() + at + sizeof capability;
+  }
+  [[nodiscard]] const std::vector<std::byte>& bytes() const noexcept { return bytes_; }
+
+ private:
+  static constexpr std::size_t none = ~std::size_t{0};
+  std::vector<std::byte> bytes_;
+  std::size_t last_ = none;
+};
+
+}  // namespace
+
+Type1::Type1(const IommuModel& iommu, Process& process, int version, std::uint64_t mapping_limit)
+    : iommu_(iommu),
+      process_(process),
+      usable_(usable_ranges(iommu)),
+      version_(version),
+      mappings_left_(mapping_limit) {}
+
+Type1::~Type1() {
+  space_->for_each([this](const Area& area) { process_.unlock(area.range.length()); });
+  space_->clear();
+}
+
+int Type1::check_extension(unsigned long extension) {
+  return extension == VFIO_TYPE1_IOMMU || extension == VFIO_TYPE1v2_IOMMU || extension == VFIO_UNMAP_ALL ? 1 : 0;
+}
+
+int Type1::ioctl(unsigned long request, void* argument) {
+  switch (request) {
+    case VFIO_IOMMU_GET_INFO:
+      return get_info(*static_cast<vfio_iommu_type1_info*>(argument));
+    case VFIO_IOMMU_MAP_DMA:
+      return map(*static_cast<vfio_iommu_type1_dma_map*>(argument));
+    case VFIO_IOMMU_UNMAP_DMA:
+      return unmap(*static_cast<vfio_iommu_type1_dma_unmap*>(argument));
+    case VFIO_IOMMU_DIRTY_PAGES:
+      return dirty_pages(*static_cast<vfio_iommu_type1_dirty_bitmap*>(argument));
+    default:
+      return -ENOTTY;
+  }
+}
+
+int Type1::get_info(vfio_iommu_type1_info& info) const {
+  if (info.argsz < offsetof(vfio_iommu_type1_info, iova_pgsizes) + sizeof info.iova_pgsizes) return -EINVAL;
+  Chain chain;
+  chain.add(vfio_iommu_type1_info_cap_migration{.header = {.id = VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION, .version = 1},
+                                                .flags = 0,
+                                                .pgsize_bitmap = page(),
+                                                .max_dirty_bitmap_size = largest_bitmap});
+  chain.add(vfio_iommu_type1_info_dma_avail{.header = {.id = VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL, .version = 1},
+                                            .avail = static_cast<std::uint32_t>(mappings_left_)});
+  vfio_iommu_type1_info_cap_iova_range header{};
+  header.header = {.id = VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE, .version = 1};
+  header.nr_iovas = static_cast<std::uint32_t>(usable_.size());
+  std::byte* next = chain.add(header, usable_.size() * sizeof(vfio_iova_range));
+  for (const IovaRange range : usable_) {
+    const vfio_iova_range one{.start = range.first.value, .end = range.last.value};
+    std::memcpy(next, &one, sizeof one);
+    next += sizeof one;
+  }
+  const auto needed = static_cast<std::uint32_t>(sizeof info + chain.bytes().size());
+  const bool has_room = info.argsz >= needed;
+  info.flags = VFIO_IOMMU_INFO_PGSIZES | VFIO_IOMMU_INFO_CAPS;
+  info.iova_pgsizes = iommu_.page_sizes;
+  // vfio_iommu_type1_get_info: how much room it wants, or all of it.
+  if (has_room) {
+    info.cap_offset = sizeof info;
+    std::memcpy(&info + 1, chain.bytes().data(), chain.bytes().size());
+  } else {
+    if (info.argsz >= sizeof info) info.cap_offset = 0;
+    info.argsz = needed;
+  }
+  return 0;
+}
+
+bool Type1::is_usable(IovaRange range) const {
+  return std::any_of(usable_.begin(), usable_.end(), [range](IovaRange usable) { return usable.contains(range); });
+}
+
+int Type1::map(const vfio_iommu_type1_dma_map& request) {
+  constexpr std::uint32_t known = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE | VFIO_DMA_MAP_FLAG_VADDR;
+  if (request.argsz < sizeof request || (request.flags & ~known) != 0) return -EINVAL;
+  // vfio_dma_do_map
+  if (request.size == 0) return -EINVAL;
+  const auto range = IovaRange::from_length({request.iova}, request.size);
+  if (!range || request.vaddr + (request.size - 1) < request.vaddr) return -EOVERFLOW;
+  const bool readable = (request.flags & VFIO_DMA_MAP_FLAG_READ) != 0;
+  const bool writable = (request.flags & VFIO_DMA_MAP_FLAG_WRITE) != 0;
+  const bool moves = (request.flags & VFIO_DMA_MAP_FLAG_VADDR) != 0;
+  if ((readable || writable) == moves) return -EINVAL;
+  if (((request.size | request.iova | request.vaddr) & (page() - 1)) != 0) return -EINVAL;
+  const Area* const taken = space_->first_in(*range);
+  if (moves) return taken == nullptr ? -ENOENT : -EINVAL;  // nothing has lost its address here
+  if (taken != nullptr) return -EEXIST;
+  if (mappings_left_ == 0) return -ENOSPC;
+  if (!is_usable(*range)) return -EINVAL;
+  // vfio_pin_map_dma: a page that cannot be pinned ends it before the limit is looked at.
+  if (const int result = process_.check(request.vaddr, request.size, writable); result < 0) return result;
+  if (const int result = process_.lock(request.size); result < 0) return result;
+  --mappings_left_;
+  space_->insert({.range = *range, .address = request.vaddr, .readable = readable, .writable = writable});
+  return 0;
+}
+
+void Type1::remove(const Area& area) {
+  process_.unlock(area.range.length());
+  ++mappings_left_;
+  space_->erase(Area(area));
+}
+
+// Whether an end of the range lies within a mapping, and not at its border.
+bool Type1::cuts(IovaRange range) const {
+  const Area* const first = space_->holding(range.first);
+  if (first != nullptr && first->range.first != range.first) return true;
+  const Area* const last = space_->holding(range.last);
+  return last != nullptr && last->range.last != range.last;
+}
+
+// vfio_dma_do_unmap
+int Type1::unmap_range(IovaRange range, std::uint64_t& unmapped, const vfio_bitmap* bitmap) {
+  while (const Area* const area = space_->first_in(range)) {
+    // Version 1 takes a mapping back whole where its first iova is in the range, and else nothing.
+    if (version_ == 1 && area->range.first < range.first) break;
+    if (bitmap != nullptr) mark_all(*bitmap, range.first, area->range);
+    unmapped += area->range.length();
+    remove(*area);
+  }
+  return 0;
+}
+
+int Type1::unmap(vfio_iommu_type1_dma_unmap& request) {
+  constexpr std::uint32_t known =
+      VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP | VFIO_DMA_UNMAP_FLAG_VADDR | VFIO_DMA_UNMAP_FLAG_ALL;
+  if (request.argsz < sizeof request || (request.flags & ~known) != 0) return -EINVAL;
+  const bool tells = (request.flags & VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP) != 0;
+  const bool all = (request.flags & VFIO_DMA_UNMAP_FLAG_ALL) != 0;
+  const bool moves = (request.flags & VFIO_DMA_UNMAP_FLAG_VADDR) != 0;
+  if (tells && (all || moves)) return -EINVAL;
+  const vfio_bitmap* const bitmap = tells ? &tail_of<vfio_bitmap>(request) : nullptr;
+  if (tells && (request.argsz < sizeof request + sizeof *bitmap || !fits(*bitmap, request.size))) return -EINVAL;
+  if ((request.iova & (page() - 1)) != 0) return -EINVAL;
+  if (moves) return -EINVAL;  // not in this kernel
+  std::uint64_t unmapped = 0;
+  int result = 0;
+  if (all) {
+    if (request.iova != 0 || request.size != 0) return -EINVAL;
+    result = unmap_range({{0}, {~std::uint64_t{0}}}, unmapped, nullptr);
+  } else {
+    if (request.size == 0 || (request.size & (page() - 1)) != 0) return -EINVAL;
+    const auto range = IovaRange::from_length({request.iova}, request.size);
+    if (!range) return -EOVERFLOW;
+    if (tells && (!logs_dirty_ || bitmap->pgsize != page())) return -EINVAL;
+    if (version_ == 2 && cuts(*range)) return -EINVAL;
+    result = unmap_range(*range, unmapped, bitmap);
+  }
+  request.size = unmapped;
+  return result;
+}
+
+int Type1::dirty_pages(vfio_iommu_type1_dirty_bitmap& request) {
+  if (version_ == 1) return -EACCES;
+  constexpr std::uint32_t known =
+      VFIO_IOMMU_DIRTY_PAGES_FLAG_START | VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP | VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP;
+  if (request.argsz < sizeof request || (request.flags & ~known) != 0 || !std::has_single_bit(request.flags)) {
+    return -EINVAL;
+  }
+  if (request.flags == VFIO_IOMMU_DIRTY_PAGES_FLAG_START) {
+    bool too_long = false;
+    space_->for_each([&](const Area& area) {
+      too_long = too_long || area.range.length() / page() > std::uint64_t{std::numeric_limits<int>::max()};
+    });
+    if (too_long && !logs_dirty_) return -EINVAL;
+    logs_dirty_ = true;
+    return 0;
+  }
+  if (request.flags == VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP) {
+    logs_dirty_ = false;
+    return 0;
+  }
+  const auto& get = tail_of<vfio_iommu_type1_dirty_bitmap_get>(request);
+  return request.argsz < sizeof request + sizeof get ? -EINVAL : get_bitmap(get);
+}
+
+int Type1::get_bitmap(const vfio_iommu_type1_dirty_bitmap_get& get) const {
+  if (get.size == 0) return -EINVAL;
+  const auto range = IovaRange::from_length({get.iova}, get.size);
+  if (!range) return -EOVERFLOW;
+  if (!fits(get.bitmap, get.size) || get.bitmap.pgsize != page()) return -EINVAL;
+  if (((get.iova | get.size) & (page() - 1)) != 0 || !logs_dirty_ || cuts(*range)) return -EINVAL;
+  IovaRange rest = *range;
+  while (const Area* const area = space_->first_in(rest)) {
+    mark_all(get.bitmap, range->first, area->range);
+    if (area->range.last >= range->last) break;
+    rest.first = area->range.last + 1;
+  }
+  return 0;
+}
+
+}  // namespace postern::sim

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+// Type1: what vfio_iommu_type1 is to a container: mappings, their accounting, and the domain that the groups share.
+#pragma once
+
+#include <linux/vfio.h>
+
+#include <memory>
+#include <vector>
+
+#include "sim/address_space.hpp"
+#include "sim/iommu_model.hpp"
+#include "sim/process.hpp"
+
+namespace postern::sim {
+
+class Type1 {
+ public:
+  // `version` 1 or 2; `mapping_limit` is the module's dma_entry_limit at this moment.
+  Type1(const IommuModel& iommu, Process& process, int version, std::uint64_t mapping_limit);
+  Type1(const Type1&) = delete;
+  Type1& operator=(const Type1&) = delete;
+  ~Type1();
+
+  [[nodiscard]] int ioctl(unsigned long request, void* argument);
+  [[nodiscard]] static int check_extension(unsigned long extension);
+  [[nodiscard]] const std::shared_ptr<Domain>& domain() const noexcept { return domain_; }
+
+ private:
+  [[nodiscard]] std::uint64_t page() const { return iommu_.page_sizes & -iommu_.page_sizes; }
+  [[nodiscard]] bool is_usable(IovaRange range) const;
+  [[nodiscard]] int get_info(vfio_iommu_type1_info& info) const;
+  [[nodiscard]] int map(const vfio_iommu_type1_dma_map& request);
+  [[nodiscard]] int unmap(vfio_iommu_type1_dma_unmap& request);
+  [[nodiscard]] int unmap_range(IovaRange range, std::uint64_t& unmapped, const vfio_bitmap* bitmap);
+  [[nodiscard]] int dirty_pages(vfio_iommu_type1_dirty_bitmap& request);
+  [[nodiscard]] int get_bitmap(const vfio_iommu_type1_dirty_bitmap_get& get) const;
+  [[nodiscard]] bool cuts(IovaRange range) const;
+  void remove(const Area& area);
+
+  const IommuModel& iommu_;
+  Process& process_;
+  std::vector<IovaRange> usable_;
+  int version_;
+  std::uint64_t mappings_left_;
+  std::shared_ptr<AddressSpace> space_ = std::make_shared<AddressSpace>();
+  std::shared_ptr<Domain> domain_ = std::make_shared<Domain>(space_);
+  bool logs_dirty_ = false;
+};
+
+}  // namespace postern::sim

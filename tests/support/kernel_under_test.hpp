@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernel that tests run on: this process's own, unless the program chose another.
+#pragma once
+
+#include <postern/kernel.hpp>
+
+namespace postern::test {
+
+inline Kernel*& chosen_kernel() {
+  static Kernel* kernel = &system_kernel();
+  return kernel;
+}
+inline Kernel& kernel() { return *chosen_kernel(); }
+
+}  // namespace postern::test

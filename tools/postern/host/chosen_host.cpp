@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// ChosenHost: names of simulated hosts.
+#include "host/chosen_host.hpp"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cstdlib>
+#include <filesystem>
+
+namespace postern::tool {
+
+std::string ChosenHost::choose(const std::string& name) {
+  if (name != "sim" && name != "sim:pc") {
+    return fmt::format("there is no host \"{}\": use sim or sim:pc, or leave it out for this one", name);
+  }
+  std::array<char, 32> folder{"/tmp/postern-sim-XXXXXX"};
+  if (::mkdtemp(folder.data()) == nullptr) return "no folder can be made in /tmp";
+  bindings_folder_ = folder.data();
+  simulated_.emplace(simulated_pc());
+  return "";
+}
+
+ChosenHost::~ChosenHost() {
+  if (!simulated_) return;
+  std::error_code nobody_to_tell;
+  std::filesystem::remove_all(bindings_folder_, nobody_to_tell);
+}
+
+}  // namespace postern::tool

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: Apache-2.0
+// ChosenHost: the host that a verb works on: this one, or a simulated one (--host sim).
+#pragma once
+
+#include <optional>
+#include <postern/sim.hpp>
+#include <string>
+
+namespace postern::tool {
+
+// A simulated host begins anew in each run of the tool, and leaves nothing behind.
+class ChosenHost {
+ public:
+  ChosenHost() = default;
+  ~ChosenHost();
+  ChosenHost(const ChosenHost&) = delete;
+  ChosenHost& operator=(const ChosenHost&) = delete;
+
+  // "sim" or "sim:NAME". What is wrong with it, empty where nothing is.
+  [[nodiscard]] std::string choose(const std::string& name);
+
+  [[nodiscard]] Kernel& kernel() { return simulated_ ? *simulated_ : system_kernel(); }
+  // Where bind remembers what was there before.
+  [[nodiscard]] const std::string& bindings_folder() const noexcept { return bindings_folder_; }
+
+ private:
+  std::optional<SimulatedKernel> simulated_;
+  std::string bindings_folder_ = "/run/postern/bind";
+};
+
+}  // namespace postern::tool
