@@ -116,7 +116,7 @@ TEST_F(NvmeHardware, AShutdownEndsCommandsUntilAReset) {
 
 TEST_F(NvmeHardware, RegistersThatCanOnlyBeReadStayWhatTheyAre) {
   ASSERT_NO_FATAL_FAILURE(start());
-  for (const std::size_t offset : {0x00, 0x04, 0x08, 0x1c}) {
+  for (const unsigned offset : {0x00U, 0x04U, 0x08U, 0x1cU}) {
     const std::uint32_t before = reg(offset);
     reg(offset) = ~before;
     poll();
