@@ -30,8 +30,8 @@ struct SimulatedHost {
   bool dirty_bits = false;                     // the IOMMU can tell which pages were written
 };
 
-// A PC with VT-d: an NVMe disk at 00:01.0, bound to vfio-pci; another at 00:02.0, a PCIe port at 00:03.0, and two NVMe
-// disks in one group at 00:04.0 and 00:04.1, with the drivers that are made for them.
+// A PC with VT-d: an NVMe disk at 00:01.0, bound to vfio-pci; another at 00:02.0, a PCIe port at 00:03.0, and behind
+// that two NVMe disks of one slot and one group at 01:00.0 and 01:00.1, with the drivers that are made for them.
 [[nodiscard]] SimulatedHost simulated_pc();
 
 // What it answers, Linux 7.3 answers on such a host: sysfs with binding, groups and containers (type1, versions 1 and
