@@ -26,6 +26,7 @@ struct SimulatedFunction {
 struct SimulatedHost {
   std::vector<SimulatedFunction> functions;
   std::optional<std::uint64_t> locked_memory;  // RLIMIT_MEMLOCK, bytes; missing: unlimited
+  unsigned address_bits = 39;                  // that the IOMMU translates
   std::uint64_t mapping_limit = 65535;         // vfio_iommu_type1.dma_entry_limit
   bool dirty_bits = false;                     // the IOMMU can tell which pages were written
 };
