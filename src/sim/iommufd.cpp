@@ -108,8 +108,8 @@ int Iommufd::ioctl(unsigned long request, void* argument) {
   if (number < IOMMUFD_CMD_BASE || number > last_command) return -ENOTTY;
   // To look once is enough for most: what can be written to can be read.
   const auto address = reinterpret_cast<std::uintptr_t>(argument);
-  user_is_writable_ = process_.check(address, sizeof user_size_, true) == 0;
-  if (!user_is_writable_ && process_.check(address, sizeof user_size_, false) < 0) return -EFAULT;
+  user_is_writable_ = process_.check_argument(address, sizeof user_size_, true) == 0;
+  if (!user_is_writable_ && process_.check_argument(address, sizeof user_size_, false) < 0) return -EFAULT;
   user_ = static_cast<std::byte*>(argument);
   std::memcpy(&user_size_, user_, sizeof user_size_);
   switch (static_cast<std::uint32_t>(request)) {
@@ -158,7 +158,7 @@ int Iommufd::copy_command(void* command, std::size_t size) {
     if (const int result = check_zero(process_, address + size, user_size_ - size); result < 0) return result;
   }
   size = std::min<std::size_t>(size, user_size_);
-  if (!is_on_one_page(address, size) && process_.check(address, size, false) < 0) return -EFAULT;
+  if (!is_on_one_page(address, size) && process_.check_argument(address, size, false) < 0) return -EFAULT;
   std::memcpy(command, user_, size);
   return 0;
 }
@@ -168,7 +168,7 @@ int Iommufd::respond(const void* command, std::size_t size) {
   size = std::min<std::size_t>(size, user_size_);
   const auto address = reinterpret_cast<std::uintptr_t>(user_);
   const bool is_known = user_is_writable_ && is_on_one_page(address, size);
-  if (!is_known && process_.check(address, size, true) < 0) return -EFAULT;
+  if (!is_known && process_.check_argument(address, size, true) < 0) return -EFAULT;
   std::memcpy(user_, command, size);
   return 0;
 }
