@@ -21,6 +21,7 @@ MmRegion* MmRegions::get(std::uintptr_t address, std::uint64_t length) {
 int MmRegions::add(std::uintptr_t address, std::uint64_t length, MmRegion*& region) {
   if (length == 0) return -ENOMEM;
   if (const int result = process_.lock(length); result < 0) return result;
+  process_.forget();
   int result = process_.check(address, length, true);
   if (result == 0) {
     const auto next = regions_.lower_bound(address + length);

@@ -17,6 +17,8 @@ class Process {
   // Whether this memory is there for reading, or for writing too: 0 or -EFAULT. What was there is looked up again only
   // where it does not suffice.
   [[nodiscard]] int check(std::uintptr_t address, std::uint64_t length, bool writable);
+  // What was looked up counts no more; since then it may have become read-only, which nothing tells.
+  void forget() { vmas_.clear(); }
 
   // Counts memory as locked, as type1 does (VmLck), or as pinned, as iommufd does (VmPin): 0 or -ENOMEM, which is
   // -EPERM nowhere. `length` is a multiple of the page.

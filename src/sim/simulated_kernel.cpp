@@ -65,14 +65,10 @@ class SimulatedKernel::State {
     machine.process.memory_limit = host.locked_memory;
     machine.mapping_limit = host.mapping_limit;
     machine.iommu.has_dirty_bits = host.dirty_bits;
-<<<<<<< HEAD
+    machine.iommu.aperture.last = {~std::uint64_t{0} >> (64 - std::clamp(host.address_bits, 32U, 64U))};
     machine.platform = host.platform;
     machine.tce = make_tce_platform(host.platform);
     for (const SimulatedFunction& function : host.functions) machine.add(make(function, host.platform));
-=======
-    machine.iommu.aperture.last = {~std::uint64_t{0} >> (64 - std::clamp(host.address_bits, 32U, 64U))};
-    for (const SimulatedFunction& function : host.functions) machine.add(make(function));
->>>>>>> main
     for (const auto& [address, function] : machine.functions) (void)machine.probe(*function);
     hardware_ = std::thread([this] { run_hardware(); });
   }
