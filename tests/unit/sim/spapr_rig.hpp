@@ -148,7 +148,8 @@ class SpaprRig : public ::testing::Test {
     kernel.emplace(host_of(platform, limit));
     container.emplace(*kernel);
     ASSERT_EQ(container->join(0), 0);
-    if (version != 0) ASSERT_EQ(container->set_iommu(version == 1 ? VFIO_SPAPR_TCE_IOMMU : VFIO_SPAPR_TCE_v2_IOMMU), 0);
+    if (version == 0) return;
+    ASSERT_EQ(container->set_iommu(version == 1 ? VFIO_SPAPR_TCE_IOMMU : VFIO_SPAPR_TCE_v2_IOMMU), 0);
   }
   [[nodiscard]] std::uint64_t locked() { return LockedMemory::read(*kernel).value().locked; }
 
