@@ -38,6 +38,7 @@ void Sysfs::show_power_function(const Function& function) {
   const std::string path = "/sys/bus/pci/devices/" + function.name();
   link(path + "/of_node", node_of(machine_.platform, function));
   if (function.group() < 0) return;
+  if (function.address().bus != 0) file(path + "/reset_method", "flr bus\n");  // alone behind its port
   const std::string iommu = fmt::format("iommu-phb{:04x}", function.address().domain);
   link(path + "/iommu", "/sys/class/iommu/" + iommu);
   link("/sys/class/iommu/" + iommu + "/devices/" + function.name(), path);
