@@ -46,7 +46,9 @@ TEST_P(OnPower, HasNoOtherIommuAndItsOwnOnceAGroupIsIn) {
   EXPECT_EQ(kernel->ioctl(container->group_fd(0), VFIO_GROUP_GET_DEVICE_FD, device), -EINVAL);
   EXPECT_EQ(container->set_iommu(VFIO_SPAPR_TCE_v2_IOMMU), 0);
   EXPECT_EQ(container->set_iommu(VFIO_SPAPR_TCE_v2_IOMMU), -EINVAL);
-  EXPECT_GE(kernel->ioctl(container->group_fd(0), VFIO_GROUP_GET_DEVICE_FD, device), 0);
+  const int opened = kernel->ioctl(container->group_fd(0), VFIO_GROUP_GET_DEVICE_FD, device);
+  EXPECT_GE(opened, 0);
+  kernel->close(opened);
   EXPECT_EQ(kernel->open("/dev/iommu", 0), -ENOENT);
 }
 
