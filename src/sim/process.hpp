@@ -19,6 +19,8 @@ class Process {
   // anew after a millisecond, and where it does not suffice. Of a large piece it may not be seen that it became
   // read-only within that time.
   [[nodiscard]] int check(std::uintptr_t address, std::uint64_t length, bool writable);
+  // What was looked up counts no more; since then it may have become read-only, which nothing tells.
+  void forget() { vmas_.clear(); }
 
   // The same for the argument of a call, which nobody unmaps while it is made: what is known suffices.
   [[nodiscard]] int check_argument(std::uintptr_t address, std::uint64_t length, bool writable) {
