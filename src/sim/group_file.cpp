@@ -11,7 +11,7 @@ int ContainerFile::ioctl(unsigned long request, void* argument) {
     case VFIO_GET_API_VERSION:
       return VFIO_API_VERSION;
     case VFIO_CHECK_EXTENSION:
-      return Type1::check_extension(reinterpret_cast<std::uintptr_t>(argument));
+      return Type1::check_extension(reinterpret_cast<std::uintptr_t>(argument), type1_.has_value());
     case VFIO_SET_IOMMU:
       return set_iommu(reinterpret_cast<std::uintptr_t>(argument));
     default:
@@ -36,6 +36,7 @@ void ContainerFile::connect(int group) {
 // vfio_container_attach_group
 int ContainerFile::attach(Group& group) {
   if (machine_.kernel_owns(group.id) || (group.owner != nullptr && group.owner != this)) return -EPERM;
+  if (type1_ && type1_->is_moving()) return -EBUSY;  // vfio_iommu_type1_attach_group
   group.owner = this;
   groups_.insert(group.id);
   if (type1_) connect(group.id);

@@ -22,7 +22,10 @@ class Type1 {
   ~Type1();
 
   [[nodiscard]] int ioctl(unsigned long request, void* argument);
-  [[nodiscard]] static int check_extension(unsigned long extension);
+  // `is_set`: the container has an IOMMU.
+  [[nodiscard]] static int check_extension(unsigned long extension, bool is_set);
+  // Whether a mapping waits for its new address: then no group may come.
+  [[nodiscard]] bool is_moving() const noexcept { return moving_ != 0; }
   [[nodiscard]] const std::shared_ptr<Domain>& domain() const noexcept { return domain_; }
 
  private:
@@ -30,10 +33,15 @@ class Type1 {
   [[nodiscard]] bool is_usable(IovaRange range) const;
   [[nodiscard]] int get_info(vfio_iommu_type1_info& info) const;
   [[nodiscard]] int map(const vfio_iommu_type1_dma_map& request);
+  [[nodiscard]] int give_address(const Area* area, IovaRange range, std::uintptr_t address);
   [[nodiscard]] int unmap(vfio_iommu_type1_dma_unmap& request);
   [[nodiscard]] int unmap_range(IovaRange range, std::uint64_t& unmapped, const vfio_bitmap* bitmap);
+  [[nodiscard]] int take_addresses(IovaRange range, std::uint64_t& taken);
   [[nodiscard]] int dirty_pages(vfio_iommu_type1_dirty_bitmap& request);
-  [[nodiscard]] int get_bitmap(const vfio_iommu_type1_dirty_bitmap_get& get) const;
+  [[nodiscard]] int start_log();
+  void stop_log();
+  [[nodiscard]] int get_bitmap(const vfio_iommu_type1_dirty_bitmap_get& get);
+  [[nodiscard]] int tell(const vfio_bitmap& bitmap, Iova base, const Area& area);
   [[nodiscard]] bool cuts(IovaRange range) const;
   void remove(const Area& area);
 
@@ -45,6 +53,7 @@ class Type1 {
   std::shared_ptr<AddressSpace> space_ = std::make_shared<AddressSpace>();
   std::shared_ptr<Domain> domain_ = std::make_shared<Domain>(space_);
   bool logs_dirty_ = false;
+  std::size_t moving_ = 0;  // mappings without an address
 };
 
 }  // namespace postern::sim
