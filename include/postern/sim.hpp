@@ -26,12 +26,13 @@ struct SimulatedFunction {
 struct SimulatedHost {
   std::vector<SimulatedFunction> functions;
   std::optional<std::uint64_t> locked_memory;  // RLIMIT_MEMLOCK, bytes; missing: unlimited
+  unsigned address_bits = 39;                  // that the IOMMU translates
   std::uint64_t mapping_limit = 65535;         // vfio_iommu_type1.dma_entry_limit
   bool dirty_bits = false;                     // the IOMMU can tell which pages were written
 };
 
-// A PC with VT-d: an NVMe disk at 00:01.0, another at 00:02.0, a PCIe port at 00:03.0, and two NVMe disks in one group
-// at 00:04.0 and 00:04.1. Every disk is bound to the driver "nvme" at first.
+// A PC with VT-d: an NVMe disk at 00:01.0, bound to vfio-pci; another at 00:02.0, a PCIe port at 00:03.0, and behind
+// that two NVMe disks of one slot and one group at 01:00.0 and 01:00.1, with the drivers that are made for them.
 [[nodiscard]] SimulatedHost simulated_pc();
 
 // What it answers, Linux 7.3 answers on such a host: sysfs with binding, groups and containers (type1, versions 1 and

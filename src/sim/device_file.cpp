@@ -11,6 +11,9 @@
 #include <cstring>
 #include <optional>
 
+#include "sim/group_file.hpp"
+#include "sim/hot_reset.hpp"
+
 namespace postern::sim {
 namespace {
 
@@ -19,8 +22,8 @@ constexpr std::uint64_t region_mask = (std::uint64_t{1} << region_shift) - 1;
 
 }  // namespace
 
-DeviceFile::DeviceFile(Machine& machine, Function& function, std::shared_ptr<File> group)
-    : machine_(machine), function_(function), group_(std::move(group)) {
+DeviceFile::DeviceFile(Machine& machine, Function& function, FindFile find, std::shared_ptr<File> group)
+    : machine_(machine), function_(function), group_(std::move(group)), find_(std::move(find)) {
   ++machine_.groups[function.group()].open_devices;
   enable();
 }
@@ -96,12 +99,23 @@ int DeviceFile::ioctl(unsigned long request, void* argument) {
       function_.reset();
       return 0;
     case VFIO_DEVICE_GET_PCI_HOT_RESET_INFO:
-      return -ENODEV;  // every function is on a root bus
+      return get_hot_reset_info(machine_, function_, iommufd_.get(), as<vfio_pci_hot_reset_info>(argument));
+    case VFIO_DEVICE_PCI_HOT_RESET:
+      return hot_reset(
+          machine_, function_, iommufd_.get(), [this](int fd) { return find_group(fd); },
+          as<vfio_pci_hot_reset>(argument));
     case VFIO_DEVICE_FEATURE:
       return -ENOTTY;
     default:
       return -ENOTTY;
   }
+}
+
+GroupOfFd DeviceFile::find_group(int fd) const {
+  const auto file = find_(fd);
+  if (!file) return {.result = -EBADF};
+  const auto group = std::dynamic_pointer_cast<GroupFile>(file);
+  return group ? GroupOfFd{.group = &group->group()} : GroupOfFd{.result = -EINVAL};
 }
 
 // vfio_df_ioctl_bind_iommufd

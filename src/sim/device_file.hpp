@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "sim/file.hpp"
+#include "sim/hot_reset.hpp"
 #include "sim/iommufd.hpp"
 #include "sim/machine.hpp"
 
@@ -19,7 +20,7 @@ using FindFile = std::function<std::shared_ptr<File>(int fd)>;
 class DeviceFile final : public File {
  public:
   // Through its group: usable at once.
-  DeviceFile(Machine& machine, Function& function, std::shared_ptr<File> group);
+  DeviceFile(Machine& machine, Function& function, FindFile find, std::shared_ptr<File> group);
   // By its cdev: usable when it is bound to an iommufd.
   DeviceFile(Machine& machine, Function& function, FindFile find);
 
@@ -32,6 +33,7 @@ class DeviceFile final : public File {
 
  private:
   void enable();
+  [[nodiscard]] GroupOfFd find_group(int fd) const;
   [[nodiscard]] int bind(vfio_device_bind_iommufd& bind);
   [[nodiscard]] int get_info(vfio_device_info& info) const;
   [[nodiscard]] int get_region_info(vfio_region_info& info) const;

@@ -113,7 +113,7 @@ int GroupFile::open_device(const char* name) {
   Function* const function = machine_.find(name);
   if (function == nullptr || function->group() != group_.id || !function->minor) return -ENODEV;
   if (!group_.container || !group_.container->has_iommu()) return -EINVAL;
-  device_ = std::make_shared<DeviceFile>(machine_, *function, shared_from_this());
+  device_ = std::make_shared<DeviceFile>(machine_, *function, find_, shared_from_this());
   return 0;
 }
 

@@ -37,6 +37,7 @@ class GroupFile final : public File, public std::enable_shared_from_this<GroupFi
   ~GroupFile() override;
 
   [[nodiscard]] int ioctl(unsigned long request, void* argument) override;
+  [[nodiscard]] const Group& group() const noexcept { return group_; }
 
   // The device that VFIO_GROUP_GET_DEVICE_FD opened last; whoever gives it an fd takes it.
   [[nodiscard]] std::shared_ptr<File> take_device() { return std::exchange(device_, nullptr); }

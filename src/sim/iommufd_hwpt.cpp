@@ -11,19 +11,19 @@
 namespace postern::sim {
 namespace {
 
-// The capability registers of a VT-d unit with second-stage page tables (VT-d specification, 11.4.2 and 11.4.3).
+// VT-d specification, 11.4.2 and 11.4.3. What the model does not say is as the unit has it that QEMU emulates.
 iommu_hw_info_vtd vtd_info(const IommuModel& iommu) {
   const auto bit = [](unsigned number) { return std::uint64_t{1} << number; };
   const auto width = static_cast<unsigned>(std::bit_width(iommu.aperture.last.value));
   iommu_hw_info_vtd info{};
-  info.flags = IOMMU_HW_INFO_VTD_ERRATA_772415_SPR17;              // intel_iommu_hw_info says it of every unit
-  info.cap_reg = 6;                                                // ND: 2^16 domains
+  info.flags = IOMMU_HW_INFO_VTD_ERRATA_772415_SPR17;  // intel_iommu_hw_info says it of every unit
+  info.cap_reg = 0xd2008022000086;
   info.cap_reg |= bit(width > 48 ? 11 : width > 39 ? 10 : 9);      // SAGAW
   info.cap_reg |= std::uint64_t{width - 1} << 16;                  // MGAW
   if ((iommu.page_sizes & bit(21)) != 0) info.cap_reg |= bit(34);  // SSLPS
   if ((iommu.page_sizes & bit(30)) != 0) info.cap_reg |= bit(35);
-  info.ecap_reg = bit(0) | bit(1) | bit(3) | bit(4) | bit(6) | bit(7);  // C, QI, IR, EIM, PT, SC
-  // ssads_supported: SMTS, SSADS; with scalable mode, SSTS is what there are second-stage page tables by.
+  info.ecap_reg = 0xf00f4a;
+  // ssads_supported wants SMTS and SSADS; in scalable mode SSTS tells that there are second-stage page tables.
   if (iommu.has_dirty_bits) info.ecap_reg |= bit(43) | bit(45) | bit(46);
   return info;
 }
@@ -37,9 +37,8 @@ void set_bits(Process& process, std::uintptr_t bitmap, std::uint64_t first, std:
   }
 }
 
-// read_and_clear_dirty of one mapping
+// read_and_clear_dirty of one mapping; what was written stays known after the tracking ended.
 void tell_dirty(Process& process, const iommu_hwpt_get_dirty_bitmap& command, Domain& domain, IovaRange range) {
-  if (!domain.tracks_dirty()) return;
   const int shift = std::countr_zero(command.page_size);
   auto& dirty = domain.dirty();
   const auto from = dirty.lower_bound(range.first.value);
@@ -153,11 +152,13 @@ int Iommufd::execute(iommu_hw_info& command) {
     return -EOPNOTSUPP;
   }
   const iommu_hw_info_vtd info = vtd_info(iommu_);
-  const auto address = static_cast<std::uintptr_t>(command.data_uptr);
-  if (command.data_len != 0 && process_.check(address, command.data_len, true) < 0) return -EFAULT;
-  const std::size_t length = std::min<std::size_t>(command.data_len, sizeof info);
-  std::memcpy(reinterpret_cast<void*>(address), &info, length);
-  std::memset(reinterpret_cast<std::byte*>(address) + length, 0, command.data_len - length);
+  if (command.data_len != 0) {
+    const auto address = static_cast<std::uintptr_t>(command.data_uptr);
+    if (process_.check(address, command.data_len, true) < 0) return -EFAULT;
+    const std::size_t length = std::min<std::size_t>(command.data_len, sizeof info);
+    std::memcpy(reinterpret_cast<void*>(address), &info, length);
+    std::memset(reinterpret_cast<std::byte*>(address) + length, 0, command.data_len - length);
+  }
   command.data_len = sizeof info;
   command.out_data_type = IOMMU_HW_INFO_TYPE_INTEL_VTD;
   command.out_capabilities = IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED;

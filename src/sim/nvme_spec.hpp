@@ -91,7 +91,7 @@ struct Command {
 
 // What a completion says.
 struct Outcome {
-  Outcome(Status of) : status(of) {}  // NOLINT(google-explicit-constructor): most commands give a status alone
+  Outcome(Status of) : status(of) {}  // not explicit: most commands end in a status alone
   Outcome(Status of, std::uint32_t dword0) : status(of), result(dword0) {}
 
   Status status;

@@ -60,6 +60,7 @@ class SimulatedKernel::State {
     machine.process.memory_limit = host.locked_memory;
     machine.mapping_limit = host.mapping_limit;
     machine.iommu.has_dirty_bits = host.dirty_bits;
+    machine.iommu.aperture.last = {~std::uint64_t{0} >> (64 - std::clamp(host.address_bits, 32U, 64U))};
     for (const SimulatedFunction& function : host.functions) machine.add(make(function));
     for (const auto& [address, function] : machine.functions) (void)machine.probe(*function);
     hardware_ = std::thread([this] { run_hardware(); });
@@ -155,15 +156,13 @@ void SimulatedKernel::State::run_hardware() {
 
 SimulatedHost simulated_pc() {
   using Model = SimulatedFunction::Model;
-  const auto at = [](std::uint8_t device, std::uint8_t function = 0) {
-    return PciAddress{.bus = 0, .device = device, .function = function};
-  };
   return {
-      .functions = {{.address = at(1), .model = Model::nvme, .iommu_group = 1, .driver = "vfio-pci", .serial = "first"},
-                    {.address = at(2), .model = Model::nvme, .iommu_group = 2, .serial = "second"},
-                    {.address = at(3), .model = Model::bridge, .iommu_group = 3},
-                    {.address = at(4), .model = Model::nvme, .iommu_group = 4, .serial = "twin0"},
-                    {.address = at(4, 1), .model = Model::nvme, .iommu_group = 4, .serial = "twin1"}}};
+      .functions = {
+          {.address = {.device = 1}, .model = Model::nvme, .iommu_group = 1, .driver = "vfio-pci", .serial = "first"},
+          {.address = {.device = 2}, .model = Model::nvme, .iommu_group = 2, .serial = "second"},
+          {.address = {.device = 3}, .model = Model::bridge, .iommu_group = 3},
+          {.address = {.bus = 1}, .model = Model::nvme, .iommu_group = 4, .serial = "twin0"},
+          {.address = {.bus = 1, .function = 1}, .model = Model::nvme, .iommu_group = 4, .serial = "twin1"}}};
 }
 
 SimulatedKernel::SimulatedKernel(const SimulatedHost& host) : state_(std::make_unique<State>(host)) {}

@@ -140,10 +140,10 @@ TEST_F(NvmeIo, PrpsThatAreNotAligned) {
   for (const std::uint64_t odd : {1U, 2U, 3U}) EXPECT_EQ(status(1, data + odd, 0), 0x013);
   EXPECT_EQ(status(16, data, data + page + 512), 0x013);
   EXPECT_EQ(status(64, data, list_page + 4), 0x013);
-  Layout layout = lay_out(0, 64 * 512, 0);
+  Layout layout = lay_out(0, 8 * page, 0);
   slot.put(list_page + 16, layout.pieces[3].first + 8);
   EXPECT_EQ(status(64, layout.prp1, layout.prp2), 0x013);
-  layout = lay_out(0, 64 * 512, page - 16);
+  layout = lay_out(0, 8 * page, page - 16);
   slot.put(list_page + page - 8, list_page + page + 8);  // the next list, not at its page's start
   EXPECT_EQ(status(64, layout.prp1, layout.prp2), 0x013);
   EXPECT_EQ(csts(), 1U);
@@ -204,7 +204,7 @@ TEST_F(NvmeIo, AWriteWhoseDataIsBlockedWritesNothing) {
   EXPECT_EQ(io_status(transfer(write_opcode, 0, 32, layout.prp1, layout.prp2)), 0x004);
   EXPECT_EQ(disk_blocks(0, 32), before);
   EXPECT_EQ(io_status(transfer(write_opcode, 0, 24, layout.prp1, layout.prp2)), 0);
-  EXPECT_EQ(disk_blocks(0, 24), Bytes(24 * 512));
+  EXPECT_EQ(disk_blocks(0, 24), Bytes(3 * page));
 }
 
 TEST_F(NvmeIo, AListThatIsBlockedIsATransferError) {

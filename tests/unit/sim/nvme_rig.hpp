@@ -145,7 +145,7 @@ class NvmeRig {
   }
 
   void submit(Pair& pair, const Entry& entry) {
-    const std::uint64_t at = pair.submissions + pair.tail * 64;
+    const std::uint64_t at = pair.submissions + std::uint64_t{64} * pair.tail;
     std::fill_n(slot.memory.begin() + static_cast<std::ptrdiff_t>(at), 64, std::byte{0});
     slot.put(at, entry.opcode);
     slot.put(at + 1, entry.flags);
@@ -161,7 +161,7 @@ class NvmeRig {
   }
   // The completion is given back at once, or by give_back() later.
   std::optional<Done> reap(Pair& pair, bool gives_back = true) {
-    const std::uint64_t at = pair.completions + pair.head * 16;
+    const std::uint64_t at = pair.completions + std::uint64_t{16} * pair.head;
     const auto last = slot.get<std::uint16_t>(at + 14);
     if ((last & 1) != pair.phase) return std::nullopt;
     pair.head = (pair.head + 1) % pair.completion_entries;
