@@ -108,10 +108,25 @@ int GroupFile::unset_container() {
   return 0;
 }
 
+// vfio_pci_core_match: a name and options behind it, of which there is one, a token that only SR-IOV has. 1: it is
+// this.
+int GroupFile::matches(const Function& function, std::string_view text) {
+  const std::string name = function.name();
+  if (text.substr(0, name.size()) != name) return 0;
+  text.remove_prefix(name.size());
+  if (!text.empty() && text.front() != ' ') return 0;
+  return text.find_first_not_of(' ') == std::string_view::npos ? 1 : -EINVAL;
+}
+
 // vfio_group_ioctl_get_device_fd. Whoever dispatches it gives the fd.
 int GroupFile::open_device(const char* name) {
-  Function* const function = machine_.find(name);
-  if (function == nullptr || function->group() != group_.id || !function->minor) return -ENODEV;
+  Function* function = nullptr;
+  for (Function* each : machine_.functions_of(group_.id)) {
+    const int result = each->minor ? matches(*each, name) : 0;
+    if (result < 0) return result;
+    if (result > 0) function = each;
+  }
+  if (function == nullptr) return -ENODEV;
   if (!group_.container || !group_.container->has_iommu()) return -EINVAL;
   device_ = std::make_shared<DeviceFile>(machine_, *function, find_, shared_from_this());
   return 0;

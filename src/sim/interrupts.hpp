@@ -48,8 +48,8 @@ class Interrupts {
   void disable_msix();
 
   std::uint32_t msix_vectors_;
-  std::optional<std::uint32_t> type_;    // INTx or MSI-X: one at a time
-  Intx intx_;                            // eventfds; -1 is off
+  std::optional<std::uint32_t> type_;     // INTx or MSI-X: one at a time
+  Intx intx_;                             // eventfds; -1 is off
   std::map<std::uint32_t, int> vectors_;  // of MSI-X
   std::array<int, 2> notifiers_{-1, -1};  // of errors, and of being asked for the device
   bool is_intx_disabled_ = false;

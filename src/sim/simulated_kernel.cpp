@@ -136,7 +136,7 @@ void SimulatedKernel::State::run_hardware() {
     bool any_open = false;
     bool worked = false;
     for (const auto& [address, function] : machine.functions) {
-      if (!function->open) continue;
+      if (function->opens == 0) continue;
       any_open = true;
       worked = function->poll() || worked;
     }

@@ -221,9 +221,7 @@ int Type1::take_addresses(IovaRange range, std::uint64_t& taken) {
     if (area->range.last >= rest.last) break;
     rest.first = area->range.last + 1;
   }
-  const auto moving = std::find_if(areas.begin(), areas.end(), [](const Area& area) { return area.is_moving; });
-  // Whatever stands before it is given back, also what lost its address earlier; that cannot be, as it would be first.
-  if (moving != areas.end()) return -EINVAL;
+  if (std::any_of(areas.begin(), areas.end(), [](const Area& area) { return area.is_moving; })) return -EINVAL;
   for (Area& area : areas) {
     area.is_moving = true;
     taken += area.range.length();
@@ -233,8 +231,8 @@ int Type1::take_addresses(IovaRange range, std::uint64_t& taken) {
   return 0;
 }
 
-// update_user_bitmap: whoever could have written, did. The mapping's own bitmap is shifted in place, and what is shifted
-// out of its pages stays there.
+// update_user_bitmap: whoever could have written, did. The mapping's own bitmap is shifted in place, and what is
+// shifted out of its pages stays there.
 int Type1::tell(const vfio_bitmap& bitmap, Iova base, const Area& area) {
   const std::uint64_t pages = area.range.length() / page();
   const std::uint64_t first = (area.range.first - base) / page();

@@ -15,7 +15,8 @@ namespace {
 std::string bind(World& world) {
   const Place& cdev = world.random.chance(96) ? world.open_one(world.cdevs) : any_device(world);
   const Place& iommufd = world.open_one(world.iommufds);
-  vfio_device_bind_iommufd request{};
+  Roomy<vfio_device_bind_iommufd> room_for(world);
+  auto& request = room_for.request;
   request.argsz = argsz(world, sizeof request);
   request.iommufd = iommufd.fd;
   std::string what = iommufd.name;
@@ -39,10 +40,15 @@ std::string bind(World& world) {
 std::string attach(World& world) {
   const Place& cdev = world.random.chance(96) ? world.open_one(world.cdevs) : any_device(world);
   World::Ids& ids = ids_of(world, world.open_one(world.iommufds));
-  vfio_device_attach_iommufd_pt request{};
+  Roomy<vfio_device_attach_iommufd_pt> room_for(world);
+  auto& request = room_for.request;
   request.argsz = argsz(world, offsetof(vfio_device_attach_iommufd_pt, pasid));
   request.pt_id = some_id(world, world.random.chance(65) ? ids.ioas : ids.hwpts);
-  if (world.random.chance(4)) request.flags = 1U << world.random.below(3);
+  // Without room for a PASID: with that, 0 would be taken for one.
+  if (world.random.chance(4)) {
+    request.argsz = offsetof(vfio_device_attach_iommufd_pt, pasid);
+    request.flags = 1U << world.random.below(3);
+  }
   const std::uint32_t given = request.pt_id;
   const int result = world.kernel.ioctl(cdev.fd, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &request);
   if (result == 0) remember(ids.hwpts, request.pt_id);
@@ -52,9 +58,14 @@ std::string attach(World& world) {
 
 std::string detach(World& world) {
   const Place& cdev = world.random.chance(96) ? world.open_one(world.cdevs) : any_device(world);
-  vfio_device_detach_iommufd_pt request{};
+  Roomy<vfio_device_detach_iommufd_pt> room_for(world);
+  auto& request = room_for.request;
   request.argsz = argsz(world, offsetof(vfio_device_detach_iommufd_pt, pasid));
-  if (world.random.chance(4)) request.flags = 1U << world.random.below(3);
+  // Without room for a PASID: with that, 0 would be taken for one.
+  if (world.random.chance(4)) {
+    request.argsz = offsetof(vfio_device_detach_iommufd_pt, pasid);
+    request.flags = 1U << world.random.below(3);
+  }
   const int result = world.kernel.ioctl(cdev.fd, VFIO_DEVICE_DETACH_IOMMUFD_PT, &request);
   return fmt::format("{} DETACH_IOMMUFD_PT argsz {} flags {} -> {}", cdev.name, request.argsz, request.flags,
                      outcome(result));

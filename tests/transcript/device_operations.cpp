@@ -12,7 +12,8 @@ namespace {
 
 std::string get_info(World& world) {
   const Place& device = any_device(world);
-  vfio_device_info info;
+  Roomy<vfio_device_info> room_for(world);
+  auto& info = room_for.request;
   std::memset(&info, 0xee, sizeof info);
   info.argsz = argsz(world, world.random.chance(50) ? sizeof info : offsetof(vfio_device_info, cap_offset));
   const std::uint32_t given = info.argsz;
@@ -38,7 +39,8 @@ std::string get_region_info(World& world) {
 
 std::string get_irq_info(World& world) {
   const Place& device = any_device(world);
-  vfio_irq_info info;
+  Roomy<vfio_irq_info> room_for(world);
+  auto& info = room_for.request;
   std::memset(&info, 0xee, sizeof info);
   info.argsz = argsz(world, sizeof info);
   info.index = static_cast<std::uint32_t>(world.random.below(7));

@@ -12,7 +12,8 @@ namespace {
 std::string alloc(World& world) {
   const Place& iommufd = world.open_one(world.iommufds);
   World::Ids& ids = ids_of(world, iommufd);
-  iommu_hwpt_alloc request{};
+  Roomy<iommu_hwpt_alloc> room_for(world);
+  auto& request = room_for.request;
   request.size = argsz(world, sizeof request);
   if (world.random.chance(12)) request.flags = static_cast<std::uint32_t>(world.random.below(32));
   request.dev_id = some_id(world, ids.devices);
@@ -30,7 +31,8 @@ std::string alloc(World& world) {
 
 std::string set_dirty(World& world) {
   const Place& iommufd = world.open_one(world.iommufds);
-  iommu_hwpt_set_dirty_tracking request{};
+  Roomy<iommu_hwpt_set_dirty_tracking> room_for(world);
+  auto& request = room_for.request;
   request.size = argsz(world, sizeof request);
   request.hwpt_id = some_id(world, ids_of(world, iommufd).hwpts);
   request.flags = static_cast<std::uint32_t>(world.random.pick({0, 1, 1, 2}));
@@ -42,7 +44,8 @@ std::string set_dirty(World& world) {
 
 std::string get_dirty(World& world) {
   const Place& iommufd = world.open_one(world.iommufds);
-  iommu_hwpt_get_dirty_bitmap request{};
+  Roomy<iommu_hwpt_get_dirty_bitmap> room_for(world);
+  auto& request = room_for.request;
   request.size = argsz(world, sizeof request);
   request.hwpt_id = some_id(world, ids_of(world, iommufd).hwpts);
   request.flags = static_cast<std::uint32_t>(world.random.pick({0, 0, 1, 2}));
@@ -60,7 +63,8 @@ std::string get_dirty(World& world) {
 // What VT-d's registers say differs between hosts; that there is something, and what is behind it, does not.
 std::string hw_info(World& world) {
   const Place& iommufd = world.open_one(world.iommufds);
-  iommu_hw_info request{};
+  Roomy<iommu_hw_info> room_for(world);
+  auto& request = room_for.request;
   request.size = argsz(world, sizeof request);
   if (world.random.chance(10)) request.flags = static_cast<std::uint32_t>(world.random.below(4));
   request.dev_id = some_id(world, ids_of(world, iommufd).devices);

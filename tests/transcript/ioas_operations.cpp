@@ -13,7 +13,8 @@ namespace {
 
 std::string alloc(World& world) {
   const Place& iommufd = world.open_one(world.iommufds);
-  iommu_ioas_alloc request{};
+  Roomy<iommu_ioas_alloc> room_for(world);
+  auto& request = room_for.request;
   request.size = argsz(world, sizeof request);
   request.flags = world.random.chance(4) ? 1 : 0;
   const int result = world.kernel.ioctl(iommufd.fd, IOMMU_IOAS_ALLOC, &request);
@@ -28,7 +29,8 @@ std::string alloc(World& world) {
 std::string destroy(World& world) {
   const Place& iommufd = world.open_one(world.iommufds);
   World::Ids& ids = ids_of(world, iommufd);
-  iommu_destroy request{};
+  Roomy<iommu_destroy> room_for(world);
+  auto& request = room_for.request;
   request.size = argsz(world, sizeof request);
   const std::uint64_t kind = world.random.below(10);
   request.id = some_id(world, kind < 5 ? ids.ioas : kind < 8 ? ids.hwpts : ids.devices);
@@ -42,7 +44,8 @@ std::string destroy(World& world) {
 
 std::string iova_ranges(World& world) {
   const Place& iommufd = world.open_one(world.iommufds);
-  iommu_ioas_iova_ranges request{};
+  Roomy<iommu_ioas_iova_ranges> room_for(world);
+  auto& request = room_for.request;
   request.size = argsz(world, sizeof request);
   request.ioas_id = some_id(world, ids_of(world, iommufd).ioas);
   request.num_iovas = static_cast<std::uint32_t>(world.random.pick({0, 1, 2, 3, 8}));
@@ -57,7 +60,8 @@ std::string iova_ranges(World& world) {
 
 std::string allow_iovas(World& world) {
   const Place& iommufd = world.open_one(world.iommufds);
-  iommu_ioas_allow_iovas request{};
+  Roomy<iommu_ioas_allow_iovas> room_for(world);
+  auto& request = room_for.request;
   request.size = argsz(world, sizeof request);
   request.ioas_id = some_id(world, ids_of(world, iommufd).ioas);
   request.num_iovas = static_cast<std::uint32_t>(world.random.below(4));
@@ -92,7 +96,8 @@ void remember_mapping(std::vector<Mapping>& mapped, Mapping mapping) {
 
 std::string map(World& world) {
   const Place& iommufd = world.open_one(world.iommufds);
-  iommu_ioas_map request{};
+  Roomy<iommu_ioas_map> room_for(world);
+  auto& request = room_for.request;
   request.size = argsz(world, sizeof request);
   request.flags = some_map_flags(world);
   request.ioas_id = some_id(world, ids_of(world, iommufd).ioas);
@@ -111,7 +116,8 @@ std::string map(World& world) {
 std::string copy(World& world) {
   const Place& iommufd = world.open_one(world.iommufds);
   const World::Ids& ids = ids_of(world, iommufd);
-  iommu_ioas_copy request{};
+  Roomy<iommu_ioas_copy> room_for(world);
+  auto& request = room_for.request;
   request.size = argsz(world, sizeof request);
   request.flags = some_map_flags(world);
   request.src_ioas_id = some_id(world, ids.ioas);
@@ -132,7 +138,8 @@ std::string copy(World& world) {
 
 std::string unmap(World& world) {
   const Place& iommufd = world.open_one(world.iommufds);
-  iommu_ioas_unmap request{};
+  Roomy<iommu_ioas_unmap> room_for(world);
+  auto& request = room_for.request;
   request.size = argsz(world, sizeof request);
   request.ioas_id = some_id(world, ids_of(world, iommufd).ioas);
   const Mapping range = some_range(world, mappings_of(world, iommufd, request.ioas_id));
@@ -150,7 +157,8 @@ std::string unmap(World& world) {
 
 std::string option(World& world) {
   const Place& iommufd = world.open_one(world.iommufds);
-  iommu_option request{};
+  Roomy<iommu_option> room_for(world);
+  auto& request = room_for.request;
   request.size = argsz(world, sizeof request);
   request.option_id = static_cast<std::uint32_t>(world.random.pick({0, 1, 1, 1, 1, 2}));
   request.op = static_cast<std::uint16_t>(world.random.pick({0, 0, 1, 1, 2}));

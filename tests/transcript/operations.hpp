@@ -32,6 +32,14 @@ struct Operation {
 // A good argsz most of the time.
 [[nodiscard]] std::uint32_t argsz(World& world, std::size_t good);
 
+// An argument, and what stands behind it where its argsz says that it is longer: mostly nothing.
+template <typename Request>
+struct Roomy {
+  explicit Roomy(World& world) { behind[0] = world.random.chance(80) ? 0 : 1; }
+  Request request{};
+  std::uint8_t behind[16]{};
+};
+
 // An iova: near others, unaligned at times, at the borders of what there is.
 [[nodiscard]] std::uint64_t some_iova(World& world);
 [[nodiscard]] std::uint64_t some_length(World& world);

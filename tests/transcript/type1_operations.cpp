@@ -44,7 +44,8 @@ std::string get_info(World& world) {
 
 std::string map(World& world) {
   const Place& container = world.open_one(world.containers);
-  vfio_iommu_type1_dma_map request{};
+  Roomy<vfio_iommu_type1_dma_map> room_for(world);
+  auto& request = room_for.request;
   request.argsz = argsz(world, sizeof request);
   request.flags = world.random.chance(90) ? 1 + static_cast<std::uint32_t>(world.random.below(3))
                                           : static_cast<std::uint32_t>(world.random.below(16));
