@@ -159,11 +159,12 @@ int DeviceFile::feature(const vfio_device_feature& feature) {
     case VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2:
       return -EINVAL;
     case VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY:
+    case VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP:
     case VFIO_DEVICE_FEATURE_LOW_POWER_EXIT: {
       // vfio_check_feature, vfio_pci_runtime_pm_entry
       if ((action & ~std::uint32_t{VFIO_DEVICE_FEATURE_SET}) != 0) return -EINVAL;
       if (probes || action == 0) return probes ? 0 : -EINVAL;
-      const bool enters = (feature.flags & VFIO_DEVICE_FEATURE_MASK) == VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY;
+      const bool enters = (feature.flags & VFIO_DEVICE_FEATURE_MASK) != VFIO_DEVICE_FEATURE_LOW_POWER_EXIT;
       if (enters && function_.low_power) return -EINVAL;
       function_.low_power = enters;
       return 0;

@@ -15,10 +15,8 @@ constexpr unsigned region_shift = 40;  // VFIO_PCI_OFFSET_SHIFT
 constexpr std::uint64_t region_mask = (std::uint64_t{1} << region_shift) - 1;
 constexpr std::uint64_t config_size = 4096;
 
-// vfio_pci_config_rw: nothing is there everywhere.
-bool is_in_config(std::uint64_t at, std::size_t length) {
-  return length == 0 || (at < config_size && length <= config_size - at);
-}
+// vfio_pci_config_rw_single
+bool is_in_config(std::uint64_t at, std::size_t length) { return at < config_size && length <= config_size - at; }
 
 }  // namespace
 
@@ -55,7 +53,9 @@ int DeviceFile::get_region_info(vfio_region_info& info) const {
 ssize_t DeviceFile::pread(void* buffer, std::size_t length, std::uint64_t offset) {
   const std::uint64_t index = offset >> region_shift;
   const std::uint64_t at = offset & region_mask;
-  if (!usable_ || index >= VFIO_PCI_NUM_REGIONS) return -EINVAL;
+  if (!usable_) return -EINVAL;
+  if (length == 0) return 0;  // vfio_pci_core_read, vfio_pci_core_write
+  if (index >= VFIO_PCI_NUM_REGIONS) return -EINVAL;
   const std::span bytes(static_cast<std::byte*>(buffer), length);
   if (index != VFIO_PCI_CONFIG_REGION_INDEX) {
     return access_bar(index, at, length, [&](std::size_t done, std::size_t part, std::byte* bar) {
@@ -74,7 +74,9 @@ ssize_t DeviceFile::pread(void* buffer, std::size_t length, std::uint64_t offset
 ssize_t DeviceFile::pwrite(const void* buffer, std::size_t length, std::uint64_t offset) {
   const std::uint64_t index = offset >> region_shift;
   const std::uint64_t at = offset & region_mask;
-  if (!usable_ || index >= VFIO_PCI_NUM_REGIONS) return -EINVAL;
+  if (!usable_) return -EINVAL;
+  if (length == 0) return 0;  // vfio_pci_core_read, vfio_pci_core_write
+  if (index >= VFIO_PCI_NUM_REGIONS) return -EINVAL;
   const std::span bytes(static_cast<const std::byte*>(buffer), length);
   if (index != VFIO_PCI_CONFIG_REGION_INDEX) {
     return access_bar(index, at, length, [&](std::size_t done, std::size_t part, std::byte* bar) {

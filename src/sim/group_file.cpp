@@ -22,7 +22,9 @@ int ContainerFile::ioctl(unsigned long request, void* argument) {
 // vfio_ioctl_set_iommu
 int ContainerFile::set_iommu(unsigned long type) {
   if (groups_.empty() || type1_) return -EINVAL;
-  if (type != VFIO_TYPE1_IOMMU && type != VFIO_TYPE1v2_IOMMU) return -ENODEV;
+  // What is an extension of the driver is worth trying, and then no type (vfio_iommu_type1_open).
+  if (Type1::check_extension(type, false) <= 0) return -ENODEV;
+  if (type != VFIO_TYPE1_IOMMU && type != VFIO_TYPE1v2_IOMMU) return -EINVAL;
   type1_.emplace(machine_.iommu, machine_.process, type == VFIO_TYPE1_IOMMU ? 1 : 2, machine_.mapping_limit);
   for (const int group : groups_) connect(group);
   return 0;

@@ -13,7 +13,7 @@ namespace postern::transcript {
 namespace {
 
 std::string bind(World& world) {
-  const Place& cdev = world.random.chance(96) ? world.open_one(world.cdevs) : any_device(world);
+  Place& cdev = world.random.chance(96) ? world.open_one(world.cdevs) : any_device(world);
   const Place& iommufd = world.open_one(world.iommufds);
   Roomy<vfio_device_bind_iommufd> room_for(world);
   auto& request = room_for.request;
@@ -32,13 +32,16 @@ std::string bind(World& world) {
   else if (wrong < 10)
     request.flags = 1U << world.random.below(3);
   const int result = world.kernel.ioctl(cdev.fd, VFIO_DEVICE_BIND_IOMMUFD, &request);
-  if (result == 0) ids_of(world, iommufd).devices.push_back(request.out_devid);
+  if (result == 0) {
+    remember(ids_of(world, iommufd).devices, request.out_devid);
+    cdev.is_usable = true;
+  }
   return fmt::format("{} BIND_IOMMUFD argsz {} flags {} {} -> {}, id {}", cdev.name, request.argsz, request.flags, what,
                      outcome(result), request.out_devid);
 }
 
 std::string attach(World& world) {
-  const Place& cdev = world.random.chance(96) ? world.open_one(world.cdevs) : any_device(world);
+  const Place& cdev = world.random.chance(96) ? world.usable_one(world.cdevs) : any_device(world);
   World::Ids& ids = ids_of(world, world.open_one(world.iommufds));
   Roomy<vfio_device_attach_iommufd_pt> room_for(world);
   auto& request = room_for.request;
@@ -57,7 +60,7 @@ std::string attach(World& world) {
 }
 
 std::string detach(World& world) {
-  const Place& cdev = world.random.chance(96) ? world.open_one(world.cdevs) : any_device(world);
+  const Place& cdev = world.random.chance(96) ? world.usable_one(world.cdevs) : any_device(world);
   Roomy<vfio_device_detach_iommufd_pt> room_for(world);
   auto& request = room_for.request;
   request.argsz = argsz(world, offsetof(vfio_device_detach_iommufd_pt, pasid));
@@ -72,12 +75,13 @@ std::string detach(World& world) {
 }
 
 bool has_cdev(const World& world) { return World::has_open(world.cdevs); }
+bool has_bound(const World& world) { return World::has_usable(world.cdevs); }
 bool has_both(const World& world) { return has_cdev(world) && World::has_open(world.iommufds); }
 
 constexpr Operation operations[] = {
-    {bind, 2, 55, has_both},
-    {attach, 1, 55, has_both},
-    {detach, 1, 14, has_cdev},
+    {bind, 2, 40, has_both},
+    {attach, 1, 55, has_bound},
+    {detach, 1, 14, has_bound},
 };
 
 }  // namespace

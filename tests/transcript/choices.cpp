@@ -17,12 +17,12 @@ std::uint64_t pages(World& world, std::uint64_t end) { return world.random.below
 
 Place& any_device(World& world) {
   const bool group = world.has_open(world.devices);
-  const bool cdev = world.has_open(world.cdevs);
+  const bool cdev = world.has_usable(world.cdevs);
   const bool choice = world.random.chance(50);
-  return world.open_one((group && cdev ? choice : group) ? world.devices : world.cdevs);
+  return (group && cdev ? choice : group) ? world.open_one(world.devices) : world.usable_one(world.cdevs);
 }
 
-bool has_device(const World& world) { return World::has_open(world.devices) || World::has_open(world.cdevs); }
+bool has_device(const World& world) { return World::has_open(world.devices) || World::has_usable(world.cdevs); }
 
 std::uint32_t argsz(World& world, std::size_t good) {
   const auto size = static_cast<std::uint32_t>(good);

@@ -120,7 +120,7 @@ std::string copy(World& world) {
   auto& request = room_for.request;
   request.size = argsz(world, sizeof request);
   request.flags = some_map_flags(world);
-  request.src_ioas_id = some_id(world, ids.ioas);
+  request.src_ioas_id = some_mapped_ioas(world, iommufd);
   request.dst_ioas_id = some_id(world, ids.ioas);
   const Mapping from = some_range(world, mappings_of(world, iommufd, request.src_ioas_id));
   request.src_iova = from.iova;
@@ -141,7 +141,7 @@ std::string unmap(World& world) {
   Roomy<iommu_ioas_unmap> room_for(world);
   auto& request = room_for.request;
   request.size = argsz(world, sizeof request);
-  request.ioas_id = some_id(world, ids_of(world, iommufd).ioas);
+  request.ioas_id = some_mapped_ioas(world, iommufd);
   const Mapping range = some_range(world, mappings_of(world, iommufd, request.ioas_id));
   request.iova = range.iova;
   request.length = range.length;

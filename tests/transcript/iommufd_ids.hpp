@@ -32,4 +32,13 @@ inline void forget(std::vector<std::uint32_t>& ids, std::uint32_t id) {
   return world.mappings[(world.index_of(iommufd, world.iommufds) + 1) << 32 | ioas];
 }
 
+// An IOAS where something is mapped, where there is one.
+[[nodiscard]] inline std::uint32_t some_mapped_ioas(World& world, const Place& iommufd) {
+  std::vector<std::uint32_t> mapped;
+  for (const std::uint32_t id : ids_of(world, iommufd).ioas) {
+    if (!mappings_of(world, iommufd, id).empty()) mapped.push_back(id);
+  }
+  return some_id(world, mapped.empty() ? ids_of(world, iommufd).ioas : mapped);
+}
+
 }  // namespace postern::transcript

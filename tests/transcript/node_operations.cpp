@@ -4,6 +4,7 @@
 #include <linux/vfio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <postern/locked_memory.hpp>
 
@@ -23,6 +24,10 @@ std::string open(World& world, Place& place, const std::string& path) {
     place.fd = fd;
   }
   return line;
+}
+
+bool is_in(const Place& device, const Place& group) {
+  return std::min<std::size_t>(device.function, 2) == group.function;
 }
 
 std::string open_container(World& world) { return open(world, world.any(world.containers), "/dev/vfio/vfio"); }
@@ -58,11 +63,20 @@ std::string close_one(World& world, std::vector<Place>& places) {
   Place& place = world.open_one(places);
   const std::string line = "close " + place.name + " -> " + outcome(world.kernel.close(place.fd));
   place.fd = -1;
+  place.is_usable = false;
   return line;
 }
 
 std::string close_container(World& world) { return close_one(world, world.containers); }
-std::string close_group(World& world) { return close_one(world, world.groups); }
+std::string close_group(World& world) {
+  const std::string line = close_one(world, world.groups);
+  // Which one is seen afterwards. Its devices hold it.
+  for (Place& group : world.groups) {
+    const auto holds = [&](const Place& device) { return device.is_open() && is_in(device, group); };
+    if (!group.is_open() && std::none_of(world.devices.begin(), world.devices.end(), holds)) world.leave(group);
+  }
+  return line;
+}
 std::string close_device(World& world) { return close_one(world, world.devices); }
 std::string close_cdev(World& world) { return close_one(world, world.cdevs); }
 std::string close_iommufd(World& world) { return close_one(world, world.iommufds); }
@@ -77,7 +91,7 @@ std::string group_status(World& world) {
 
 // Mostly a container, the first of those that are open.
 std::string set_container(World& world) {
-  const Place& group = world.open_one(world.groups);
+  Place& group = world.open_one(world.groups);
   const Place& container = world.open_one(world.containers);
   int fd = container.fd;
   std::string what = container.name;
@@ -96,22 +110,30 @@ std::string set_container(World& world) {
     what = "-1";
   }
   const int result = world.kernel.ioctl(group.fd, VFIO_GROUP_SET_CONTAINER, &fd);
+  if (result == 0) {
+    group.is_usable = true;
+    group.container = world.index_of(container, world.containers);
+  }
   return fmt::format("{} SET_CONTAINER {} -> {}", group.name, what, outcome(result));
 }
 
 std::string unset_container(World& world) {
-  const Place& group = world.open_one(world.groups);
-  return group.name + " UNSET_CONTAINER -> " +
-         outcome(world.kernel.ioctl(group.fd, VFIO_GROUP_UNSET_CONTAINER, nullptr));
+  Place& group = world.open_one(world.groups);
+  const int result = world.kernel.ioctl(group.fd, VFIO_GROUP_UNSET_CONTAINER, nullptr);
+  if (result == 0) world.leave(group);
+  return group.name + " UNSET_CONTAINER -> " + outcome(result);
 }
 
 std::string set_iommu(World& world) {
-  const Place& container = world.open_one(world.containers);
+  Place& container = world.open_one(world.containers);
   unsigned long type = world.backend == Backend::type1v1 ? VFIO_TYPE1_IOMMU : VFIO_TYPE1v2_IOMMU;
   if (world.random.chance(10)) type = world.random.below(12);
   void* const argument = reinterpret_cast<void*>(type);  // NOLINT(performance-no-int-to-ptr)
   const int result = world.kernel.ioctl(container.fd, VFIO_SET_IOMMU, argument);
-  if (result == 0) world.mappings[world.index_of(container, world.containers)].clear();
+  if (result == 0) {
+    container.is_usable = true;
+    world.mappings[world.index_of(container, world.containers)].clear();
+  }
   return fmt::format("{} SET_IOMMU {} -> {}", container.name, type, outcome(result));
 }
 
@@ -130,7 +152,7 @@ std::string api_version(World& world) {
 }
 
 std::string get_device_fd(World& world) {
-  const Place& group = world.open_one(world.groups);
+  const Place& group = world.usable_one(world.groups);
   Place* place = &world.any(world.devices);
   // Mostly one of the group's own.
   if (world.random.chance(90)) {
@@ -175,6 +197,8 @@ bool always(const World& /*world*/) { return true; }
 bool has_container(const World& world) { return World::has_open(world.containers); }
 bool has_group(const World& world) { return World::has_open(world.groups); }
 bool has_both(const World& world) { return has_container(world) && has_group(world); }
+bool can_open_device(const World& world) { return World::has_usable(world.containers) && has_group(world); }
+bool needs_iommu(const World& world) { return World::has_usable(world.groups) && !World::has_usable(world.containers); }
 bool has_device_file(const World& world) { return World::has_open(world.devices); }
 bool has_cdev(const World& world) { return World::has_open(world.cdevs); }
 bool has_iommufd(const World& world) { return World::has_open(world.iommufds); }
@@ -182,27 +206,17 @@ bool has_no_container(const World& world) { return !has_container(world); }
 bool has_no_iommufd(const World& world) { return !has_iommufd(world); }
 
 constexpr Operation operations[] = {
-    {open_container, 12, 1, always},
-    {open_container, 60, 0, has_no_container},
-    {open_group, 40, 6, always},
-    {open_cdev, 4, 40, always},
-    {open_iommufd, 3, 8, always},
-    {open_iommufd, 0, 80, has_no_iommufd},
-    {open_eventfd, 6, 6, always},
-    {close_container, 5, 1, has_container},
-    {close_group, 7, 4, has_group},
-    {close_device, 14, 2, has_device_file},
-    {close_cdev, 4, 12, has_cdev},
-    {close_iommufd, 2, 2, has_iommufd},
-    {group_status, 10, 3, has_group},
-    {set_container, 45, 4, has_both},
-    {unset_container, 5, 1, has_group},
-    {set_iommu, 45, 2, has_both},
-    {check_extension, 6, 1, has_container},
-    {api_version, 2, 1, has_container},
-    {get_device_fd, 40, 3, has_both},
-    {wrong_ioctl, 5, 5, has_group},
-    {locked_memory, 8, 8, always},
+    {open_container, 12, 1, always},    {open_container, 60, 0, has_no_container},
+    {open_group, 40, 6, always},        {open_cdev, 4, 40, always},
+    {open_iommufd, 3, 8, always},       {open_iommufd, 0, 80, has_no_iommufd},
+    {open_eventfd, 6, 6, always},       {close_container, 5, 1, has_container},
+    {close_group, 7, 4, has_group},     {close_device, 14, 2, has_device_file},
+    {close_cdev, 4, 12, has_cdev},      {close_iommufd, 2, 2, has_iommufd},
+    {group_status, 10, 3, has_group},   {set_container, 30, 4, has_both},
+    {unset_container, 5, 1, has_group}, {set_iommu, 8, 2, has_both},
+    {set_iommu, 120, 2, needs_iommu},   {check_extension, 6, 1, has_container},
+    {api_version, 2, 1, has_container}, {get_device_fd, 60, 3, can_open_device},
+    {wrong_ioctl, 5, 5, has_group},     {locked_memory, 8, 8, always},
 };
 
 }  // namespace

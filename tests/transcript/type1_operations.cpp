@@ -15,7 +15,7 @@ constexpr std::size_t most_bitmap = 65536;
 
 // The whole answer, with its chain of capabilities: one line.
 std::string get_info(World& world) {
-  const Place& container = world.open_one(world.containers);
+  const Place& container = world.usable_one(world.containers);
   alignas(8) std::byte answer[256];
   std::memset(answer, 0xee, sizeof answer);
   auto& info = *reinterpret_cast<vfio_iommu_type1_info*>(answer);
@@ -43,7 +43,7 @@ std::string get_info(World& world) {
 }
 
 std::string map(World& world) {
-  const Place& container = world.open_one(world.containers);
+  const Place& container = world.usable_one(world.containers);
   Roomy<vfio_iommu_type1_dma_map> room_for(world);
   auto& request = room_for.request;
   request.argsz = argsz(world, sizeof request);
@@ -97,7 +97,7 @@ std::string after(const Bitmap& made) {
 }
 
 std::string unmap(World& world) {
-  const Place& container = world.open_one(world.containers);
+  const Place& container = world.usable_one(world.containers);
   Tailed<vfio_iommu_type1_dma_unmap, vfio_bitmap> request;
   const Mapping range = some_range(world, world.mappings[world.index_of(container, world.containers)]);
   request.head().iova = range.iova;
@@ -122,7 +122,7 @@ std::string unmap(World& world) {
 }
 
 std::string dirty_pages(World& world) {
-  const Place& container = world.open_one(world.containers);
+  const Place& container = world.usable_one(world.containers);
   Tailed<vfio_iommu_type1_dirty_bitmap, vfio_iommu_type1_dirty_bitmap_get> request;
   const Mapping range = some_range(world, world.mappings[world.index_of(container, world.containers)]);
   const std::uint64_t kind = world.random.below(100);
@@ -142,7 +142,7 @@ std::string dirty_pages(World& world) {
                             outcome(result), after(bitmap));
 }
 
-bool has_container(const World& world) { return World::has_open(world.containers) && World::has_open(world.groups); }
+bool has_container(const World& world) { return World::has_usable(world.containers); }
 
 constexpr Operation operations[] = {
     {get_info, 20, 1, has_container},

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstring>
 #include <postern/binding.hpp>
 #include <postern/pci_function.hpp>
@@ -129,6 +130,29 @@ Place& World::open_one(std::vector<Place>& all) {
   return all[open[choice % open.size()]];
 }
 
+Place& World::usable_one(std::vector<Place>& all) {
+  std::vector<std::size_t> usable;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    if (all[i].is_open() && all[i].is_usable) usable.push_back(i);
+  }
+  const std::uint64_t choice = random.next();
+  if (random.chance(10) || usable.empty()) return open_one(all);
+  return all[usable[choice % usable.size()]];
+}
+
+bool World::has_usable(const std::vector<Place>& all) {
+  return std::any_of(all.begin(), all.end(), [](const Place& place) { return place.is_open() && place.is_usable; });
+}
+
+void World::leave(Place& group) {
+  if (!group.is_usable) return;
+  group.is_usable = false;
+  const bool others = std::any_of(groups.begin(), groups.end(), [&](const Place& other) {
+    return other.is_usable && other.container == group.container;
+  });
+  if (!others) containers[group.container].is_usable = false;
+}
+
 bool World::has_open(const std::vector<Place>& all) {
   for (const Place& place : all) {
     if (place.is_open()) return true;
@@ -143,6 +167,7 @@ std::size_t World::index_of(const Place& place, const std::vector<Place>& all) c
 void World::close(Place& place) {
   if (place.is_open()) (void)kernel.close(place.fd);
   place.fd = -1;
+  place.is_usable = false;
 }
 
 }  // namespace postern::transcript

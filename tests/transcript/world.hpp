@@ -30,6 +30,9 @@ struct Place {
   std::string name;
   int fd = -1;
   std::size_t function = 0;  // of a device
+  // A container that has an IOMMU, a cdev that is bound: as far as is known.
+  bool is_usable = false;
+  std::size_t container = 0;  // that a group is in, where it is usable
   [[nodiscard]] bool is_open() const noexcept { return fd >= 0; }
 };
 
@@ -78,6 +81,11 @@ class World {
   // One that is open where there is one, most of the time.
   [[nodiscard]] Place& open_one(std::vector<Place>& places);
   [[nodiscard]] static bool has_open(const std::vector<Place>& places);
+  // The same for those that are usable.
+  [[nodiscard]] Place& usable_one(std::vector<Place>& places);
+  [[nodiscard]] static bool has_usable(const std::vector<Place>& places);
+  // A group left its container.
+  void leave(Place& group);
   [[nodiscard]] static char letter(std::size_t function) { return static_cast<char>('A' + function); }
   [[nodiscard]] std::size_t index_of(const Place& place, const std::vector<Place>& places) const;
   [[nodiscard]] int null_device() const noexcept { return null_device_; }
