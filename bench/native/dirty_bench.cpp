@@ -46,7 +46,10 @@ int run() {
 
   std::mt19937_64 random(1);
   Words dirty(words);
-  for (std::uint64_t& word : dirty) word = random() & random();
+  for (std::uint64_t& word : dirty) {
+    word = random();
+    word &= random();
+  }
   std::vector<Words> copies(sources, Words(words));
   std::vector<Words> originals(sources, dirty);
   std::vector<double> ratios;

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <vector>
 
 namespace postern {
@@ -42,7 +43,14 @@ class InfoBuffer {
     std::uint32_t behind = sizeof(Info) - 1;
     while (offset > behind && offset % alignof(vfio_info_cap_header) == 0 &&
            offset + sizeof(vfio_info_cap_header) <= size()) {
-      const auto& header = *reinterpret_cast<const vfio_info_cap_header*>(bytes + offset);
+      // Before Linux 6.6 a capability may stand where its 64-bit fields are not aligned (vfio_info_cap_add).
+      std::vector<std::uint64_t> moved;
+      if (offset % sizeof(std::uint64_t) != 0) {
+        moved.resize(words_for(size() - offset));
+        std::memcpy(moved.data(), bytes + offset, size() - offset);
+      }
+      const auto* const at = moved.empty() ? bytes + offset : reinterpret_cast<const std::byte*>(moved.data());
+      const auto& header = *reinterpret_cast<const vfio_info_cap_header*>(at);
       visit(header, size() - offset);
       behind = offset;
       offset = header.next;

@@ -2,7 +2,7 @@
 // Nvme: registers, doorbells, and the queues' two ends.
 #include "sim/nvme.hpp"
 
-#include <string>
+#include <atomic>
 
 #include "sim/nvme_controller.hpp"
 

@@ -9,6 +9,7 @@
 #include <postern/iova.hpp>
 #include <span>
 #include <string>
+#include <utility>
 
 #include "sim/hardware.hpp"
 #include "sim/nvme_disk.hpp"

@@ -19,7 +19,8 @@ int Process::count(std::uint64_t& counter, std::uint64_t length) {
 
 int Process::check(std::uintptr_t address, std::uint64_t length, bool writable) {
   // What was looked up may have gone since; msync(2) tells, and is quick.
-  const bool is_there = ::msync(reinterpret_cast<void*>(address), length, MS_ASYNC) == 0;
+  const std::uintptr_t first = address & ~std::uintptr_t{4095};
+  const bool is_there = ::msync(reinterpret_cast<void*>(first), address + length - first, MS_ASYNC) == 0;
   if (is_there && covers(address, length, writable)) return 0;
   read_vmas();
   return covers(address, length, writable) ? 0 : -EFAULT;

@@ -98,4 +98,26 @@ case $out in
     *"$(printf '\033')"*) not_ok 'there is no colour where the output is no terminal' ;;
     *) ok 'there is no colour where the output is no terminal' ;;
 esac
+
+echo '# a simulated host'
+disk=0000:00:01.0 other=0000:00:02.0 twin=0000:01:00.0
+run postern devices --host sim
+expect 'devices lists what is on it' 0 out "$disk" out vfio-pci out "$twin" out nvme
+run postern doctor $disk --host sim
+expect 'doctor finds every condition met' 0 out 'nothing stands in the way' no-out 'NO '
+run postern check $disk --host sim
+expect 'check passes on every backend, in every version' 0 out "$disk passes through with iommufd; type1, version 2; type1, version 1" no-out FAIL out 'completed by MSI-X'
+expect 'all passes read the same' 0 out '3 passes read the same bytes'
+expect 'its page table tells exactly the pages that were written' 0 out '37 pages written, all of them among the 37 of 256 that its IOMMU told'
+run postern check $disk --host sim:pc --bytes 1M --write-test --json
+json /ok true 'in JSON too, and with writing'
+run postern check $other --host sim
+expect 'a device that is bound to its own driver is refused' 1 err "\"postern bind $other\""
+run postern bind $other --host sim
+expect 'bind says what it did' 0 out "$other: nvme -> vfio-pci"
+that 'and remembers nothing of it on this machine' test ! -e /run/postern/bind/$other.json
+run postern reset $disk --host sim
+expect 'reset says which way it took' 0 out "$disk: reset by flr"
+run postern devices --host nowhere
+expect 'a host that does not exist is wrong usage' 2 err 'there is no host "nowhere"' err 'use sim'
 finish

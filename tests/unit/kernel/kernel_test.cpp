@@ -118,6 +118,25 @@ TEST(InfoBuffer, AnOffsetIntoTheStructItselfOrUnalignedIsNotFollowed) {
   EXPECT_EQ(visits(first_offset + 1, 0, 0), 0);
 }
 
+// Kernels before 6.6 put them at multiples of 4.
+TEST(InfoBuffer, ACapabilityIsAlignedForItsFieldsWhereverItStands) {
+  constexpr std::uint32_t offset = sizeof(vfio_region_info) + 4;
+  constexpr vfio_info_cap_header odd{.id = 7, .version = 1, .next = 0};
+  InfoBuffer<vfio_region_info> buffer;
+  const int result = buffer.fetch([&](vfio_region_info& info) {
+    if (info.argsz >= offset + sizeof odd) std::memcpy(reinterpret_cast<std::byte*>(&info) + offset, &odd, sizeof odd);
+    info.argsz = offset + sizeof odd;
+    return 0;
+  });
+  ASSERT_EQ(result, 0);
+  int ids = 0;
+  buffer.for_each_capability(offset, [&](const vfio_info_cap_header& header, std::size_t available) {
+    EXPECT_EQ(reinterpret_cast<std::uintptr_t>(&header) % 8, 0U);
+    EXPECT_GE(available, sizeof odd);
+    ids += header.id;
+  });
+  EXPECT_EQ(ids, 7);
+}
 TEST(InfoBuffer, AnAbsurdSizeIsRefused) {
   InfoBuffer<vfio_region_info> buffer;
   EXPECT_EQ(buffer.fetch([](vfio_region_info& info) {

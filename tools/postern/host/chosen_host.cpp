@@ -17,7 +17,9 @@ std::string ChosenHost::choose(const std::string& name) {
   std::array<char, 32> folder{"/tmp/postern-sim-XXXXXX"};
   if (::mkdtemp(folder.data()) == nullptr) return "no folder can be made in /tmp";
   bindings_folder_ = folder.data();
-  simulated_.emplace(simulated_pc());
+  SimulatedHost host = simulated_pc();
+  host.dirty_bits = true;  // as new machines have them, and the guest's emulated IOMMU has not
+  simulated_.emplace(host);
   return "";
 }
 
