@@ -9,6 +9,7 @@
 #include <postern/iova.hpp>
 #include <set>
 #include <span>
+#include <vector>
 
 namespace postern::sim {
 
@@ -18,6 +19,8 @@ struct Area {
   std::uintptr_t address = 0;
   bool readable = false;
   bool writable = false;
+  std::shared_ptr<std::vector<std::uint64_t>> bitmap = {};  // of written pages, where type1 keeps one
+  bool is_moving = false;                                   // type1 was told that its address is going to change
 };
 
 // Mappings that do not overlap, in the order of their iovas.

@@ -38,10 +38,10 @@ class DeviceFile final : public File {
   [[nodiscard]] int get_info(vfio_device_info& info) const;
   [[nodiscard]] int get_region_info(vfio_region_info& info) const;
   [[nodiscard]] int get_irq_info(vfio_irq_info& info) const;
-  [[nodiscard]] int set_irqs(const vfio_irq_set& set);
-  [[nodiscard]] int set_vectors(const vfio_irq_set& set);
-  [[nodiscard]] std::uint32_t vectors(std::uint32_t index) const;
+  [[nodiscard]] int feature(const vfio_device_feature& feature);
   [[nodiscard]] std::uint64_t region_size(std::uint64_t index) const;
+  template <typename Copy>
+  [[nodiscard]] ssize_t access_bar(std::uint64_t index, std::uint64_t at, std::size_t length, Copy copy);
 
   Machine& machine_;
   Function& function_;

@@ -15,7 +15,7 @@ namespace postern::sim {
 // files that hold on to it, as a group holds its container.
 class File {
  public:
-  File() = default;
+  File() = default;  // one that knows no call
   File(const File&) = delete;
   File& operator=(const File&) = delete;
   virtual ~File() = default;

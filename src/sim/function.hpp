@@ -2,8 +2,9 @@
 // Function: a PCI function of the simulated host: its config space, its BAR, its interrupts, where its DMA goes.
 #pragma once
 
+#include <linux/pci_regs.h>
+
 #include <array>
-#include <map>
 #include <memory>
 #include <postern/pci_address.hpp>
 #include <string>
@@ -11,6 +12,7 @@
 
 #include "sim/address_space.hpp"
 #include "sim/hardware.hpp"
+#include "sim/interrupts.hpp"
 
 namespace postern::sim {
 
@@ -32,31 +34,40 @@ class Function final : private Slot {
   std::string driver;           // bound now; empty: none
   std::string driver_override;  // empty: none
   std::optional<int> minor;     // of its cdev, while it is bound to vfio-pci
-  bool open = false;            // by its group or its cdev
+  int opens = 0;                // by its group or its cdev
+  bool low_power = false;       // asked for, not there
   Iommufd* iommufd = nullptr;   // that its cdev is bound to
 
   // Where its DMA goes; null: it is blocked.
   std::shared_ptr<Domain> domain;
 
-  // Config space as VFIO shows it; what a write may change is the command register and MSI-X's control.
+  // It was opened, or closed for the last time (vfio_pci_core_enable, vfio_pci_core_disable).
+  void enable();
+  void disable();
+
+  // Config space as VFIO shows it; what a write may change is the command register, and BARs, which lead nowhere.
   void read_config(std::uint64_t offset, std::span<std::byte> bytes) const;
   void write_config(std::uint64_t offset, std::span<const std::byte> bytes);
 
   [[nodiscard]] std::span<std::byte> bar() const noexcept { return bar_; }
   [[nodiscard]] int bar_fd() const noexcept { return bar_fd_; }
 
-  // Eventfds by VFIO's index and the vector; -1 is off.
-  [[nodiscard]] std::vector<int>& interrupts(std::uint32_t index) { return interrupts_[index]; }
-  void disable_interrupts();
+  // Whether its BARs answer, by the command register.
+  [[nodiscard]] bool is_memory_on() const { return has_command(PCI_COMMAND_MEMORY); }
+  // Where MSI-X's table is in BAR 0; empty where it has none.
+  [[nodiscard]] std::pair<std::uint64_t, std::uint64_t> vector_table() const;
 
-  void reset();
+  [[nodiscard]] Interrupts& interrupts() noexcept { return interrupts_; }
+
+  void reset() { hardware_->reset(); }  // config space is saved and restored around it
   [[nodiscard]] bool poll() { return hardware_->poll(); }
 
  private:
   [[nodiscard]] bool dma_read(Iova iova, std::span<std::byte> bytes) override;
   [[nodiscard]] bool dma_write(Iova iova, std::span<const std::byte> bytes) override;
   void interrupt(std::uint32_t vector) override;
-  [[nodiscard]] bool is_bus_master() const;
+  [[nodiscard]] bool has_command(std::uint16_t bit) const;
+  [[nodiscard]] std::byte shown(std::uint64_t offset) const;
   void make_config();
 
   PciAddress address_;
@@ -65,7 +76,7 @@ class Function final : private Slot {
   std::array<std::byte, 4096> config_{};
   int bar_fd_ = -1;
   std::span<std::byte> bar_;
-  std::map<std::uint32_t, std::vector<int>> interrupts_;
+  Interrupts interrupts_;
 };
 
 }  // namespace postern::sim

@@ -11,8 +11,9 @@ namespace postern::sim {
 
 namespace {
 
-int check_extension(const Machine& machine, unsigned long extension) {
-  return machine.tce ? Spapr::check_extension(*machine.tce, extension) : Type1::check_extension(extension);
+// `is_set`: the container has an IOMMU.
+int check_extension(const Machine& machine, unsigned long extension, bool is_set) {
+  return machine.tce ? Spapr::check_extension(*machine.tce, extension) : Type1::check_extension(extension, is_set);
 }
 
 // Null where no driver knows the type.
@@ -33,7 +34,7 @@ int ContainerFile::ioctl(unsigned long request, void* argument) {
     case VFIO_GET_API_VERSION:
       return VFIO_API_VERSION;
     case VFIO_CHECK_EXTENSION:
-      return check_extension(machine_, reinterpret_cast<std::uintptr_t>(argument));
+      return check_extension(machine_, reinterpret_cast<std::uintptr_t>(argument), iommu_ != nullptr);
     case VFIO_SET_IOMMU:
       return set_iommu(reinterpret_cast<std::uintptr_t>(argument));
     default:
@@ -44,8 +45,10 @@ int ContainerFile::ioctl(unsigned long request, void* argument) {
 // vfio_ioctl_set_iommu, __vfio_container_attach_groups: all of them, or none.
 int ContainerFile::set_iommu(unsigned long type) {
   if (groups_.empty() || iommu_) return -EINVAL;
+  // What is an extension of the driver is worth trying, and then no type (vfio_iommu_type1_open).
+  if (check_extension(machine_, type, false) <= 0) return -ENODEV;
   auto iommu = make_iommu(machine_, type);
-  if (!iommu) return -ENODEV;
+  if (!iommu) return -EINVAL;
   for (auto group = groups_.begin(); group != groups_.end(); ++group) {
     const int result = connect(*iommu, *group);
     if (result == 0) continue;
@@ -143,10 +146,25 @@ int GroupFile::unset_container() {
   return 0;
 }
 
+// vfio_pci_core_match: a name and options behind it, of which there is one, a token that only SR-IOV has. 1: it is
+// this.
+int GroupFile::matches(const Function& function, std::string_view text) {
+  const std::string name = function.name();
+  if (text.substr(0, name.size()) != name) return 0;
+  text.remove_prefix(name.size());
+  if (!text.empty() && text.front() != ' ') return 0;
+  return text.find_first_not_of(' ') == std::string_view::npos ? 1 : -EINVAL;
+}
+
 // vfio_group_ioctl_get_device_fd. Whoever dispatches it gives the fd.
 int GroupFile::open_device(const char* name) {
-  Function* const function = machine_.find(name);
-  if (function == nullptr || function->group() != group_.id || !function->minor) return -ENODEV;
+  Function* function = nullptr;
+  for (Function* each : machine_.functions_of(group_.id)) {
+    const int result = each->minor ? matches(*each, name) : 0;
+    if (result < 0) return result;
+    if (result > 0) function = each;
+  }
+  if (function == nullptr) return -ENODEV;
   if (!group_.container || !group_.container->has_iommu()) return -EINVAL;
   device_ = std::make_shared<DeviceFile>(machine_, *function, find_, shared_from_this());
   return 0;

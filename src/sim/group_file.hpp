@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <set>
+#include <string_view>
 
 #include "sim/container_iommu.hpp"
 #include "sim/device_file.hpp"
@@ -46,6 +47,7 @@ class GroupFile final : public File, public std::enable_shared_from_this<GroupFi
   [[nodiscard]] int set_container(int fd);
   [[nodiscard]] int unset_container();
   [[nodiscard]] int open_device(const char* name);
+  [[nodiscard]] static int matches(const Function& function, std::string_view text);
 
   Machine& machine_;
   Group& group_;

@@ -3,7 +3,6 @@
 #include "sim/machine.hpp"
 
 #include <linux/vfio.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <charconv>
@@ -71,10 +70,9 @@ int Machine::bind(Function& function, const std::string& driver) {
 // vfio_unregister_group_dev asks for the device, and waits until it is let go.
 int Machine::unbind(Function& function, Lock& lock) {
   if (function.driver.empty()) return -ENODEV;
-  if (function.open) {
-    constexpr std::uint64_t one = 1;
-    for (const int eventfd : function.interrupts(VFIO_PCI_REQ_IRQ_INDEX)) (void)!::write(eventfd, &one, sizeof one);
-    changed.wait(lock, [&] { return !function.open; });
+  if (function.opens > 0) {
+    function.interrupts().raise(VFIO_PCI_REQ_IRQ_INDEX, 0);
+    changed.wait(lock, [&] { return function.opens == 0; });
   }
   function.driver.clear();
   function.minor.reset();

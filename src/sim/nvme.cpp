@@ -43,7 +43,7 @@ const HardwareInfo& NvmeController::info() const {
   static constexpr HardwareInfo info{.vendor = 0x1b36,
                                      .device = 0x0010,
                                      .class_code = 0x010802,
-                                     .revision = 0,
+                                     .revision = 2,
                                      .bar_sizes = {0x4000},
                                      .msix_vectors = vectors,
                                      .has_flr = true};

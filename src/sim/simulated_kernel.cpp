@@ -2,6 +2,7 @@
 // SimulatedKernel: file descriptors, paths, and the thread that the devices run in.
 #include <postern/sim.hpp>
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <linux/vfio.h>
 
@@ -87,6 +88,10 @@ class SimulatedKernel::State {
     const auto found = files.find(fd);
     return found != files.end() ? found->second : nullptr;
   }
+  // What an fd in an argument stands for. One of the process's own is a file all the same, of a kind that is unknown.
+  [[nodiscard]] std::shared_ptr<File> find_any(int fd) const {
+    return is_ours(fd) || ::fcntl(fd, F_GETFD) < 0 ? find(fd) : std::make_shared<File>();
+  }
   [[nodiscard]] int give_fd(std::shared_ptr<File> file) {
     int fd = first_fd;
     for (const auto& [taken, other] : files) {
@@ -116,7 +121,7 @@ class SimulatedKernel::State {
 int SimulatedKernel::State::open_node(const std::string& path) {
   FileStatus status;
   if (const int result = sysfs.status(path, status); result < 0) return result;
-  const auto find_file = [this](int fd) { return find(fd); };
+  const auto find_file = [this](int fd) { return find_any(fd); };
   if (path == "/dev/vfio/vfio") return give_fd(std::make_shared<ContainerFile>(machine));
   if (path == "/dev/iommu") return give_fd(std::make_shared<Iommufd>(machine.iommu, machine.process));
   for (const auto& [address, function] : machine.functions) {
@@ -139,7 +144,7 @@ void SimulatedKernel::State::run_hardware() {
     bool any_open = false;
     bool worked = false;
     for (const auto& [address, function] : machine.functions) {
-      if (!function->open) continue;
+      if (function->opens == 0) continue;
       any_open = true;
       worked = function->poll() || worked;
     }
@@ -190,9 +195,10 @@ int SimulatedKernel::close(int fd) {
 }
 
 int SimulatedKernel::ioctl(int fd, unsigned long request, void* argument) {
+  if (!State::is_ours(fd)) return system_kernel().ioctl(fd, request, argument);
   const Machine::Lock lock(state_->machine.mutex);
   const auto file = state_->find(fd);
-  if (!file) return State::is_ours(fd) ? -EBADF : -ENOTTY;
+  if (!file) return -EBADF;
   const int result = file->ioctl(request, argument);
   if (request != VFIO_GROUP_GET_DEVICE_FD || result < 0) return result;
   auto* const group = dynamic_cast<GroupFile*>(file.get());

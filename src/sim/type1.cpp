@@ -21,17 +21,33 @@ Tail& tail_of(Head& head) {
 
 // verify_bitmap_size
 bool fits(const vfio_bitmap& bitmap, std::uint64_t length) {
-  if (bitmap.pgsize == 0) return false;
+  constexpr std::uint64_t user_end = std::uint64_t{1} << 63;  // access_ok
+  const auto data = reinterpret_cast<std::uintptr_t>(bitmap.data);
+  if (data >= user_end || bitmap.size > user_end - data || bitmap.pgsize == 0) return false;
   const std::uint64_t pages = length >> std::countr_zero(bitmap.pgsize);
   return pages != 0 && bitmap.size != 0 && bitmap.size <= largest_bitmap && bitmap.size >= (pages + 63) / 64 * 8;
 }
 
-// update_user_bitmap: whoever could have written, did.
-void mark_all(const vfio_bitmap& bitmap, Iova base, IovaRange range) {
-  for (std::uint64_t at = range.first - base; at <= range.last - base; at += bitmap.pgsize) {
-    const std::uint64_t page = at / bitmap.pgsize;
-    bitmap.data[page / 64] |= std::uint64_t{1} << page % 64;
+std::uint64_t words_for(std::uint64_t bits) { return (bits + 63) / 64; }
+
+// __bitmap_shift_left, with the bits that it leaves behind the last
+void shift_left(std::vector<std::uint64_t>& words, std::uint64_t shift, std::uint64_t bits) {
+  for (std::uint64_t i = words_for(bits); i-- > 0;) {
+    words[i] = words[i] << shift | (i > 0 ? words[i - 1] >> (64 - shift) : 0);
   }
+}
+
+void fill(std::vector<std::uint64_t>& words, std::uint64_t bits, bool value) {
+  for (std::uint64_t bit = 0; bit < bits; ++bit) {
+    const std::uint64_t mask = std::uint64_t{1} << bit % 64;
+    words[bit / 64] = value ? words[bit / 64] | mask : words[bit / 64] & ~mask;
+  }
+}
+
+// vfio_dma_bitmap_alloc, with the word more that shifting takes
+std::shared_ptr<std::vector<std::uint64_t>> make_bitmap(std::uint64_t pages) {
+  if (pages > std::uint64_t{std::numeric_limits<int>::max()}) return nullptr;
+  return std::make_shared<std::vector<std::uint64_t>>(words_for(pages) + 1);
 }
 
 // Appends capabilities behind a struct vfio_iommu_type1_info, each with its offset in the one before.
@@ -40,7 +56,7 @@ class Chain {
   template <typename Capability>
   std::byte* add(const Capability& capability, std::size_t more = 0) {
     const std::size_t at = bytes_.size();
-    bytes_.resize(at + sizeof capability + more);
+    bytes_.resize(at + (sizeof capability + more + 7) / 8 * 8);  // vfio_info_cap_add
     std::memcpy(bytes_.data() + at, &capability, sizeof capability);
     if (last_ != none) {
       const auto next = static_cast<std::uint32_t>(sizeof(vfio_iommu_type1_info) + at);
@@ -71,7 +87,8 @@ Type1::~Type1() {
   space_->clear();
 }
 
-int Type1::check_extension(unsigned long extension) {
+int Type1::check_extension(unsigned long extension, bool is_set) {
+  if (extension == VFIO_UPDATE_VADDR) return is_set ? 1 : 0;
   return extension == VFIO_TYPE1_IOMMU || extension == VFIO_TYPE1v2_IOMMU || extension == VFIO_UNMAP_ALL ? 1 : 0;
 }
 
@@ -108,18 +125,16 @@ int Type1::get_info(vfio_iommu_type1_info& info) const {
     std::memcpy(next, &one, sizeof one);
     next += sizeof one;
   }
+  // vfio_iommu_type1_get_info: how much room it wants, or all of it. The struct goes as far as there is room.
   const auto needed = static_cast<std::uint32_t>(sizeof info + chain.bytes().size());
   const bool has_room = info.argsz >= needed;
-  info.flags = VFIO_IOMMU_INFO_PGSIZES | VFIO_IOMMU_INFO_CAPS;
-  info.iova_pgsizes = iommu_.page_sizes;
-  // vfio_iommu_type1_get_info: how much room it wants, or all of it.
-  if (has_room) {
-    info.cap_offset = sizeof info;
-    std::memcpy(&info + 1, chain.bytes().data(), chain.bytes().size());
-  } else {
-    if (info.argsz >= sizeof info) info.cap_offset = 0;
-    info.argsz = needed;
-  }
+  const std::size_t room = std::min<std::size_t>(info.argsz, sizeof info);
+  const vfio_iommu_type1_info answer{.argsz = has_room ? info.argsz : needed,
+                                     .flags = VFIO_IOMMU_INFO_PGSIZES | VFIO_IOMMU_INFO_CAPS,
+                                     .iova_pgsizes = iommu_.page_sizes,
+                                     .cap_offset = has_room ? static_cast<std::uint32_t>(sizeof info) : 0};
+  if (has_room) std::memcpy(&info + 1, chain.bytes().data(), chain.bytes().size());
+  std::memcpy(static_cast<void*>(&info), &answer, room);
   return 0;
 }
 
@@ -140,20 +155,37 @@ int Type1::map(const vfio_iommu_type1_dma_map& request) {
   if ((readable || writable) == moves) return -EINVAL;
   if (((request.size | request.iova | request.vaddr) & (page() - 1)) != 0) return -EINVAL;
   const Area* const taken = space_->first_in(*range);
-  if (moves) return taken == nullptr ? -ENOENT : -EINVAL;  // nothing has lost its address here
+  if (moves) return give_address(taken, *range, request.vaddr);
   if (taken != nullptr) return -EEXIST;
   if (mappings_left_ == 0) return -ENOSPC;
   if (!is_usable(*range)) return -EINVAL;
   // vfio_pin_map_dma: a page that cannot be pinned ends it before the limit is looked at.
   if (const int result = process_.check(request.vaddr, request.size, writable); result < 0) return result;
   if (const int result = process_.lock(request.size); result < 0) return result;
+  Area area{.range = *range, .address = request.vaddr, .readable = readable, .writable = writable};
+  if (logs_dirty_ && !(area.bitmap = make_bitmap(request.size / page()))) {
+    process_.unlock(request.size);
+    return -EINVAL;
+  }
   --mappings_left_;
-  space_->insert({.range = *range, .address = request.vaddr, .readable = readable, .writable = writable});
+  space_->insert(area);
+  return 0;
+}
+
+int Type1::give_address(const Area* area, IovaRange range, std::uintptr_t address) {
+  if (area == nullptr) return -ENOENT;
+  if (!area->is_moving || area->range != range) return -EINVAL;
+  Area moved(*area);
+  moved.address = address;
+  moved.is_moving = false;
+  space_->insert(moved);
+  --moving_;
   return 0;
 }
 
 void Type1::remove(const Area& area) {
   process_.unlock(area.range.length());
+  if (area.is_moving) --moving_;
   ++mappings_left_;
   space_->erase(Area(area));
 }
@@ -171,10 +203,51 @@ int Type1::unmap_range(IovaRange range, std::uint64_t& unmapped, const vfio_bitm
   while (const Area* const area = space_->first_in(range)) {
     // Version 1 takes a mapping back whole where its first iova is in the range, and else nothing.
     if (version_ == 1 && area->range.first < range.first) break;
-    if (bitmap != nullptr) mark_all(*bitmap, range.first, area->range);
+    if (bitmap != nullptr) {
+      if (const int result = tell(*bitmap, range.first, *area); result < 0) return result;
+    }
     unmapped += area->range.length();
     remove(*area);
   }
+  return 0;
+}
+
+// The same with VFIO_DMA_UNMAP_FLAG_VADDR. One that has none any more ends it, and takes back what came before.
+int Type1::take_addresses(IovaRange range, std::uint64_t& taken) {
+  std::vector<Area> areas;
+  for (IovaRange rest = range; const Area* const area = space_->first_in(rest);) {
+    if (version_ == 1 && area->range.first < range.first) break;
+    areas.push_back(*area);
+    if (area->range.last >= rest.last) break;
+    rest.first = area->range.last + 1;
+  }
+  if (std::any_of(areas.begin(), areas.end(), [](const Area& area) { return area.is_moving; })) return -EINVAL;
+  for (Area& area : areas) {
+    area.is_moving = true;
+    taken += area.range.length();
+    space_->insert(area);
+  }
+  moving_ += areas.size();
+  return 0;
+}
+
+// update_user_bitmap: whoever could have written, did. The mapping's own bitmap is shifted in place, and what is
+// shifted out of its pages stays there.
+int Type1::tell(const vfio_bitmap& bitmap, Iova base, const Area& area) {
+  const std::uint64_t pages = area.range.length() / page();
+  const std::uint64_t first = (area.range.first - base) / page();
+  const std::uint64_t shift = first % 64;
+  auto& words = *area.bitmap;
+  fill(words, pages, true);
+  const auto to = reinterpret_cast<std::uintptr_t>(bitmap.data + first / 64);
+  const std::uint64_t bytes = words_for(pages + shift) * 8;
+  if (shift != 0) {
+    shift_left(words, shift, pages + shift);
+    if (process_.check(to, 8, false) < 0) return -EFAULT;
+    words[0] |= *reinterpret_cast<const std::uint64_t*>(to);
+  }
+  if (process_.check(to, bytes, true) < 0) return -EFAULT;
+  std::memcpy(reinterpret_cast<void*>(to), words.data(), bytes);
   return 0;
 }
 
@@ -189,21 +262,21 @@ int Type1::unmap(vfio_iommu_type1_dma_unmap& request) {
   const vfio_bitmap* const bitmap = tells ? &tail_of<vfio_bitmap>(request) : nullptr;
   if (tells && (request.argsz < sizeof request + sizeof *bitmap || !fits(*bitmap, request.size))) return -EINVAL;
   if ((request.iova & (page() - 1)) != 0) return -EINVAL;
-  if (moves) return -EINVAL;  // not in this kernel
   std::uint64_t unmapped = 0;
   int result = 0;
   if (all) {
     if (request.iova != 0 || request.size != 0) return -EINVAL;
-    result = unmap_range({{0}, {~std::uint64_t{0}}}, unmapped, nullptr);
+    const IovaRange everything{{0}, {~std::uint64_t{0}}};
+    result = moves ? take_addresses(everything, unmapped) : unmap_range(everything, unmapped, nullptr);
   } else {
     if (request.size == 0 || (request.size & (page() - 1)) != 0) return -EINVAL;
     const auto range = IovaRange::from_length({request.iova}, request.size);
     if (!range) return -EOVERFLOW;
     if (tells && (!logs_dirty_ || bitmap->pgsize != page())) return -EINVAL;
     if (version_ == 2 && cuts(*range)) return -EINVAL;
-    result = unmap_range(*range, unmapped, bitmap);
+    result = moves ? take_addresses(*range, unmapped) : unmap_range(*range, unmapped, bitmap);
   }
-  request.size = unmapped;
+  if (result == 0) request.size = unmapped;
   return result;
 }
 
@@ -214,24 +287,41 @@ int Type1::dirty_pages(vfio_iommu_type1_dirty_bitmap& request) {
   if (request.argsz < sizeof request || (request.flags & ~known) != 0 || !std::has_single_bit(request.flags)) {
     return -EINVAL;
   }
-  if (request.flags == VFIO_IOMMU_DIRTY_PAGES_FLAG_START) {
-    bool too_long = false;
-    space_->for_each([&](const Area& area) {
-      too_long = too_long || area.range.length() / page() > std::uint64_t{std::numeric_limits<int>::max()};
-    });
-    if (too_long && !logs_dirty_) return -EINVAL;
-    logs_dirty_ = true;
-    return 0;
-  }
+  if (request.flags == VFIO_IOMMU_DIRTY_PAGES_FLAG_START) return start_log();
   if (request.flags == VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP) {
-    logs_dirty_ = false;
+    stop_log();
     return 0;
   }
   const auto& get = tail_of<vfio_iommu_type1_dirty_bitmap_get>(request);
   return request.argsz < sizeof request + sizeof get ? -EINVAL : get_bitmap(get);
 }
 
-int Type1::get_bitmap(const vfio_iommu_type1_dirty_bitmap_get& get) const {
+// vfio_dma_bitmap_alloc_all
+int Type1::start_log() {
+  if (logs_dirty_) return 0;
+  std::vector<Area> areas;
+  space_->for_each([&](const Area& area) { areas.push_back(area); });
+  for (Area& area : areas) {
+    area.bitmap = make_bitmap(area.range.length() / page());
+    if (!area.bitmap) return -EINVAL;
+  }
+  for (const Area& area : areas) space_->insert(area);
+  logs_dirty_ = true;
+  return 0;
+}
+
+void Type1::stop_log() {
+  std::vector<Area> areas;
+  space_->for_each([&](const Area& area) { areas.push_back(area); });
+  for (Area& area : areas) {
+    area.bitmap.reset();
+    space_->insert(area);
+  }
+  logs_dirty_ = false;
+}
+
+// vfio_iova_dirty_bitmap
+int Type1::get_bitmap(const vfio_iommu_type1_dirty_bitmap_get& get) {
   if (get.size == 0) return -EINVAL;
   const auto range = IovaRange::from_length({get.iova}, get.size);
   if (!range) return -EOVERFLOW;
@@ -239,7 +329,8 @@ int Type1::get_bitmap(const vfio_iommu_type1_dirty_bitmap_get& get) const {
   if (((get.iova | get.size) & (page() - 1)) != 0 || !logs_dirty_ || cuts(*range)) return -EINVAL;
   IovaRange rest = *range;
   while (const Area* const area = space_->first_in(rest)) {
-    mark_all(get.bitmap, range->first, area->range);
+    if (const int result = tell(get.bitmap, range->first, *area); result < 0) return result;
+    fill(*area->bitmap, area->range.length() / page(), false);
     if (area->range.last >= range->last) break;
     rest.first = area->range.last + 1;
   }

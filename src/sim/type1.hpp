@@ -19,19 +19,26 @@ class Type1 final : public ContainerIommu {
   ~Type1() override;
 
   [[nodiscard]] int ioctl(unsigned long request, void* argument) override;
-  [[nodiscard]] int attach(int /*group*/) override { return 0; }
+  // While a mapping waits for its new address no group may come (vfio_iommu_type1_attach_group).
+  [[nodiscard]] int attach(int /*group*/) override { return moving_ != 0 ? -EBUSY : 0; }
   void detach(int /*group*/) override {}
-  [[nodiscard]] static int check_extension(unsigned long extension);
+  // `is_set`: the container has an IOMMU.
+  [[nodiscard]] static int check_extension(unsigned long extension, bool is_set);
 
  private:
   [[nodiscard]] std::uint64_t page() const { return iommu_.page_sizes & -iommu_.page_sizes; }
   [[nodiscard]] bool is_usable(IovaRange range) const;
   [[nodiscard]] int get_info(vfio_iommu_type1_info& info) const;
   [[nodiscard]] int map(const vfio_iommu_type1_dma_map& request);
+  [[nodiscard]] int give_address(const Area* area, IovaRange range, std::uintptr_t address);
   [[nodiscard]] int unmap(vfio_iommu_type1_dma_unmap& request);
   [[nodiscard]] int unmap_range(IovaRange range, std::uint64_t& unmapped, const vfio_bitmap* bitmap);
+  [[nodiscard]] int take_addresses(IovaRange range, std::uint64_t& taken);
   [[nodiscard]] int dirty_pages(vfio_iommu_type1_dirty_bitmap& request);
-  [[nodiscard]] int get_bitmap(const vfio_iommu_type1_dirty_bitmap_get& get) const;
+  [[nodiscard]] int start_log();
+  void stop_log();
+  [[nodiscard]] int get_bitmap(const vfio_iommu_type1_dirty_bitmap_get& get);
+  [[nodiscard]] int tell(const vfio_bitmap& bitmap, Iova base, const Area& area);
   [[nodiscard]] bool cuts(IovaRange range) const;
   void remove(const Area& area);
 
@@ -41,6 +48,7 @@ class Type1 final : public ContainerIommu {
   int version_;
   std::uint64_t mappings_left_;
   bool logs_dirty_ = false;
+  std::size_t moving_ = 0;  // mappings without an address
 };
 
 }  // namespace postern::sim

@@ -12,9 +12,9 @@ namespace postern::tool {
 
 std::string ChosenHost::choose(const std::string& name) {
   constexpr std::string_view prefix = "sim:";
-  const auto host = name == "sim"                                 ? simulated_pc()
-                    : name.compare(0, prefix.size(), prefix) == 0 ? simulated_host(name.substr(prefix.size()))
-                                                                  : std::nullopt;
+  auto host = name == "sim"                                 ? simulated_pc()
+              : name.compare(0, prefix.size(), prefix) == 0 ? simulated_host(name.substr(prefix.size()))
+                                                            : std::nullopt;
   if (!host) {
     return fmt::format(
         "there is no host \"{}\": use sim:pc (or just sim), sim:pseries or sim:powernv, or leave it out for this one",

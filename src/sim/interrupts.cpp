@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+// Interrupts: INTx, MSI-X, and what tells of errors and of requests.
+#include "sim/interrupts.hpp"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <string>
+#include <system_error>
+
+namespace postern::sim {
+namespace {
+
+std::uint32_t data_of(const vfio_irq_set& set) { return set.flags & VFIO_IRQ_SET_DATA_TYPE_MASK; }
+std::uint32_t action_of(const vfio_irq_set& set) { return set.flags & VFIO_IRQ_SET_ACTION_TYPE_MASK; }
+bool is_none(const vfio_irq_set& set) { return data_of(set) == VFIO_IRQ_SET_DATA_NONE; }
+bool is_eventfds(const vfio_irq_set& set) { return data_of(set) == VFIO_IRQ_SET_DATA_EVENTFD; }
+
+int fd_at(const vfio_irq_set& set, std::uint32_t i) {
+  std::int32_t fd = -1;
+  std::memcpy(&fd, set.data + i * sizeof fd, sizeof fd);
+  return fd;
+}
+
+// Whether a set without eventfds wants this one raised.
+bool wants(const vfio_irq_set& set, std::uint32_t i) { return is_none(set) || set.data[i] != 0; }
+
+// eventfd_ctx_fdget: an fd of our own for the same eventfd, or a negated errno.
+int take_eventfd(int fd) {
+  const int own = ::dup(fd);
+  if (own < 0) return -EBADF;
+  std::error_code error;
+  const auto target = std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(own), error);
+  if (!error && target == "anon_inode:[eventfd]") return own;
+  ::close(own);
+  return -EINVAL;
+}
+
+void drop(int& eventfd) {
+  if (eventfd >= 0) ::close(eventfd);
+  eventfd = -1;
+}
+
+// An eventfd takes it unless its counter is full: then somebody has a signal to see anyway.
+void signal(int eventfd) {
+  constexpr std::uint64_t one = 1;
+  if (eventfd >= 0) (void)!::write(eventfd, &one, sizeof one);
+}
+
+}  // namespace
+
+std::uint32_t Interrupts::count(std::uint32_t index) const {
+  switch (index) {
+    case VFIO_PCI_INTX_IRQ_INDEX:
+      return msix_vectors_ > 0 ? 1 : 0;  // what has no interrupts of one kind has none of the other
+    case VFIO_PCI_MSIX_IRQ_INDEX:
+      return msix_vectors_;
+    default:
+      return index == VFIO_PCI_ERR_IRQ_INDEX || index == VFIO_PCI_REQ_IRQ_INDEX ? 1 : 0;
+  }
+}
+
+// vfio_set_irqs_validate_and_prepare, vfio_pci_set_irqs_ioctl
+int Interrupts::set(const vfio_irq_set& set) {
+  if (set.argsz < sizeof set || set.index >= VFIO_PCI_NUM_IRQS || set.count >= 0xffffffff - set.start) return -EINVAL;
+  if ((set.flags & ~(VFIO_IRQ_SET_DATA_TYPE_MASK | VFIO_IRQ_SET_ACTION_TYPE_MASK)) != 0) return -EINVAL;
+  const std::uint32_t most = count(set.index);
+  if (set.start >= most || set.start + set.count > most) return -EINVAL;
+  const std::uint32_t data = data_of(set);
+  if (data != VFIO_IRQ_SET_DATA_NONE && data != VFIO_IRQ_SET_DATA_BOOL && data != VFIO_IRQ_SET_DATA_EVENTFD) {
+    return -EINVAL;
+  }
+  const std::size_t each = data == VFIO_IRQ_SET_DATA_EVENTFD ? 4 : data == VFIO_IRQ_SET_DATA_BOOL ? 1 : 0;
+  if (set.argsz - sizeof set < set.count * each) return -EINVAL;
+  if (set.index == VFIO_PCI_INTX_IRQ_INDEX) return set_intx(set);
+  if (action_of(set) != VFIO_IRQ_SET_ACTION_TRIGGER) return -ENOTTY;
+  return set.index == VFIO_PCI_MSIX_IRQ_INDEX ? set_msix(set)
+                                              : set_notifier(set, notifiers_[set.index - VFIO_PCI_ERR_IRQ_INDEX]);
+}
+
+int Interrupts::set_intx(const vfio_irq_set& set) {
+  const bool one = type_ == VFIO_PCI_INTX_IRQ_INDEX && set.start == 0 && set.count == 1;
+  switch (action_of(set)) {
+    case VFIO_IRQ_SET_ACTION_MASK:
+      // That it is masked is nowhere to be seen: no hardware here raises INTx.
+      return !one ? -EINVAL : is_eventfds(set) ? -ENOTTY : 0;
+    case VFIO_IRQ_SET_ACTION_UNMASK:
+      return !one ? -EINVAL : set_intx_unmask(set);
+    case VFIO_IRQ_SET_ACTION_TRIGGER:
+      return set_intx_trigger(set);
+    default:
+      return -ENOTTY;
+  }
+}
+
+// vfio_pci_set_intx_unmask, vfio_virqfd_enable
+int Interrupts::set_intx_unmask(const vfio_irq_set& set) {
+  if (!is_eventfds(set)) return 0;
+  if (fd_at(set, 0) < 0) {
+    drop(intx_.unmask);
+    return 0;
+  }
+  int eventfd = take_eventfd(fd_at(set, 0));
+  if (eventfd < 0) return eventfd;
+  if (intx_.unmask >= 0) {
+    drop(eventfd);
+    return -EBUSY;
+  }
+  intx_.unmask = eventfd;
+  return 0;
+}
+
+int Interrupts::set_intx_trigger(const vfio_irq_set& set) {
+  const bool is_on = type_ == VFIO_PCI_INTX_IRQ_INDEX;
+  if (is_on && set.count == 0 && is_none(set)) {
+    disable_intx();
+    return 0;
+  }
+  if ((type_ && !is_on) || set.start != 0 || set.count != 1) return -EINVAL;
+  if (is_eventfds(set)) {
+    const int eventfd = fd_at(set, 0) < 0 ? -1 : take_eventfd(fd_at(set, 0));
+    if (fd_at(set, 0) >= 0 && eventfd < 0) return eventfd;
+    drop(intx_.trigger);
+    intx_.trigger = eventfd;
+    type_ = VFIO_PCI_INTX_IRQ_INDEX;
+    return 0;
+  }
+  if (!is_on) return -EINVAL;
+  if (wants(set, 0)) raise(VFIO_PCI_INTX_IRQ_INDEX, 0);
+  return 0;
+}
+
+// vfio_pci_set_msi_trigger
+int Interrupts::set_msix(const vfio_irq_set& set) {
+  if (uses_msix() && set.count == 0 && is_none(set)) {
+    disable_msix();
+    return 0;
+  }
+  if (type_ && !uses_msix()) return -EINVAL;
+  if (is_eventfds(set)) {
+    if (uses_msix()) return set_vectors(set);
+    if (set.start + set.count == 0) return -ERANGE;  // pci_alloc_irq_vectors
+    type_ = VFIO_PCI_MSIX_IRQ_INDEX;
+    const int result = set_vectors(set);
+    if (result < 0) disable_msix();
+    return result;
+  }
+  if (!uses_msix()) return -EINVAL;
+  for (std::uint32_t i = 0; i < set.count; ++i) {
+    if (wants(set, i)) raise(VFIO_PCI_MSIX_IRQ_INDEX, set.start + i);
+  }
+  return 0;
+}
+
+// vfio_msi_set_block: after a failure those before it are off, too.
+int Interrupts::set_vectors(const vfio_irq_set& set) {
+  for (std::uint32_t i = 0; i < set.count; ++i) {
+    const std::uint32_t vector = set.start + i;
+    forget(vector);
+    if (fd_at(set, i) < 0) continue;
+    const int eventfd = take_eventfd(fd_at(set, i));
+    if (eventfd >= 0) {
+      vectors_[vector] = eventfd;
+      continue;
+    }
+    for (std::uint32_t before = set.start; before < vector; ++before) forget(before);
+    return eventfd;
+  }
+  return 0;
+}
+
+// vfio_pci_set_ctx_trigger_single
+int Interrupts::set_notifier(const vfio_irq_set& set, int& eventfd) const {
+  if (is_none(set)) {
+    if (eventfd < 0) return -EINVAL;
+    if (set.count != 0) {
+      signal(eventfd);
+    } else {
+      drop(eventfd);
+    }
+    return 0;
+  }
+  if (set.count == 0) return -EINVAL;
+  if (!is_eventfds(set)) {
+    if (wants(set, 0)) signal(eventfd);
+    return 0;
+  }
+  const int fd = fd_at(set, 0);
+  if (fd < -1) return -EINVAL;
+  const int taken = fd == -1 ? -1 : take_eventfd(fd);
+  if (fd >= 0 && taken < 0) return taken;
+  drop(eventfd);
+  eventfd = taken;
+  return 0;
+}
+
+void Interrupts::forget(std::uint32_t vector) {
+  const auto found = vectors_.find(vector);
+  if (found == vectors_.end()) return;
+  drop(found->second);
+  vectors_.erase(found);
+}
+
+void Interrupts::disable_intx() {
+  drop(intx_.trigger);
+  drop(intx_.unmask);
+  type_.reset();
+}
+
+void Interrupts::disable_msix() {
+  while (!vectors_.empty()) forget(vectors_.begin()->first);
+  type_.reset();
+}
+
+void Interrupts::disable() {
+  disable_intx();
+  disable_msix();
+  for (int& eventfd : notifiers_) drop(eventfd);
+  is_intx_disabled_ = false;
+}
+
+void Interrupts::raise(std::uint32_t index, std::uint32_t vector) const {
+  if (index == VFIO_PCI_INTX_IRQ_INDEX) {
+    if (!is_intx_disabled_) signal(intx_.trigger);
+  } else if (index == VFIO_PCI_MSIX_IRQ_INDEX) {
+    const auto found = vectors_.find(vector);
+    if (found != vectors_.end()) signal(found->second);
+  } else {
+    signal(notifiers_[index - VFIO_PCI_ERR_IRQ_INDEX]);
+  }
+}
+
+}  // namespace postern::sim
