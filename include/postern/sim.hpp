@@ -7,6 +7,7 @@
 #include <postern/kernel.hpp>
 #include <postern/pci_address.hpp>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace postern {
@@ -17,11 +18,15 @@ struct SimulatedFunction {
 
   PciAddress address;
   Model model = Model::nvme;
-  int iommu_group = 0;
+  int iommu_group = 0;                            // negative: none
   std::string driver;                             // that it is bound to at first; empty: the one made for it
   std::string serial = "simulated";               // of an NVMe; what its disk holds at first depends on it
   std::uint64_t bytes = std::uint64_t{64} << 20;  // of an NVMe's disk
 };
+
+// What the host is: a PC with type1 and iommufd, or a POWER machine with sPAPR, under a hypervisor or on the bare
+// metal.
+enum class SimulatedPlatform { pc, pseries, powernv };
 
 struct SimulatedHost {
   std::vector<SimulatedFunction> functions;
@@ -29,17 +34,25 @@ struct SimulatedHost {
   unsigned address_bits = 39;                  // that the IOMMU translates
   std::uint64_t mapping_limit = 65535;         // vfio_iommu_type1.dma_entry_limit
   bool dirty_bits = false;                     // the IOMMU can tell which pages were written
+  SimulatedPlatform platform = SimulatedPlatform::pc;
 };
 
 // A PC with VT-d: an NVMe disk at 00:01.0, bound to vfio-pci; another at 00:02.0, a PCIe port at 00:03.0, and behind
 // that two NVMe disks of one slot and one group at 01:00.0 and 01:00.1, with the drivers that are made for them.
 [[nodiscard]] SimulatedHost simulated_pc();
+// POWER machines as QEMU's: two NVMe disks, each below a host bridge of its own, at 0000:00:00.0 and 0001:00:00.0 of a
+// partition (pseries), and at 0000:01:00.0 and 0001:01:00.0, behind root ports, of a POWER9 (powernv).
+[[nodiscard]] SimulatedHost simulated_pseries();
+[[nodiscard]] SimulatedHost simulated_powernv();
+// By its name, "pc", "pseries" or "powernv"; nothing where no host has it.
+[[nodiscard]] std::optional<SimulatedHost> simulated_host(std::string_view name);
 
-// What it answers, Linux 7.3 answers on such a host: sysfs with binding, groups and containers (type1, versions 1 and
-// 2), iommufd with cdevs, and vfio-pci. A device's DMA goes through the IOMMU's page tables into the memory of this
-// process, and is dropped where nothing is mapped. Events are real eventfds. A BAR can be mapped; the devices see a
-// write to it soon, as they run in a thread of their own. Everything below /proc is the real one, but for the numbers
-// of locked memory and the list of open files. Thread rules: as Kernel. It must outlive what was attached on it.
+// What it answers, Linux 7.3 answers on such a host: sysfs with binding, groups and containers (type1 or sPAPR, each in
+// versions 1 and 2), iommufd with cdevs, and vfio-pci. A device's DMA goes through the IOMMU's page tables into the
+// memory of this process, and is dropped where nothing is mapped. Events are real eventfds. A BAR can be mapped; the
+// devices see a write to it soon, as they run in a thread of their own. Everything below /proc is the real one, but for
+// the numbers of locked memory and the list of open files. Thread rules: as Kernel. It must outlive what was attached
+// on it.
 class SimulatedKernel final : public Kernel {
  public:
   explicit SimulatedKernel(const SimulatedHost& host = simulated_pc());

@@ -4,6 +4,7 @@
 
 #include <linux/vfio.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
@@ -27,8 +28,6 @@ class InfoBuffer {
   [[nodiscard]] int fetch(Ask ask) {
     const int first = ask(info());
     if (first < 0 || info().argsz <= size()) return first;
-    // No answer of the kernel comes near this; a larger one is a mistake that must not become a huge allocation.
-    constexpr std::uint32_t largest = 1 << 20;
     if (info().argsz > largest) return -E2BIG;
     words_.resize(words_for(info().argsz));
     info().argsz = static_cast<std::uint32_t>(size());
@@ -46,8 +45,9 @@ class InfoBuffer {
       // Before Linux 6.6 a capability may stand where its 64-bit fields are not aligned (vfio_info_cap_add).
       std::vector<std::uint64_t> moved;
       if (offset % sizeof(std::uint64_t) != 0) {
-        moved.resize(words_for(size() - offset));
-        std::memcpy(moved.data(), bytes + offset, size() - offset);
+        const std::size_t length = std::min<std::size_t>(size() - offset, largest);
+        moved.resize(words_for(length));
+        std::memcpy(moved.data(), bytes + offset, length);
       }
       const auto* const at = moved.empty() ? bytes + offset : reinterpret_cast<const std::byte*>(moved.data());
       const auto& header = *reinterpret_cast<const vfio_info_cap_header*>(at);
@@ -58,6 +58,8 @@ class InfoBuffer {
   }
 
  private:
+  // No answer of the kernel comes near this; a larger one is a mistake that must not become a huge allocation.
+  static constexpr std::uint32_t largest = 1 << 20;
   static constexpr std::size_t words_for(std::size_t bytes) { return (bytes + 7) / 8; }
   [[nodiscard]] std::size_t size() const noexcept { return words_.size() * 8; }
 

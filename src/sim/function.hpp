@@ -26,7 +26,7 @@ class Function final : private Slot {
   ~Function() override;
 
   [[nodiscard]] PciAddress address() const noexcept { return address_; }
-  [[nodiscard]] int group() const noexcept { return group_; }
+  [[nodiscard]] int group() const noexcept { return group_; }  // negative: none
   [[nodiscard]] const HardwareInfo& info() const { return hardware_->info(); }
   [[nodiscard]] std::string name() const { return to_string(address_); }
 

@@ -4,53 +4,88 @@
 
 #include <linux/vfio.h>
 
+#include "sim/spapr.hpp"
+#include "sim/type1.hpp"
+
 namespace postern::sim {
+
+namespace {
+
+// `is_set`: the container has an IOMMU.
+int check_extension(const Machine& machine, unsigned long extension, bool is_set) {
+  return machine.tce ? Spapr::check_extension(*machine.tce, extension) : Type1::check_extension(extension, is_set);
+}
+
+// Null where no driver knows the type.
+std::unique_ptr<ContainerIommu> make_iommu(Machine& machine, unsigned long type) {
+  if (machine.tce) {
+    if (type != VFIO_SPAPR_TCE_IOMMU && type != VFIO_SPAPR_TCE_v2_IOMMU) return nullptr;
+    return std::make_unique<Spapr>(machine, type == VFIO_SPAPR_TCE_IOMMU ? 1 : 2);
+  }
+  if (type != VFIO_TYPE1_IOMMU && type != VFIO_TYPE1v2_IOMMU) return nullptr;
+  const int version = type == VFIO_TYPE1_IOMMU ? 1 : 2;
+  return std::make_unique<Type1>(machine.iommu, machine.process, version, machine.mapping_limit);
+}
+
+}  // namespace
 
 int ContainerFile::ioctl(unsigned long request, void* argument) {
   switch (request) {
     case VFIO_GET_API_VERSION:
       return VFIO_API_VERSION;
     case VFIO_CHECK_EXTENSION:
-      return Type1::check_extension(reinterpret_cast<std::uintptr_t>(argument), type1_.has_value());
+      return check_extension(machine_, reinterpret_cast<std::uintptr_t>(argument), iommu_ != nullptr);
     case VFIO_SET_IOMMU:
       return set_iommu(reinterpret_cast<std::uintptr_t>(argument));
     default:
-      return type1_ ? type1_->ioctl(request, argument) : -EINVAL;
+      return iommu_ ? iommu_->ioctl(request, argument) : -EINVAL;
   }
 }
 
-// vfio_ioctl_set_iommu
+// vfio_ioctl_set_iommu, __vfio_container_attach_groups: all of them, or none.
 int ContainerFile::set_iommu(unsigned long type) {
-  if (groups_.empty() || type1_) return -EINVAL;
-  // What is an extension of the driver is worth trying, and then no type (vfio_iommu_type1_open).
-  if (Type1::check_extension(type, false) <= 0) return -ENODEV;
-  if (type != VFIO_TYPE1_IOMMU && type != VFIO_TYPE1v2_IOMMU) return -EINVAL;
-  type1_.emplace(machine_.iommu, machine_.process, type == VFIO_TYPE1_IOMMU ? 1 : 2, machine_.mapping_limit);
-  for (const int group : groups_) connect(group);
+  if (groups_.empty() || iommu_) return -EINVAL;
+  auto iommu = make_iommu(machine_, type);
+  // What is an extension of the driver is worth a try, though it is no type (vfio_iommu_type1_open, tce_iommu_open).
+  if (!iommu) return check_extension(machine_, type, false) > 0 ? -EINVAL : -ENODEV;
+  for (auto group = groups_.begin(); group != groups_.end(); ++group) {
+    const int result = connect(*iommu, *group);
+    if (result == 0) continue;
+    while (group != groups_.begin()) disconnect(*iommu, *--group);
+    return result;
+  }
+  iommu_ = std::move(iommu);
   return 0;
 }
 
 // The DMA of a group's functions goes through the container's domain from here on.
-void ContainerFile::connect(int group) {
-  for (Function* function : machine_.functions_of(group)) function->domain = type1_->domain();
+int ContainerFile::connect(ContainerIommu& iommu, int group) {
+  if (const int result = iommu.attach(group); result < 0) return result;
+  for (Function* function : machine_.functions_of(group)) function->domain = iommu.domain();
+  return 0;
+}
+
+void ContainerFile::disconnect(ContainerIommu& iommu, int group) {
+  for (Function* function : machine_.functions_of(group)) function->domain = nullptr;
+  iommu.detach(group);
 }
 
 // vfio_container_attach_group
 int ContainerFile::attach(Group& group) {
   if (machine_.kernel_owns(group.id) || (group.owner != nullptr && group.owner != this)) return -EPERM;
-  if (type1_ && type1_->is_moving()) return -EBUSY;  // vfio_iommu_type1_attach_group
+  const int result = iommu_ ? connect(*iommu_, group.id) : 0;
+  if (result < 0) return result;
   group.owner = this;
   groups_.insert(group.id);
-  if (type1_) connect(group.id);
   return 0;
 }
 
 // vfio_group_detach_container: the IOMMU goes with the last group.
 void ContainerFile::detach(Group& group) {
-  for (Function* function : machine_.functions_of(group.id)) function->domain = nullptr;
+  if (iommu_) disconnect(*iommu_, group.id);
   group.owner = nullptr;
   groups_.erase(group.id);
-  if (groups_.empty()) type1_.reset();
+  if (groups_.empty()) iommu_.reset();
 }
 
 GroupFile::GroupFile(Machine& machine, Group& group, FindFile find)

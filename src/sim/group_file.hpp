@@ -3,14 +3,13 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <set>
 #include <string_view>
 
+#include "sim/container_iommu.hpp"
 #include "sim/device_file.hpp"
 #include "sim/file.hpp"
 #include "sim/machine.hpp"
-#include "sim/type1.hpp"
 
 namespace postern::sim {
 
@@ -21,15 +20,16 @@ class ContainerFile final : public File {
   [[nodiscard]] int ioctl(unsigned long request, void* argument) override;
   [[nodiscard]] int attach(Group& group);
   void detach(Group& group);
-  [[nodiscard]] bool has_iommu() const noexcept { return type1_.has_value(); }
+  [[nodiscard]] bool has_iommu() const noexcept { return iommu_ != nullptr; }
 
  private:
   [[nodiscard]] int set_iommu(unsigned long type);
-  void connect(int group);
+  [[nodiscard]] int connect(ContainerIommu& iommu, int group);
+  void disconnect(ContainerIommu& iommu, int group);
 
   Machine& machine_;
   std::set<int> groups_;
-  std::optional<Type1> type1_;
+  std::unique_ptr<ContainerIommu> iommu_;  // null: not set yet
 };
 
 class GroupFile final : public File, public std::enable_shared_from_this<GroupFile> {

@@ -141,6 +141,7 @@ class Iommufd final : public File {
   Process& process_;
   std::byte* user_ = nullptr;  // what the ioctl that runs was called with
   std::uint32_t user_size_ = 0;
+  bool user_is_writable_ = false;
   bool counts_by_process_ = false;  // IOMMU_OPTION_RLIMIT_MODE
   std::map<Id, std::variant<Ioas, Hwpt, Function*>> objects_;
   std::map<int, Attached> groups_;

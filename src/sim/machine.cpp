@@ -10,8 +10,7 @@
 namespace postern::sim {
 
 void Machine::add(std::unique_ptr<Function> function) {
-  Group& group = groups[function->group()];
-  group.id = function->group();
+  if (const int id = function->group(); id >= 0) groups[id].id = id;
   const PciAddress address = function->address();
   functions[address] = std::move(function);
   ++generation;
@@ -50,7 +49,10 @@ int Machine::bind(Function& function, const std::string& driver) {
   if (!function.driver.empty()) return -EBUSY;
   // Only what a driver has an id for, or is overridden with, binds to it.
   if (driver != function.native_driver && driver != function.driver_override) return -ENODEV;
-  const bool taken = driver != "vfio-pci" && driver != "pcieport" && groups[function.group()].owner != nullptr;
+  const bool has_group = function.group() >= 0;
+  if (!has_group && driver == "vfio-pci") return -EINVAL;  // vfio_group_find_or_alloc
+  const bool taken =
+      has_group && driver != "vfio-pci" && driver != "pcieport" && groups[function.group()].owner != nullptr;
   if (taken) return -EBUSY;  // iommu_device_use_default_domain
   function.driver = driver;
   if (driver == "vfio-pci") {

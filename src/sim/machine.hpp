@@ -13,7 +13,9 @@
 #include "sim/file.hpp"
 #include "sim/function.hpp"
 #include "sim/iommu_model.hpp"
+#include "sim/mm_regions.hpp"
 #include "sim/process.hpp"
+#include "sim/tce_platform.hpp"
 
 namespace postern::sim {
 
@@ -39,6 +41,9 @@ class Machine {
 
   IommuModel iommu;
   Process process;
+  SimulatedPlatform platform = SimulatedPlatform::pc;
+  std::unique_ptr<TcePlatform> tce;  // of a POWER host; null: a PC, with `iommu`
+  MmRegions regions{process};
   std::uint64_t mapping_limit = 65535;  // vfio_iommu_type1.dma_entry_limit
   std::map<PciAddress, std::unique_ptr<Function>> functions;
   std::map<int, Group> groups;

@@ -2,6 +2,7 @@
 // Process: the memory of the process that uses the simulated kernel: whether it is there, and how much is pinned.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -14,9 +15,17 @@ class Process {
   // RLIMIT_MEMLOCK, in bytes; missing: unlimited, or CAP_IPC_LOCK.
   std::optional<std::uint64_t> memory_limit;
 
-  // Whether this memory is there for reading, or for writing too: 0 or -EFAULT. What was there is looked up again only
-  // where it does not suffice.
+  // Whether this memory is there for reading, or for writing too: 0 or -EFAULT. What the process has mapped is read
+  // anew after a millisecond, and where it does not suffice. Of a large piece it may not be seen that it became
+  // read-only within that time.
   [[nodiscard]] int check(std::uintptr_t address, std::uint64_t length, bool writable);
+  // What was looked up counts no more; since then it may have become read-only, which nothing tells.
+  void forget() { vmas_.clear(); }
+
+  // The same for the argument of a call, which nobody unmaps while it is made: what is known suffices.
+  [[nodiscard]] int check_argument(std::uintptr_t address, std::uint64_t length, bool writable) {
+    return covers(address, length, writable) ? 0 : check(address, length, writable);
+  }
 
   // Counts memory as locked, as type1 does (VmLck), or as pinned, as iommufd does (VmPin): 0 or -ENOMEM, which is
   // -EPERM nowhere. `length` is a multiple of the page.
@@ -40,6 +49,7 @@ class Process {
   void read_vmas();
 
   std::vector<Vma> vmas_;
+  std::chrono::steady_clock::time_point read_at_{};
   std::uint64_t locked_ = 0;
   std::uint64_t pinned_ = 0;
 };

@@ -26,6 +26,11 @@ using namespace sim;
 // A port: nothing is behind it here but its config space.
 class Bridge final : public Hardware {
  public:
+  explicit Bridge(SimulatedPlatform platform) {
+    if (platform != SimulatedPlatform::powernv) return;
+    info_.vendor = 0x1014;
+    info_.device = 0x04c1;
+  }
   [[nodiscard]] const HardwareInfo& info() const override { return info_; }
   void connect(Slot& /*slot*/, std::span<std::byte> /*bar*/) override {}
   void reset() override {}
@@ -35,11 +40,12 @@ class Bridge final : public Hardware {
   HardwareInfo info_{.vendor = 0x1b36, .device = 0x000c, .class_code = 0x060400, .has_flr = false};
 };
 
-std::unique_ptr<Function> make(const SimulatedFunction& described) {
+std::unique_ptr<Function> make(const SimulatedFunction& described, SimulatedPlatform platform) {
   const bool is_nvme = described.model == SimulatedFunction::Model::nvme;
-  auto hardware = is_nvme ? make_nvme(described.bytes, described.serial.c_str()) : std::make_unique<Bridge>();
+  auto hardware = is_nvme ? make_nvme(described.bytes, described.serial.c_str()) : std::make_unique<Bridge>(platform);
   auto function = std::make_unique<Function>(described.address, described.iommu_group, std::move(hardware));
-  function->native_driver = is_nvme ? "nvme" : "pcieport";
+  const bool has_port_driver = platform != SimulatedPlatform::powernv;  // whose ports have no interrupts for it
+  function->native_driver = is_nvme ? "nvme" : has_port_driver ? "pcieport" : "";
   function->driver_override = described.driver;
   return function;
 }
@@ -61,7 +67,9 @@ class SimulatedKernel::State {
     machine.mapping_limit = host.mapping_limit;
     machine.iommu.has_dirty_bits = host.dirty_bits;
     machine.iommu.aperture.last = {~std::uint64_t{0} >> (64 - std::clamp(host.address_bits, 32U, 64U))};
-    for (const SimulatedFunction& function : host.functions) machine.add(make(function));
+    machine.platform = host.platform;
+    machine.tce = make_tce_platform(host.platform);
+    for (const SimulatedFunction& function : host.functions) machine.add(make(function, host.platform));
     for (const auto& [address, function] : machine.functions) (void)machine.probe(*function);
     hardware_ = std::thread([this] { run_hardware(); });
   }
@@ -171,7 +179,7 @@ SimulatedKernel::~SimulatedKernel() = default;
 
 int SimulatedKernel::open(const char* path, int flags) {
   const std::string name(path);
-  if (name.compare(0, 6, "/proc/") == 0) return system_kernel().open(path, flags);
+  if (!state_->sysfs.shows(name)) return system_kernel().open(path, flags);
   const Machine::Lock lock(state_->machine.mutex);
   return state_->open_node(name);
 }
@@ -225,7 +233,7 @@ int SimulatedKernel::eventfd() { return system_kernel().eventfd(); }
 
 int SimulatedKernel::read_file(const std::string& path, std::string& contents) {
   Machine::Lock lock(state_->machine.mutex);
-  if (path.compare(0, 6, "/proc/") != 0) return state_->sysfs.read_file(path, contents);
+  if (state_->sysfs.shows(path)) return state_->sysfs.read_file(path, contents);
   const int result = system_kernel().read_file(path, contents);
   const Process& process = state_->machine.process;
   if (path == "/proc/self/status") {
@@ -248,7 +256,7 @@ int SimulatedKernel::write_file(const std::string& path, const std::string& cont
 
 int SimulatedKernel::list_directory(const std::string& path, std::vector<std::string>& names) {
   const Machine::Lock lock(state_->machine.mutex);
-  if (path.compare(0, 5, "/proc") != 0) return state_->sysfs.list_directory(path, names);
+  if (path != "/proc" && state_->sysfs.shows(path)) return state_->sysfs.list_directory(path, names);
   const int result = system_kernel().list_directory(path, names);
   if (path == "/proc/self/fd") {
     for (const auto& [fd, file] : state_->files) names.push_back(std::to_string(fd));
@@ -257,19 +265,19 @@ int SimulatedKernel::list_directory(const std::string& path, std::vector<std::st
 }
 
 int SimulatedKernel::read_link(const std::string& path, std::string& target) {
-  if (path.compare(0, 6, "/proc/") == 0) return system_kernel().read_link(path, target);
+  if (!state_->sysfs.shows(path)) return system_kernel().read_link(path, target);
   const Machine::Lock lock(state_->machine.mutex);
   return state_->sysfs.read_link(path, target);
 }
 
 int SimulatedKernel::status(const std::string& path, FileStatus& status) {
-  if (path.compare(0, 6, "/proc/") == 0) return system_kernel().status(path, status);
+  if (!state_->sysfs.shows(path)) return system_kernel().status(path, status);
   const Machine::Lock lock(state_->machine.mutex);
   return state_->sysfs.status(path, status);
 }
 
 int SimulatedKernel::access(const std::string& path, int mode) {
-  if (path.compare(0, 6, "/proc/") == 0) return system_kernel().access(path, mode);
+  if (!state_->sysfs.shows(path)) return system_kernel().access(path, mode);
   FileStatus found;
   return status(path, found);
 }

@@ -36,6 +36,10 @@ void Sysfs::refresh() {
   show_groups();
   show_drivers();
   show_nodes();
+  if (machine_.tce) {
+    show_device_tree();
+    return;
+  }
   file(mapping_limit, fmt::format("{}\n", machine_.mapping_limit));
 }
 
@@ -52,10 +56,18 @@ void Sysfs::show_function(const Function& function) {
   file(path + "/reset_method", info.has_flr ? "flr\n" : "\n");
   file(path + "/driver_override", (function.driver_override.empty() ? "(null)" : function.driver_override) + "\n");
   link(path + "/subsystem", "/sys/bus/pci");
-  link(path + "/iommu_group", fmt::format("/sys/kernel/iommu_groups/{}", function.group()));
-  link(path + "/iommu", "/sys/class/iommu/dmar0");
+  if (function.group() >= 0) {
+    link(path + "/iommu_group", fmt::format("/sys/kernel/iommu_groups/{}", function.group()));
+  }
+  if (machine_.tce) {
+    show_power_function(function);
+  } else {
+    link(path + "/iommu", "/sys/class/iommu/dmar0");
+  }
   if (!function.driver.empty()) link(path + "/driver", drivers + function.driver);
-  if (function.minor) {
+  if (function.minor && machine_.tce) {
+    directory(fmt::format("{}/vfio-dev/vfio{}", path, *function.minor));  // without CONFIG_VFIO_DEVICE_CDEV
+  } else if (function.minor) {
     file(fmt::format("{}/vfio-dev/vfio{}/dev", path, *function.minor),
          fmt::format("{}:{}\n", cdev_major, *function.minor));
     node(fmt::format("/dev/vfio/devices/vfio{}", *function.minor),
@@ -66,12 +78,12 @@ void Sysfs::show_function(const Function& function) {
 void Sysfs::show_groups() {
   std::string reserved;
   for (const IovaRange range : machine_.iommu.reserved) {
-    reserved += fmt::format("{:#018x} {:#018x} msi\n", range.first.value, range.last.value);
+    if (!machine_.tce) reserved += fmt::format("{:#018x} {:#018x} msi\n", range.first.value, range.last.value);
   }
   for (const auto& [id, group] : machine_.groups) {
     const std::string path = fmt::format("/sys/kernel/iommu_groups/{}", id);
     file(path + "/reserved_regions", reserved);
-    file(path + "/type", "DMA-FQ\n");
+    file(path + "/type", machine_.tce ? "unknown\n" : "DMA-FQ\n");
     for (const Function* function : machine_.functions_of(id)) {
       link(path + "/devices/" + function->name(), devices + function->name());
     }
@@ -89,6 +101,7 @@ void Sysfs::show_drivers() {
 
 void Sysfs::show_nodes() {
   node("/dev/vfio/vfio", ::makedev(10, 196));
+  if (machine_.tce) return;
   node("/dev/iommu", ::makedev(10, 127));
   file("/sys/class/iommu/dmar0/intel-iommu/ecap", "f00f5e\n");
   for (const auto& [address, function] : machine_.functions) {

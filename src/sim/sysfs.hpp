@@ -13,10 +13,14 @@
 
 namespace postern::sim {
 
-// Below /sys and /dev. What it shows is made anew when the machine has changed.
+// Below /sys and /dev, and of /proc what another machine's would not do. What it shows is made anew when the machine
+// has changed.
 class Sysfs {
  public:
   explicit Sysfs(Machine& machine) : machine_(machine) {}
+
+  // Whether a path is one of those.
+  [[nodiscard]] bool shows(const std::string& path) const;
 
   [[nodiscard]] int read_file(const std::string& path, std::string& contents);
   [[nodiscard]] int write_file(const std::string& path, const std::string& contents, Machine::Lock& lock);
@@ -34,6 +38,8 @@ class Sysfs {
 
   void refresh();
   void show_function(const Function& function);
+  void show_power_function(const Function& function);
+  void show_device_tree();
   void show_groups();
   void show_drivers();
   void show_nodes();

@@ -4,29 +4,27 @@
 
 #include <linux/vfio.h>
 
-#include <memory>
+#include <cerrno>
 #include <vector>
 
-#include "sim/address_space.hpp"
+#include "sim/container_iommu.hpp"
 #include "sim/iommu_model.hpp"
 #include "sim/process.hpp"
 
 namespace postern::sim {
 
-class Type1 {
+class Type1 final : public ContainerIommu {
  public:
   // `version` 1 or 2; `mapping_limit` is the module's dma_entry_limit at this moment.
   Type1(const IommuModel& iommu, Process& process, int version, std::uint64_t mapping_limit);
-  Type1(const Type1&) = delete;
-  Type1& operator=(const Type1&) = delete;
-  ~Type1();
+  ~Type1() override;
 
-  [[nodiscard]] int ioctl(unsigned long request, void* argument);
+  [[nodiscard]] int ioctl(unsigned long request, void* argument) override;
+  // No group comes while a mapping waits for its new address (vfio_iommu_type1_attach_group).
+  [[nodiscard]] int attach(int /*group*/) override { return moving_ != 0 ? -EBUSY : 0; }
+  void detach(int /*group*/) override {}
   // `is_set`: the container has an IOMMU.
   [[nodiscard]] static int check_extension(unsigned long extension, bool is_set);
-  // Whether a mapping waits for its new address: then no group may come.
-  [[nodiscard]] bool is_moving() const noexcept { return moving_ != 0; }
-  [[nodiscard]] const std::shared_ptr<Domain>& domain() const noexcept { return domain_; }
 
  private:
   [[nodiscard]] std::uint64_t page() const { return iommu_.page_sizes & -iommu_.page_sizes; }
@@ -50,8 +48,6 @@ class Type1 {
   std::vector<IovaRange> usable_;
   int version_;
   std::uint64_t mappings_left_;
-  std::shared_ptr<AddressSpace> space_ = std::make_shared<AddressSpace>();
-  std::shared_ptr<Domain> domain_ = std::make_shared<Domain>(space_);
   bool logs_dirty_ = false;
   std::size_t moving_ = 0;  // mappings without an address
 };

@@ -38,12 +38,15 @@ struct Interface {
   std::string_view backend;
   std::uint32_t version = 0;
 };
+// Those that this build and the host have.
 inline std::vector<Interface> interfaces() {
   std::vector<Interface> all;
   for (const Backend* backend : backends()) {
+    if (!backend->probe(kernel(), nullptr)) continue;
     for (const std::uint32_t version : backend->versions) all.push_back({backend->name, version});
     if (backend->versions.empty()) all.push_back({backend->name});
   }
+  if (all.empty()) throw std::runtime_error("no backend of this build works on this host");
   return all;
 }
 inline std::string interface_name(const ::testing::TestParamInfo<Interface>& test) {

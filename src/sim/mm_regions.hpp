@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// MmRegions: the memory that a process registered for version 2 of sPAPR, whichever its containers.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+
+#include "sim/process.hpp"
+
+namespace postern::sim {
+
+// struct mm_iommu_table_group_mem_t
+struct MmRegion {
+  std::uintptr_t address = 0;
+  std::uint64_t length = 0;
+  std::uint64_t used = 1;
+  std::uint64_t mapped = 1;                // 1 more than there are mappings
+  std::optional<std::uint64_t> page_size;  // of the smallest page of it; looked up when it is needed
+};
+
+// The functions of arch/powerpc/mm/book3s64/iommu_api.c (Linux 7.3) of the names mm_iommu_*.
+class MmRegions {
+ public:
+  explicit MmRegions(Process& process) : process_(process) {}
+
+  // Exactly this region, with one more user; null where there is none.
+  [[nodiscard]] MmRegion* get(std::uintptr_t address, std::uint64_t length);
+  // Registers it, with one user: 0 or a negated errno.
+  [[nodiscard]] int add(std::uintptr_t address, std::uint64_t length, MmRegion*& region);
+  // One user less; with the last the region goes, unless it is mapped: -EBUSY.
+  int put(MmRegion& region);
+
+  // The one region that holds all of this; null where there is none.
+  [[nodiscard]] MmRegion* lookup(std::uintptr_t address, std::uint64_t length);
+  // Whether all of the region's memory is in pages of this size or larger, each all its own.
+  [[nodiscard]] static bool has_pages_of(MmRegion& region, std::uint64_t size);
+
+ private:
+  Process& process_;
+  std::map<std::uintptr_t, MmRegion> regions_;
+};
+
+}  // namespace postern::sim

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+// Spapr: the rules of vfio_iommu_spapr_tce.c, Linux 7.3, each in the order in which the kernel asks; what it does wrong
+// included, as it was measured. Here: groups, what is told, version 1's accounting, and EEH.
+#include "sim/spapr.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+
+namespace postern::sim {
+namespace {
+
+// The last function that an error can be injected into (EEH_ERR_FUNC_MAX).
+constexpr std::uint32_t last_error_function = 19;
+
+}  // namespace
+
+Spapr::Spapr(Machine& machine, int version) : machine_(machine), platform_(*machine.tce), is_v2_(version == 2) {}
+
+// tce_iommu_release: a region that is mapped stays registered.
+Spapr::~Spapr() {
+  for (unsigned slot = 0; slot < tce_slots; ++slot) free_table(slot);
+  for (MmRegion* region : registered_) (void)machine_.regions.put(*region);
+  disable();
+}
+
+int Spapr::check_extension(const TcePlatform& platform, unsigned long extension) {
+  if (extension == VFIO_EEH) return platform.facts().has_eeh ? 1 : 0;
+  return extension == VFIO_SPAPR_TCE_IOMMU || extension == VFIO_SPAPR_TCE_v2_IOMMU ? 1 : 0;
+}
+
+// tce_iommu_attach_group, tce_iommu_take_ownership
+int Spapr::attach(int group) {
+  if (!is_v2_ && !groups_.empty()) return -EBUSY;
+  for (unsigned slot = 0; slot < tce_slots; ++slot) {
+    if (!tables_[slot]) continue;
+    const int result = platform_.set_window(group, slot, *tables_[slot]);
+    if (result == 0) continue;
+    for (unsigned taken = 0; taken < tce_slots; ++taken) platform_.unset_window(group, taken);
+    return result;
+  }
+  if (groups_.empty() && !tables_[0]) default_window_pending_ = true;
+  groups_.insert(groups_.begin(), group);
+  return 0;
+}
+
+// tce_iommu_release_ownership: what is mapped goes for all the groups, though one leaves.
+void Spapr::detach(int group) {
+  std::erase(groups_, group);
+  for (unsigned slot = 0; slot < tce_slots; ++slot) {
+    if (!tables_[slot]) continue;
+    clear(tables_[slot]->range());
+    platform_.unset_window(group, slot);
+  }
+}
+
+int Spapr::ioctl(unsigned long request, void* argument) {
+  switch (request) {
+    case VFIO_IOMMU_SPAPR_TCE_GET_INFO:
+      return get_info(*static_cast<vfio_iommu_spapr_tce_info*>(argument));
+    case VFIO_IOMMU_MAP_DMA:
+      return map(*static_cast<vfio_iommu_type1_dma_map*>(argument));
+    case VFIO_IOMMU_UNMAP_DMA:
+      return unmap(*static_cast<vfio_iommu_type1_dma_unmap*>(argument));
+    case VFIO_EEH_PE_OP:
+      return eeh(*static_cast<vfio_eeh_pe_op*>(argument));
+    default:
+      return is_v2_ ? ioctl_of_v2(request, argument) : ioctl_of_v1(request);
+  }
+}
+
+int Spapr::ioctl_of_v1(unsigned long request) {
+  if (request == VFIO_IOMMU_ENABLE) return enable();
+  if (request != VFIO_IOMMU_DISABLE) return -ENOTTY;
+  disable();
+  return 0;
+}
+
+int Spapr::ioctl_of_v2(unsigned long request, void* argument) {
+  const bool registers = request == VFIO_IOMMU_SPAPR_REGISTER_MEMORY;
+  if (registers || request == VFIO_IOMMU_SPAPR_UNREGISTER_MEMORY) {
+    if (registers) knows_process_ = true;
+    if (!knows_process_) return -EPERM;
+    const auto& memory = *static_cast<vfio_iommu_spapr_register_memory*>(argument);
+    if (memory.argsz < sizeof memory || memory.flags != 0) return -EINVAL;
+    return registers ? register_memory(memory.vaddr, memory.size) : unregister_memory(memory.vaddr, memory.size);
+  }
+  switch (request) {
+    case VFIO_IOMMU_SPAPR_TCE_CREATE:
+      return create(*static_cast<vfio_iommu_spapr_tce_create*>(argument));
+    case VFIO_IOMMU_SPAPR_TCE_REMOVE:
+      return remove(*static_cast<vfio_iommu_spapr_tce_remove*>(argument));
+    default:
+      return -ENOTTY;
+  }
+}
+
+int Spapr::get_info(vfio_iommu_spapr_tce_info& info) const {
+  if (info.argsz < offsetof(vfio_iommu_spapr_tce_info, ddw)) return -EINVAL;
+  const TcePlatform::Facts& facts = platform_.facts();
+  info.flags = is_v2_ ? VFIO_IOMMU_SPAPR_INFO_DDW : 0;
+  info.dma32_window_start = 0;
+  info.dma32_window_size = facts.default_size;
+  if (info.argsz < sizeof info) return 0;
+  info.ddw = {};
+  if (is_v2_) {
+    info.ddw.pgsizes = facts.page_sizes;
+    info.ddw.max_dynamic_windows_supported = tce_slots;
+    info.ddw.levels = facts.levels;
+  }
+  return 0;
+}
+
+// tce_iommu_enable: the whole window counts as locked memory, mapped or not.
+int Spapr::enable() {
+  if (enabled_) return -EBUSY;
+  knows_process_ = true;
+  const std::uint64_t window = platform_.facts().default_size;
+  if (const int result = machine_.process.lock(window); result < 0) return result;
+  locked_ = window;
+  enabled_ = true;
+  return 0;
+}
+
+void Spapr::disable() {
+  if (!enabled_) return;
+  enabled_ = false;
+  machine_.process.unlock(locked_);
+}
+
+// vfio_spapr_ioctl_eeh_pe_op, once for each group; nothing here ever freezes.
+int Spapr::eeh(const vfio_eeh_pe_op& operation) {
+  if (!platform_.facts().has_eeh) return -ENODEV;
+  if (operation.argsz < offsetof(vfio_eeh_pe_op, op) + sizeof operation.op || operation.flags != 0) return -EINVAL;
+  switch (operation.op) {
+    case VFIO_EEH_PE_DISABLE:
+    case VFIO_EEH_PE_ENABLE:
+    case VFIO_EEH_PE_UNFREEZE_IO:
+    case VFIO_EEH_PE_UNFREEZE_DMA:
+    case VFIO_EEH_PE_RESET_DEACTIVATE:
+    case VFIO_EEH_PE_CONFIGURE:
+      return 0;
+    case VFIO_EEH_PE_GET_STATE:
+      return VFIO_EEH_PE_STATE_NORMAL;
+    case VFIO_EEH_PE_RESET_HOT:
+    case VFIO_EEH_PE_RESET_FUNDAMENTAL:
+      for (const int group : groups_) {
+        for (Function* function : machine_.functions_of(group)) function->reset();
+      }
+      return 0;
+    case VFIO_EEH_PE_INJECT_ERR:
+      if (operation.argsz < offsetof(vfio_eeh_pe_op, err) + sizeof operation.err) return -EINVAL;
+      if (operation.err.type > 1 || operation.err.func > last_error_function) return -EINVAL;
+      return -EIO;  // QEMU's firmware refuses
+    default:
+      return -EINVAL;
+  }
+}
+
+}  // namespace postern::sim
