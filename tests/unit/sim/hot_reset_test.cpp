@@ -36,7 +36,10 @@ TEST_P(SimulatedHotReset, ResetsBothWhereBothAreBound) {
   bind(other_twin);
   PciDevice first = open(twin);
   PciDevice second = open(other_twin, first.device().container());
-  for (PciDevice* device : {&first, &second}) ASSERT_TRUE(device->write_config<std::uint8_t>(0x3c, 0x42));
+  constexpr std::uint64_t queue_attributes = 0x24;  // a register that keeps what is written to it
+  std::uint32_t value = 0x00ff00ff;
+  const auto bytes = std::as_writable_bytes(std::span(&value, 1));
+  for (PciDevice* device : {&first, &second}) ASSERT_TRUE(device->device().write(0, queue_attributes, bytes));
   const std::vector<const Device*> lent{&second.device()};
   const auto set = ResetSet::of(first.device(), lent);
   ASSERT_TRUE(set) << set.error().message();
@@ -44,7 +47,10 @@ TEST_P(SimulatedHotReset, ResetsBothWhereBothAreBound) {
   ASSERT_TRUE(set->complete());
   const auto done = set->reset();
   ASSERT_TRUE(done) << done.error().message();
-  for (PciDevice* device : {&first, &second}) EXPECT_EQ(device->read_config<std::uint8_t>(0x3c).value(), 0);
+  for (PciDevice* device : {&first, &second}) {
+    ASSERT_TRUE(device->device().read(0, queue_attributes, bytes));
+    EXPECT_EQ(value, 0U);
+  }
 }
 
 TEST_P(SimulatedHotReset, TheGroupIsProofForAFunctionThatIsNotOpen) {
