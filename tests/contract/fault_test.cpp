@@ -7,8 +7,8 @@
 #include <postern/dirty_tracker.hpp>
 #include <postern/dma_buffer.hpp>
 
-#include "support/host_devices.hpp"
 #include "support/failing_kernel.hpp"
+#include "support/host_devices.hpp"
 
 namespace postern {
 namespace {

@@ -9,8 +9,8 @@
 #include <cstring>
 #include <postern/nvme.hpp>
 
-#include "support/host_devices.hpp"
 #include "support/failing_kernel.hpp"
+#include "support/host_devices.hpp"
 
 namespace postern {
 namespace {
