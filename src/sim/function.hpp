@@ -12,7 +12,7 @@
 
 #include "sim/address_space.hpp"
 #include "sim/hardware.hpp"
-#include "sim/interrupts.hpp"
+#include "sim/vfio/interrupts.hpp"
 
 namespace postern::sim {
 

@@ -13,9 +13,9 @@
 #include "sim/file.hpp"
 #include "sim/function.hpp"
 #include "sim/iommu_model.hpp"
-#include "sim/mm_regions.hpp"
 #include "sim/process.hpp"
-#include "sim/tce_platform.hpp"
+#include "sim/spapr/mm_regions.hpp"
+#include "sim/spapr/tce_platform.hpp"
 
 namespace postern::sim {
 

@@ -12,11 +12,11 @@
 #include <chrono>
 #include <thread>
 
-#include "sim/group_file.hpp"
-#include "sim/iommufd.hpp"
+#include "sim/iommufd/iommufd.hpp"
 #include "sim/machine.hpp"
-#include "sim/nvme.hpp"
+#include "sim/nvme/nvme.hpp"
 #include "sim/sysfs.hpp"
+#include "sim/vfio/group_file.hpp"
 
 namespace postern {
 namespace {

@@ -55,7 +55,8 @@ int IommufdContainer::do_unmap(Iova iova, std::uint64_t length) {
 }
 
 int IommufdContainer::do_unmap_all() {
-  // Iova 0 with the largest length is everything (iommufd_ioas_unmap, Linux 6.2); an empty IOAS answers ENOENT.
+  // Iova 0 with the largest length is everything (iommufd_ioas_unmap, Linux 6.2); an empty IOAS may
+  // answer ENOENT.
   iommu_ioas_unmap unmap{.size = sizeof unmap, .ioas_id = ioas_, .iova = 0, .length = ~std::uint64_t{0}};
   const int result = iommu::ioas_unmap(kernel(), iommufd_->fd(), unmap);
   return result == -ENOENT ? 0 : result;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The simulated /dev/iommu, ioctl by ioctl, by what Linux 7.3.4 answers to the same calls.
-#include "sim/iommufd.hpp"
+#include "sim/iommufd/iommufd.hpp"
 
 #include <gmock/gmock.h>
 #include <linux/iommufd.h>

@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "sim/nvme.hpp"
+#include "sim/nvme/nvme.hpp"
 
 namespace postern::sim::nvme_test {
 

@@ -4,7 +4,7 @@
 #include <array>
 #include <cerrno>
 
-#include "sim/spapr.hpp"
+#include "sim/spapr/spapr.hpp"
 #include "spapr_rig.hpp"
 
 namespace postern::sim::spapr_test {

@@ -2,8 +2,8 @@
 // Nvme: the commands of I/O queues (NVM Express 1.4, section 6).
 #include <vector>
 
-#include "sim/nvme_controller.hpp"
-#include "sim/nvme_prp.hpp"
+#include "sim/nvme/controller.hpp"
+#include "sim/nvme/prp.hpp"
 
 namespace postern::sim {
 

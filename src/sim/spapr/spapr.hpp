@@ -7,8 +7,8 @@
 #include <array>
 #include <vector>
 
-#include "sim/container_iommu.hpp"
 #include "sim/machine.hpp"
+#include "sim/vfio/container_iommu.hpp"
 
 namespace postern::sim {
 

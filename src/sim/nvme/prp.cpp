@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Walking PRPs, and DMA of the data that they name.
-#include "sim/nvme_prp.hpp"
+#include "sim/nvme/prp.hpp"
 
 #include <algorithm>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Interrupts: INTx, MSI-X, and what tells of errors and of requests.
-#include "sim/interrupts.hpp"
+#include "sim/vfio/interrupts.hpp"
 
 #include <unistd.h>
 
@@ -65,7 +65,8 @@ std::uint32_t Interrupts::count(std::uint32_t index) const {
 // vfio_set_irqs_validate_and_prepare, vfio_pci_set_irqs_ioctl
 int Interrupts::set(const vfio_irq_set& set) {
   if (set.argsz < sizeof set || set.index >= VFIO_PCI_NUM_IRQS || set.count >= 0xffffffff - set.start) return -EINVAL;
-  if ((set.flags & ~(VFIO_IRQ_SET_DATA_TYPE_MASK | VFIO_IRQ_SET_ACTION_TYPE_MASK)) != 0) return -EINVAL;
+  constexpr std::uint32_t known = VFIO_IRQ_SET_DATA_TYPE_MASK | VFIO_IRQ_SET_ACTION_TYPE_MASK;
+  if ((set.flags & ~known) != 0) return -EINVAL;
   const std::uint32_t most = count(set.index);
   if (set.start >= most || set.start + set.count > most) return -EINVAL;
   const std::uint32_t data = data_of(set);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // NvmeDisk: blocks that were written, and what the others hold.
-#include "sim/nvme_disk.hpp"
+#include "sim/nvme/disk.hpp"
 
 #include <algorithm>
 
-#include "sim/nvme_spec.hpp"
+#include "sim/nvme/spec.hpp"
 
 namespace postern::sim {
 namespace {

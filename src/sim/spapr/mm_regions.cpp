@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // MmRegions: registering, counting, and what a region's pages are.
-#include "sim/mm_regions.hpp"
+#include "sim/spapr/mm_regions.hpp"
 
 #include <algorithm>
 #include <cerrno>
 #include <postern/locked_memory.hpp>
 
-#include "sim/tce_platform.hpp"
+#include "sim/spapr/tce_platform.hpp"
 
 namespace postern::sim {
 

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <bit>
 
-#include "sim/iommufd.hpp"
+#include "sim/iommufd/iommufd.hpp"
 
 namespace postern::sim {
 

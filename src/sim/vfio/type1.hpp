@@ -6,9 +6,9 @@
 
 #include <vector>
 
-#include "sim/container_iommu.hpp"
 #include "sim/iommu_model.hpp"
 #include "sim/process.hpp"
+#include "sim/vfio/container_iommu.hpp"
 
 namespace postern::sim {
 

@@ -12,9 +12,9 @@
 #include <utility>
 
 #include "sim/hardware.hpp"
-#include "sim/nvme_disk.hpp"
-#include "sim/nvme_registers.hpp"
-#include "sim/nvme_spec.hpp"
+#include "sim/nvme/disk.hpp"
+#include "sim/nvme/registers.hpp"
+#include "sim/nvme/spec.hpp"
 
 namespace postern::sim {
 

@@ -6,7 +6,7 @@
 #include <cerrno>
 #include <cstring>
 
-#include "sim/device_file.hpp"
+#include "sim/vfio/device_file.hpp"
 
 namespace postern::sim {
 namespace {

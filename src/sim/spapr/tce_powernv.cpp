@@ -4,7 +4,7 @@
 #include <bit>
 #include <cerrno>
 
-#include "sim/tce_platform.hpp"
+#include "sim/spapr/tce_platform.hpp"
 
 namespace postern::sim {
 namespace {

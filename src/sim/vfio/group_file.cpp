@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // GroupFile and ContainerFile: the rules of drivers/vfio/group.c and container.c (Linux 7.3).
-#include "sim/group_file.hpp"
+#include "sim/vfio/group_file.hpp"
 
 #include <linux/vfio.h>
 
-#include "sim/spapr.hpp"
-#include "sim/type1.hpp"
+#include "sim/spapr/spapr.hpp"
+#include "sim/vfio/type1.hpp"
 
 namespace postern::sim {
 

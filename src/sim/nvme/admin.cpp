@@ -4,8 +4,8 @@
 #include <string_view>
 #include <vector>
 
-#include "sim/nvme_controller.hpp"
-#include "sim/nvme_prp.hpp"
+#include "sim/nvme/controller.hpp"
+#include "sim/nvme/prp.hpp"
 
 namespace postern::sim {
 

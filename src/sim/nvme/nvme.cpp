@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Nvme: registers, doorbells, and the queues' two ends.
-#include "sim/nvme.hpp"
+#include "sim/nvme/nvme.hpp"
 
 #include <atomic>
 
-#include "sim/nvme_controller.hpp"
+#include "sim/nvme/controller.hpp"
 
 namespace postern::sim {
 

@@ -4,7 +4,7 @@
 #include <cerrno>
 #include <cstddef>
 
-#include "sim/spapr.hpp"
+#include "sim/spapr/spapr.hpp"
 
 namespace postern::sim {
 namespace {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // DeviceFile: what vfio-pci answers: what a device is, features, reset, and the cdev's part (Linux 7.3).
-#include "sim/device_file.hpp"
+#include "sim/vfio/device_file.hpp"
 
 #include <linux/pci_regs.h>
 #include <sys/mman.h>
@@ -11,8 +11,8 @@
 #include <cstring>
 #include <optional>
 
-#include "sim/group_file.hpp"
-#include "sim/hot_reset.hpp"
+#include "sim/vfio/group_file.hpp"
+#include "sim/vfio/hot_reset.hpp"
 
 namespace postern::sim {
 DeviceFile::DeviceFile(Machine& machine, Function& function, FindFile find, std::shared_ptr<File> group)
@@ -50,13 +50,15 @@ void DeviceFile::release() {
 }
 
 int DeviceFile::ioctl(unsigned long request, void* argument) {
+  constexpr std::uint32_t pasid = VFIO_DEVICE_ATTACH_PASID;
+  static_assert(pasid == VFIO_DEVICE_DETACH_PASID);
   if (request == VFIO_DEVICE_BIND_IOMMUFD) return bind(as<vfio_device_bind_iommufd>(argument));
   if (!usable_) return -EINVAL;
   if (iommufd_ && request == VFIO_DEVICE_ATTACH_IOMMUFD_PT) {
     auto& attach = as<vfio_device_attach_iommufd_pt>(argument);
     constexpr auto least = offsetof(vfio_device_attach_iommufd_pt, pt_id) + sizeof attach.pt_id;
-    if (attach.argsz < least || (attach.flags & ~VFIO_DEVICE_ATTACH_PASID) != 0) return -EINVAL;
-    if ((attach.flags & VFIO_DEVICE_ATTACH_PASID) != 0) return attach.argsz < sizeof attach ? -EINVAL : -EOPNOTSUPP;
+    if (attach.argsz < least || (attach.flags & ~pasid) != 0) return -EINVAL;
+    if ((attach.flags & pasid) != 0) return attach.argsz < sizeof attach ? -EINVAL : -EOPNOTSUPP;
     std::uint32_t page_table = attach.pt_id;
     const int result = iommufd_->attach(function_, page_table);
     if (result == 0) attach.pt_id = page_table;
@@ -65,8 +67,8 @@ int DeviceFile::ioctl(unsigned long request, void* argument) {
   if (iommufd_ && request == VFIO_DEVICE_DETACH_IOMMUFD_PT) {
     const auto& detach = as<vfio_device_detach_iommufd_pt>(argument);
     constexpr auto least = offsetof(vfio_device_detach_iommufd_pt, flags) + sizeof detach.flags;
-    if (detach.argsz < least || (detach.flags & ~VFIO_DEVICE_DETACH_PASID) != 0) return -EINVAL;
-    if ((detach.flags & VFIO_DEVICE_DETACH_PASID) != 0) return detach.argsz < sizeof detach ? -EINVAL : -EOPNOTSUPP;
+    if (detach.argsz < least || (detach.flags & ~pasid) != 0) return -EINVAL;
+    if ((detach.flags & pasid) != 0) return detach.argsz < sizeof detach ? -EINVAL : -EOPNOTSUPP;
     iommufd_->detach(function_);
     return 0;
   }
@@ -111,7 +113,8 @@ int DeviceFile::bind(vfio_device_bind_iommufd& bind) {
   for (std::size_t i = sizeof bind; i < bind.argsz; ++i) {
     if (bytes[i] != std::byte{0}) return -E2BIG;
   }
-  if (bind.iommufd < 0 || (bind.flags & ~VFIO_DEVICE_BIND_FLAG_TOKEN) != 0 || group_) return -EINVAL;
+  constexpr std::uint32_t known = VFIO_DEVICE_BIND_FLAG_TOKEN;
+  if (bind.iommufd < 0 || (bind.flags & ~known) != 0 || group_) return -EINVAL;
   Group& group = machine_.groups[function_.group()];
   if (group.open) return -EBUSY;  // vfio_device_block_group
   if (usable_) return -EINVAL;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Iommufd: how the ioctls of a simulated /dev/iommu are taken, and what concerns objects of every kind.
-#include "sim/iommufd.hpp"
+#include "sim/iommufd/iommufd.hpp"
 
 #include <linux/iommufd.h>
 

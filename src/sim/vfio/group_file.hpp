@@ -6,10 +6,10 @@
 #include <set>
 #include <string_view>
 
-#include "sim/container_iommu.hpp"
-#include "sim/device_file.hpp"
 #include "sim/file.hpp"
 #include "sim/machine.hpp"
+#include "sim/vfio/container_iommu.hpp"
+#include "sim/vfio/device_file.hpp"
 
 namespace postern::sim {
 

@@ -2,7 +2,7 @@
 // The devices of a simulated /dev/iommu: bound by their cdevs, and attached, a group at a time, to a HWPT.
 #include <algorithm>
 
-#include "sim/iommufd.hpp"
+#include "sim/iommufd/iommufd.hpp"
 
 namespace postern::sim {
 

@@ -6,7 +6,7 @@
 #include <cerrno>
 #include <map>
 
-#include "sim/tce_platform.hpp"
+#include "sim/spapr/tce_platform.hpp"
 
 namespace postern::sim {
 namespace {

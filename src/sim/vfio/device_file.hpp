@@ -8,9 +8,9 @@
 #include <memory>
 
 #include "sim/file.hpp"
-#include "sim/hot_reset.hpp"
-#include "sim/iommufd.hpp"
+#include "sim/iommufd/iommufd.hpp"
 #include "sim/machine.hpp"
+#include "sim/vfio/hot_reset.hpp"
 
 namespace postern::sim {
 

@@ -6,7 +6,7 @@
 #include <bit>
 #include <cstring>
 
-#include "sim/iommufd.hpp"
+#include "sim/iommufd/iommufd.hpp"
 
 namespace postern::sim {
 namespace {

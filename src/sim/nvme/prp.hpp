@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "sim/hardware.hpp"
-#include "sim/nvme_spec.hpp"
+#include "sim/nvme/spec.hpp"
 
 namespace postern::sim {
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Type1: the rules of vfio_iommu_type1.c, Linux 7.3, each in the order in which the kernel asks.
-#include "sim/type1.hpp"
+#include "sim/vfio/type1.hpp"
 
 #include <algorithm>
 #include <bit>
@@ -49,6 +49,14 @@ std::shared_ptr<std::vector<std::uint64_t>> make_bitmap(std::uint64_t pages) {
   if (pages > std::uint64_t{std::numeric_limits<int>::max()}) return nullptr;
   return std::make_shared<std::vector<std::uint64_t>>(words_for(pages) + 1);
 }
+
+// struct vfio_iommu_type1_info_cap_iova_range without the array at its end.
+struct RangesHead {
+  vfio_info_cap_header header;
+  std::uint32_t count;
+  std::uint32_t reserved = 0;
+};
+static_assert(sizeof(RangesHead) == sizeof(vfio_iommu_type1_info_cap_iova_range));
 
 // Appends capabilities behind a struct vfio_iommu_type1_info, each with its offset in the one before.
 class Chain {
@@ -116,10 +124,9 @@ int Type1::get_info(vfio_iommu_type1_info& info) const {
                                                 .max_dirty_bitmap_size = largest_bitmap});
   chain.add(vfio_iommu_type1_info_dma_avail{.header = {.id = VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL, .version = 1},
                                             .avail = static_cast<std::uint32_t>(mappings_left_)});
-  vfio_iommu_type1_info_cap_iova_range header{};
-  header.header = {.id = VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE, .version = 1};
-  header.nr_iovas = static_cast<std::uint32_t>(usable_.size());
-  std::byte* next = chain.add(header, usable_.size() * sizeof(vfio_iova_range));
+  const RangesHead head{.header = {.id = VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE, .version = 1},
+                        .count = static_cast<std::uint32_t>(usable_.size())};
+  std::byte* next = chain.add(head, usable_.size() * sizeof(vfio_iova_range));
   for (const IovaRange range : usable_) {
     const vfio_iova_range one{.start = range.first.value, .end = range.last.value};
     std::memcpy(next, &one, sizeof one);

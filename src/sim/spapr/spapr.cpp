@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Spapr: the rules of vfio_iommu_spapr_tce.c, Linux 7.3, each in the order in which the kernel asks; what it does wrong
 // included, as it was measured. Here: groups, what is told, version 1's accounting, and EEH.
-#include "sim/spapr.hpp"
+#include "sim/spapr/spapr.hpp"
 
 #include <algorithm>
 #include <cerrno>

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Hot reset: the rules of vfio_pci_core.c (Linux 7.3).
-#include "sim/hot_reset.hpp"
+#include "sim/vfio/hot_reset.hpp"
 
 #include <algorithm>
 #include <cerrno>
 #include <set>
 
-#include "sim/iommufd.hpp"
+#include "sim/iommufd/iommufd.hpp"
 
 namespace postern::sim {
 namespace {

@@ -3,7 +3,7 @@
 #include <cerrno>
 #include <cstddef>
 
-#include "sim/spapr.hpp"
+#include "sim/spapr/spapr.hpp"
 
 namespace postern::sim {
 namespace {
