@@ -64,6 +64,7 @@ int Iommufd::execute(iommu_ioas_allow_iovas& command) {
     last_by_first[{range.start}] = {range.last};
   }
   std::vector<IovaRange> ranges;
+  ranges.reserve(last_by_first.size());
   for (const auto& [first, last] : last_by_first) ranges.push_back({first, last});
   return ioas->table.allow(std::move(ranges));
 }

@@ -44,7 +44,7 @@ int Spapr::use_page(std::uintptr_t address, std::uint64_t page, MmRegion*& regio
 
 // tce_iommu_build, tce_iommu_build_v2: page after page, over whatever was there. One that fails takes those before it
 // along, and what they had replaced is gone.
-int Spapr::build(const TceTable& table, Area area) {
+int Spapr::build(const TceTable& table, const Area& area) {
   const std::uint64_t page = table.page();
   const std::uint64_t pages = (area.range.last - area.range.first) / page + 1;
   if (!is_v2_) machine_.process.forget();

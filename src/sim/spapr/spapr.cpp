@@ -139,9 +139,9 @@ int Spapr::eeh(const vfio_eeh_pe_op& operation) {
     case VFIO_EEH_PE_UNFREEZE_DMA:
     case VFIO_EEH_PE_RESET_DEACTIVATE:
     case VFIO_EEH_PE_CONFIGURE:
-      return 0;
     case VFIO_EEH_PE_GET_STATE:
-      return VFIO_EEH_PE_STATE_NORMAL;
+      static_assert(VFIO_EEH_PE_STATE_NORMAL == 0);
+      return 0;
     case VFIO_EEH_PE_RESET_HOT:
     case VFIO_EEH_PE_RESET_FUNDAMENTAL:
       for (const int group : groups_) {

@@ -35,7 +35,7 @@ class Spapr final : public ContainerIommu {
   // Mapping, in spapr_map.cpp.
   [[nodiscard]] int map(const vfio_iommu_type1_dma_map& request);
   [[nodiscard]] int unmap(const vfio_iommu_type1_dma_unmap& request);
-  [[nodiscard]] int build(const TceTable& table, Area area);
+  [[nodiscard]] int build(const TceTable& table, const Area& area);
   [[nodiscard]] int use_page(std::uintptr_t address, std::uint64_t page, MmRegion*& region);
   void clear(IovaRange range);
 
