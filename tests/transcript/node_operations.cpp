@@ -45,7 +45,7 @@ std::string open_cdev(World& world) {
 std::string open_iommufd(World& world) {
   Place& place = world.any(world.iommufds);
   const bool is_new = !place.is_open();
-  const std::string line = open(world, place, "/dev/iommu");
+  std::string line = open(world, place, "/dev/iommu");
   if (is_new) world.ids[world.index_of(place, world.iommufds)] = {};
   return line;
 }
@@ -61,7 +61,7 @@ std::string open_eventfd(World& world) {
 
 std::string close_one(World& world, std::vector<Place>& places) {
   Place& place = world.open_one(places);
-  const std::string line = "close " + place.name + " -> " + outcome(world.kernel.close(place.fd));
+  std::string line = "close " + place.name + " -> " + outcome(world.kernel.close(place.fd));
   place.fd = -1;
   place.is_usable = false;
   return line;
@@ -69,7 +69,7 @@ std::string close_one(World& world, std::vector<Place>& places) {
 
 std::string close_container(World& world) { return close_one(world, world.containers); }
 std::string close_group(World& world) {
-  const std::string line = close_one(world, world.groups);
+  std::string line = close_one(world, world.groups);
   // Which one is seen afterwards. Its devices hold it.
   for (Place& group : world.groups) {
     const auto holds = [&](const Place& device) { return device.is_open() && is_in(device, group); };

@@ -2,6 +2,7 @@
 // Random: choices that a seed decides, the same with every compiler and library.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <initializer_list>
 
@@ -21,7 +22,7 @@ class Random {
     bits = (bits ^ bits >> 27) * 0x94d049bb133111eb;
     return bits ^ bits >> 31;
   }
-  [[nodiscard]] std::uint64_t below(std::uint64_t end) { return next() % end; }
+  [[nodiscard]] std::uint64_t below(std::uint64_t end) { return next() % std::max<std::uint64_t>(end, 1); }
   [[nodiscard]] bool chance(unsigned percent) { return below(100) < percent; }
   template <typename Value>
   [[nodiscard]] Value pick(std::initializer_list<Value> values) {
