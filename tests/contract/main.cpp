@@ -31,8 +31,8 @@ bool take_host(int& argc, char** argv, std::optional<postern::SimulatedKernel>& 
 }  // namespace
 
 int main(int argc, char** argv) {
-  std::optional<postern::SimulatedKernel> simulated;
-  const bool known = take_host(argc, argv, simulated);  // first, since it decides which tests there are
+  static std::optional<postern::SimulatedKernel> simulated;  // the tests keep its address
+  const bool known = take_host(argc, argv, simulated);       // first, since it decides which tests there are
   try {
     ::testing::InitGoogleMock(&argc, argv);
   } catch (const std::exception& error) {
