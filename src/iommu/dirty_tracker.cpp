@@ -36,6 +36,14 @@ IovaRange whole_mappings(const Container& container, IovaRange range) {
   return {container.find(range.first)->range.first, container.find(range.last)->range.last};
 }
 
+// Sets in the caller's bitmap, which begins at `start`, what was told of this part of the request.
+void hand_over(const DirtyRequest& told, IovaRange part, const DirtyBitmap& bitmap, Iova start) {
+  const auto shift = static_cast<unsigned>(std::countr_zero(bitmap.page_size) - std::countr_zero(told.page_size));
+  memory::fold_bits({bitmap.words.data(), (part.first - start) / told.page_size},
+                    {told.bits, (part.first - told.range.first) / told.page_size}, part.length() / told.page_size,
+                    shift);
+}
+
 // What is mapped, with neighbours joined.
 std::vector<IovaRange> mapped_ranges(const Container& container) {
   std::vector<IovaRange> ranges;
@@ -261,19 +269,15 @@ Result<DirtyAnswer> DirtyTracker::query(IovaRange range, const DirtyBitmap& bitm
     memory::set_bits(bitmap.words.data(), 0, range.length() / bitmap.page_size);
     return DirtyAnswer::everything;
   }
-  const auto shift = static_cast<unsigned>(std::countr_zero(bitmap.page_size) - std::countr_zero(page_size_));
   const IovaRange told = log_->tells_whole_mappings() ? whole_mappings(*container_, range) : range;
   // Nearly always the caller's bitmap is one that everybody can write to.
-  const bool in_place = shift == 0 && told == range && after == AfterQuery::forget;
+  const bool in_place = bitmap.page_size == page_size_ && told == range && after == AfterQuery::forget;
   const DirtyRequest request{
       .range = told, .page_size = page_size_, .bits = in_place ? bitmap.words.data() : cleared_words(told)};
   if (auto collected = collect(request, after); !collected) return failure_of(collected);
   if (told != range || after == AfterQuery::keep) pending_->add(told, request.bits);
   pending_->mark(told, request.bits);
-  if (!in_place) {
-    memory::fold_bits({bitmap.words.data(), 0}, {request.bits, (range.first - told.first) / page_size_},
-                      range.length() / page_size_, shift);
-  }
+  if (!in_place) hand_over(request, range, bitmap, range.first);
   if (after == AfterQuery::forget) pending_->remove(range);
   return DirtyAnswer::pages;
 }
@@ -292,7 +296,6 @@ Result<DirtyAnswer> DirtyTracker::unmap(Iova iova, std::uint64_t length, const D
 
 Result<void> DirtyTracker::unmap_one(IovaRange range, Iova first, const DirtyBitmap& bitmap) {
   const DirtyRequest request{.range = range, .page_size = page_size_, .bits = cleared_words(range)};
-  const auto shift = static_cast<unsigned>(std::countr_zero(bitmap.page_size) - std::countr_zero(page_size_));
   if (misses_one()) {
     memory::set_bits(request.bits, 0, request.pages());
   } else if (auto told = collect_devices(request); !told) {
@@ -306,8 +309,7 @@ Result<void> DirtyTracker::unmap_one(IovaRange range, Iova first, const DirtyBit
   }
   pending_->mark(range, request.bits);
   pending_->remove(range);
-  memory::fold_bits({bitmap.words.data(), (range.first - first) / page_size_}, {request.bits, 0}, request.pages(),
-                    shift);
+  hand_over(request, range, bitmap, first);
   return {};
 }
 

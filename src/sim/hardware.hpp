@@ -27,7 +27,7 @@ struct HardwareInfo {
   std::uint32_t class_code = 0;  // as sysfs has it: 0x010802
   std::uint8_t revision = 0;
   std::array<std::uint32_t, 6> bar_sizes{};  // bytes; 0: no such BAR. Memory BARs of 32 bits.
-  std::uint32_t msix_vectors = 0;            // 0: it has none. The table is at the end of BAR 0.
+  std::uint32_t msix_vectors = 0;            // 0: it has none. Their table is in BAR 0.
   bool has_flr = true;
 };
 

@@ -27,8 +27,8 @@ class Process {
     return covers(address, length, writable) ? 0 : check(address, length, writable);
   }
 
-  // Counts memory as locked, as type1 does (VmLck), or as pinned, as iommufd does (VmPin): 0 or -ENOMEM, which is
-  // -EPERM nowhere. `length` is a multiple of the page.
+  // Counts memory as locked, as type1 does (VmLck), or as pinned, as iommufd does (VmPin): 0 or -ENOMEM.
+  // `length` is a multiple of the page.
   [[nodiscard]] int lock(std::uint64_t length) { return count(locked_, length); }
   void unlock(std::uint64_t length) { locked_ -= length; }
   [[nodiscard]] int pin(std::uint64_t length) { return count(pinned_, length); }

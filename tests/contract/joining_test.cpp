@@ -35,11 +35,6 @@ std::vector<std::byte> read_disk(PciDevice& pci, Iova data, Iova queues) {
   return {bytes, bytes + page};
 }
 
-// Whether these bytes came from a disk: they are neither what the memory held nor all alike.
-bool came_from_disk(const std::vector<std::byte>& bytes) {
-  return std::count(bytes.begin(), bytes.end(), std::byte{0}) < 1024;
-}
-
 class JoiningOnKernel : public ::testing::TestWithParam<test::Interface> {
  protected:
   JoiningOnKernel()
@@ -97,7 +92,7 @@ TEST_P(JoiningOnKernel, BothReachTheSameMemoryWhetherTheyShareAContainerOrNot) {
   }
   const auto first_disk = read_disk(*first_, base, base + 0x1000000);
   const auto second_disk = read_disk(second, base + page, base + 0x2000000);
-  EXPECT_TRUE(came_from_disk(first_disk) && came_from_disk(second_disk));
+  EXPECT_TRUE(test::came_from_disk(first_disk) && test::came_from_disk(second_disk));
   EXPECT_NE(first_disk, second_disk);
   EXPECT_EQ(std::memcmp(memory_.data(), first_disk.data(), page), 0) << "the second changed what the first read";
 }
@@ -107,14 +102,14 @@ TEST_P(JoiningOnKernel, WhenOneOfSeveralLeavesTheOthersGoOn) {
   PciDevice second = PciDevice::open(attach(kernel_, other_.host(), joining()).value()).value();
   ASSERT_TRUE(first_->device().detach());
   first_.reset();
-  EXPECT_TRUE(came_from_disk(read_disk(second, base + 2 * page, base + 0x2000000)));
+  EXPECT_TRUE(test::came_from_disk(read_disk(second, base + 2 * page, base + 0x2000000)));
   first_.emplace(PciDevice::open(attach(kernel_, bound_.host(),
                                         {.backend = GetParam().backend,
                                          .container_options = {.version = GetParam().version},
                                          .join = {second.device().container()}})
                                      .value())
                      .value());
-  EXPECT_TRUE(came_from_disk(read_disk(*first_, base + 3 * page, base + 0x1000000)));
+  EXPECT_TRUE(test::came_from_disk(read_disk(*first_, base + 3 * page, base + 0x1000000)));
 }
 
 // The container refuses, and then one of the mappings, whichever, cannot be replayed into a new one.

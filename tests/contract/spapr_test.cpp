@@ -66,12 +66,6 @@ std::vector<std::byte> read_disk(PciDevice& pci, const DmaWindow& window) {
   return {buffer->data(), buffer->data() + 64 * kib};
 }
 
-// Whether these bytes came from the disk: they are neither what the memory held nor all alike.
-bool came_from_disk(const std::vector<std::byte>& bytes) {
-  return std::count(bytes.begin(), bytes.end(), std::byte{0xa5}) < 1024 &&
-         std::count(bytes.begin(), bytes.end(), std::byte{0}) < 1024;
-}
-
 class Spapr : public ::testing::TestWithParam<std::uint32_t> {
  protected:
   Spapr() : bound_(test::first_nvme()), before_(Holdings::now()) { open(); }
@@ -106,7 +100,9 @@ TEST_P(Spapr, BeginsWithTheDefaultWindow) {
   EXPECT_EQ(container().preregistration() != nullptr, GetParam() == 2);
 }
 
-TEST_P(Spapr, TheDiskIsReadThroughTheDefaultWindow) { EXPECT_TRUE(came_from_disk(read_disk(*pci_, default_window()))); }
+TEST_P(Spapr, TheDiskIsReadThroughTheDefaultWindow) {
+  EXPECT_TRUE(test::came_from_disk(read_disk(*pci_, default_window())));
+}
 
 TEST_P(Spapr, AMapThatRunsPastTheWindowsEndNeverReachesTheKernel) {
   const Mmap memory = memory_of(2 * host_page());
@@ -147,7 +143,7 @@ TEST_P(Spapr, IsReleasedFromWhateverState) {
   pci_.reset();
   EXPECT_TRUE(before_ == Holdings::now());
   open();
-  EXPECT_TRUE(came_from_disk(read_disk(*pci_, default_window()))) << "and works again";
+  EXPECT_TRUE(test::came_from_disk(read_disk(*pci_, default_window()))) << "and works again";
 }
 
 TEST_P(Spapr, ASecondHostBridgeIsSharedOnTheBareMachineByVersion2AloneAndTheRefusalSaysWhy) {
@@ -163,11 +159,11 @@ TEST_P(Spapr, ASecondHostBridgeIsSharedOnTheBareMachineByVersion2AloneAndTheRefu
     ASSERT_EQ(second.has_value(), shares) << (shares ? second.error().message() : "");
     if (second) {
       auto pci = PciDevice::open(std::move(*second)).value();
-      EXPECT_TRUE(came_from_disk(read_disk(pci, default_window())));
+      EXPECT_TRUE(test::came_from_disk(read_disk(pci, default_window())));
     } else {
       EXPECT_THAT(second.error().message(), AllOf(HasSubstr("cannot share the container"), HasSubstr("of its own")));
     }
-    EXPECT_TRUE(came_from_disk(read_disk(*pci_, default_window()))) << "the first is as it was";
+    EXPECT_TRUE(test::came_from_disk(read_disk(*pci_, default_window()))) << "the first is as it was";
     ASSERT_TRUE(container().unmap_all());
   }
 }
@@ -250,7 +246,7 @@ TEST_P(SpaprV2, TheDiskIsReadThroughAWindowOf64BitAddresses) {
   ASSERT_TRUE(window) << window.error().message();
   EXPECT_EQ(window->range.first, Iova{0x800000000000000});
   EXPECT_EQ(read_disk(*pci_, *window), by_default);
-  EXPECT_TRUE(came_from_disk(by_default));
+  EXPECT_TRUE(test::came_from_disk(by_default));
   ASSERT_TRUE(windows().remove(window->range.first));
   EXPECT_EQ(read_disk(*pci_, default_window()), by_default);
 }
@@ -261,7 +257,7 @@ TEST_P(SpaprV2, AWindowIsMadeWhereTheDefaultOneIsTooSmall) {
   const DmaWindow window = windows().list().back();
   EXPECT_TRUE(window.created);
   EXPECT_EQ(window.range.length(), 8 * gib);
-  EXPECT_TRUE(came_from_disk(read_disk(*pci_, window)));
+  EXPECT_TRUE(test::came_from_disk(read_disk(*pci_, window)));
   open({.memory = 64 * mib});
   EXPECT_EQ(windows().list().size(), 1U) << "the default one is large enough";
 }
@@ -276,7 +272,7 @@ TEST_P(SpaprV2, WindowsOfTablesWithSeveralLevelsWorkWhereTheMachineHasThem) {
   for (const std::uint32_t levels : {1U, 2U, 3U}) {
     const auto window = windows().create({.size = 4 * gib, .page_size = 4 * kib, .levels = levels});
     ASSERT_TRUE(window) << levels << ": " << window.error().message();
-    EXPECT_TRUE(came_from_disk(read_disk(*pci_, *window))) << levels;
+    EXPECT_TRUE(test::came_from_disk(read_disk(*pci_, *window))) << levels;
     ASSERT_TRUE(windows().remove(window->range.first));
   }
   const std::uint64_t locked = Holdings::now().locked;
@@ -308,12 +304,12 @@ TEST_P(SpaprV2, ASecondCreatedWindowIsAskedForOnTheBareMachineAlone) {
   const auto second = windows().create({.size = 4 * gib, .page_size = 4 * kib});
   if (on_powernv()) {
     ASSERT_TRUE(second) << second.error().message();
-    EXPECT_TRUE(came_from_disk(read_disk(*pci_, *second)));
+    EXPECT_TRUE(test::came_from_disk(read_disk(*pci_, *second)));
   } else {
     EXPECT_THAT(refusal(second, ENOSPC), HasSubstr("until the host is booted again"));
   }
   open();
-  EXPECT_TRUE(came_from_disk(read_disk(*pci_, default_window()))) << "the host bridge still gives windows";
+  EXPECT_TRUE(test::came_from_disk(read_disk(*pci_, default_window()))) << "the host bridge still gives windows";
 }
 
 TEST_P(SpaprV2, TheDefaultWindowCanBeRemovedAndMadeAgain) {
@@ -324,7 +320,7 @@ TEST_P(SpaprV2, TheDefaultWindowCanBeRemovedAndMadeAgain) {
   const auto window = windows().create({.size = 512 * mib, .page_size = 4 * kib});
   ASSERT_TRUE(window) << window.error().message();
   EXPECT_EQ(window->range.first, Iova{0});
-  EXPECT_TRUE(came_from_disk(read_disk(*pci_, *window)));
+  EXPECT_TRUE(test::came_from_disk(read_disk(*pci_, *window)));
 }
 
 TEST_P(SpaprV2, AWindowWithMappingsIsNotRemovedAndTheMappingIsNamed) {
@@ -387,7 +383,7 @@ TEST_P(SpaprV2, HugePagesOfMemoryMakeHugePagesOfTheWindow) {
   auto controller = nvme::Controller::open(*pci_, iovas);
   ASSERT_TRUE(controller) << controller.error().message();
   ASSERT_TRUE(controller->read(controller->namespaces().at(0), 0, 128, window->range.first + 2 * mib));
-  EXPECT_TRUE(came_from_disk({memory.data() + 2 * mib, memory.data() + 2 * mib + 64 * kib}));
+  EXPECT_TRUE(test::came_from_disk({memory.data() + 2 * mib, memory.data() + 2 * mib + 64 * kib}));
   ASSERT_TRUE(container().unmap_all());
 }
 
@@ -467,7 +463,7 @@ TEST_P(SpaprV2, WindowsAndMemoryComeBackWithTheNextDevice) {
   auto controller = nvme::Controller::open(*pci_, iovas);
   ASSERT_TRUE(controller) << controller.error().message();
   ASSERT_TRUE(controller->read(controller->namespaces().at(0), 0, 128, window.range.first));
-  EXPECT_TRUE(came_from_disk({memory.data(), memory.data() + 64 * kib}));
+  EXPECT_TRUE(test::came_from_disk({memory.data(), memory.data() + 64 * kib}));
 }
 
 TEST_P(SpaprV2, ADeviceOfAGroupThatIsInUseIsRefused) {

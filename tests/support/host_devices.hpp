@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <postern/attach.hpp>
 #include <postern/binding.hpp>
 #include <postern/locked_memory.hpp>
@@ -78,6 +80,12 @@ class Bound {
   PciAddress address_;
   Binding binding_;
 };
+
+// Whether these bytes came from a disk: they are neither what memory is filled with before, nor all alike.
+inline bool came_from_disk(const std::vector<std::byte>& bytes) {
+  return std::count(bytes.begin(), bytes.end(), std::byte{0xa5}) < 1024 &&
+         std::count(bytes.begin(), bytes.end(), std::byte{0}) < 1024;
+}
 
 // What this process holds: open files and locked memory.
 struct Holdings {

@@ -14,7 +14,6 @@ std::string alloc(World& world) {
   World::Ids& ids = ids_of(world, iommufd);
   Roomy<iommu_hwpt_alloc> room_for(world);
   auto& request = room_for.request;
-  request.size = argsz(world, sizeof request);
   if (world.random.chance(12)) request.flags = static_cast<std::uint32_t>(world.random.below(32));
   request.dev_id = some_id(world, ids.devices);
   request.pt_id = some_id(world, world.random.chance(85) ? ids.ioas : ids.hwpts);
@@ -33,7 +32,6 @@ std::string set_dirty(World& world) {
   const Place& iommufd = world.open_one(world.iommufds);
   Roomy<iommu_hwpt_set_dirty_tracking> room_for(world);
   auto& request = room_for.request;
-  request.size = argsz(world, sizeof request);
   request.hwpt_id = some_id(world, ids_of(world, iommufd).hwpts);
   request.flags = static_cast<std::uint32_t>(world.random.pick({0, 1, 1, 2}));
   request.__reserved = world.random.chance(5) ? 1 : 0;
@@ -46,7 +44,6 @@ std::string get_dirty(World& world) {
   const Place& iommufd = world.open_one(world.iommufds);
   Roomy<iommu_hwpt_get_dirty_bitmap> room_for(world);
   auto& request = room_for.request;
-  request.size = argsz(world, sizeof request);
   request.hwpt_id = some_id(world, ids_of(world, iommufd).hwpts);
   request.flags = static_cast<std::uint32_t>(world.random.pick({0, 0, 1, 2}));
   request.__reserved = world.random.chance(5) ? 1 : 0;
@@ -65,7 +62,6 @@ std::string hw_info(World& world) {
   const Place& iommufd = world.open_one(world.iommufds);
   Roomy<iommu_hw_info> room_for(world);
   auto& request = room_for.request;
-  request.size = argsz(world, sizeof request);
   if (world.random.chance(10)) request.flags = static_cast<std::uint32_t>(world.random.below(4));
   request.dev_id = some_id(world, ids_of(world, iommufd).devices);
   request.data_len = static_cast<std::uint32_t>(world.random.pick({0, 8, 24, 24, 32, 64}));

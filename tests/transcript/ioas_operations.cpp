@@ -15,7 +15,6 @@ std::string alloc(World& world) {
   const Place& iommufd = world.open_one(world.iommufds);
   Roomy<iommu_ioas_alloc> room_for(world);
   auto& request = room_for.request;
-  request.size = argsz(world, sizeof request);
   request.flags = world.random.chance(4) ? 1 : 0;
   const int result = world.kernel.ioctl(iommufd.fd, IOMMU_IOAS_ALLOC, &request);
   if (result == 0) {
@@ -31,7 +30,6 @@ std::string destroy(World& world) {
   World::Ids& ids = ids_of(world, iommufd);
   Roomy<iommu_destroy> room_for(world);
   auto& request = room_for.request;
-  request.size = argsz(world, sizeof request);
   const std::uint64_t kind = world.random.below(10);
   request.id = some_id(world, kind < 5 ? ids.ioas : kind < 8 ? ids.hwpts : ids.devices);
   const int result = world.kernel.ioctl(iommufd.fd, IOMMU_DESTROY, &request);
@@ -46,7 +44,6 @@ std::string iova_ranges(World& world) {
   const Place& iommufd = world.open_one(world.iommufds);
   Roomy<iommu_ioas_iova_ranges> room_for(world);
   auto& request = room_for.request;
-  request.size = argsz(world, sizeof request);
   request.ioas_id = some_id(world, ids_of(world, iommufd).ioas);
   request.num_iovas = static_cast<std::uint32_t>(world.random.pick({0, 1, 2, 3, 8}));
   const std::uint32_t room = request.num_iovas;
@@ -62,7 +59,6 @@ std::string allow_iovas(World& world) {
   const Place& iommufd = world.open_one(world.iommufds);
   Roomy<iommu_ioas_allow_iovas> room_for(world);
   auto& request = room_for.request;
-  request.size = argsz(world, sizeof request);
   request.ioas_id = some_id(world, ids_of(world, iommufd).ioas);
   request.num_iovas = static_cast<std::uint32_t>(world.random.below(4));
   request.__reserved = world.random.chance(3) ? 1 : 0;
@@ -98,7 +94,6 @@ std::string map(World& world) {
   const Place& iommufd = world.open_one(world.iommufds);
   Roomy<iommu_ioas_map> room_for(world);
   auto& request = room_for.request;
-  request.size = argsz(world, sizeof request);
   request.flags = some_map_flags(world);
   request.ioas_id = some_id(world, ids_of(world, iommufd).ioas);
   request.__reserved = world.random.chance(2) ? 1 : 0;
@@ -118,7 +113,6 @@ std::string copy(World& world) {
   const World::Ids& ids = ids_of(world, iommufd);
   Roomy<iommu_ioas_copy> room_for(world);
   auto& request = room_for.request;
-  request.size = argsz(world, sizeof request);
   request.flags = some_map_flags(world);
   request.src_ioas_id = some_mapped_ioas(world, iommufd);
   request.dst_ioas_id = some_id(world, ids.ioas);
@@ -140,7 +134,6 @@ std::string unmap(World& world) {
   const Place& iommufd = world.open_one(world.iommufds);
   Roomy<iommu_ioas_unmap> room_for(world);
   auto& request = room_for.request;
-  request.size = argsz(world, sizeof request);
   request.ioas_id = some_mapped_ioas(world, iommufd);
   const Mapping range = some_range(world, mappings_of(world, iommufd, request.ioas_id));
   request.iova = range.iova;
@@ -159,7 +152,6 @@ std::string option(World& world) {
   const Place& iommufd = world.open_one(world.iommufds);
   Roomy<iommu_option> room_for(world);
   auto& request = room_for.request;
-  request.size = argsz(world, sizeof request);
   request.option_id = static_cast<std::uint32_t>(world.random.pick({0, 1, 1, 1, 1, 2}));
   request.op = static_cast<std::uint16_t>(world.random.pick({0, 0, 1, 1, 2}));
   request.__reserved = world.random.chance(3) ? 1 : 0;

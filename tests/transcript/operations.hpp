@@ -35,7 +35,13 @@ struct Operation {
 // An argument, and what stands behind it where its argsz says that it is longer: mostly nothing.
 template <typename Request>
 struct Roomy {
-  explicit Roomy(World& world) { behind[0] = world.random.chance(80) ? 0 : 1; }
+  explicit Roomy(World& world) {
+    behind[0] = world.random.chance(80) ? 0 : 1;
+    if constexpr (
+        requires { request.size; } && !requires { request.argsz; }) {
+      request.size = argsz(world, sizeof request);  // as every request of an iommufd begins
+    }
+  }
   Request request{};
   std::uint8_t behind[16]{};
 };

@@ -62,8 +62,7 @@ int IommufdContainer::do_unmap_all() {
   return result == -ENOENT ? 0 : result;
 }
 
-Result<Hwpt*> IommufdContainer::attach_hwpt(const BoundDevice& bound, const std::string& name) {
-  const bool tracks_dirty = iommufd_->hardware_tracks_dirty(bound.id);
+Result<Hwpt*> IommufdContainer::attach_hwpt(const BoundDevice& bound, const std::string& name, bool tracks_dirty) {
   for (Hwpt& hwpt : hwpts_) {
     if (hwpt.tracks_dirty() != tracks_dirty) continue;
     const int result = attach_page_table(bound.fd, hwpt.id());
@@ -88,10 +87,11 @@ Result<Hwpt*> IommufdContainer::attach_hwpt(const BoundDevice& bound, const std:
 Result<Fd> IommufdContainer::do_attach(const HostDevice& device) {
   auto bound = open_cdev(*iommufd_, device);
   if (!bound) return failure_of(bound);
-  auto hwpt = attach_hwpt(*bound, device.name);
+  const Hardware hardware = iommufd_->hardware_of(bound->id);
+  auto hwpt = attach_hwpt(*bound, device.name, hardware.tracks_dirty);
   if (!hwpt) return failure_of(hwpt);
   if (*hwpt != nullptr) ++(*hwpt)->users;
-  attached_.push_back({.name = device.name, .id = bound->id, .hwpt = *hwpt});
+  attached_.push_back({.name = device.name, .page_sizes = hardware.page_sizes, .hwpt = *hwpt});
   return std::move(bound->fd);
 }
 
@@ -122,7 +122,7 @@ Result<ContainerLimits> IommufdContainer::read_limits() {
   // The kernel tells the alignment, not the page sizes: those that every device's IOMMU has are in its hardware's
   // registers.
   std::uint64_t larger = attached_.empty() ? 0 : ~std::uint64_t{0};
-  for (const AttachedDevice& attached : attached_) larger &= iommufd_->hardware_page_sizes(attached.id);
+  for (const AttachedDevice& attached : attached_) larger &= attached.page_sizes;
   return ContainerLimits{.usable_ranges = std::move(iova->ranges),
                          .page_sizes = smallest | (larger & ~(smallest - 1)),
                          .mapping_limit = std::nullopt};

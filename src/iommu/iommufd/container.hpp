@@ -34,7 +34,7 @@ class IommufdContainer final : public Container {
   [[nodiscard]] Result<ContainerLimits> read_limits() override;
 
   // Puts the device on a HWPT that suits it; null where the kernel made one of its own for the IOAS (mediated devices).
-  [[nodiscard]] Result<Hwpt*> attach_hwpt(const BoundDevice& bound, const std::string& name);
+  [[nodiscard]] Result<Hwpt*> attach_hwpt(const BoundDevice& bound, const std::string& name, bool tracks_dirty);
 
   // In the order of need: an IOAS can only be destroyed without HWPTs, all of it only while /dev/iommu is open.
   std::shared_ptr<Iommufd> iommufd_;

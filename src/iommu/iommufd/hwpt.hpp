@@ -41,7 +41,7 @@ class Hwpt {
 // does for mediated devices.
 struct AttachedDevice {
   std::string name;
-  ObjectId id;
+  std::uint64_t page_sizes;  // of its IOMMU, as Hardware has them
   Hwpt* hwpt;
 };
 

@@ -74,28 +74,22 @@ Result<void> Iommufd::avoid_huge_pages(ObjectId ioas) const {
   return {};
 }
 
-std::uint64_t Iommufd::hardware_page_sizes(ObjectId device) const {
+Hardware Iommufd::hardware_of(ObjectId device) const {
   iommu_hw_info_vtd vtd{};
   iommu_hw_info query{};
   query.size = sizeof query;
   query.dev_id = device;
   query.data_len = sizeof vtd;
   query.data_uptr = reinterpret_cast<std::uintptr_t>(&vtd);
-  if (iommu::get_hw_info(kernel(), fd(), query) < 0) return 0;
-  if (query.out_data_type != IOMMU_HW_INFO_TYPE_INTEL_VTD || query.data_len < sizeof vtd) return 0;
+  Hardware hardware;
+  if (iommu::get_hw_info(kernel(), fd(), query) < 0) return hardware;
+  hardware.tracks_dirty = (query.out_capabilities & IOMMU_HW_CAP_DIRTY_TRACKING) != 0;
+  if (query.out_data_type != IOMMU_HW_INFO_TYPE_INTEL_VTD || query.data_len < sizeof vtd) return hardware;
   // VT-d specification, capability register: SLLPS, bits 34 and 35, are 2 MiB and 1 GiB second-stage pages.
-  std::uint64_t sizes = 1 << 12;
-  if ((vtd.cap_reg >> 34 & 1) != 0) sizes |= 1 << 21;
-  if ((vtd.cap_reg >> 35 & 1) != 0) sizes |= 1 << 30;
-  return sizes;
-}
-
-bool Iommufd::hardware_tracks_dirty(ObjectId device) const {
-  iommu_hw_info query{};
-  query.size = sizeof query;
-  query.dev_id = device;
-  if (iommu::get_hw_info(kernel(), fd(), query) < 0) return false;
-  return (query.out_capabilities & IOMMU_HW_CAP_DIRTY_TRACKING) != 0;
+  hardware.page_sizes = 1 << 12;
+  if ((vtd.cap_reg >> 34 & 1) != 0) hardware.page_sizes |= 1 << 21;
+  if ((vtd.cap_reg >> 35 & 1) != 0) hardware.page_sizes |= 1 << 30;
+  return hardware;
 }
 
 Result<void> Iommufd::destroy(ObjectId id, std::string_view what) const {

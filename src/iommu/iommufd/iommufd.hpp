@@ -24,6 +24,12 @@ struct IovaLimits {
   std::uint64_t alignment = 0;
 };
 
+// The IOMMU before a device.
+struct Hardware {
+  std::uint64_t page_sizes = 0;  // bitmap; 0 where its driver does not tell
+  bool tracks_dirty = false;     // it can tell which pages were written (IOMMU_HW_CAP_DIRTY_TRACKING, Linux 6.7)
+};
+
 class Iommufd {
  public:
   // One /dev/iommu for all containers of a Kernel that are open at a time, so that they can share devices and memory.
@@ -37,10 +43,7 @@ class Iommufd {
   [[nodiscard]] Result<ObjectId> allocate_ioas() const;
   [[nodiscard]] Result<IovaLimits> iova_limits(ObjectId ioas) const;
   [[nodiscard]] Result<void> avoid_huge_pages(ObjectId ioas) const;
-  // The page sizes of the IOMMU before a device, as a bitmap: 0 where its driver does not tell.
-  [[nodiscard]] std::uint64_t hardware_page_sizes(ObjectId device) const;
-  // Whether that IOMMU can tell which pages were written (IOMMU_HW_CAP_DIRTY_TRACKING, Linux 6.7).
-  [[nodiscard]] bool hardware_tracks_dirty(ObjectId device) const;
+  [[nodiscard]] Hardware hardware_of(ObjectId device) const;
   // `what` names the object in the error: "HWPT".
   [[nodiscard]] Result<void> destroy(ObjectId id, std::string_view what) const;
 

@@ -47,7 +47,6 @@ int Spapr::use_page(std::uintptr_t address, std::uint64_t page, MmRegion*& regio
 int Spapr::build(const TceTable& table, const Area& area) {
   const std::uint64_t page = table.page();
   const std::uint64_t pages = (area.range.last - area.range.first) / page + 1;
-  if (!is_v2_) machine_.process.forget();
   for (std::uint64_t i = 0; i < pages; ++i) {
     const IovaRange range{area.range.first + i * page, area.range.first + (i * page + (page - 1))};
     const std::uintptr_t address = area.address + i * page;
