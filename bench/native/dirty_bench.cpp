@@ -34,7 +34,9 @@ int run() {
   test::IommufdKernel kernel;
   std::vector<Device> devices;
   for (int i = 0; i < static_cast<int>(sources); ++i) {
-    const HostDevice host = kernel.add("0000:00:0" + std::to_string(i) + ".0", {.iommu = i, .logs_itself = i == 2});
+    const HostDevice host =
+        kernel.add("0000:00:0" + std::to_string(i) + ".0",
+                   {.iommu = i, .logs_itself = i == 2, .reserved = {{length}, {length + page - 1}}});
     const auto container = devices.empty() ? nullptr : devices.front().container();
     devices.push_back(attach(kernel, host, {.backend = "iommufd", .container = container}).value());
   }
