@@ -246,7 +246,8 @@ TEST_P(OnPower, ASecondWindowIsMadeHighUpAndAThirdNot) {
   begin(2);
   ASSERT_EQ(container->create(16, 4 * gib), 0);
   EXPECT_EQ(container->start, high);
-  EXPECT_EQ(locked(), table() + (is_powernv() ? 2 : 1) * 4 * gib / (64 * kib) * 8) << "both tables are counted";
+  const std::uint64_t copies = is_powernv() ? 2 : 1;
+  EXPECT_EQ(locked(), table() + copies * 4 * gib / (64 * kib) * 8) << "both tables are counted";
   EXPECT_EQ(container->create(12, gib), -ENOSPC);
   EXPECT_EQ(container->remove(high + 4 * gib), -EINVAL);
   EXPECT_EQ(container->remove(high + 12345), 0) << "any address in it is its name";
