@@ -5,7 +5,8 @@
 #include <linux/vfio.h>
 
 #include <algorithm>
-#include <charconv>
+
+#include "sim/vfio/group_file.hpp"
 
 namespace postern::sim {
 
@@ -74,8 +75,10 @@ int Machine::unbind(Function& function, Lock& lock) {
     function.interrupts().raise(VFIO_PCI_REQ_IRQ_INDEX, 0);
     changed.wait(lock, [&] { return function.opens == 0; });
   }
+  const bool had_node = function.minor.has_value();
   function.driver.clear();
   function.minor.reset();
+  if (had_node && !has_vfio(function.group())) GroupFile::revoke(groups[function.group()]);
   ++generation;
   return 0;
 }

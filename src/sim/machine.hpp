@@ -24,7 +24,7 @@ class ContainerFile;
 // An IOMMU group, as VFIO has it while one of its functions is bound to vfio-pci.
 struct Group {
   int id = 0;
-  bool open = false;                         // its node
+  const void* file = nullptr;                // its open node; null: not open
   std::shared_ptr<ContainerFile> container;  // that it is in
   int open_devices = 0;                      // through the group
   int open_cdevs = 0;                        // bound to an iommufd

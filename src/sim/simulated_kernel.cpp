@@ -131,7 +131,7 @@ int SimulatedKernel::State::open_node(const std::string& path) {
   }
   for (auto& [id, group] : machine.groups) {
     if (path != fmt::format("/dev/vfio/{}", id)) continue;
-    if (group.open || group.open_cdevs > 0) return -EBUSY;  // vfio_group_fops_open
+    if (group.file != nullptr || group.open_cdevs > 0) return -EBUSY;  // vfio_group_fops_open
     return give_fd(std::make_shared<GroupFile>(machine, group, find_file));
   }
   return -EACCES;

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <optional>
 #include <postern/attach.hpp>
 #include <postern/binding.hpp>
 #include <postern/locked_memory.hpp>
@@ -13,27 +14,39 @@
 #include <postern/pci_function.hpp>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "support/kernel_under_test.hpp"
 
 namespace postern::test {
 
-// The host's NVMe controllers that are alone in their groups, by address; each guest has two.
-inline std::vector<PciAddress> nvme_controllers() {
+// The host's NVMe controllers whose groups have this many members, by address.
+inline std::vector<PciAddress> nvme_controllers(std::size_t members) {
   constexpr std::uint32_t nvme_class = 0x010802;
   std::vector<PciAddress> found;
   const auto functions = list_pci_functions(kernel()).value();
   for (const PciFunction& function : functions) {
     if (function.class_code != nvme_class || !function.host.iommu_group) continue;
     const auto group = find_iommu_group(kernel(), *function.host.iommu_group).value();
-    if (group.members.size() == 1) found.push_back(function.address);
+    if (group.members.size() == members) found.push_back(function.address);
   }
-  if (found.size() < 2) throw std::runtime_error("this guest has no two NVMe controllers");
   return found;
 }
-inline PciAddress first_nvme() { return nvme_controllers().front(); }
-inline PciAddress last_nvme() { return nvme_controllers().back(); }
+// Those that are alone in their groups; each host that tests run on has two.
+inline std::vector<PciAddress> lone_nvme_controllers() {
+  auto found = nvme_controllers(1);
+  if (found.size() < 2) throw std::runtime_error("this host has no two NVMe controllers");
+  return found;
+}
+inline PciAddress first_nvme() { return lone_nvme_controllers().front(); }
+inline PciAddress last_nvme() { return lone_nvme_controllers().back(); }
+// Two that are functions of one slot, and share a group; not every host has those.
+inline std::optional<std::pair<PciAddress, PciAddress>> twins() {
+  const auto found = nvme_controllers(2);
+  if (found.size() < 2) return std::nullopt;
+  return std::pair(found[0], found[1]);
+}
 
 // A way to the kernel's IOMMU: a backend and, where it has several, a version of its interface.
 struct Interface {
@@ -69,7 +82,10 @@ class Bound {
     if (!binding) throw std::runtime_error(binding.error().message());
     binding_ = *binding;
   }
-  ~Bound() { (void)restore_binding(kernel_, binding_); }
+  ~Bound() {
+    const auto restored = restore_binding(kernel_, binding_);
+    EXPECT_TRUE(restored) << restored.error().message();
+  }
   Bound(const Bound&) = delete;
   Bound& operator=(const Bound&) = delete;
 

@@ -116,7 +116,7 @@ int DeviceFile::bind(vfio_device_bind_iommufd& bind) {
   constexpr std::uint32_t known = VFIO_DEVICE_BIND_FLAG_TOKEN;
   if (bind.iommufd < 0 || (bind.flags & ~known) != 0 || group_) return -EINVAL;
   Group& group = machine_.groups[function_.group()];
-  if (group.open) return -EBUSY;  // vfio_device_block_group
+  if (group.file != nullptr) return -EBUSY;  // vfio_device_block_group
   if (usable_) return -EINVAL;
   // vfio_df_check_token: what has no virtual functions has no token.
   if ((bind.flags & VFIO_DEVICE_BIND_FLAG_TOKEN) != 0) return bind.token_uuid_ptr == 0 ? -EFAULT : -EINVAL;

@@ -91,14 +91,25 @@ void ContainerFile::detach(Group& group) {
 
 GroupFile::GroupFile(Machine& machine, Group& group, FindFile find)
     : machine_(machine), group_(group), find_(std::move(find)) {
-  group_.open = true;
+  group_.file = this;
 }
 
 // vfio_group_fops_release: by now no device of it is open, since those hold it.
 GroupFile::~GroupFile() {
-  if (group_.container) group_.container->detach(group_);
-  group_.container.reset();
-  group_.open = false;
+  if (is_revoked()) return;
+  release(group_);
+  group_.file = nullptr;
+}
+
+// vfio_device_remove_group: the last function of the group was unbound from vfio-pci.
+void GroupFile::revoke(Group& group) {
+  release(group);
+  group.file = nullptr;
+}
+
+void GroupFile::release(Group& group) {
+  if (group.container) group.container->detach(group);
+  group.container.reset();
 }
 
 int GroupFile::ioctl(unsigned long request, void* argument) {
@@ -106,7 +117,7 @@ int GroupFile::ioctl(unsigned long request, void* argument) {
     case VFIO_GROUP_GET_STATUS: {
       auto& status = as<vfio_group_status>(argument);
       if (status.argsz < sizeof status) return -EINVAL;
-      if (!machine_.has_vfio(group_.id)) return -ENODEV;
+      if (is_revoked()) return -ENODEV;
       status.flags = 0;
       if (group_.container) {
         status.flags = VFIO_GROUP_FLAGS_CONTAINER_SET | VFIO_GROUP_FLAGS_VIABLE;
@@ -129,8 +140,8 @@ int GroupFile::ioctl(unsigned long request, void* argument) {
 int GroupFile::set_container(int fd) {
   const auto file = find_(fd);
   if (!file) return -EBADF;
+  if (is_revoked()) return -ENODEV;
   if (group_.container) return -EINVAL;
-  if (!machine_.has_vfio(group_.id)) return -ENODEV;
   const auto container = std::dynamic_pointer_cast<ContainerFile>(file);
   if (!container) return -EBADFD;
   const int result = container->attach(group_);
@@ -139,10 +150,9 @@ int GroupFile::set_container(int fd) {
 }
 
 int GroupFile::unset_container() {
-  if (!group_.container) return -EINVAL;
+  if (is_revoked() || !group_.container) return -EINVAL;
   if (group_.open_devices > 0) return -EBUSY;
-  group_.container->detach(group_);
-  group_.container.reset();
+  release(group_);
   return 0;
 }
 
@@ -164,7 +174,7 @@ int GroupFile::open_device(const char* name) {
     if (result < 0) return result;
     if (result > 0) function = each;
   }
-  if (function == nullptr) return -ENODEV;
+  if (function == nullptr || is_revoked()) return -ENODEV;
   if (!group_.container || !group_.container->has_iommu()) return -EINVAL;
   device_ = std::make_shared<DeviceFile>(machine_, *function, find_, shared_from_this());
   return 0;

@@ -40,10 +40,15 @@ class GroupFile final : public File, public std::enable_shared_from_this<GroupFi
   [[nodiscard]] int ioctl(unsigned long request, void* argument) override;
   [[nodiscard]] const Group& group() const noexcept { return group_; }
 
+  // The group loses its node: it leaves its container, and whoever has it open can do nothing with it any more.
+  static void revoke(Group& group);
+
   // The device that VFIO_GROUP_GET_DEVICE_FD opened last; whoever gives it an fd takes it.
   [[nodiscard]] std::shared_ptr<File> take_device() { return std::exchange(device_, nullptr); }
 
  private:
+  [[nodiscard]] bool is_revoked() const noexcept { return group_.file != this; }
+  static void release(Group& group);
   [[nodiscard]] int set_container(int fd);
   [[nodiscard]] int unset_container();
   [[nodiscard]] int open_device(const char* name);

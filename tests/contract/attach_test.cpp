@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// What attaching promises, for each backend: a refusal says what stands in the way and what to do about it.
+#include <gmock/gmock.h>
+
+#include "support/host_devices.hpp"
+
+namespace postern {
+namespace {
+
+using test::Bound;
+using test::Holdings;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+class AttachOnKernel : public ::testing::TestWithParam<test::Interface> {
+ protected:
+  AttachOnKernel() : before_(Holdings::now()) {}
+  ~AttachOnKernel() override { EXPECT_TRUE(before_ == Holdings::now()) << "something was left behind"; }
+
+  static std::string refusal(const HostDevice& device, int code) {
+    auto refused = attach(test::kernel(), device, test::options_for(GetParam()));
+    EXPECT_FALSE(refused);
+    if (refused) return "";
+    EXPECT_EQ(refused.error().code(), code) << refused.error().message();
+    return refused.error().message();
+  }
+
+ private:
+  Holdings before_;
+};
+
+TEST_P(AttachOnKernel, ADeviceOfAnotherDriverIsRefusedAndTheDriverIsNamed) {
+  const HostDevice disk = find_pci_function(test::kernel(), test::last_nvme()).value().host;
+  ASSERT_EQ(disk.driver, "nvme");
+  EXPECT_THAT(refusal(disk, ENODEV), AllOf(HasSubstr("bound to nvme"), HasSubstr("postern bind " + disk.name)));
+}
+
+TEST_P(AttachOnKernel, AGroupThatIsNotViableIsRefusedAndEveryMemberInTheWayIsNamed) {
+  const auto twins = test::twins();
+  if (!twins) GTEST_SKIP() << "this host has no two NVMe functions in one slot";
+  const Bound bound(twins->first);
+  const std::string other = to_string(twins->second);
+  EXPECT_THAT(refusal(bound.host(), EPERM),
+              AllOf(HasSubstr("not viable"), HasSubstr(other + " (driver nvme)"), HasSubstr("postern bind " + other)));
+}
+
+TEST_P(AttachOnKernel, ADeviceThatIsInUseIsRefusedWhicheverInterfaceHasIt) {
+  const Bound bound(test::first_nvme());
+  for (const test::Interface holder : test::interfaces()) {
+    auto first = attach(test::kernel(), bound.host(), test::options_for(holder));
+    ASSERT_TRUE(first) << first.error().message();
+    EXPECT_THAT(refusal(bound.host(), EBUSY), HasSubstr(bound.host().name));
+  }
+}
+
+TEST_P(AttachOnKernel, ADeviceThatWasDetachedCanBeAttachedAgain) {
+  const Bound bound(test::first_nvme());
+  for (int times = 0; times < 3; ++times) {
+    auto device = attach(test::kernel(), bound.host(), test::options_for(GetParam()));
+    ASSERT_TRUE(device) << device.error().message();
+    EXPECT_EQ(device->container()->backend(), GetParam().backend);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, AttachOnKernel, ::testing::ValuesIn(test::interfaces()), test::interface_name);
+
+std::string driver_override(const HostDevice& device) {
+  std::string text;
+  EXPECT_EQ(test::kernel().read_file(device.sysfs_path + "/driver_override", text), 0);
+  return text;
+}
+
+TEST(Binding, IsTakenBackToTheDriverThatTheDeviceHad) {
+  for (const PciAddress address : {test::first_nvme(), test::last_nvme()}) {
+    const auto before = find_pci_function(test::kernel(), address).value().host;
+    const std::string override = driver_override(before);
+    { const Bound bound(address); }
+    EXPECT_EQ(find_pci_function(test::kernel(), address).value().host.driver, before.driver);
+    EXPECT_EQ(driver_override(before), override);
+  }
+}
+
+TEST(Auto, TakesTheBestInterfaceThatTheHostHas) {
+  const Bound bound(test::first_nvme());
+  EXPECT_EQ(attach(test::kernel(), bound.host()).value().container()->backend(), test::interfaces().front().backend);
+}
+
+TEST(Auto, ReportsEveryRefusal) {
+  const auto disk = find_pci_function(test::kernel(), test::last_nvme()).value();
+  auto refused = attach(test::kernel(), disk.host);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), ENODEV);
+  EXPECT_EQ(refused.error().causes().size(), backends().size());
+}
+
+}  // namespace
+}  // namespace postern
