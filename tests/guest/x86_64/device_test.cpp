@@ -39,10 +39,6 @@ class DeviceOnKernel : public ::testing::TestWithParam<const char*> {
       ++count;
     return count;
   }
-  // The edu device's registers.
-  static void write_edu(const PciDevice& edu, std::uint64_t offset, std::uint32_t value) {
-    ASSERT_TRUE(edu.device().write(0, offset, std::as_bytes(std::span(&value, 1))));
-  }
 };
 
 TEST_P(DeviceOnKernel, TellsItsRegionsAndInterrupts) {
@@ -101,38 +97,6 @@ TEST_P(DeviceOnKernel, AccessPastARegionOrToOneThatIsNotThereIsRefused) {
   EXPECT_EQ(disk.device().map_region(0, 1, 0x1000).error().code(), EINVAL);
   EXPECT_EQ(disk.device().map_region(0, 0, 0).error().code(), EINVAL);
   EXPECT_THAT(disk.device().map_region(7, 0, 0x1000).error().message(), HasSubstr("none"));
-}
-
-TEST_P(DeviceOnKernel, MsiArrives) {
-  const Bound bound(test::edu);
-  const PciDevice edu = open(bound);
-  ASSERT_TRUE(edu.enable_bus_master());
-  const auto event = events(1);
-  ASSERT_TRUE(edu.enable(PciInterrupt::msi, event));
-  EXPECT_EQ(event[0].take().value(), 0U);
-  write_edu(edu, 0x60, 1);
-  EXPECT_EQ(event[0].wait(10s).value(), 1U);
-  write_edu(edu, 0x64, 1);
-  ASSERT_TRUE(edu.disable(PciInterrupt::msi));
-  write_edu(edu, 0x60, 1);
-  EXPECT_EQ(event[0].wait(100ms).value(), 0U) << "it is off";
-  write_edu(edu, 0x64, 1);
-}
-
-TEST_P(DeviceOnKernel, IntxArrivesOnceUntilItIsUnmasked) {
-  const Bound bound(test::edu);
-  const PciDevice edu = open(bound);
-  const auto event = events(1);
-  ASSERT_TRUE(edu.enable(PciInterrupt::intx, event));
-  write_edu(edu, 0x60, 1);
-  EXPECT_EQ(event[0].wait(10s).value(), 1U);
-  EXPECT_EQ(event[0].wait(100ms).value(), 0U) << "it masked itself, though the line is still up";
-  ASSERT_TRUE(edu.device().unmask_interrupt(0, 0));
-  EXPECT_EQ(event[0].wait(10s).value(), 1U) << "the line is still up";
-  write_edu(edu, 0x64, 1);
-  ASSERT_TRUE(edu.device().unmask_interrupt(0, 0));
-  ASSERT_TRUE(edu.device().mask_interrupt(0, 0));
-  ASSERT_TRUE(edu.disable(PciInterrupt::intx));
 }
 
 TEST_P(DeviceOnKernel, MsixVectorsAreTurnedOnTogetherAndMoreAreAddedLater) {
