@@ -16,6 +16,7 @@
 #include "sim/iommufd/iommufd.hpp"
 #include "sim/machine.hpp"
 #include "sim/nvme/nvme.hpp"
+#include "sim/small_bars/small_bars.hpp"
 #include "sim/sysfs.hpp"
 #include "sim/vfio/group_file.hpp"
 
@@ -48,6 +49,8 @@ std::unique_ptr<Hardware> make_hardware(const SimulatedFunction& described, Simu
       return make_nvme(described.bytes, described.serial.c_str());
     case Model::edu:
       return make_edu();
+    case Model::small_bars:
+      return make_small_bars();
     case Model::bridge:
       break;
   }
@@ -189,6 +192,7 @@ SimulatedHost simulated_pc() {
           {.address = {.device = 2}, .model = Model::nvme, .iommu_group = 2, .serial = "second"},
           {.address = {.device = 3}, .model = Model::bridge, .iommu_group = 3},
           {.address = {.device = 4}, .model = Model::edu, .iommu_group = 5, .driver = "vfio-pci"},
+          {.address = {.device = 5}, .model = Model::small_bars, .iommu_group = 6, .driver = "vfio-pci"},
           {.address = {.bus = 1}, .model = Model::nvme, .iommu_group = 4, .serial = "twin0"},
           {.address = {.bus = 1, .function = 1}, .model = Model::nvme, .iommu_group = 4, .serial = "twin1"}}};
 }
