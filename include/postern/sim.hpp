@@ -14,7 +14,14 @@ namespace postern {
 
 // A function on the simulated PCI bus.
 struct SimulatedFunction {
-  enum class Model { nvme, bridge };
+  enum class Model {
+    nvme,    // a disk (1b36:0010)
+    bridge,  // a port, which other functions are behind
+    edu,     // QEMU's device for learning (1234:11e8): a DMA engine of 28 bits, INTx and MSI, no reset
+    // BARs below a page (1234:11ea): memory that shares its page, I/O ports, and memory alone in its page. Only the
+    // last can be mapped. They keep what is written to them.
+    small_bars,
+  };
 
   PciAddress address;
   Model model = Model::nvme;
@@ -38,7 +45,8 @@ struct SimulatedHost {
 };
 
 // A PC with VT-d: an NVMe disk at 00:01.0, bound to vfio-pci; another at 00:02.0, a PCIe port at 00:03.0, and behind
-// that two NVMe disks of one slot and one group at 01:00.0 and 01:00.1, with the drivers that are made for them.
+// that two NVMe disks of one slot and one group at 01:00.0 and 01:00.1, with the drivers that are made for them. At
+// 00:04.0 is an edu device, and at 00:05.0 one with small BARs, both bound to vfio-pci.
 [[nodiscard]] SimulatedHost simulated_pc();
 // POWER machines as QEMU's: two NVMe disks, each below a host bridge of its own, at 0000:00:00.0 and 0001:00:00.0 of a
 // partition (pseries), and at 0000:01:00.0 and 0001:01:00.0, behind root ports, of a POWER9 (powernv).

@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Function: config space, the BAR's memory, and what its hardware reaches.
+// Function: config space, BARs, and what its hardware reaches.
 #include "sim/function.hpp"
 
 #include <linux/pci_regs.h>
 #include <linux/vfio.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
-#include <stdexcept>
 
 namespace postern::sim {
 namespace {
@@ -17,6 +15,9 @@ namespace {
 // Where the capabilities stand.
 constexpr std::uint8_t msix_at = 0x40;
 constexpr std::uint8_t express_at = 0x60;
+constexpr std::uint8_t msi_at = 0xa0;
+
+constexpr std::uint64_t bars_end = PCI_BASE_ADDRESS_5 + 4;
 
 // Of MSI-X, in BAR 0.
 constexpr std::uint32_t vector_table_at = 0x2000;
@@ -32,37 +33,23 @@ void put32(std::span<std::byte> config, std::size_t offset, std::uint32_t value)
   put16(config, offset + 2, static_cast<std::uint16_t>(value >> 16));
 }
 
-// The bits of a byte that a write through VFIO changes.
-std::byte writable(std::uint64_t offset) {
-  constexpr std::uint16_t command = PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_INTX_DISABLE;
-  if (offset == PCI_COMMAND) return std::byte{command & 0xff};
-  if (offset == PCI_COMMAND + 1) return std::byte{command >> 8};
-  if (offset == PCI_CACHE_LINE_SIZE || offset == PCI_INTERRUPT_LINE) return std::byte{0xff};
-  if (offset >= PCI_BASE_ADDRESS_0 && offset < PCI_BASE_ADDRESS_2) return std::byte{0xff};
-  return std::byte{0};
+Interrupts::Counts counts_of(const HardwareInfo& info) {
+  return {.intx = info.has_intx ? 1U : 0U, .msi = info.msi_vectors, .msix = info.msix_vectors};
 }
 
 }  // namespace
 
 Function::Function(PciAddress address, int group, std::unique_ptr<Hardware> hardware)
-    : address_(address), group_(group), hardware_(std::move(hardware)), interrupts_(hardware_->info().msix_vectors) {
-  if (const std::uint32_t size = info().bar_sizes[0]; size != 0) {
-    bar_fd_ = ::memfd_create("postern simulated BAR", MFD_CLOEXEC);
-    void* const memory = bar_fd_ >= 0 && ::ftruncate(bar_fd_, size) == 0
-                             ? ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, bar_fd_, 0)
-                             : MAP_FAILED;
-    if (memory == MAP_FAILED) throw std::runtime_error("no memory for a simulated BAR");
-    bar_ = {static_cast<std::byte*>(memory), size};
+    : address_(address), group_(group), hardware_(std::move(hardware)), interrupts_(counts_of(hardware_->info())) {
+  Bars memory;
+  for (std::size_t i = 0; i < bars_.size(); ++i) {
+    if (const std::uint32_t size = info().bars[i].size; size != 0) memory[i] = bars_[i].emplace(size).bytes();
   }
-  hardware_->connect(*this, bar_);
+  hardware_->connect(*this, memory);
   make_config();
 }
 
-Function::~Function() {
-  hardware_.reset();
-  if (!bar_.empty()) ::munmap(bar_.data(), bar_.size());
-  if (bar_fd_ >= 0) ::close(bar_fd_);
-}
+Function::~Function() { hardware_.reset(); }
 
 void Function::make_config() {
   const std::span<std::byte> config(config_);
@@ -70,37 +57,69 @@ void Function::make_config() {
   std::fill(config.begin(), config.end(), std::byte{0});
   put16(config, PCI_VENDOR_ID, hardware.vendor);
   put16(config, PCI_DEVICE_ID, hardware.device);
-  put16(config, PCI_STATUS, PCI_STATUS_CAP_LIST);
   put32(config, PCI_CLASS_REVISION, hardware.class_code << 8 | hardware.revision);
   put16(config, PCI_SUBSYSTEM_VENDOR_ID, hardware.vendor);
   put16(config, PCI_SUBSYSTEM_ID, hardware.device);
+  config[PCI_INTERRUPT_PIN] = std::byte{hardware.has_intx};
+
+  std::size_t link = PCI_CAPABILITY_LIST;  // where the next one is linked
+  const auto add = [&](std::uint8_t at, std::uint8_t id) {
+    put16(config, PCI_STATUS, PCI_STATUS_CAP_LIST);
+    config[link] = std::byte{at};
+    config[at] = std::byte{id};
+    link = at + std::size_t{1};
+  };
   if (hardware.msix_vectors > 0) {
-    config[PCI_CAPABILITY_LIST] = std::byte{msix_at};
-    config[msix_at] = std::byte{PCI_CAP_ID_MSIX};
-    config[msix_at + 1] = std::byte{express_at};
+    add(msix_at, PCI_CAP_ID_MSIX);
     put16(config, msix_at + PCI_MSIX_FLAGS, static_cast<std::uint16_t>(hardware.msix_vectors - 1));
     put32(config, msix_at + PCI_MSIX_TABLE, vector_table_at);
     put32(config, msix_at + PCI_MSIX_PBA, pending_bits_at);
-    config[PCI_INTERRUPT_PIN] = std::byte{1};
-  } else {
-    config[PCI_CAPABILITY_LIST] = std::byte{express_at};
   }
-  config[express_at] = std::byte{PCI_CAP_ID_EXP};
-  put16(config, express_at + PCI_EXP_FLAGS, 2);
-  if (hardware.has_flr) put32(config, express_at + PCI_EXP_DEVCAP, PCI_EXP_DEVCAP_FLR);
+  if (hardware.msi_vectors > 0) {
+    add(msi_at, PCI_CAP_ID_MSI);
+    const auto multiple = static_cast<std::uint32_t>(std::countr_zero(hardware.msi_vectors));
+    put16(config, msi_at + PCI_MSI_FLAGS, static_cast<std::uint16_t>(PCI_MSI_FLAGS_64BIT | multiple << 1));
+  }
+  if (hardware.is_express) {
+    add(express_at, PCI_CAP_ID_EXP);
+    put16(config, express_at + PCI_EXP_FLAGS, 2);
+    if (hardware.has_flr) put32(config, express_at + PCI_EXP_DEVCAP, PCI_EXP_DEVCAP_FLR);
+  }
 }
 
-// A byte of it: a BAR's lower bits tell its size and its kind (vfio_bar_fixup): memory, by 64 bits.
+// The bits of a byte that a write through VFIO changes.
+std::byte Function::writable(std::uint64_t offset) const {
+  constexpr std::uint16_t command = PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_INTX_DISABLE;
+  if (offset == PCI_COMMAND) return std::byte{command & 0xff};
+  if (offset == PCI_COMMAND + 1) return std::byte{command >> 8};
+  if (offset == PCI_CACHE_LINE_SIZE || offset == PCI_INTERRUPT_LINE) return std::byte{0xff};
+  if (offset >= PCI_BASE_ADDRESS_0 && offset < bars_end) return std::byte{0xff};
+  return std::byte{0};
+}
+
+// A byte of a BAR, whose lower bits tell its size and its kind (vfio_bar_fixup, Linux 7.3).
+std::byte Function::shown_bar(std::uint64_t offset) const {
+  const std::size_t index = (offset - PCI_BASE_ADDRESS_0) / 4;
+  const Bar bar = info().bars[index];
+  const bool is_upper_half =
+      index > 0 && info().bars[index - 1].size != 0 && info().bars[index - 1].kind == Bar::Kind::memory64;
+  if (bar.size == 0) return is_upper_half ? config_[offset] : std::byte{0};
+  const std::uint32_t kind = bar.kind == Bar::Kind::io         ? PCI_BASE_ADDRESS_SPACE_IO
+                             : bar.kind == Bar::Kind::memory64 ? PCI_BASE_ADDRESS_MEM_TYPE_64
+                                                               : PCI_BASE_ADDRESS_MEM_TYPE_32;
+  const auto shift = 8 * static_cast<unsigned>(offset % 4);
+  return (config_[offset] & static_cast<std::byte>(~(bar.size - 1) >> shift & 0xff)) |
+         static_cast<std::byte>(kind >> shift & 0xff);
+}
+
+// A byte of config space.
 std::byte Function::shown(std::uint64_t offset) const {
+  if (offset >= PCI_BASE_ADDRESS_0 && offset < bars_end) return shown_bar(offset);
   const std::byte stored = config_[offset];
-  const std::uint32_t size = info().bar_sizes[0];
-  if (size != 0 && offset >= PCI_BASE_ADDRESS_0 && offset < PCI_BASE_ADDRESS_1) {
-    const unsigned shift = 8 * static_cast<unsigned>(offset - PCI_BASE_ADDRESS_0);
-    const auto kind = static_cast<std::byte>((PCI_BASE_ADDRESS_MEM_TYPE_64 >> shift) & 0xff);
-    return (stored & static_cast<std::byte>((~(size - 1) >> shift) & 0xff)) | kind;
-  }
+  if (offset == PCI_STATUS && interrupts_.is_line_up()) return stored | std::byte{PCI_STATUS_INTERRUPT};
   const bool is_msix_control = offset == msix_at + PCI_MSIX_FLAGS + 1;
-  if (is_msix_control && interrupts_.uses_msix()) return stored | std::byte{PCI_MSIX_FLAGS_ENABLE >> 8};
+  if (is_msix_control && interrupts_.uses(VFIO_PCI_MSIX_IRQ_INDEX))
+    return stored | std::byte{PCI_MSIX_FLAGS_ENABLE >> 8};
   return stored;
 }
 
@@ -116,18 +135,41 @@ void Function::write_config(std::uint64_t offset, std::span<const std::byte> byt
   interrupts_.disable_intx(has_command(PCI_COMMAND_INTX_DISABLE));
 }
 
+// I/O ports that are switched off are nobody's: VFIO does not ask whether they are on (vfio_pci_core_do_io_rw).
+void Function::read_bar(std::size_t index, std::uint64_t offset, std::span<std::byte> bytes) const {
+  if (info().bars[index].kind == Bar::Kind::io && !is_io_on()) {
+    std::fill(bytes.begin(), bytes.end(), std::byte{0xff});
+  } else {
+    std::memcpy(bytes.data(), bar(index).bytes().data() + offset, bytes.size());
+  }
+}
+
+void Function::write_bar(std::size_t index, std::uint64_t offset, std::span<const std::byte> bytes) {
+  if (info().bars[index].kind == Bar::Kind::io && !is_io_on()) return;
+  if (hardware_->write(index, offset, bytes)) return;
+  std::memcpy(bar(index).bytes().data() + offset, bytes.data(), bytes.size());
+}
+
 std::pair<std::uint64_t, std::uint64_t> Function::vector_table() const {
   const std::uint64_t vectors = info().msix_vectors;
   if (vectors == 0) return {0, 0};
   return {vector_table_at, vector_table_at + vectors * vector_size};
 }
 
-// The function is reset, and its memory on.
+// The function is reset, and its BARs on (pci_enable_device).
 void Function::enable() {
   hardware_->reset();
   make_config();
-  constexpr std::array<std::byte, 2> command{std::byte{PCI_COMMAND_MEMORY}};
+  const auto& bars = info().bars;
+  const bool has_io =
+      std::any_of(bars.begin(), bars.end(), [](const Bar& bar) { return bar.size != 0 && bar.kind == Bar::Kind::io; });
+  const std::array command{static_cast<std::byte>(PCI_COMMAND_MEMORY | (has_io ? PCI_COMMAND_IO : 0)), std::byte{0}};
   write_config(PCI_COMMAND, command);
+}
+
+bool Function::poll() {
+  interrupts_.look_for_unmask();
+  return hardware_->poll();
 }
 
 void Function::disable() {
@@ -151,6 +193,12 @@ bool Function::dma_write(Iova iova, std::span<const std::byte> bytes) {
   return domain != nullptr && has_command(PCI_COMMAND_MASTER) && domain->write(iova, bytes);
 }
 
-void Function::interrupt(std::uint32_t vector) { interrupts_.raise(VFIO_PCI_MSIX_IRQ_INDEX, vector); }
+void Function::interrupt(std::uint32_t vector) { interrupts_.raise_message(vector); }
+
+bool Function::signals_messages() const {
+  return interrupts_.uses(VFIO_PCI_MSI_IRQ_INDEX) || interrupts_.uses(VFIO_PCI_MSIX_IRQ_INDEX);
+}
+
+void Function::set_line(bool up) { interrupts_.set_line(up); }
 
 }  // namespace postern::sim

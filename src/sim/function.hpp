@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// Function: a PCI function of the simulated host: its config space, its BAR, its interrupts, where its DMA goes.
+// Function: a PCI function of the simulated host: its config space, its BARs, its interrupts, where its DMA goes.
 #pragma once
 
 #include <linux/pci_regs.h>
 
 #include <array>
 #include <memory>
+#include <optional>
 #include <postern/pci_address.hpp>
 #include <string>
 #include <vector>
 
 #include "sim/address_space.hpp"
+#include "sim/bar_memory.hpp"
 #include "sim/hardware.hpp"
 #include "sim/vfio/interrupts.hpp"
 
@@ -49,33 +51,42 @@ class Function final : private Slot {
   void read_config(std::uint64_t offset, std::span<std::byte> bytes) const;
   void write_config(std::uint64_t offset, std::span<const std::byte> bytes);
 
-  [[nodiscard]] std::span<std::byte> bar() const noexcept { return bar_; }
-  [[nodiscard]] int bar_fd() const noexcept { return bar_fd_; }
+  // Bytes of it.
+  [[nodiscard]] std::uint64_t config_size() const { return info().is_express ? 4096 : 256; }
 
-  // Whether its BARs answer, by the command register.
+  // The memory of a BAR that it has.
+  [[nodiscard]] const BarMemory& bar(std::size_t index) const { return *bars_[index]; }
+  // One access of 1, 2, 4 or 8 aligned bytes, as VFIO makes them.
+  void read_bar(std::size_t index, std::uint64_t offset, std::span<std::byte> bytes) const;
+  void write_bar(std::size_t index, std::uint64_t offset, std::span<const std::byte> bytes);
+  // Whether its memory BARs answer, by the command register; or its I/O BARs.
   [[nodiscard]] bool is_memory_on() const { return has_command(PCI_COMMAND_MEMORY); }
+  [[nodiscard]] bool is_io_on() const { return has_command(PCI_COMMAND_IO); }
   // Where MSI-X's table is in BAR 0; empty where it has none.
   [[nodiscard]] std::pair<std::uint64_t, std::uint64_t> vector_table() const;
 
   [[nodiscard]] Interrupts& interrupts() noexcept { return interrupts_; }
 
   void reset() { hardware_->reset(); }  // config space is saved and restored around it
-  [[nodiscard]] bool poll() { return hardware_->poll(); }
+  [[nodiscard]] bool poll();
 
  private:
   [[nodiscard]] bool dma_read(Iova iova, std::span<std::byte> bytes) override;
   [[nodiscard]] bool dma_write(Iova iova, std::span<const std::byte> bytes) override;
   void interrupt(std::uint32_t vector) override;
+  [[nodiscard]] bool signals_messages() const override;
+  void set_line(bool up) override;
   [[nodiscard]] bool has_command(std::uint16_t bit) const;
   [[nodiscard]] std::byte shown(std::uint64_t offset) const;
+  [[nodiscard]] std::byte shown_bar(std::uint64_t offset) const;
+  [[nodiscard]] std::byte writable(std::uint64_t offset) const;
   void make_config();
 
   PciAddress address_;
   int group_;
   std::unique_ptr<Hardware> hardware_;
   std::array<std::byte, 4096> config_{};
-  int bar_fd_ = -1;
-  std::span<std::byte> bar_;
+  std::array<std::optional<BarMemory>, 6> bars_;
   Interrupts interrupts_;
 };
 

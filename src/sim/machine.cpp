@@ -72,7 +72,7 @@ int Machine::bind(Function& function, const std::string& driver) {
 int Machine::unbind(Function& function, Lock& lock) {
   if (function.driver.empty()) return -ENODEV;
   if (function.opens > 0) {
-    function.interrupts().raise(VFIO_PCI_REQ_IRQ_INDEX, 0);
+    function.interrupts().notify(VFIO_PCI_REQ_IRQ_INDEX);
     changed.wait(lock, [&] { return function.opens == 0; });
   }
   const bool had_node = function.minor.has_value();

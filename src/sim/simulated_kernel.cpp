@@ -12,9 +12,11 @@
 #include <chrono>
 #include <thread>
 
+#include "sim/edu/edu.hpp"
 #include "sim/iommufd/iommufd.hpp"
 #include "sim/machine.hpp"
 #include "sim/nvme/nvme.hpp"
+#include "sim/small_bars/small_bars.hpp"
 #include "sim/sysfs.hpp"
 #include "sim/vfio/group_file.hpp"
 
@@ -32,20 +34,40 @@ class Bridge final : public Hardware {
     info_.device = 0x04c1;
   }
   [[nodiscard]] const HardwareInfo& info() const override { return info_; }
-  void connect(Slot& /*slot*/, std::span<std::byte> /*bar*/) override {}
+  void connect(Slot& /*slot*/, const Bars& /*bars*/) override {}
   void reset() override {}
   [[nodiscard]] bool poll() override { return false; }
 
  private:
-  HardwareInfo info_{.vendor = 0x1b36, .device = 0x000c, .class_code = 0x060400, .has_flr = false};
+  HardwareInfo info_{.vendor = 0x1b36, .device = 0x000c, .class_code = 0x060400, .has_intx = false, .has_flr = false};
 };
 
-std::unique_ptr<Function> make(const SimulatedFunction& described, SimulatedPlatform platform) {
-  const bool is_nvme = described.model == SimulatedFunction::Model::nvme;
-  auto hardware = is_nvme ? make_nvme(described.bytes, described.serial.c_str()) : std::make_unique<Bridge>(platform);
-  auto function = std::make_unique<Function>(described.address, described.iommu_group, std::move(hardware));
+std::unique_ptr<Hardware> make_hardware(const SimulatedFunction& described, SimulatedPlatform platform) {
+  using Model = SimulatedFunction::Model;
+  switch (described.model) {
+    case Model::nvme:
+      return make_nvme(described.bytes, described.serial.c_str());
+    case Model::edu:
+      return make_edu();
+    case Model::small_bars:
+      return make_small_bars();
+    case Model::bridge:
+      break;
+  }
+  return std::make_unique<Bridge>(platform);
+}
+
+// Linux has none for the others.
+const char* native_driver(SimulatedFunction::Model model, SimulatedPlatform platform) {
+  if (model == SimulatedFunction::Model::nvme) return "nvme";
   const bool has_port_driver = platform != SimulatedPlatform::powernv;  // whose ports have no interrupts for it
-  function->native_driver = is_nvme ? "nvme" : has_port_driver ? "pcieport" : "";
+  return model == SimulatedFunction::Model::bridge && has_port_driver ? "pcieport" : "";
+}
+
+std::unique_ptr<Function> make(const SimulatedFunction& described, SimulatedPlatform platform) {
+  auto function =
+      std::make_unique<Function>(described.address, described.iommu_group, make_hardware(described, platform));
+  function->native_driver = native_driver(described.model, platform);
   function->driver_override = described.driver;
   return function;
 }
@@ -169,6 +191,8 @@ SimulatedHost simulated_pc() {
           {.address = {.device = 1}, .model = Model::nvme, .iommu_group = 1, .driver = "vfio-pci", .serial = "first"},
           {.address = {.device = 2}, .model = Model::nvme, .iommu_group = 2, .serial = "second"},
           {.address = {.device = 3}, .model = Model::bridge, .iommu_group = 3},
+          {.address = {.device = 4}, .model = Model::edu, .iommu_group = 5, .driver = "vfio-pci"},
+          {.address = {.device = 5}, .model = Model::small_bars, .iommu_group = 6, .driver = "vfio-pci"},
           {.address = {.bus = 1}, .model = Model::nvme, .iommu_group = 4, .serial = "twin0"},
           {.address = {.bus = 1, .function = 1}, .model = Model::nvme, .iommu_group = 4, .serial = "twin1"}}};
 }

@@ -118,6 +118,8 @@ expect 'bind says what it did' 0 out "$other: nvme -> vfio-pci"
 that 'and remembers nothing of it on this machine' test ! -e /run/postern/bind/$other.json
 run postern reset $disk --host sim
 expect 'reset says which way it took' 0 out "$disk: reset by flr"
+run postern check 0000:00:04.0 --host sim
+expect 'edu passes too, with its DMA engine and both kinds of interrupts' 0 out 'every byte compared' out 'MSI came' out 'INTx came' out "passes through with iommufd; type1, version 2; type1, version 1"
 run postern devices --host nowhere
 expect 'a host that does not exist is wrong usage' 2 err 'there is no host "nowhere"' err 'use sim'
 finish

@@ -13,8 +13,8 @@
 
 #include "sim/hardware.hpp"
 #include "sim/nvme/disk.hpp"
-#include "sim/nvme/registers.hpp"
 #include "sim/nvme/spec.hpp"
+#include "sim/registers.hpp"
 
 namespace postern::sim {
 
@@ -23,7 +23,7 @@ class NvmeController final : public Hardware {
   NvmeController(std::uint64_t bytes, std::string serial) : serial_(std::move(serial)), disk_(bytes, serial_) {}
 
   [[nodiscard]] const HardwareInfo& info() const override;
-  void connect(Slot& slot, std::span<std::byte> bar) override;
+  void connect(Slot& slot, const Bars& bars) override;
   void reset() override;
   [[nodiscard]] bool poll() override;
 
@@ -96,7 +96,7 @@ class NvmeController final : public Hardware {
   [[nodiscard]] nvm::Outcome run_io(const nvm::Command& command);
 
   Slot* slot_ = nullptr;
-  NvmeRegisters registers_;
+  Registers registers_;
   std::string serial_;
   NvmeDisk disk_;
   bool enabled_ = false;  // CC.EN as it was seen last

@@ -44,15 +44,15 @@ const HardwareInfo& NvmeController::info() const {
                                      .device = 0x0010,
                                      .class_code = 0x010802,
                                      .revision = 2,
-                                     .bar_sizes = {0x4000},
+                                     .bars = {{{.size = 0x4000}}},
                                      .msix_vectors = vectors,
                                      .has_flr = true};
   return info;
 }
 
-void NvmeController::connect(Slot& slot, std::span<std::byte> bar) {
+void NvmeController::connect(Slot& slot, const Bars& bars) {
   slot_ = &slot;
-  registers_ = NvmeRegisters(bar);
+  registers_ = Registers(bars[0]);
   reset();
 }
 

@@ -40,8 +40,8 @@ class DeviceFile final : public File {
   [[nodiscard]] int get_irq_info(vfio_irq_info& info) const;
   [[nodiscard]] int feature(const vfio_device_feature& feature);
   [[nodiscard]] std::uint64_t region_size(std::uint64_t index) const;
-  template <typename Copy>
-  [[nodiscard]] ssize_t access_bar(std::uint64_t index, std::uint64_t at, std::size_t length, Copy copy);
+  template <typename Access>
+  [[nodiscard]] ssize_t access_bar(std::uint64_t index, std::uint64_t at, std::size_t length, Access access);
 
   Machine& machine_;
   Function& function_;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 
 #include "sim/vfio/device_file.hpp"
 
@@ -13,16 +14,31 @@ namespace {
 
 constexpr unsigned region_shift = 40;  // VFIO_PCI_OFFSET_SHIFT
 constexpr std::uint64_t region_mask = (std::uint64_t{1} << region_shift) - 1;
-constexpr std::uint64_t config_size = 4096;
+constexpr std::uint64_t page = 4096;
 
 // vfio_pci_config_rw_single
-bool is_in_config(std::uint64_t at, std::size_t length) { return at < config_size && length <= config_size - at; }
+bool is_in_config(const Function& function, std::uint64_t at, std::size_t length) {
+  return at < function.config_size() && length <= function.config_size() - at;
+}
+
+// vfio_pci_probe_mmaps: memory alone can be mapped, and less than a page of it only where the rest of the page is
+// nobody's.
+bool is_mappable(const Bar& bar) {
+  return bar.size != 0 && bar.kind != Bar::Kind::io && (bar.size >= page || !bar.shares_page);
+}
+
+// The largest access that vfio_pci_core_do_io_rw makes of so many bytes.
+std::size_t access_width(std::uint64_t at, std::uint64_t left) {
+  std::size_t width = 8;
+  while (left < width || at % width != 0) width /= 2;
+  return width;
+}
 
 }  // namespace
 
 std::uint64_t DeviceFile::region_size(std::uint64_t index) const {
-  if (index == VFIO_PCI_CONFIG_REGION_INDEX) return 4096;
-  return index <= VFIO_PCI_BAR5_REGION_INDEX ? function_.info().bar_sizes[index] : 0;
+  if (index == VFIO_PCI_CONFIG_REGION_INDEX) return function_.config_size();
+  return index <= VFIO_PCI_BAR5_REGION_INDEX ? function_.info().bars[index].size : 0;
 }
 
 int DeviceFile::get_region_info(vfio_region_info& info) const {
@@ -33,10 +49,9 @@ int DeviceFile::get_region_info(vfio_region_info& info) const {
   info.size = region_size(info.index);
   if (info.size == 0) return 0;
   info.flags = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
-  const bool mappable = info.index != VFIO_PCI_CONFIG_REGION_INDEX && info.size % 4096 == 0;
-  if (!mappable) return 0;
+  if (info.index == VFIO_PCI_CONFIG_REGION_INDEX || !is_mappable(function_.info().bars[info.index])) return 0;
   info.flags |= VFIO_REGION_INFO_FLAG_MMAP;
-  if (function_.info().msix_vectors == 0) return 0;
+  if (function_.info().msix_vectors == 0 || info.index != VFIO_PCI_BAR0_REGION_INDEX) return 0;
   // The vectors' table is in this BAR, and may be mapped with it.
   info.flags |= VFIO_REGION_INFO_FLAG_CAPS;
   const vfio_info_cap_header capability{.id = VFIO_REGION_INFO_CAP_MSIX_MAPPABLE, .version = 1, .next = 0};
@@ -58,15 +73,16 @@ ssize_t DeviceFile::pread(void* buffer, std::size_t length, std::uint64_t offset
   if (index >= VFIO_PCI_NUM_REGIONS) return -EINVAL;
   const std::span bytes(static_cast<std::byte*>(buffer), length);
   if (index != VFIO_PCI_CONFIG_REGION_INDEX) {
-    return access_bar(index, at, length, [&](std::size_t done, std::size_t part, std::byte* bar) {
-      if (bar != nullptr) {
-        std::memcpy(bytes.data() + done, bar, part);
+    return access_bar(index, at, length, [&](std::size_t done, std::size_t width, std::optional<std::uint64_t> from) {
+      const auto part = bytes.subspan(done, width);
+      if (from) {
+        function_.read_bar(index, *from, part);
       } else {
-        std::memset(bytes.data() + done, 0xff, part);
+        std::fill(part.begin(), part.end(), std::byte{0xff});
       }
     });
   }
-  if (!is_in_config(at, length)) return -EFAULT;
+  if (!is_in_config(function_, at, length)) return -EFAULT;
   function_.read_config(at, bytes);
   return static_cast<ssize_t>(length);
 }
@@ -79,30 +95,33 @@ ssize_t DeviceFile::pwrite(const void* buffer, std::size_t length, std::uint64_t
   if (index >= VFIO_PCI_NUM_REGIONS) return -EINVAL;
   const std::span bytes(static_cast<const std::byte*>(buffer), length);
   if (index != VFIO_PCI_CONFIG_REGION_INDEX) {
-    return access_bar(index, at, length, [&](std::size_t done, std::size_t part, std::byte* bar) {
-      if (bar != nullptr) std::memcpy(bar, bytes.data() + done, part);
+    return access_bar(index, at, length, [&](std::size_t done, std::size_t width, std::optional<std::uint64_t> to) {
+      if (to) function_.write_bar(index, *to, bytes.subspan(done, width));
     });
   }
-  if (!is_in_config(at, length)) return -EFAULT;
+  if (!is_in_config(function_, at, length)) return -EFAULT;
   function_.write_config(at, bytes);
   return static_cast<ssize_t>(length);
 }
 
-// vfio_pci_bar_rw, vfio_pci_core_do_io_rw: copy(done, length, where in the BAR), where the vectors' table is left out.
-template <typename Copy>
-ssize_t DeviceFile::access_bar(std::uint64_t index, std::uint64_t at, std::size_t length, Copy copy) {
-  const std::uint64_t size = index == VFIO_PCI_BAR0_REGION_INDEX ? region_size(index) : 0;
+// vfio_pci_bar_rw, vfio_pci_core_do_io_rw: access(done, width, where in the BAR), where the vectors' table is left out.
+template <typename Access>
+ssize_t DeviceFile::access_bar(std::uint64_t index, std::uint64_t at, std::size_t length, Access access) {
+  const std::uint64_t size = index <= VFIO_PCI_BAR5_REGION_INDEX ? region_size(index) : 0;
   if (at >= size) return -EINVAL;
-  const auto [table, table_end] = function_.vector_table();
+  const bool is_io = function_.info().bars[index].kind == Bar::Kind::io;
+  const auto [table, table_end] =
+      index == VFIO_PCI_BAR0_REGION_INDEX ? function_.vector_table() : std::pair{size, size};
   const std::uint64_t end = at + std::min<std::uint64_t>(length, size - at);
   std::size_t done = 0;
   while (at < end) {
     const bool is_table = at >= table && at < table_end;
-    if (!is_table && !function_.is_memory_on()) return -EIO;
-    const std::uint64_t part = std::min(end, is_table ? table_end : at < table ? table : end) - at;
-    copy(done, part, is_table ? nullptr : function_.bar().data() + at);
-    done += part;
-    at += part;
+    if (!is_table && !is_io && !function_.is_memory_on()) return -EIO;
+    const std::uint64_t left = std::min(end, is_table ? table_end : at < table ? table : end) - at;
+    const std::uint64_t width = is_table ? left : access_width(at, left);
+    access(done, width, is_table ? std::nullopt : std::optional(at));
+    done += width;
+    at += width;
   }
   return static_cast<ssize_t>(done);
 }
@@ -111,9 +130,9 @@ std::intptr_t DeviceFile::mmap(void* address, std::size_t length, int protection
   const std::uint64_t index = offset >> region_shift;
   const std::uint64_t at = offset & region_mask;
   if (!usable_ || (flags & MAP_SHARED) == 0 || index > VFIO_PCI_BAR5_REGION_INDEX) return -EINVAL;
-  const std::uint64_t size = region_size(index);
-  if (size == 0 || size % 4096 != 0 || at + length > size) return -EINVAL;
-  void* const mapped = ::mmap(address, length, protection, flags, function_.bar_fd(), static_cast<off_t>(at));
+  const Bar& bar = function_.info().bars[index];
+  if (!is_mappable(bar) || at + length > std::max<std::uint64_t>(bar.size, page)) return -EINVAL;
+  void* const mapped = ::mmap(address, length, protection, flags, function_.bar(index).fd(), static_cast<off_t>(at));
   return mapped == MAP_FAILED ? -errno : reinterpret_cast<std::intptr_t>(mapped);
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Interrupts: INTx, MSI-X, and what tells of errors and of requests.
+// Interrupts: INTx, MSI, MSI-X, and what tells of errors and of requests.
 #include "sim/vfio/interrupts.hpp"
 
+#include <poll.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -9,6 +10,7 @@
 #include <filesystem>
 #include <string>
 #include <system_error>
+#include <utility>
 
 namespace postern::sim {
 namespace {
@@ -54,9 +56,11 @@ void signal(int eventfd) {
 std::uint32_t Interrupts::count(std::uint32_t index) const {
   switch (index) {
     case VFIO_PCI_INTX_IRQ_INDEX:
-      return msix_vectors_ > 0 ? 1 : 0;  // what has no interrupts of one kind has none of the other
+      return counts_.intx;
+    case VFIO_PCI_MSI_IRQ_INDEX:
+      return counts_.msi;
     case VFIO_PCI_MSIX_IRQ_INDEX:
-      return msix_vectors_;
+      return counts_.msix;
     default:
       return index == VFIO_PCI_ERR_IRQ_INDEX || index == VFIO_PCI_REQ_IRQ_INDEX ? 1 : 0;
   }
@@ -77,16 +81,18 @@ int Interrupts::set(const vfio_irq_set& set) {
   if (set.argsz - sizeof set < set.count * each) return -EINVAL;
   if (set.index == VFIO_PCI_INTX_IRQ_INDEX) return set_intx(set);
   if (action_of(set) != VFIO_IRQ_SET_ACTION_TRIGGER) return -ENOTTY;
-  return set.index == VFIO_PCI_MSIX_IRQ_INDEX ? set_msix(set)
-                                              : set_notifier(set, notifiers_[set.index - VFIO_PCI_ERR_IRQ_INDEX]);
+  return set.index == VFIO_PCI_MSI_IRQ_INDEX || set.index == VFIO_PCI_MSIX_IRQ_INDEX
+             ? set_messages(set)
+             : set_notifier(set, notifiers_[set.index - VFIO_PCI_ERR_IRQ_INDEX]);
 }
 
 int Interrupts::set_intx(const vfio_irq_set& set) {
   const bool one = type_ == VFIO_PCI_INTX_IRQ_INDEX && set.start == 0 && set.count == 1;
   switch (action_of(set)) {
     case VFIO_IRQ_SET_ACTION_MASK:
-      // That it is masked is nowhere to be seen: no hardware here raises INTx.
-      return !one ? -EINVAL : is_eventfds(set) ? -ENOTTY : 0;
+      if (!one || is_eventfds(set)) return one ? -ENOTTY : -EINVAL;
+      if (wants(set, 0)) mask_intx();
+      return 0;
     case VFIO_IRQ_SET_ACTION_UNMASK:
       return !one ? -EINVAL : set_intx_unmask(set);
     case VFIO_IRQ_SET_ACTION_TRIGGER:
@@ -98,7 +104,10 @@ int Interrupts::set_intx(const vfio_irq_set& set) {
 
 // vfio_pci_set_intx_unmask, vfio_virqfd_enable
 int Interrupts::set_intx_unmask(const vfio_irq_set& set) {
-  if (!is_eventfds(set)) return 0;
+  if (!is_eventfds(set)) {
+    if (wants(set, 0)) unmask_intx();
+    return 0;
+  }
   if (fd_at(set, 0) < 0) {
     drop(intx_.unmask);
     return 0;
@@ -125,32 +134,37 @@ int Interrupts::set_intx_trigger(const vfio_irq_set& set) {
     if (fd_at(set, 0) >= 0 && eventfd < 0) return eventfd;
     drop(intx_.trigger);
     intx_.trigger = eventfd;
-    type_ = VFIO_PCI_INTX_IRQ_INDEX;
+    if (!is_on) {  // vfio_intx_enable
+      type_ = VFIO_PCI_INTX_IRQ_INDEX;
+      is_masked_ = is_intx_disabled_;
+      handle_line();
+    }
     return 0;
   }
   if (!is_on) return -EINVAL;
-  if (wants(set, 0)) raise(VFIO_PCI_INTX_IRQ_INDEX, 0);
+  if (wants(set, 0) && !is_intx_disabled_) signal(intx_.trigger);  // vfio_send_intx_eventfd
   return 0;
 }
 
 // vfio_pci_set_msi_trigger
-int Interrupts::set_msix(const vfio_irq_set& set) {
-  if (uses_msix() && set.count == 0 && is_none(set)) {
-    disable_msix();
+int Interrupts::set_messages(const vfio_irq_set& set) {
+  const bool is_on = type_ == set.index;
+  if (is_on && set.count == 0 && is_none(set)) {
+    disable_messages();
     return 0;
   }
-  if (type_ && !uses_msix()) return -EINVAL;
+  if (type_ && !is_on) return -EINVAL;
   if (is_eventfds(set)) {
-    if (uses_msix()) return set_vectors(set);
+    if (is_on) return set_vectors(set);
     if (set.start + set.count == 0) return -ERANGE;  // pci_alloc_irq_vectors
-    type_ = VFIO_PCI_MSIX_IRQ_INDEX;
+    type_ = set.index;
     const int result = set_vectors(set);
-    if (result < 0) disable_msix();
+    if (result < 0) disable_messages();
     return result;
   }
-  if (!uses_msix()) return -EINVAL;
+  if (!is_on) return -EINVAL;
   for (std::uint32_t i = 0; i < set.count; ++i) {
-    if (wants(set, i)) raise(VFIO_PCI_MSIX_IRQ_INDEX, set.start + i);
+    if (wants(set, i)) raise_message(set.start + i);
   }
   return 0;
 }
@@ -210,27 +224,59 @@ void Interrupts::disable_intx() {
   type_.reset();
 }
 
-void Interrupts::disable_msix() {
+void Interrupts::disable_messages() {
   while (!vectors_.empty()) forget(vectors_.begin()->first);
   type_.reset();
 }
 
 void Interrupts::disable() {
   disable_intx();
-  disable_msix();
+  disable_messages();
   for (int& eventfd : notifiers_) drop(eventfd);
   is_intx_disabled_ = false;
 }
 
-void Interrupts::raise(std::uint32_t index, std::uint32_t vector) const {
-  if (index == VFIO_PCI_INTX_IRQ_INDEX) {
-    if (!is_intx_disabled_) signal(intx_.trigger);
-  } else if (index == VFIO_PCI_MSIX_IRQ_INDEX) {
-    const auto found = vectors_.find(vector);
-    if (found != vectors_.end()) signal(found->second);
-  } else {
-    signal(notifiers_[index - VFIO_PCI_ERR_IRQ_INDEX]);
-  }
+void Interrupts::disable_intx(bool disabled) {
+  const bool was_disabled = std::exchange(is_intx_disabled_, disabled);
+  if (disabled && !was_disabled) mask_intx();
+  if (!disabled && was_disabled) unmask_intx();  // vfio_basic_config_write
+}
+
+void Interrupts::set_line(bool up) {
+  is_line_up_ = up;
+  handle_line();
+}
+
+// vfio_intx_handler: it masks itself.
+void Interrupts::handle_line() {
+  if (!uses(VFIO_PCI_INTX_IRQ_INDEX) || !is_line_up_ || is_masked_) return;
+  is_masked_ = true;
+  signal(intx_.trigger);
+}
+
+void Interrupts::mask_intx() {
+  if (uses(VFIO_PCI_INTX_IRQ_INDEX)) is_masked_ = true;
+}
+
+// vfio_pci_intx_unmask_handler: with the line still up the signal is sent again, and it stays masked.
+void Interrupts::unmask_intx() {
+  if (!uses(VFIO_PCI_INTX_IRQ_INDEX) || !is_masked_ || is_intx_disabled_) return;
+  is_masked_ = is_line_up_;
+  if (is_line_up_) signal(intx_.trigger);
+}
+
+// virqfd_wakeup: the eventfd is read, which the process may have made one that blocks.
+void Interrupts::look_for_unmask() {
+  pollfd look{.fd = intx_.unmask, .events = POLLIN, .revents = 0};
+  std::uint64_t signals = 0;
+  if (look.fd < 0 || ::poll(&look, 1, 0) != 1) return;
+  if (::read(look.fd, &signals, sizeof signals) == sizeof signals) unmask_intx();
+}
+
+void Interrupts::notify(std::uint32_t index) const { signal(notifiers_[index - VFIO_PCI_ERR_IRQ_INDEX]); }
+
+void Interrupts::raise_message(std::uint32_t vector) const {
+  if (const auto found = vectors_.find(vector); found != vectors_.end()) signal(found->second);
 }
 
 }  // namespace postern::sim

@@ -13,7 +13,12 @@ namespace postern::sim {
 
 class Interrupts {
  public:
-  explicit Interrupts(std::uint32_t msix_vectors) : msix_vectors_(msix_vectors) {}
+  struct Counts {
+    std::uint32_t intx = 0;
+    std::uint32_t msi = 0;
+    std::uint32_t msix = 0;
+  };
+  explicit Interrupts(Counts counts) : counts_(counts) {}
   Interrupts(const Interrupts&) = delete;
   Interrupts& operator=(const Interrupts&) = delete;
   ~Interrupts() { disable(); }
@@ -25,12 +30,20 @@ class Interrupts {
   // All of them off.
   void disable();
 
-  // The hardware, or the kernel, raises one; nothing happens where nobody wants it.
-  void raise(std::uint32_t index, std::uint32_t vector) const;
+  // The kernel raises one that is no vector; nothing happens where nobody wants it.
+  void notify(std::uint32_t index) const;
+  // The hardware sends a vector of MSI or MSI-X, whichever is on.
+  void raise_message(std::uint32_t vector) const;
+  // The hardware's INTx line, whose level counts: while it is up, INTx comes again after each unmasking.
+  void set_line(bool up);
+  [[nodiscard]] bool is_line_up() const noexcept { return is_line_up_; }
 
-  [[nodiscard]] bool uses_msix() const noexcept { return type_ == VFIO_PCI_MSIX_IRQ_INDEX; }
+  // Whether interrupts of this index are on: INTx, MSI or MSI-X.
+  [[nodiscard]] bool uses(std::uint32_t index) const noexcept { return type_ == index; }
   // The command register's INTx Disable.
-  void disable_intx(bool disabled) { is_intx_disabled_ = disabled; }
+  void disable_intx(bool disabled);
+  // Unmasks INTx where somebody signalled the eventfd for that.
+  void look_for_unmask();
 
  private:
   struct Intx {
@@ -40,19 +53,24 @@ class Interrupts {
   [[nodiscard]] int set_intx(const vfio_irq_set& set);
   [[nodiscard]] int set_intx_unmask(const vfio_irq_set& set);
   [[nodiscard]] int set_intx_trigger(const vfio_irq_set& set);
-  [[nodiscard]] int set_msix(const vfio_irq_set& set);
+  [[nodiscard]] int set_messages(const vfio_irq_set& set);
   [[nodiscard]] int set_vectors(const vfio_irq_set& set);
   [[nodiscard]] int set_notifier(const vfio_irq_set& set, int& eventfd) const;
   void forget(std::uint32_t vector);
   void disable_intx();
-  void disable_msix();
+  void disable_messages();
+  void handle_line();
+  void mask_intx();
+  void unmask_intx();
 
-  std::uint32_t msix_vectors_;
-  std::optional<std::uint32_t> type_;     // INTx or MSI-X: one at a time
+  Counts counts_;
+  std::optional<std::uint32_t> type_;     // INTx, MSI or MSI-X: one at a time
   Intx intx_;                             // eventfds; -1 is off
-  std::map<std::uint32_t, int> vectors_;  // of MSI-X
+  std::map<std::uint32_t, int> vectors_;  // of MSI or MSI-X
   std::array<int, 2> notifiers_{-1, -1};  // of errors, and of being asked for the device
   bool is_intx_disabled_ = false;
+  bool is_masked_ = false;  // INTx
+  bool is_line_up_ = false;
 };
 
 }  // namespace postern::sim

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Interrupts that really arrive: from QEMU's edu device, and as the kernel's own list of handlers has them.
+// Interrupts as the kernel's own list of handlers has them.
 #include <gmock/gmock.h>
 
 #include "guest/x86_64/devices.hpp"
@@ -7,7 +7,6 @@
 namespace postern {
 namespace {
 
-using namespace std::chrono_literals;
 using test::Bound;
 
 class InterruptsOnKernel : public ::testing::TestWithParam<const char*> {
@@ -30,43 +29,7 @@ class InterruptsOnKernel : public ::testing::TestWithParam<const char*> {
       ++count;
     return count;
   }
-  // The edu device's registers.
-  static void write_edu(const PciDevice& edu, std::uint64_t offset, std::uint32_t value) {
-    ASSERT_TRUE(edu.device().write(0, offset, std::as_bytes(std::span(&value, 1))));
-  }
 };
-
-TEST_P(InterruptsOnKernel, MsiArrives) {
-  const Bound bound(test::edu);
-  const PciDevice edu = open(bound);
-  ASSERT_TRUE(edu.enable_bus_master());
-  const auto event = events(1);
-  ASSERT_TRUE(edu.enable(PciInterrupt::msi, event));
-  EXPECT_EQ(event[0].take().value(), 0U);
-  write_edu(edu, 0x60, 1);
-  EXPECT_EQ(event[0].wait(10s).value(), 1U);
-  write_edu(edu, 0x64, 1);
-  ASSERT_TRUE(edu.disable(PciInterrupt::msi));
-  write_edu(edu, 0x60, 1);
-  EXPECT_EQ(event[0].wait(100ms).value(), 0U) << "it is off";
-  write_edu(edu, 0x64, 1);
-}
-
-TEST_P(InterruptsOnKernel, IntxArrivesOnceUntilItIsUnmasked) {
-  const Bound bound(test::edu);
-  const PciDevice edu = open(bound);
-  const auto event = events(1);
-  ASSERT_TRUE(edu.enable(PciInterrupt::intx, event));
-  write_edu(edu, 0x60, 1);
-  EXPECT_EQ(event[0].wait(10s).value(), 1U);
-  EXPECT_EQ(event[0].wait(100ms).value(), 0U) << "it masked itself, though the line is still up";
-  ASSERT_TRUE(edu.device().unmask_interrupt(0, 0));
-  EXPECT_EQ(event[0].wait(10s).value(), 1U) << "the line is still up";
-  write_edu(edu, 0x64, 1);
-  ASSERT_TRUE(edu.device().unmask_interrupt(0, 0));
-  ASSERT_TRUE(edu.device().mask_interrupt(0, 0));
-  ASSERT_TRUE(edu.disable(PciInterrupt::intx));
-}
 
 TEST_P(InterruptsOnKernel, MsixVectorsAreTurnedOnTogetherAndMoreAreAddedLater) {
   const Bound bound(test::nvme_disk);

@@ -25,7 +25,7 @@ constexpr std::uint32_t read_only = IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_FIX
 struct NoHardware : Hardware {
   HardwareInfo nothing;
   [[nodiscard]] const HardwareInfo& info() const override { return nothing; }
-  void connect(Slot& /*slot*/, std::span<std::byte> /*bar*/) override {}
+  void connect(Slot& /*slot*/, const Bars& /*bars*/) override {}
   void reset() override {}
   [[nodiscard]] bool poll() override { return false; }
 };

@@ -20,7 +20,8 @@ TEST_F(NvmeHardware, SaysWhatItIs) {
   EXPECT_EQ(info.vendor, 0x1b36);
   EXPECT_EQ(info.device, 0x0010);
   EXPECT_EQ(info.class_code, 0x010802U);
-  EXPECT_EQ(info.bar_sizes, (std::array<std::uint32_t, 6>{0x4000}));
+  EXPECT_EQ(info.bars[0].size, 0x4000U);
+  EXPECT_EQ(info.bars[1].size, 0U);
   EXPECT_EQ(info.msix_vectors, 65U);
   EXPECT_TRUE(info.has_flr);
   EXPECT_EQ(reg(0x00), 0x0f0107ffU);  // TO 7.5 s, CQR, MQES 2047

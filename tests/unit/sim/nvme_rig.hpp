@@ -38,6 +38,8 @@ class TestSlot final : public Slot {
     return true;
   }
   void interrupt(std::uint32_t vector) override { interrupts.push_back(vector); }
+  [[nodiscard]] bool signals_messages() const override { return true; }
+  void set_line(bool /*up*/) override {}
 
   template <typename T>
   [[nodiscard]] T get(std::uint64_t iova) const {
@@ -113,7 +115,7 @@ class NvmeRig {
 
   explicit NvmeRig(std::uint64_t bytes = blocks * 512, const char* serial = "SIM-1")
       : nvme(make_nvme(bytes, serial)), bar_(0x1000) {
-    nvme->connect(slot, std::as_writable_bytes(std::span(bar_)));
+    nvme->connect(slot, {std::as_writable_bytes(std::span(bar_))});
   }
 
   volatile std::uint32_t& reg(std::size_t offset) { return bar_[offset / 4]; }

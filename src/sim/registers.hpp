@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// NvmeRegisters: the controller's side of BAR 0, memory that the driver writes to meanwhile.
+// Registers: the hardware's side of a BAR, memory that the driver writes to meanwhile.
 #pragma once
 
 #include <atomic>
@@ -10,10 +10,10 @@
 
 namespace postern::sim {
 
-class NvmeRegisters {
+class Registers {
  public:
-  NvmeRegisters() = default;
-  explicit NvmeRegisters(std::span<std::byte> bar) : bar_(bar) {}
+  Registers() = default;
+  explicit Registers(std::span<std::byte> bar) : bar_(bar) {}
 
   // What the driver wrote to memory before it wrote what is read here, is seen after this.
   [[nodiscard]] std::uint32_t read(std::size_t offset) const {
@@ -24,9 +24,19 @@ class NvmeRegisters {
     reg(offset).store(little(value), std::memory_order_release);
   }
 
-  // In halves: a driver that has only one of them written has not enabled the controller yet.
+  // In halves: whoever writes only one of them has not told the hardware to look yet.
   [[nodiscard]] std::uint64_t read64(std::size_t offset) const {
     return std::uint64_t{read(offset + 4)} << 32 | read(offset);
+  }
+
+  // Writes unless the driver has put something else there than what the hardware knows of: false where it has.
+  [[nodiscard]] bool replace(std::size_t offset, std::uint32_t known, std::uint32_t value) const {
+    std::uint32_t expected = little(known);
+    return reg(offset).compare_exchange_strong(expected, little(value));
+  }
+  // What the driver put there, which is gone with that.
+  [[nodiscard]] std::uint32_t take(std::size_t offset, std::uint32_t left) const {
+    return little(reg(offset).exchange(little(left)));
   }
 
   // Makes up for a driver that writes to a register that it can only read.
