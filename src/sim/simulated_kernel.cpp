@@ -12,6 +12,7 @@
 #include <chrono>
 #include <thread>
 
+#include "sim/hosts.hpp"
 #include "sim/iommufd/iommufd.hpp"
 #include "sim/machine.hpp"
 #include "sim/nvme/nvme.hpp"
@@ -44,8 +45,9 @@ std::unique_ptr<Function> make(const SimulatedFunction& described, SimulatedPlat
   const bool is_nvme = described.model == SimulatedFunction::Model::nvme;
   auto hardware = is_nvme ? make_nvme(described.bytes, described.serial.c_str()) : std::make_unique<Bridge>(platform);
   auto function = std::make_unique<Function>(described.address, described.iommu_group, std::move(hardware));
-  const bool has_port_driver = platform != SimulatedPlatform::powernv;  // whose ports have no interrupts for it
-  function->native_driver = is_nvme ? "nvme" : has_port_driver ? "pcieport" : "";
+  // powernv's ports have no interrupts for a port driver.
+  const bool has_driver = is_nvme || platform != SimulatedPlatform::powernv;
+  if (has_driver) function->native_driver = name_of(described.model).native_driver;
   function->driver_override = described.driver;
   return function;
 }
@@ -65,8 +67,7 @@ class SimulatedKernel::State {
   explicit State(const SimulatedHost& host) {
     machine.process.memory_limit = host.locked_memory;
     machine.mapping_limit = host.mapping_limit;
-    machine.iommu.has_dirty_bits = host.dirty_bits;
-    machine.iommu.aperture.last = {~std::uint64_t{0} >> (64 - std::clamp(host.address_bits, 32U, 64U))};
+    machine.iommu = make_iommu_model(host);
     machine.platform = host.platform;
     machine.tce = make_tce_platform(host.platform);
     for (const SimulatedFunction& function : host.functions) machine.add(make(function, host.platform));
@@ -160,17 +161,6 @@ void SimulatedKernel::State::run_hardware() {
     }
     lock.lock();
   }
-}
-
-SimulatedHost simulated_pc() {
-  using Model = SimulatedFunction::Model;
-  return {
-      .functions = {
-          {.address = {.device = 1}, .model = Model::nvme, .iommu_group = 1, .driver = "vfio-pci", .serial = "first"},
-          {.address = {.device = 2}, .model = Model::nvme, .iommu_group = 2, .serial = "second"},
-          {.address = {.device = 3}, .model = Model::bridge, .iommu_group = 3},
-          {.address = {.bus = 1}, .model = Model::nvme, .iommu_group = 4, .serial = "twin0"},
-          {.address = {.bus = 1, .function = 1}, .model = Model::nvme, .iommu_group = 4, .serial = "twin1"}}};
 }
 
 SimulatedKernel::SimulatedKernel(const SimulatedHost& host) : state_(std::make_unique<State>(host)) {}
