@@ -32,7 +32,7 @@ enum class SimulatedPlatform { pc, arm, pseries, powernv };
 struct SimulatedHost {
   std::vector<SimulatedFunction> functions;
   std::optional<std::uint64_t> locked_memory;  // RLIMIT_MEMLOCK, bytes; missing: unlimited
-  unsigned address_bits = 39;                  // that the IOMMU translates: 32 to 57 of VT-d, to 52 of an SMMUv3
+  unsigned address_bits = 39;                  // that the IOMMU translates: 32 to 57 of VT-d, to 48 of an SMMUv3
   std::uint64_t mapping_limit = 65535;         // vfio_iommu_type1.dma_entry_limit
   bool dirty_bits = false;                     // the IOMMU can tell which pages were written
   SimulatedPlatform platform = SimulatedPlatform::pc;  // on POWER nothing but locked_memory is of use of these numbers

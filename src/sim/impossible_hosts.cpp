@@ -87,7 +87,7 @@ Impossible check_together(const SimulatedHost& host) {
 Impossible check_iommu(const SimulatedHost& host) {
   if (is_power(host.platform)) return {};
   const bool is_arm = host.platform == SimulatedPlatform::arm;
-  const unsigned most = is_arm ? 52 : 57;
+  const unsigned most = is_arm ? 48 : 57;
   if (host.address_bits >= 32 && host.address_bits <= most) return {};
   return {"address_bits", fmt::format("{} translates no {} bits", is_arm ? "an SMMUv3" : "VT-d", host.address_bits),
           fmt::format("write a number from 32 to {}", most)};

@@ -35,11 +35,10 @@ iommu_hw_info_arm_smmuv3 smmuv3_info(const IommuModel& iommu) {
   const auto bit = [](unsigned number) { return std::uint32_t{1} << number; };
   iommu_hw_info_arm_smmuv3 info{};
   info.idr[0] = 0xd44101a;
-  if (iommu.has_dirty_bits) info.idr[0] |= bit(7);                             // HTTU: of access and dirty state
-  info.idr[1] = 0x2730010;                                                     // queues, and 16 bits of stream
-  info.idr[3] = bit(2) | bit(10) | 2U << 11;                                   // HAD, RIL, BBML
-  info.idr[5] = 0x74;                                                          // granules of 4, 16 and 64 KiB
-  if (std::bit_width(iommu.aperture.last.value) > 48) info.idr[5] |= bit(10);  // VAX
+  if (iommu.has_dirty_bits) info.idr[0] |= bit(7);  // HTTU: of access and dirty state
+  info.idr[1] = 0x2730010;                          // queues, and 16 bits of stream
+  info.idr[3] = bit(2) | bit(10) | 2U << 11;        // HAD, RIL, BBML
+  info.idr[5] = 0x74;                               // granules of 4, 16 and 64 KiB
   return info;
 }
 

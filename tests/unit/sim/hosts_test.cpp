@@ -26,7 +26,7 @@ std::string refusal(const std::string& json) {
 
 TEST(DescribedHost, HasAllThatItsDescriptionSays) {
   const auto host = parse(R"({
-    "platform": "arm", "locked_memory": 8388608, "address_bits": 52, "mapping_limit": 9, "dirty_bits": true,
+    "platform": "arm", "locked_memory": 8388608, "address_bits": 40, "mapping_limit": 9, "dirty_bits": true,
     "functions": [
       {"address": "0001:02:03.0", "model": "nvme", "iommu_group": 4, "driver": "vfio-pci", "serial": "S", "bytes": 512},
       {"address": "04:00.0", "model": "bridge", "iommu_group": null}
@@ -34,7 +34,7 @@ TEST(DescribedHost, HasAllThatItsDescriptionSays) {
   ASSERT_TRUE(host) << host.error().message();
   EXPECT_EQ(host->platform, SimulatedPlatform::arm);
   EXPECT_EQ(host->locked_memory, 8388608U);
-  EXPECT_EQ(host->address_bits, 52U);
+  EXPECT_EQ(host->address_bits, 40U);
   EXPECT_EQ(host->mapping_limit, 9U);
   EXPECT_TRUE(host->dirty_bits);
   ASSERT_EQ(host->functions.size(), 2U);
@@ -113,7 +113,7 @@ TEST(DescribedHost, MustBePossible) {
   EXPECT_THAT(
       refusal(with_functions(R"({"address": "0:1.0", "model": "bridge", "iommu_group": 1, "driver": "vfio-pci"})")),
       HasSubstr("takes no bridges"));
-  EXPECT_THAT(refusal(R"({"platform": "arm", "functions": [], "address_bits": 57})"), HasSubstr("from 32 to 52"));
+  EXPECT_THAT(refusal(R"({"platform": "arm", "functions": [], "address_bits": 57})"), HasSubstr("from 32 to 48"));
   EXPECT_THAT(refusal(R"({"platform": "pseries", "functions": [], "address_bits": 48})"),
               HasSubstr("sPAPR has no such"));
   EXPECT_THAT(refusal(with_functions(disk, "powernv")), HasSubstr("root port"));
