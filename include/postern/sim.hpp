@@ -42,11 +42,12 @@ struct SimulatedHost {
 // PCIe port at 00:03.0, and behind that two NVMe disks of one slot and one group at 01:00.0 and 01:00.1, with the
 // drivers that are made for them.
 [[nodiscard]] SimulatedHost simulated_pc();
-// An Arm server, as QEMU's virt with an SMMUv3: two NVMe disks at 00:01.0 and 00:02.0. 48 address bits, and a window at
-// 0x8000000 that the kernel keeps for interrupts.
+// An Arm server, as QEMU's virt with an SMMUv3: two NVMe disks at 00:01.0, bound to vfio-pci, and 00:02.0. 48 address
+// bits, and a window at 0x8000000 that the kernel keeps for interrupts.
 [[nodiscard]] SimulatedHost simulated_arm();
 // POWER machines as QEMU's: two NVMe disks, each below a host bridge of its own, at 0000:00:00.0 and 0001:00:00.0 of a
-// partition (pseries), and at 0000:01:00.0 and 0001:01:00.0, behind root ports, of a POWER9 (powernv).
+// partition (pseries), and at 0000:01:00.0 and 0001:01:00.0, behind root ports, of a POWER9 (powernv). The first is
+// bound to vfio-pci.
 [[nodiscard]] SimulatedHost simulated_pseries();
 [[nodiscard]] SimulatedHost simulated_powernv();
 // The host that an option names as the tool's --host does: "sim", which is the PC; "sim:NAME" for one of those above

@@ -20,7 +20,7 @@ SimulatedFunction power_disk(std::uint16_t domain, std::uint8_t bus) {
   return {.address = {.domain = domain, .bus = bus},
           .model = Model::nvme,
           .iommu_group = domain,
-          .driver = {},
+          .driver = domain == 0 ? "vfio-pci" : "",
           .serial = domain == 0 ? "first" : "second",
           .bytes = domain == 0 ? 64 * mib : 4 * mib};
 }

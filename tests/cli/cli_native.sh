@@ -127,6 +127,14 @@ expect 'show leaves its window for interrupts out of the usable addresses' 0 out
 run postern check $disk --host sim:arm
 expect 'check passes on the Arm server on every backend, too' 0 out "$disk passes through with iommufd; type1, version 2; type1, version 1" no-out FAIL
 
+case $(postern backends) in
+    *'spapr    not built'*)
+        run postern doctor 0000:00:00.0 --host sim:pseries
+        expect 'doctor says that this build lacks what a POWER host needs, and how to get it' 1 out 'NO  backend spapr' out 'this build of postern leaves it out' out 'POSTERN_BACKENDS=all' out '1 condition is not met' no-out modprobe
+        ;;
+    *) skip 'doctor says that this build lacks what a POWER host needs' 'it has it' ;;
+esac
+
 echo '# a host that a file describes'
 described=$(dirname "$0")/../../examples/server.json
 if [ -e "$described" ]; then
