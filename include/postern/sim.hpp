@@ -6,6 +6,7 @@
 #include <optional>
 #include <postern/kernel.hpp>
 #include <postern/pci_address.hpp>
+#include <postern/result.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -31,29 +32,42 @@ struct SimulatedFunction {
   std::uint64_t bytes = std::uint64_t{64} << 20;  // of an NVMe's disk
 };
 
-// What the host is: a PC with type1 and iommufd, or a POWER machine with sPAPR, under a hypervisor or on the bare
-// metal.
-enum class SimulatedPlatform { pc, pseries, powernv };
+// What the host is: a PC with VT-d or an Arm server with an SMMUv3, which have type1 and iommufd; or a POWER machine
+// with sPAPR, under a hypervisor or on the bare metal.
+enum class SimulatedPlatform { pc, arm, pseries, powernv };
 
 struct SimulatedHost {
   std::vector<SimulatedFunction> functions;
   std::optional<std::uint64_t> locked_memory;  // RLIMIT_MEMLOCK, bytes; missing: unlimited
-  unsigned address_bits = 39;                  // that the IOMMU translates
+  unsigned address_bits = 39;                  // that the IOMMU translates: 32 to 57 of VT-d, to 48 of an SMMUv3
   std::uint64_t mapping_limit = 65535;         // vfio_iommu_type1.dma_entry_limit
   bool dirty_bits = false;                     // the IOMMU can tell which pages were written
-  SimulatedPlatform platform = SimulatedPlatform::pc;
+  SimulatedPlatform platform = SimulatedPlatform::pc;  // on POWER nothing but locked_memory is of use of these numbers
 };
 
-// A PC with VT-d: an NVMe disk at 00:01.0, bound to vfio-pci; another at 00:02.0, a PCIe port at 00:03.0, and behind
-// that two NVMe disks of one slot and one group at 01:00.0 and 01:00.1, with the drivers that are made for them. At
-// 00:04.0 is an edu device, and at 00:05.0 one with small BARs, both bound to vfio-pci.
+// A PC with VT-d that tells which pages were written: an NVMe disk at 00:01.0, bound to vfio-pci; another at 00:02.0, a
+// PCIe port at 00:03.0, and behind that two NVMe disks of one slot and one group at 01:00.0 and 01:00.1, with the
+// drivers that are made for them. At 00:04.0 is an edu device, and at 00:05.0 one with small BARs, both bound to
+// vfio-pci.
 [[nodiscard]] SimulatedHost simulated_pc();
+// An Arm server, as QEMU's virt with an SMMUv3: two NVMe disks at 00:01.0, bound to vfio-pci, and 00:02.0. 48 address
+// bits, and a window at 0x8000000 that the kernel keeps for interrupts.
+[[nodiscard]] SimulatedHost simulated_arm();
 // POWER machines as QEMU's: two NVMe disks, each below a host bridge of its own, at 0000:00:00.0 and 0001:00:00.0 of a
-// partition (pseries), and at 0000:01:00.0 and 0001:01:00.0, behind root ports, of a POWER9 (powernv).
+// partition (pseries), and at 0000:01:00.0 and 0001:01:00.0, behind root ports, of a POWER9 (powernv). The first is
+// bound to vfio-pci.
 [[nodiscard]] SimulatedHost simulated_pseries();
 [[nodiscard]] SimulatedHost simulated_powernv();
-// By its name, "pc", "pseries" or "powernv"; nothing where no host has it.
-[[nodiscard]] std::optional<SimulatedHost> simulated_host(std::string_view name);
+// The host that an option names as the tool's --host does: "sim", which is the PC; "sim:NAME" for one of those above
+// ("pc", "arm", "pseries", "powernv"); "sim:FILE" for one that a file describes, whose name has a "/" or a ".". Errors:
+// EINVAL (no host has this name: they are listed), the errno of a file that cannot be read, and those of
+// parse_simulated_host().
+[[nodiscard]] Result<SimulatedHost> simulated_host(std::string_view option);
+
+// A host described in JSON, with the names of the structs above (docs/simulated-hosts.md). Errors: EINVAL for what is
+// no JSON, a key that is unknown, missing or there twice, a value that is not allowed, and a host that cannot be. The
+// error's object is the place, behind the name that `file` gives: "host.json: functions[1].address".
+[[nodiscard]] Result<SimulatedHost> parse_simulated_host(std::string_view json, std::string_view file);
 
 // What it answers, Linux 7.3 answers on such a host: sysfs with binding, groups and containers (type1 or sPAPR, each in
 // versions 1 and 2), iommufd with cdevs, and vfio-pci. A device's DMA goes through the IOMMU's page tables into the

@@ -4,16 +4,23 @@
 
 #include <cstdint>
 #include <postern/iova.hpp>
+#include <postern/sim.hpp>
 #include <vector>
 
 namespace postern::sim {
 
+enum class IommuUnit : std::uint8_t { vtd, smmuv3 };
+
 struct IommuModel {
+  IommuUnit unit = IommuUnit::vtd;
   std::uint64_t page_sizes = 0x40201000;                          // bitmap, bytes
   IovaRange aperture{{0}, {(std::uint64_t{1} << 39) - 1}};        // what it translates
   std::vector<IovaRange> reserved{{{0xfee00000}, {0xfeefffff}}};  // within it, ordered: for interrupts
   bool has_dirty_bits = false;                                    // IOMMU_HW_CAP_DIRTY_TRACKING
 };
+
+// Of a host with type1 and iommufd; one of POWER has a TcePlatform instead.
+[[nodiscard]] IommuModel make_iommu_model(const SimulatedHost& host);
 
 // The aperture less what is reserved.
 [[nodiscard]] inline std::vector<IovaRange> usable_ranges(const IommuModel& iommu) {

@@ -42,7 +42,7 @@ class Machine {
   IommuModel iommu;
   Process process;
   SimulatedPlatform platform = SimulatedPlatform::pc;
-  std::unique_ptr<TcePlatform> tce;  // of a POWER host; null: a PC, with `iommu`
+  std::unique_ptr<TcePlatform> tce;  // of a POWER host; null: a PC or an Arm server, with `iommu`
   MmRegions regions{process};
   std::uint64_t mapping_limit = 65535;  // vfio_iommu_type1.dma_entry_limit
   std::map<PciAddress, std::unique_ptr<Function>> functions;

@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "sim/edu/edu.hpp"
+#include "sim/hosts.hpp"
 #include "sim/iommufd/iommufd.hpp"
 #include "sim/machine.hpp"
 #include "sim/nvme/nvme.hpp"
@@ -57,17 +58,13 @@ std::unique_ptr<Hardware> make_hardware(const SimulatedFunction& described, Simu
   return std::make_unique<Bridge>(platform);
 }
 
-// Linux has none for the others.
-const char* native_driver(SimulatedFunction::Model model, SimulatedPlatform platform) {
-  if (model == SimulatedFunction::Model::nvme) return "nvme";
-  const bool has_port_driver = platform != SimulatedPlatform::powernv;  // whose ports have no interrupts for it
-  return model == SimulatedFunction::Model::bridge && has_port_driver ? "pcieport" : "";
-}
-
 std::unique_ptr<Function> make(const SimulatedFunction& described, SimulatedPlatform platform) {
   auto function =
       std::make_unique<Function>(described.address, described.iommu_group, make_hardware(described, platform));
-  function->native_driver = native_driver(described.model, platform);
+  // powernv's ports have no interrupts for a port driver.
+  const bool is_port_of_powernv =
+      described.model == SimulatedFunction::Model::bridge && platform == SimulatedPlatform::powernv;
+  if (!is_port_of_powernv) function->native_driver = name_of(described.model).native_driver;
   function->driver_override = described.driver;
   return function;
 }
@@ -87,8 +84,7 @@ class SimulatedKernel::State {
   explicit State(const SimulatedHost& host) {
     machine.process.memory_limit = host.locked_memory;
     machine.mapping_limit = host.mapping_limit;
-    machine.iommu.has_dirty_bits = host.dirty_bits;
-    machine.iommu.aperture.last = {~std::uint64_t{0} >> (64 - std::clamp(host.address_bits, 32U, 64U))};
+    machine.iommu = make_iommu_model(host);
     machine.platform = host.platform;
     machine.tce = make_tce_platform(host.platform);
     for (const SimulatedFunction& function : host.functions) machine.add(make(function, host.platform));
@@ -182,19 +178,6 @@ void SimulatedKernel::State::run_hardware() {
     }
     lock.lock();
   }
-}
-
-SimulatedHost simulated_pc() {
-  using Model = SimulatedFunction::Model;
-  return {
-      .functions = {
-          {.address = {.device = 1}, .model = Model::nvme, .iommu_group = 1, .driver = "vfio-pci", .serial = "first"},
-          {.address = {.device = 2}, .model = Model::nvme, .iommu_group = 2, .serial = "second"},
-          {.address = {.device = 3}, .model = Model::bridge, .iommu_group = 3},
-          {.address = {.device = 4}, .model = Model::edu, .iommu_group = 5, .driver = "vfio-pci"},
-          {.address = {.device = 5}, .model = Model::small_bars, .iommu_group = 6, .driver = "vfio-pci"},
-          {.address = {.bus = 1}, .model = Model::nvme, .iommu_group = 4, .serial = "twin0"},
-          {.address = {.bus = 1, .function = 1}, .model = Model::nvme, .iommu_group = 4, .serial = "twin1"}}};
 }
 
 SimulatedKernel::SimulatedKernel(const SimulatedHost& host) : state_(std::make_unique<State>(host)) {}

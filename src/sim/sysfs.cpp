@@ -23,6 +23,9 @@ std::string without_newline(std::string text) {
   return text;
 }
 
+// An IOMMU's name under /sys/class/iommu (alloc_iommu; arm_smmu_device_probe, of QEMU's virt).
+const char* name_of(IommuUnit unit) { return unit == IommuUnit::vtd ? "dmar0" : "smmu3.0x0000000009050000"; }
+
 bool starts_with(const std::string& text, std::string_view start) { return text.compare(0, start.size(), start) == 0; }
 
 }  // namespace
@@ -62,7 +65,7 @@ void Sysfs::show_function(const Function& function) {
   if (machine_.tce) {
     show_power_function(function);
   } else {
-    link(path + "/iommu", "/sys/class/iommu/dmar0");
+    link(path + "/iommu", fmt::format("/sys/class/iommu/{}", name_of(machine_.iommu.unit)));
   }
   if (!function.driver.empty()) link(path + "/driver", drivers + function.driver);
   if (function.minor && machine_.tce) {
@@ -83,7 +86,8 @@ void Sysfs::show_groups() {
   for (const auto& [id, group] : machine_.groups) {
     const std::string path = fmt::format("/sys/kernel/iommu_groups/{}", id);
     file(path + "/reserved_regions", reserved);
-    file(path + "/type", machine_.tce ? "unknown\n" : "DMA-FQ\n");
+    // CONFIG_IOMMU_DEFAULT_DMA_LAZY is for x86 and s390 (Linux 7.3).
+    file(path + "/type", machine_.tce ? "unknown\n" : machine_.iommu.unit == IommuUnit::vtd ? "DMA-FQ\n" : "DMA\n");
     for (const Function* function : machine_.functions_of(id)) {
       link(path + "/devices/" + function->name(), devices + function->name());
     }
@@ -103,9 +107,10 @@ void Sysfs::show_nodes() {
   node("/dev/vfio/vfio", ::makedev(10, 196));
   if (machine_.tce) return;
   node("/dev/iommu", ::makedev(10, 127));
-  file("/sys/class/iommu/dmar0/intel-iommu/ecap", "f00f5e\n");
+  const std::string iommu = fmt::format("/sys/class/iommu/{}", name_of(machine_.iommu.unit));
+  if (machine_.iommu.unit == IommuUnit::vtd) file(iommu + "/intel-iommu/ecap", "f00f5e\n");
   for (const auto& [address, function] : machine_.functions) {
-    link("/sys/class/iommu/dmar0/devices/" + function->name(), devices + function->name());
+    link(iommu + "/devices/" + function->name(), devices + function->name());
   }
 }
 

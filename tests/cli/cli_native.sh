@@ -121,5 +121,39 @@ expect 'reset says which way it took' 0 out "$disk: reset by flr"
 run postern check 0000:00:04.0 --host sim
 expect 'edu passes too, with its DMA engine and both kinds of interrupts' 0 out 'every byte compared' out 'MSI came' out 'INTx came' out "passes through with iommufd; type1, version 2; type1, version 1"
 run postern devices --host nowhere
-expect 'a host that does not exist is wrong usage' 2 err 'there is no host "nowhere"' err 'use sim'
+expect 'a host that does not exist is wrong usage' 2 err 'no host has this name' err 'sim:arm'
+run postern doctor $disk --host sim:arm
+expect 'doctor on the Arm server finds nothing in the way, and says what the host does not tell' 0 out 'nothing stands in the way' out 'smmu3.0x0000000009050000 does not say'
+run postern show $disk --host sim:arm
+expect 'show leaves its window for interrupts out of the usable addresses' 0 out '0x0-0x7ffffff (128 MiB), 0x8100000-0xffffffffffff'
+run postern check $disk --host sim:arm
+expect 'check passes on the Arm server on every backend, too' 0 out "$disk passes through with iommufd; type1, version 2; type1, version 1" no-out FAIL
+
+case $(postern backends) in
+    *'spapr    not built'*)
+        run postern doctor 0000:00:00.0 --host sim:pseries
+        expect 'doctor says that this build lacks what a POWER host needs, and how to get it' 1 out 'NO  backend spapr' out 'this build of postern leaves it out' out 'POSTERN_BACKENDS=all' out '1 condition is not met' no-out modprobe
+        ;;
+    *) skip 'doctor says that this build lacks what a POWER host needs' 'it has it' ;;
+esac
+
+echo '# a host that a file describes'
+described=$(dirname "$0")/../../examples/server.json
+if [ -e "$described" ]; then
+    run postern check 0000:41:00.0 --host "sim:$described"
+    expect 'check passes the disk of a described host through' 0 out '0000:41:00.0 passes through with' no-out FAIL
+    run postern doctor 0000:43:00.0 --host "sim:$described" --memory 1G
+    expect 'doctor finds what its description lets stand in the way' 1 out 'in the way: 0000:44:00.0' out 'limited to 256 MiB, but 1 GiB is needed'
+fi
+described=$scratch/host.json
+run postern devices --host "sim:$described"
+expect 'a file that is not there is wrong usage' 2 err 'No such file'
+echo '{"platform": "pc", "functions": [{"address": "00:01.0", "model": "nvm", "iommu_group": 1}]}' >"$described"
+run postern devices --host "sim:$described"
+expect 'what a description must not say is told with the file, the place and what is allowed' 2 err "$described: functions[0].model: \"nvm\" is not allowed here" err '"nvme", "bridge"'
+run postern devices --host "sim:$described" --json
+json /error/operation arguments 'and in JSON, when JSON is asked for'
+echo '{"platform": "pc",}' >"$described"
+run postern devices --host "sim:$described"
+expect 'of what is no JSON the line and the column are told' 2 err 'line 1, column 19'
 finish

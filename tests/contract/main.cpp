@@ -7,6 +7,7 @@
 #include <exception>
 #include <optional>
 #include <postern/sim.hpp>
+#include <string>
 #include <string_view>
 
 #include "support/host_devices.hpp"
@@ -14,33 +15,34 @@
 
 namespace {
 
-// Takes "--host sim" or "--host sim:NAME" out of the arguments; false where it names no host.
-bool take_host(int& argc, char** argv, std::optional<postern::SimulatedKernel>& simulated) {
-  if (argc < 3 || std::string_view(argv[1]) != "--host") return true;
-  const std::string_view name(argv[2]);
-  const auto host = name == "sim"                 ? postern::simulated_pc()
-                    : name.substr(0, 4) == "sim:" ? postern::simulated_host(name.substr(4))
-                                                  : std::nullopt;
-  if (!host) return false;
+// Takes "--host sim[:NAME|:FILE]" out of the arguments; what is wrong with it.
+std::string take_host(int& argc, char** argv, std::optional<postern::SimulatedKernel>& simulated) {
+  if (argc < 3 || std::string_view(argv[1]) != "--host") return "";
+  const auto host = postern::simulated_host(argv[2]);
+  if (!host) return host.error().message();
   postern::test::chosen_kernel() = &simulated.emplace(*host);
   for (int i = 1; i + 2 <= argc; ++i) argv[i] = argv[i + 2];  // and the null at the end
   argc -= 2;
-  return true;
+  return "";
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  static std::optional<postern::SimulatedKernel> simulated;  // the tests keep its address
-  const bool known = take_host(argc, argv, simulated);       // first, since it decides which tests there are
+  static std::optional<postern::SimulatedKernel> simulated;    // the tests keep its address
+  const std::string wrong = take_host(argc, argv, simulated);  // first, since it decides which tests there are
+  if (!wrong.empty()) {
+    (void)std::fprintf(stderr, "%s: %s\n", argv[0], wrong.c_str());
+    return 2;
+  }
   try {
     ::testing::InitGoogleMock(&argc, argv);
   } catch (const std::exception& error) {
     (void)std::fprintf(stderr, "%s: %s\n", argv[0], error.what());
     return 2;
   }
-  if (!known || argc != 1) {
-    (void)std::fprintf(stderr, "Usage: %s [--host sim[:pc|:pseries|:powernv]] [--gtest_...]\n", argv[0]);
+  if (argc != 1) {
+    (void)std::fprintf(stderr, "Usage: %s [--host sim[:NAME|:FILE]] [--gtest_...]\n", argv[0]);
     return 2;
   }
   return RUN_ALL_TESTS();

@@ -77,8 +77,10 @@ const Operation& choose(World& world, const std::vector<Operation>& all) {
 }
 
 void run(const Options& options) {
+  SimulatedHost host = simulated_pc();
+  host.dirty_bits = false;  // as the guest's emulated IOMMU
   std::optional<SimulatedKernel> simulated;
-  Kernel& kernel = options.simulated ? static_cast<Kernel&>(simulated.emplace()) : system_kernel();
+  Kernel& kernel = options.simulated ? static_cast<Kernel&>(simulated.emplace(host)) : system_kernel();
   World world(kernel, options.backend, options.seed);
   const auto operations = all_operations();
   for (std::uint64_t number = 0; number < options.operations; ++number) {

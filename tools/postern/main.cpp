@@ -143,7 +143,8 @@ ExitCode run(int argc, char** argv, ChosenHost& host, Session& session) {
     added
         ->add_option_function<std::string>(
             "--host", [&](const std::string& name) { choose_host(host, name); },
-            "Work on a simulated host, which begins anew in each run: sim")
+            "Work on a simulated host, which begins anew in each run: sim, sim:NAME (pc, arm, pseries, powernv), or\n"
+            "sim:FILE, a JSON file that describes one")
         ->type_name("HOST");
     added->set_help_flag("-h,--help", "Print this help and exit");
     runs.emplace_back(added, std::move(runner));

@@ -3,7 +3,11 @@
 #include "iommu/iommufd/iommufd.hpp"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <array>
+#include <cstring>
 #include <map>
 #include <mutex>
 
@@ -11,6 +15,35 @@
 #include "kernel/iommufd.hpp"
 
 namespace postern::iommufd {
+namespace {
+
+// Room for whichever the driver fills in.
+using HardwareInfo = std::array<std::byte, std::max(sizeof(iommu_hw_info_vtd), sizeof(iommu_hw_info_arm_smmuv3))>;
+
+// A bitmap of page sizes; 0 where they are not told.
+std::uint64_t page_sizes_of(const iommu_hw_info& told, const HardwareInfo& info) {
+  constexpr std::uint64_t kib = 1024;
+  constexpr std::uint64_t mib = 1024 * kib;
+  if (told.out_data_type == IOMMU_HW_INFO_TYPE_INTEL_VTD && told.data_len >= sizeof(iommu_hw_info_vtd)) {
+    iommu_hw_info_vtd vtd;
+    std::memcpy(&vtd, info.data(), sizeof vtd);
+    // VT-d specification, capability register: SLLPS, bits 34 and 35, are 2 MiB and 1 GiB second-stage pages.
+    return 4 * kib | (vtd.cap_reg >> 34 & 1) * 2 * mib | (vtd.cap_reg >> 35 & 1) * 1024 * mib;
+  }
+  if (told.out_data_type == IOMMU_HW_INFO_TYPE_ARM_SMMUV3 && told.data_len >= sizeof(iommu_hw_info_arm_smmuv3)) {
+    iommu_hw_info_arm_smmuv3 smmuv3;
+    std::memcpy(&smmuv3, info.data(), sizeof smmuv3);
+    // SMMUv3 specification, IDR5: granules of 4, 16 and 64 KiB are bits 4, 5 and 6. The kernel takes its own page's
+    // where it is there (arm_lpae_restrict_pgsizes, Linux 7.3).
+    const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
+    if (page == 4 * kib && (smmuv3.idr[5] >> 4 & 1) != 0) return 4 * kib | 2 * mib | 1024 * mib;
+    if (page == 16 * kib && (smmuv3.idr[5] >> 5 & 1) != 0) return 16 * kib | 32 * mib;
+    if (page == 64 * kib && (smmuv3.idr[5] >> 6 & 1) != 0) return 64 * kib | 512 * mib;
+  }
+  return 0;
+}
+
+}  // namespace
 
 Result<std::shared_ptr<Iommufd>> Iommufd::shared(Kernel& kernel) {
   static std::mutex mutex;
@@ -75,21 +108,15 @@ Result<void> Iommufd::avoid_huge_pages(ObjectId ioas) const {
 }
 
 Hardware Iommufd::hardware_of(ObjectId device) const {
-  iommu_hw_info_vtd vtd{};
+  HardwareInfo info{};
   iommu_hw_info query{};
   query.size = sizeof query;
   query.dev_id = device;
-  query.data_len = sizeof vtd;
-  query.data_uptr = reinterpret_cast<std::uintptr_t>(&vtd);
-  Hardware hardware;
-  if (iommu::get_hw_info(kernel(), fd(), query) < 0) return hardware;
-  hardware.tracks_dirty = (query.out_capabilities & IOMMU_HW_CAP_DIRTY_TRACKING) != 0;
-  if (query.out_data_type != IOMMU_HW_INFO_TYPE_INTEL_VTD || query.data_len < sizeof vtd) return hardware;
-  // VT-d specification, capability register: SLLPS, bits 34 and 35, are 2 MiB and 1 GiB second-stage pages.
-  hardware.page_sizes = 1 << 12;
-  if ((vtd.cap_reg >> 34 & 1) != 0) hardware.page_sizes |= 1 << 21;
-  if ((vtd.cap_reg >> 35 & 1) != 0) hardware.page_sizes |= 1 << 30;
-  return hardware;
+  query.data_len = sizeof info;
+  query.data_uptr = reinterpret_cast<std::uintptr_t>(&info);
+  if (iommu::get_hw_info(kernel(), fd(), query) < 0) return {};
+  return {.page_sizes = page_sizes_of(query, info),
+          .tracks_dirty = (query.out_capabilities & IOMMU_HW_CAP_DIRTY_TRACKING) != 0};
 }
 
 Result<void> Iommufd::destroy(ObjectId id, std::string_view what) const {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The ioctls of a simulated /dev/iommu that are about HWPTs: page tables, written pages, and the IOMMU behind a device.
+// The ioctls of a simulated /dev/iommu that are about HWPTs: page tables and written pages.
 #include <linux/iommufd.h>
 
 #include <algorithm>
@@ -10,23 +10,6 @@
 
 namespace postern::sim {
 namespace {
-
-// VT-d specification, 11.4.2 and 11.4.3. What the model does not say is as the unit has it that QEMU emulates.
-iommu_hw_info_vtd vtd_info(const IommuModel& iommu) {
-  const auto bit = [](unsigned number) { return std::uint64_t{1} << number; };
-  const auto width = static_cast<unsigned>(std::bit_width(iommu.aperture.last.value));
-  iommu_hw_info_vtd info{};
-  info.flags = IOMMU_HW_INFO_VTD_ERRATA_772415_SPR17;  // intel_iommu_hw_info says it of every unit
-  info.cap_reg = 0xd2008022000086;
-  info.cap_reg |= bit(width > 48 ? 11 : width > 39 ? 10 : 9);      // SAGAW
-  info.cap_reg |= std::uint64_t{width - 1} << 16;                  // MGAW
-  if ((iommu.page_sizes & bit(21)) != 0) info.cap_reg |= bit(34);  // SSLPS
-  if ((iommu.page_sizes & bit(30)) != 0) info.cap_reg |= bit(35);
-  info.ecap_reg = 0xf00f4a;
-  // ssads_supported wants SMTS and SSADS; in scalable mode SSTS tells that there are second-stage page tables.
-  if (iommu.has_dirty_bits) info.ecap_reg |= bit(43) | bit(45) | bit(46);
-  return info;
-}
 
 // iova_bitmap_set: memory that is not there gets no bits, and nobody is told.
 void set_bits(Process& process, std::uintptr_t bitmap, std::uint64_t first, std::uint64_t last) {
@@ -137,34 +120,6 @@ int Iommufd::execute(iommu_hwpt_get_dirty_bitmap& command) {
     if (last == range->last) return 0;
     at = last + 1;
   }
-}
-
-// iommufd_get_hw_info, intel_iommu_hw_info
-template <>
-int Iommufd::execute(iommu_hw_info& command) {
-  if ((command.flags & ~std::uint32_t{IOMMU_HW_INFO_FLAG_INPUT_TYPE}) != 0) return -EOPNOTSUPP;
-  if (std::any_of(std::begin(command.__reserved), std::end(command.__reserved), [](auto each) { return each != 0; })) {
-    return -EOPNOTSUPP;
-  }
-  if (command.flags == 0) command.in_data_type = IOMMU_HW_INFO_TYPE_DEFAULT;
-  if (find<Function*>(command.dev_id) == nullptr) return -ENOENT;
-  if (command.in_data_type != IOMMU_HW_INFO_TYPE_DEFAULT && command.in_data_type != IOMMU_HW_INFO_TYPE_INTEL_VTD) {
-    return -EOPNOTSUPP;
-  }
-  const iommu_hw_info_vtd info = vtd_info(iommu_);
-  if (command.data_len != 0) {
-    const auto address = static_cast<std::uintptr_t>(command.data_uptr);
-    if (process_.check(address, command.data_len, true) < 0) return -EFAULT;
-    const std::size_t length = std::min<std::size_t>(command.data_len, sizeof info);
-    std::memcpy(reinterpret_cast<void*>(address), &info, length);
-    std::memset(reinterpret_cast<std::byte*>(address) + length, 0, command.data_len - length);
-  }
-  command.data_len = sizeof info;
-  command.out_data_type = IOMMU_HW_INFO_TYPE_INTEL_VTD;
-  command.out_capabilities = IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED;
-  if (iommu_.has_dirty_bits) command.out_capabilities |= IOMMU_HW_CAP_DIRTY_TRACKING;
-  command.out_max_pasid_log2 = 0;
-  return respond(&command, sizeof command);
 }
 
 }  // namespace postern::sim

@@ -60,7 +60,7 @@ class TcePlatform {
   virtual void unset_window(int group, unsigned slot) = 0;
 };
 
-// Null for a PC.
+// Null where there is no sPAPR.
 [[nodiscard]] std::unique_ptr<TcePlatform> make_tce_platform(SimulatedPlatform platform);
 [[nodiscard]] std::unique_ptr<TcePlatform> make_pseries();
 [[nodiscard]] std::unique_ptr<TcePlatform> make_powernv();

@@ -75,8 +75,8 @@ int Powernv::create_table(int /*group*/, unsigned slot, const WindowRequest& req
 std::unique_ptr<TcePlatform> make_powernv() { return std::make_unique<Powernv>(); }
 
 std::unique_ptr<TcePlatform> make_tce_platform(SimulatedPlatform platform) {
-  if (platform == SimulatedPlatform::pc) return nullptr;
-  return platform == SimulatedPlatform::pseries ? make_pseries() : make_powernv();
+  if (platform == SimulatedPlatform::pseries) return make_pseries();
+  return platform == SimulatedPlatform::powernv ? make_powernv() : nullptr;
 }
 
 }  // namespace postern::sim

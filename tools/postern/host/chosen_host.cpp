@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// ChosenHost: names of simulated hosts.
+// ChosenHost: a simulated host, and a folder for what would be remembered of this one.
 #include "host/chosen_host.hpp"
 
 #include <fmt/format.h>
@@ -11,19 +11,15 @@
 namespace postern::tool {
 
 std::string ChosenHost::choose(const std::string& name) {
-  constexpr std::string_view prefix = "sim:";
-  auto host = name == "sim"                                 ? simulated_pc()
-              : name.compare(0, prefix.size(), prefix) == 0 ? simulated_host(name.substr(prefix.size()))
-                                                            : std::nullopt;
+  const auto host = simulated_host(name);
   if (!host) {
-    return fmt::format(
-        "there is no host \"{}\": use sim:pc (or just sim), sim:pseries or sim:powernv, or leave it out for this one",
-        name);
+    const Error& wrong = host.error();
+    return fmt::format("{}: {}{}{}", wrong.object(), wrong.reason(), wrong.remedy().empty() ? "" : "; ",
+                       wrong.remedy());
   }
   std::array<char, 32> folder{"/tmp/postern-sim-XXXXXX"};
   if (::mkdtemp(folder.data()) == nullptr) return "no folder can be made in /tmp";
   bindings_folder_ = folder.data();
-  host->dirty_bits = true;  // as new machines have them, and the guest's emulated IOMMU has not
   simulated_.emplace(*host);
   return "";
 }

@@ -16,7 +16,7 @@ class ChosenHost {
   ChosenHost(const ChosenHost&) = delete;
   ChosenHost& operator=(const ChosenHost&) = delete;
 
-  // "sim" or "sim:NAME". What is wrong with it, empty where nothing is.
+  // "sim", "sim:NAME" or "sim:FILE". What is wrong with it, empty where nothing is.
   [[nodiscard]] std::string choose(const std::string& name);
 
   [[nodiscard]] Kernel& kernel() { return simulated_ ? *simulated_ : system_kernel(); }

@@ -96,20 +96,45 @@ Condition interrupts_not_isolated(Condition condition, Kernel& kernel, std::stri
   return condition;
 }
 
+Condition judge_backend(Kernel& kernel, const HostDevice* device, const Backend& backend) {
+  Condition condition{.key = fmt::format("backend-{}", backend.name),
+                      .title = fmt::format("backend {}", backend.name),
+                      .verdict = Verdict::met,
+                      .detail = "can be used",
+                      .remedy = {}};
+  if (auto probed = backend.probe(kernel, device); !probed) {
+    condition.verdict = Verdict::not_met;
+    condition.detail = reason_line(probed.error());
+    condition.remedy = probed.error().remedy();
+  }
+  return condition;
+}
+
+// Those of this build; and where none of them is for hosts of this kind, those that are.
 std::vector<Condition> judge_backends(Kernel& kernel, const HostDevice* device) {
+  const bool power = is_power(kernel);
+  const auto is_for_host = [&](std::string_view name) { return (name == "spapr") == power; };
   std::vector<Condition> conditions;
+  bool any_for_host = false;
   for (const Backend* backend : backends()) {
-    Condition condition{.key = fmt::format("backend-{}", backend->name),
-                        .title = fmt::format("backend {}", backend->name),
-                        .verdict = Verdict::met,
-                        .detail = "can be used",
-                        .remedy = {}};
-    if (auto probed = backend->probe(kernel, device); !probed) {
-      condition.verdict = Verdict::not_met;
-      condition.detail = reason_line(probed.error());
-      condition.remedy = probed.error().remedy();
+    Condition condition = judge_backend(kernel, device, *backend);
+    any_for_host = any_for_host || is_for_host(backend->name);
+    if (condition.verdict != Verdict::met && !is_for_host(backend->name)) {
+      condition.verdict = Verdict::optional;
+      condition.detail = power ? "not for this processor: POWER has spapr" : "for POWER alone";
+      condition.remedy.clear();
     }
     conditions.push_back(std::move(condition));
+  }
+  for (const std::string_view name : known_backends()) {
+    if (any_for_host || !is_for_host(name)) continue;
+    conditions.push_back({.key = fmt::format("backend-{}", name),
+                          .title = fmt::format("backend {}", name),
+                          .verdict = Verdict::not_met,
+                          .detail = "this host needs it, and this build of postern leaves it out",
+                          .remedy =
+                              "build postern with -DPOSTERN_BACKENDS=all (\"cmake --preset all-backends\" does, and "
+                              "\"cmake --build --preset all-backends\" makes build/all/bin/postern)"});
   }
   return conditions;
 }
@@ -154,8 +179,9 @@ void say_remedies_once(Diagnosis& diagnosis) {
 void forgive_what_is_not_needed(Diagnosis& diagnosis) {
   std::string works;
   for (const Route& route : routes()) {
-    const bool built = find_condition(diagnosis, route.keys.front()) != nullptr;
-    const bool open = built && std::all_of(route.keys.begin(), route.keys.end(), [&](std::string_view key) {
+    const Condition* backend = find_condition(diagnosis, route.keys.front());
+    const bool usable = backend != nullptr && backend->verdict == Verdict::met;
+    const bool open = usable && std::all_of(route.keys.begin(), route.keys.end(), [&](std::string_view key) {
                         const Condition* condition = find_condition(diagnosis, key);
                         return condition == nullptr || condition->verdict != Verdict::not_met;
                       });

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// The models of functions, by name.
+#include <algorithm>
+#include <array>
+
+#include "sim/hosts.hpp"
+
+namespace postern::sim {
+namespace {
+
+using Model = SimulatedFunction::Model;
+
+constexpr std::array<ModelName, 4> all_models{{
+    {Model::nvme, "nvme", "nvme", true},
+    {Model::bridge, "bridge", "pcieport", false},
+    {Model::edu, "edu", "", false},
+    {Model::small_bars, "small_bars", "", false},
+}};
+
+}  // namespace
+
+std::span<const ModelName> models() noexcept { return all_models; }
+
+const ModelName& name_of(Model model) {
+  return *std::find_if(all_models.begin(), all_models.end(),
+                       [&](const ModelName& each) { return each.model == model; });
+}
+
+}  // namespace postern::sim

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+// Simulated hosts by name and by description: what is understood, and what is said of the rest.
+#include <gmock/gmock.h>
+
+#include <postern/sim.hpp>
+
+namespace postern {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+constexpr std::string_view one_disk = R"({"address": "00:01.0", "model": "nvme", "iommu_group": 1})";
+
+Result<SimulatedHost> parse(const std::string& json) { return parse_simulated_host(json, "host.json"); }
+std::string with_functions(const std::string& functions, const std::string& platform = "pc") {
+  return R"({"platform": ")" + platform + R"(", "functions": [)" + functions + "]}";
+}
+// The place and the words of a refusal.
+std::string refusal(const std::string& json) {
+  const auto host = parse(json);
+  if (host) return "not refused";
+  EXPECT_EQ(host.error().code(), EINVAL);
+  return host.error().object() + ": " + host.error().reason() + "; " + host.error().remedy();
+}
+
+TEST(DescribedHost, HasAllThatItsDescriptionSays) {
+  const auto host = parse(R"({
+    "platform": "arm", "locked_memory": 8388608, "address_bits": 40, "mapping_limit": 9, "dirty_bits": true,
+    "functions": [
+      {"address": "0001:02:03.0", "model": "nvme", "iommu_group": 4, "driver": "vfio-pci", "serial": "S", "bytes": 512},
+      {"address": "04:00.0", "model": "bridge", "iommu_group": null}
+    ]})");
+  ASSERT_TRUE(host) << host.error().message();
+  EXPECT_EQ(host->platform, SimulatedPlatform::arm);
+  EXPECT_EQ(host->locked_memory, 8388608U);
+  EXPECT_EQ(host->address_bits, 40U);
+  EXPECT_EQ(host->mapping_limit, 9U);
+  EXPECT_TRUE(host->dirty_bits);
+  ASSERT_EQ(host->functions.size(), 2U);
+  const SimulatedFunction& disk = host->functions[0];
+  EXPECT_EQ(disk.address, (PciAddress{.domain = 1, .bus = 2, .device = 3}));
+  EXPECT_EQ(disk.model, SimulatedFunction::Model::nvme);
+  EXPECT_EQ(disk.iommu_group, 4);
+  EXPECT_EQ(disk.driver, "vfio-pci");
+  EXPECT_EQ(disk.serial, "S");
+  EXPECT_EQ(disk.bytes, 512U);
+  EXPECT_EQ(host->functions[1].model, SimulatedFunction::Model::bridge);
+  EXPECT_LT(host->functions[1].iommu_group, 0);
+}
+
+TEST(DescribedHost, IsAsTheStructIsWhereNothingIsSaid) {
+  const auto host = parse(with_functions(std::string(one_disk)));
+  ASSERT_TRUE(host) << host.error().message();
+  const SimulatedHost plain;
+  EXPECT_EQ(host->locked_memory, std::nullopt);
+  EXPECT_EQ(host->address_bits, plain.address_bits);
+  EXPECT_EQ(host->mapping_limit, plain.mapping_limit);
+  EXPECT_FALSE(host->dirty_bits);
+  EXPECT_EQ(host->functions.at(0).bytes, SimulatedFunction().bytes);
+  EXPECT_EQ(parse(with_functions("", "arm")).value().address_bits, 48U) << "as its IOMMU has them";
+}
+
+TEST(DescribedHost, SaysWhereItIsNoJson) {
+  EXPECT_THAT(refusal("{\"platform\": \"pc\",\n}"), AllOf(HasSubstr("host.json: "), HasSubstr("line 2, column 1")));
+  EXPECT_THAT(refusal(""), HasSubstr("line 1, column 1"));
+  EXPECT_THAT(refusal("{\"platform\": \"\xff\"}"), HasSubstr("UTF-8"));
+}
+
+TEST(DescribedHost, NamesTheKeysThatThereAre) {
+  EXPECT_THAT(refusal("[]"), HasSubstr("write an object"));
+  EXPECT_THAT(refusal(R"({"platform": "pc"})"), HasSubstr("the key \"functions\" is missing"));
+  EXPECT_THAT(refusal(R"({"platform": "pc", "functions": [], "memory": 1})"),
+              AllOf(HasSubstr("host.json: memory: there is no such key"), HasSubstr("locked_memory, address_bits")));
+  EXPECT_THAT(refusal(with_functions(R"({"address": "00:01.0", "model": "nvme", "group": 1})")),
+              AllOf(HasSubstr("functions[0].group: there is no such key"), HasSubstr("iommu_group")));
+  EXPECT_THAT(refusal(R"({"platform": "pc", "platform": "arm", "functions": []})"), HasSubstr("twice"));
+}
+
+TEST(DescribedHost, NamesTheValuesThatAreAllowed) {
+  EXPECT_THAT(refusal(with_functions("", "sparc")),
+              HasSubstr(R"(platform: "sparc" is not allowed here; write one of: "pc")"));
+  EXPECT_THAT(refusal(with_functions(R"({"address": "1.0", "model": "nvme", "iommu_group": 1})")),
+              AllOf(HasSubstr("functions[0].address: \"1.0\""), HasSubstr("0000:00:01.0")));
+  EXPECT_THAT(refusal(with_functions(R"({"address": "00:01.0", "model": "nvm", "iommu_group": 1})")),
+              HasSubstr(R"("nvme", "bridge")"));
+  for (const char* const group : {"-1", "1.5", "\"1\"", "2147483648", "[]"}) {
+    EXPECT_THAT(refusal(with_functions(R"({"address": "00:01.0", "model": "nvme", "iommu_group": )" +
+                                       std::string(group) + "}")),
+                HasSubstr("from 0 to 2147483647"));
+  }
+  EXPECT_THAT(refusal(R"({"platform": "pc", "functions": [], "dirty_bits": 1})"), HasSubstr("true or false"));
+  EXPECT_THAT(refusal(R"({"platform": "pc", "functions": {}})"), HasSubstr("write a list"));
+}
+
+TEST(DescribedHost, MustBePossible) {
+  const std::string disk(one_disk);
+  EXPECT_THAT(refusal(with_functions(disk + "," + disk)),
+              HasSubstr("functions[1].address: functions[0] has the address 0000:00:01.0, too"));
+  EXPECT_THAT(refusal(with_functions(disk + R"(,{"address": "1:00:01.0", "model": "nvme", "iommu_group": 1})")),
+              HasSubstr("functions[1].iommu_group: functions[0] of group 1 is in the PCI domain 0000"));
+  EXPECT_THAT(refusal(with_functions(R"({"address": "00:01.1", "model": "nvme", "iommu_group": 1})")),
+              HasSubstr("there is no 0000:00:01.0"));
+  const auto with = [](const std::string& more) {
+    return with_functions(R"({"address": "00:01.0", "model": "nvme", "iommu_group": 1, )" + more + "}");
+  };
+  EXPECT_THAT(refusal(with(R"("driver": "e1000")")), HasSubstr("write nvme, vfio-pci or pci-stub"));
+  EXPECT_THAT(refusal(with(R"("serial": "123456789012345678901")")), HasSubstr("at most 20"));
+  EXPECT_THAT(refusal(with(R"("bytes": 100)")), HasSubstr("a multiple of 512"));
+  EXPECT_THAT(refusal(with(R"("bytes": 0)")), HasSubstr("a multiple of 512"));
+  EXPECT_THAT(refusal(with_functions(R"({"address": "00:01.0", "model": "bridge", "iommu_group": 1, "serial": "x"})")),
+              HasSubstr("has no disk"));
+  EXPECT_THAT(
+      refusal(with_functions(R"({"address": "0:1.0", "model": "bridge", "iommu_group": 1, "driver": "vfio-pci"})")),
+      HasSubstr("takes no bridges"));
+  EXPECT_THAT(refusal(R"({"platform": "arm", "functions": [], "address_bits": 57})"), HasSubstr("from 32 to 48"));
+  EXPECT_THAT(refusal(R"({"platform": "pseries", "functions": [], "address_bits": 48})"),
+              HasSubstr("sPAPR has no such"));
+  EXPECT_THAT(refusal(with_functions(disk, "powernv")), HasSubstr("root port"));
+}
+
+TEST(NamedHost, IsOneOfThoseThatTheRefusalLists) {
+  const auto none = simulated_host("sim:vax");
+  ASSERT_FALSE(none);
+  for (const char* const name : {"sim", "sim:pc", "sim:arm", "sim:pseries", "sim:powernv"}) {
+    EXPECT_TRUE(simulated_host(name)) << name;
+    EXPECT_THAT(none.error().remedy(), HasSubstr(name));
+  }
+  EXPECT_FALSE(simulated_host(""));
+  EXPECT_FALSE(simulated_host("pc"));
+  EXPECT_EQ(simulated_host("sim:/nowhere/host.json").error().code(), ENOENT);
+}
+
+}  // namespace
+}  // namespace postern
