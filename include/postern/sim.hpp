@@ -50,8 +50,8 @@ struct SimulatedHost {
 // drivers that are made for them. At 00:04.0 is an edu device, and at 00:05.0 one with small BARs, both bound to
 // vfio-pci.
 [[nodiscard]] SimulatedHost simulated_pc();
-// An Arm server, as QEMU's virt with an SMMUv3: two NVMe disks at 00:01.0, bound to vfio-pci, and 00:02.0. 48 address
-// bits, and a window at 0x8000000 that the kernel keeps for interrupts.
+// An Arm server with an SMMUv3, and the same functions: 48 address bits, and a window at 0x8000000 that the kernel
+// keeps for interrupts.
 [[nodiscard]] SimulatedHost simulated_arm();
 // POWER machines as QEMU's: two NVMe disks, each below a host bridge of its own, at 0000:00:00.0 and 0001:00:00.0 of a
 // partition (pseries), and at 0000:01:00.0 and 0001:01:00.0, behind root ports, of a POWER9 (powernv). The first is

@@ -67,12 +67,10 @@ SimulatedHost simulated_pc() {
 }
 
 SimulatedHost simulated_arm() {
-  return {.functions = {{.address = {.device = 1}, .iommu_group = 0, .driver = "vfio-pci", .serial = "first"},
-                        {.address = {.device = 2}, .iommu_group = 1, .serial = "second"}},
-          .locked_memory = {},
-          .address_bits = 48,
-          .dirty_bits = true,
-          .platform = SimulatedPlatform::arm};
+  SimulatedHost host = simulated_pc();
+  host.platform = SimulatedPlatform::arm;
+  host.address_bits = 48;
+  return host;
 }
 
 SimulatedHost simulated_pseries() {

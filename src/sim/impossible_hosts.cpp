@@ -26,8 +26,9 @@ Impossible check_function(const SimulatedHost& host, std::size_t index) {
   }
   if (!function.driver.empty() && function.driver != "vfio-pci" && function.driver != "pci-stub" &&
       function.driver != model.native_driver) {
-    return wrong("driver", fmt::format("\"{}\" does not take a function of the model {}", function.driver, model.name),
-                 fmt::format("write {}, vfio-pci or pci-stub", model.native_driver));
+    return wrong(
+        "driver", fmt::format("\"{}\" does not take a function of the model {}", function.driver, model.name),
+        fmt::format("write {}{}vfio-pci or pci-stub", model.native_driver, model.native_driver.empty() ? "" : ", "));
   }
   if (function.driver == "vfio-pci" && function.iommu_group < 0) {
     return wrong("driver", "vfio-pci takes no function that is in no IOMMU group", "give it an iommu_group");
