@@ -30,7 +30,7 @@ INSTANTIATE_TEST_SUITE_P(Backends, OnArm, ::testing::Values("iommufd", "type1"),
 TEST(ArmServer, SysfsShowsTheWindowAndTheUnit) {
   SimulatedKernel kernel(simulated_arm());
   std::string text;
-  ASSERT_EQ(kernel.read_file("/sys/kernel/iommu_groups/0/reserved_regions", text), 0);
+  ASSERT_EQ(kernel.read_file("/sys/kernel/iommu_groups/1/reserved_regions", text), 0);
   EXPECT_EQ(text, "0x0000000008000000 0x00000000080fffff msi\n");
   ASSERT_EQ(kernel.read_link("/sys/bus/pci/devices/0000:00:01.0/iommu", text), 0);
   EXPECT_EQ(text, "/sys/class/iommu/smmu3.0x0000000009050000");
