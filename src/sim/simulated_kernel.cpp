@@ -47,6 +47,7 @@ std::unique_ptr<Function> make(const SimulatedFunction& described, SimulatedPlat
   const bool has_port_driver = platform != SimulatedPlatform::powernv;  // whose ports have no interrupts for it
   function->native_driver = is_nvme ? "nvme" : has_port_driver ? "pcieport" : "";
   function->driver_override = described.driver;
+  function->interrupts().can_add_vectors = platform == SimulatedPlatform::pc;
   return function;
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <vector>
 
 #include "sim/vfio/device_file.hpp"
 
@@ -17,6 +18,9 @@ constexpr std::uint64_t config_size = 4096;
 
 // vfio_pci_config_rw_single
 bool is_in_config(std::uint64_t at, std::size_t length) { return at < config_size && length <= config_size - at; }
+
+// access_ok, which vfs_read and vfs_write ask first of all.
+bool is_user_memory(const void* buffer) { return reinterpret_cast<std::uintptr_t>(buffer) >> 63 == 0; }
 
 }  // namespace
 
@@ -50,7 +54,19 @@ int DeviceFile::get_region_info(vfio_region_info& info) const {
   return 0;
 }
 
+bool DeviceFile::is_there(const void* buffer, std::size_t length, bool writable) {
+  return length == 0 ||
+         machine_.process.check_argument(reinterpret_cast<std::uintptr_t>(buffer), length, writable) == 0;
+}
+
 ssize_t DeviceFile::pread(void* buffer, std::size_t length, std::uint64_t offset) {
+  if (!is_user_memory(buffer)) return -EFAULT;
+  if (!is_there(buffer, length, true)) {
+    // What is wrong with the call itself is told first.
+    std::vector<std::byte> elsewhere(std::min(length, std::size_t{1} << 20));
+    const ssize_t result = pread(elsewhere.data(), elsewhere.size(), offset);
+    return result > 0 ? -EFAULT : result;
+  }
   const std::uint64_t index = offset >> region_shift;
   const std::uint64_t at = offset & region_mask;
   if (!usable_) return -EINVAL;
@@ -58,7 +74,7 @@ ssize_t DeviceFile::pread(void* buffer, std::size_t length, std::uint64_t offset
   if (index >= VFIO_PCI_NUM_REGIONS) return -EINVAL;
   const std::span bytes(static_cast<std::byte*>(buffer), length);
   if (index != VFIO_PCI_CONFIG_REGION_INDEX) {
-    return access_bar(index, at, length, [&](std::size_t done, std::size_t part, std::byte* bar) {
+    return access_bar(index, at, length, true, [&](std::size_t done, std::size_t part, std::byte* bar) {
       if (bar != nullptr) {
         std::memcpy(bytes.data() + done, bar, part);
       } else {
@@ -72,6 +88,7 @@ ssize_t DeviceFile::pread(void* buffer, std::size_t length, std::uint64_t offset
 }
 
 ssize_t DeviceFile::pwrite(const void* buffer, std::size_t length, std::uint64_t offset) {
+  if (!is_user_memory(buffer)) return -EFAULT;
   const std::uint64_t index = offset >> region_shift;
   const std::uint64_t at = offset & region_mask;
   if (!usable_) return -EINVAL;
@@ -79,18 +96,20 @@ ssize_t DeviceFile::pwrite(const void* buffer, std::size_t length, std::uint64_t
   if (index >= VFIO_PCI_NUM_REGIONS) return -EINVAL;
   const std::span bytes(static_cast<const std::byte*>(buffer), length);
   if (index != VFIO_PCI_CONFIG_REGION_INDEX) {
-    return access_bar(index, at, length, [&](std::size_t done, std::size_t part, std::byte* bar) {
+    const bool there = is_there(buffer, length, false);
+    return access_bar(index, at, length, there, [&](std::size_t done, std::size_t part, std::byte* bar) {
       if (bar != nullptr) std::memcpy(bar, bytes.data() + done, part);
     });
   }
-  if (!is_in_config(at, length)) return -EFAULT;
+  if (!is_in_config(at, length) || !is_there(buffer, length, false)) return -EFAULT;
   function_.write_config(at, bytes);
   return static_cast<ssize_t>(length);
 }
 
 // vfio_pci_bar_rw, vfio_pci_core_do_io_rw: copy(done, length, where in the BAR), where the vectors' table is left out.
+// `is_there`: the caller's memory.
 template <typename Copy>
-ssize_t DeviceFile::access_bar(std::uint64_t index, std::uint64_t at, std::size_t length, Copy copy) {
+ssize_t DeviceFile::access_bar(std::uint64_t index, std::uint64_t at, std::size_t length, bool is_there, Copy copy) {
   const std::uint64_t size = index == VFIO_PCI_BAR0_REGION_INDEX ? region_size(index) : 0;
   if (at >= size) return -EINVAL;
   const auto [table, table_end] = function_.vector_table();
@@ -98,6 +117,7 @@ ssize_t DeviceFile::access_bar(std::uint64_t index, std::uint64_t at, std::size_
   std::size_t done = 0;
   while (at < end) {
     const bool is_table = at >= table && at < table_end;
+    if (!is_table && !is_there) return -EFAULT;
     if (!is_table && !function_.is_memory_on()) return -EIO;
     const std::uint64_t part = std::min(end, is_table ? table_end : at < table ? table : end) - at;
     copy(done, part, is_table ? nullptr : function_.bar().data() + at);

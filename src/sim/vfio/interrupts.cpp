@@ -144,6 +144,7 @@ int Interrupts::set_msix(const vfio_irq_set& set) {
     if (uses_msix()) return set_vectors(set);
     if (set.start + set.count == 0) return -ERANGE;  // pci_alloc_irq_vectors
     type_ = VFIO_PCI_MSIX_IRQ_INDEX;
+    allocated_ = set.start + set.count;
     const int result = set_vectors(set);
     if (result < 0) disable_msix();
     return result;
@@ -155,13 +156,14 @@ int Interrupts::set_msix(const vfio_irq_set& set) {
   return 0;
 }
 
-// vfio_msi_set_block: after a failure those before it are off, too.
+// vfio_msi_set_block, vfio_msi_set_vector_signal: after a failure those before it are off, too.
 int Interrupts::set_vectors(const vfio_irq_set& set) {
   for (std::uint32_t i = 0; i < set.count; ++i) {
     const std::uint32_t vector = set.start + i;
     forget(vector);
     if (fd_at(set, i) < 0) continue;
-    const int eventfd = take_eventfd(fd_at(set, i));
+    const bool has_vector = can_add_vectors || vector < allocated_;
+    const int eventfd = has_vector ? take_eventfd(fd_at(set, i)) : -EINVAL;
     if (eventfd >= 0) {
       vectors_[vector] = eventfd;
       continue;

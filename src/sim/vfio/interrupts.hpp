@@ -28,6 +28,9 @@ class Interrupts {
   // The hardware, or the kernel, raises one; nothing happens where nobody wants it.
   void raise(std::uint32_t index, std::uint32_t vector) const;
 
+  // pci_msix_can_alloc_dyn: while MSI-X is on, vectors can be added to those that it was switched on with.
+  bool can_add_vectors = true;
+
   [[nodiscard]] bool uses_msix() const noexcept { return type_ == VFIO_PCI_MSIX_IRQ_INDEX; }
   // The command register's INTx Disable.
   void disable_intx(bool disabled) { is_intx_disabled_ = disabled; }
@@ -51,6 +54,7 @@ class Interrupts {
   std::optional<std::uint32_t> type_;     // INTx or MSI-X: one at a time
   Intx intx_;                             // eventfds; -1 is off
   std::map<std::uint32_t, int> vectors_;  // of MSI-X
+  std::uint32_t allocated_ = 0;           // vectors that it was switched on with
   std::array<int, 2> notifiers_{-1, -1};  // of errors, and of being asked for the device
   bool is_intx_disabled_ = false;
 };
