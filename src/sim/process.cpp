@@ -45,6 +45,31 @@ int Process::check(std::uintptr_t address, std::uint64_t length, bool writable) 
   return covers(address, length, writable) ? 0 : -EFAULT;
 }
 
+// check_zeroed_user
+int Process::check_zero(std::uintptr_t address, std::uint64_t length) {
+  constexpr std::uint64_t page = 4096;
+  while (length != 0) {
+    const std::uint64_t part = std::min(length, page - address % page);
+    if (check(address, part, false) < 0) return -EFAULT;
+    const auto* const bytes = reinterpret_cast<const std::byte*>(address);
+    if (std::any_of(bytes, bytes + part, [](std::byte each) { return each != std::byte{}; })) return -E2BIG;
+    address += part;
+    length -= part;
+  }
+  return 0;
+}
+
+// strndup_user
+int Process::read_string(const char* from, std::string& text) {
+  constexpr std::size_t page = 4096;
+  for (const char* at = from; text.size() < page; text.push_back(*at++)) {
+    const auto address = reinterpret_cast<std::uintptr_t>(at);
+    if ((at == from || address % page == 0) && check_argument(address, 1, false) < 0) return -EFAULT;
+    if (*at == '\0') return 0;
+  }
+  return -EINVAL;
+}
+
 bool Process::covers(std::uintptr_t address, std::uint64_t length, bool writable) const {
   auto vma = std::upper_bound(vmas_.begin(), vmas_.end(), address,
                               [](std::uintptr_t value, const Vma& each) { return value < each.end; });

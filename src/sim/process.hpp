@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 namespace postern::sim {
@@ -26,6 +27,11 @@ class Process {
   [[nodiscard]] int check_argument(std::uintptr_t address, std::uint64_t length, bool writable) {
     return covers(address, length, writable) ? 0 : check(address, length, writable);
   }
+
+  // Whether these bytes are all zero: 0, -E2BIG, or -EFAULT where memory ends before one that is not.
+  [[nodiscard]] int check_zero(std::uintptr_t address, std::uint64_t length);
+  // Reads a string of less than a page: 0, -EINVAL where it is longer, or -EFAULT.
+  [[nodiscard]] int read_string(const char* from, std::string& text);
 
   // Counts memory as locked, as type1 does (VmLck), or as pinned, as iommufd does (VmPin): 0 or -ENOMEM.
   // `length` is a multiple of the page.

@@ -66,6 +66,7 @@ std::unique_ptr<Function> make(const SimulatedFunction& described, SimulatedPlat
       described.model == SimulatedFunction::Model::bridge && platform == SimulatedPlatform::powernv;
   if (!is_port_of_powernv) function->native_driver = name_of(described.model).native_driver;
   function->driver_override = described.driver;
+  function->interrupts().can_add_vectors = platform == SimulatedPlatform::pc || platform == SimulatedPlatform::arm;
   return function;
 }
 

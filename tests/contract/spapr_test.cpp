@@ -444,6 +444,15 @@ TEST_P(SpaprV2, RegisteringWhatCannotBeIsRefused) {
   refusal(registrations().add(gone), EFAULT);
 }
 
+// The kernel answers such a call with the number of pages that are there.
+TEST_P(SpaprV2, MemoryThatEndsWithinWhatIsRegisteredIsRefused) {
+  Mmap memory = memory_of(mib);
+  ASSERT_EQ(::munmap(memory.data() + mib / 2, mib / 2), 0);
+  refusal(registrations().add(memory.bytes()), EFAULT);
+  ASSERT_TRUE(registrations().add(memory.bytes().first(mib / 2)));
+  ASSERT_TRUE(registrations().remove(memory.bytes().first(mib / 2)));
+}
+
 TEST_P(SpaprV2, WindowsAndMemoryComeBackWithTheNextDevice) {
   const Mmap memory = memory_of(mib);
   const auto window = windows().create({.size = 4 * gib, .page_size = 4 * kib}).value();

@@ -40,6 +40,11 @@ std::string bind(World& world) {
                      outcome(result), request.out_devid);
 }
 
+// Not 0, which stands for none: the kernel would attach the device itself, behind VFIO's back.
+std::uint32_t some_pasid(World& world) {
+  return world.random.pick({1U, 1U, 2U, 0xfffffU, 0x7fffffffU, 0x80000000U, 0xffffffffU});
+}
+
 std::string attach(World& world) {
   const Place& cdev = world.random.chance(96) ? world.usable_one(world.cdevs) : any_device(world);
   World::Ids& ids = ids_of(world, world.open_one(world.iommufds));
@@ -47,16 +52,16 @@ std::string attach(World& world) {
   auto& request = room_for.request;
   request.argsz = argsz(world, offsetof(vfio_device_attach_iommufd_pt, pasid));
   request.pt_id = some_id(world, world.random.chance(65) ? ids.ioas : ids.hwpts);
-  // Without room for a PASID: with that, 0 would be taken for one.
-  if (world.random.chance(4)) {
-    request.argsz = offsetof(vfio_device_attach_iommufd_pt, pasid);
-    request.flags = 1U << world.random.below(3);
+  if (world.random.chance(7)) {
+    request.argsz = argsz(world, sizeof request);
+    request.flags = world.random.chance(80) ? VFIO_DEVICE_ATTACH_PASID : 1U << world.random.below(3);
+    request.pasid = some_pasid(world);
   }
   const std::uint32_t given = request.pt_id;
   const int result = world.kernel.ioctl(cdev.fd, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &request);
   if (result == 0) remember(ids.hwpts, request.pt_id);
-  return fmt::format("{} ATTACH_IOMMUFD_PT argsz {} flags {} id {} -> {}, id {}", cdev.name, request.argsz,
-                     request.flags, given, outcome(result), request.pt_id);
+  return fmt::format("{} ATTACH_IOMMUFD_PT argsz {} flags {} id {} pasid {:#x} -> {}, id {}", cdev.name, request.argsz,
+                     request.flags, given, request.pasid, outcome(result), request.pt_id);
 }
 
 std::string detach(World& world) {
@@ -64,10 +69,10 @@ std::string detach(World& world) {
   Roomy<vfio_device_detach_iommufd_pt> room_for(world);
   auto& request = room_for.request;
   request.argsz = argsz(world, offsetof(vfio_device_detach_iommufd_pt, pasid));
-  // Without room for a PASID: with that, 0 would be taken for one.
-  if (world.random.chance(4)) {
-    request.argsz = offsetof(vfio_device_detach_iommufd_pt, pasid);
-    request.flags = 1U << world.random.below(3);
+  if (world.random.chance(7)) {
+    request.argsz = argsz(world, sizeof request);
+    request.flags = world.random.chance(80) ? VFIO_DEVICE_DETACH_PASID : 1U << world.random.below(3);
+    request.pasid = some_pasid(world);
   }
   const int result = world.kernel.ioctl(cdev.fd, VFIO_DEVICE_DETACH_IOMMUFD_PT, &request);
   return fmt::format("{} DETACH_IOMMUFD_PT argsz {} flags {} -> {}", cdev.name, request.argsz, request.flags,

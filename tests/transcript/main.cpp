@@ -1,9 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 // postern-transcript: a random sequence of VFIO and iommufd calls, valid and not, and what the kernel answered, a line
 // each. The same seed asks the same of every kernel, so that two transcripts show where two kernels differ: a real one,
-// and the simulated one (--host sim). What is random follows from the seed, and from what was answered.
+// and a simulated one (--host sim). What is random follows from the seed, and from what was answered.
+//
+// Each episode is a process of its own: it begins with nothing open, mapped or registered, whatever the one before
+// left, and one that the kernel kills or never answers takes no other along.
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
 #include <charconv>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <optional>
 #include <postern/sim.hpp>
@@ -17,17 +27,41 @@ namespace postern::transcript {
 namespace {
 
 constexpr std::uint64_t episode_length = 250;
+constexpr unsigned episode_seconds = 300;  // far longer than any takes on an emulated machine
 
 struct Options {
   Backend backend = Backend::type1;
   std::uint64_t seed = 1;
   std::uint64_t operations = 2000;
-  bool simulated = false;
+  std::optional<SimulatedHost> simulated;
 };
+
+constexpr std::array<std::pair<std::string_view, Backend>, 5> backends{{{"type1", Backend::type1},
+                                                                        {"type1v1", Backend::type1v1},
+                                                                        {"iommufd", Backend::iommufd},
+                                                                        {"spapr", Backend::spapr},
+                                                                        {"spaprv1", Backend::spaprv1}}};
 
 bool parse(std::string_view text, std::uint64_t& number) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
   return error == std::errc() && end == text.data() + text.size();
+}
+
+bool parse(std::string_view text, Backend& backend) {
+  for (const auto& [name, each] : backends) {
+    if (name != text) continue;
+    backend = each;
+    return true;
+  }
+  return false;
+}
+
+// As a guest's emulated IOMMU, it cannot tell which pages were written.
+std::optional<SimulatedHost> parse_host(std::string_view text) {
+  auto host = simulated_host(text);
+  if (!host) return std::nullopt;
+  host->dirty_bits = false;
+  return std::move(*host);
 }
 
 std::optional<Options> parse(int argc, char** argv) {
@@ -35,28 +69,35 @@ std::optional<Options> parse(int argc, char** argv) {
   for (int i = 1; i + 1 < argc; i += 2) {
     const std::string_view name(argv[i]);
     const std::string_view value(argv[i + 1]);
-    bool known = true;
+    bool known = false;
     if (name == "--backend") {
-      known = value == "type1" || value == "type1v1" || value == "iommufd";
-      options.backend = value == "type1" ? Backend::type1 : value == "type1v1" ? Backend::type1v1 : Backend::iommufd;
+      known = parse(value, options.backend);
     } else if (name == "--seed") {
       known = parse(value, options.seed);
     } else if (name == "--operations") {
       known = parse(value, options.operations);
-    } else {
-      known = name == "--host" && value == "sim";
-      options.simulated = true;
+    } else if (name == "--host") {
+      options.simulated = parse_host(value);
+      known = options.simulated.has_value();
     }
     if (!known) return std::nullopt;
   }
   return argc % 2 == 1 ? std::optional(options) : std::nullopt;
 }
 
-std::vector<Operation> all_operations() {
+std::vector<Operation> all_operations(Backend backend) {
   std::vector<Operation> all;
-  for (const auto some : {node_operations(), type1_operations(), device_operations(), region_operations(),
-                          irq_operations(), cdev_operations(), ioas_operations(), hwpt_operations()}) {
-    all.insert(all.end(), some.begin(), some.end());
+  const auto add = [&all](std::span<const Operation> some) { all.insert(all.end(), some.begin(), some.end()); };
+  add(node_operations());
+  if (is_spapr(backend)) {
+    add(spapr_operations());
+    add(window_operations());
+  } else {
+    add(type1_operations());
+  }
+  for (const auto some : {device_operations(), region_operations(), irq_operations(), pointer_operations(),
+                          cdev_operations(), ioas_operations(), hwpt_operations()}) {
+    add(some);
   }
   return all;
 }
@@ -76,19 +117,79 @@ const Operation& choose(World& world, const std::vector<Operation>& all) {
   return all.front();
 }
 
-void run(const Options& options) {
-  SimulatedHost host = simulated_pc();
-  host.dirty_bits = false;  // as the guest's emulated IOMMU
-  std::optional<SimulatedKernel> simulated;
-  Kernel& kernel = options.simulated ? static_cast<Kernel&>(simulated.emplace(host)) : system_kernel();
-  World world(kernel, options.backend, options.seed);
-  const auto operations = all_operations();
-  for (std::uint64_t number = 0; number < options.operations; ++number) {
-    if (number % episode_length == 0) (void)std::printf("%s\n", world.begin_episode().c_str());
-    world.begin_operation(number);
-    const std::string line = choose(world, operations).run(world);
-    (void)std::printf("%llu %s\n", static_cast<unsigned long long>(number), line.c_str());
+// The lines of an episode, where its process leaves them for the one that waits for it.
+class Lines {
+ public:
+  Lines() : start_(::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)) {
+    if (start_ == MAP_FAILED) throw std::runtime_error("no memory for the transcript");
   }
+  Lines(const Lines&) = delete;
+  Lines& operator=(const Lines&) = delete;
+  ~Lines() { (void)::munmap(start_, size); }
+
+  void add(const std::string& line) {
+    if (length() + line.size() + 1 > room) throw std::runtime_error("an episode has more text than there is room for");
+    std::memcpy(text() + length(), (line + '\n').data(), line.size() + 1);
+    length() += line.size() + 1;
+  }
+  void print() {
+    (void)std::fwrite(text(), 1, length(), stdout);
+    (void)std::fflush(stdout);
+    length() = 0;
+  }
+
+ private:
+  static constexpr std::size_t size = std::size_t{1} << 21;
+  static constexpr std::size_t room = size - sizeof(std::size_t);
+  [[nodiscard]] std::size_t& length() { return *static_cast<std::size_t*>(start_); }
+  [[nodiscard]] char* text() { return static_cast<char*>(start_) + sizeof(std::size_t); }
+
+  void* start_;
+};
+
+void run_episode(const Options& options, std::uint64_t episode, Lines& lines) {
+  std::optional<SimulatedKernel> simulated;
+  if (options.simulated) simulated.emplace(*options.simulated);
+  World world(simulated ? static_cast<Kernel&>(*simulated) : system_kernel(), options.backend, options.seed);
+  const auto operations = all_operations(options.backend);
+  lines.add(world.begin_episode(episode));
+  const std::uint64_t first = episode * episode_length;
+  for (std::uint64_t number = first; number < std::min(first + episode_length, options.operations); ++number) {
+    world.begin_operation(number);
+    lines.add(std::to_string(number) + ' ' + choose(world, operations).run(world));
+  }
+}
+
+// The exit code of an episode's process.
+int run_in_process(const Options& options, std::uint64_t episode, Lines& lines) {
+  (void)::alarm(episode_seconds);
+  try {
+    run_episode(options, episode, lines);
+  } catch (const std::exception& error) {
+    (void)std::fprintf(stderr, "postern-transcript: episode %llu: %s\n", static_cast<unsigned long long>(episode),
+                       error.what());
+    return 1;
+  }
+  return 0;
+}
+
+// Whether all of them ran to their end.
+bool run(const Options& options) {
+  Lines lines;
+  bool well = true;
+  for (std::uint64_t episode = 0; episode * episode_length < options.operations; ++episode) {
+    const pid_t child = ::fork();
+    if (child == 0) ::_exit(run_in_process(options, episode, lines));
+    int status = 0;
+    if (child < 0 || ::waitpid(child, &status, 0) != child) return false;
+    lines.print();
+    if (status == 0) continue;
+    well = false;
+    (void)std::printf("episode %llu ends in %s %d\n", static_cast<unsigned long long>(episode),
+                      WIFSIGNALED(status) ? "signal" : "exit code",
+                      WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+  }
+  return well;
 }
 
 }  // namespace
@@ -97,15 +198,11 @@ void run(const Options& options) {
 int main(int argc, char** argv) {
   const auto options = postern::transcript::parse(argc, argv);
   if (!options) {
-    (void)std::fprintf(stderr, "Usage: %s [--backend type1|type1v1|iommufd] [--seed N] [--operations N] [--host sim]\n",
+    (void)std::fprintf(stderr,
+                       "Usage: %s [--backend type1|type1v1|iommufd|spapr|spaprv1] [--seed N] [--operations N] "
+                       "[--host sim[:NAME]]\n",
                        argv[0]);
     return 2;
   }
-  try {
-    postern::transcript::run(*options);
-  } catch (const std::exception& error) {
-    (void)std::fprintf(stderr, "%s: %s\n", argv[0], error.what());
-    return 1;
-  }
-  return 0;
+  return postern::transcript::run(*options) ? 0 : 1;
 }

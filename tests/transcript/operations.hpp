@@ -12,16 +12,19 @@ namespace postern::transcript {
 
 struct Operation {
   std::string (*run)(World& world);
-  unsigned with_type1;  // how often
+  unsigned with_type1;  // how often; with sPAPR, too
   unsigned with_iommufd;
   bool (*makes_sense)(const World& world);  // else it comes seldom
 };
 
 [[nodiscard]] std::span<const Operation> node_operations();
 [[nodiscard]] std::span<const Operation> type1_operations();
+[[nodiscard]] std::span<const Operation> spapr_operations();
+[[nodiscard]] std::span<const Operation> window_operations();
 [[nodiscard]] std::span<const Operation> device_operations();
 [[nodiscard]] std::span<const Operation> region_operations();
 [[nodiscard]] std::span<const Operation> irq_operations();
+[[nodiscard]] std::span<const Operation> pointer_operations();
 [[nodiscard]] std::span<const Operation> cdev_operations();
 [[nodiscard]] std::span<const Operation> ioas_operations();
 [[nodiscard]] std::span<const Operation> hwpt_operations();

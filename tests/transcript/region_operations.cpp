@@ -26,7 +26,7 @@ std::byte common_bits(std::uint64_t offset) {
   if (offset == PCI_COMMAND) return std::byte{command & 0xff};
   if (offset == PCI_COMMAND + 1) return std::byte{command >> 8};
   if (offset == PCI_HEADER_TYPE || offset == PCI_INTERRUPT_LINE) return std::byte{0};
-  if (offset >= PCI_BASE_ADDRESS_0 && offset < PCI_BASE_ADDRESS_1) return std::byte{0};
+  if (offset >= PCI_BASE_ADDRESS_0 && offset < PCI_BASE_ADDRESS_2) return std::byte{0};
   if (offset >= PCI_SUBSYSTEM_VENDOR_ID && offset < PCI_ROM_ADDRESS) return std::byte{0};
   if (offset == PCI_STATUS || offset == PCI_STATUS + 1) return std::byte{0x10};
   const bool msix_capability = offset == 0x40 || (offset >= 0x42 && offset < 0x4c);

@@ -3,6 +3,7 @@
 #include "transcript/world.hpp"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -26,9 +27,9 @@ std::vector<Place> places(const std::string& name, std::size_t count) {
   return made;
 }
 
-std::vector<Place> places_of_functions(const std::string& name, std::size_t each) {
+std::vector<Place> places_of_functions(const std::string& name, std::size_t functions, std::size_t each) {
   std::vector<Place> made;
-  for (std::size_t function = 0; function < 4; ++function) {
+  for (std::size_t function = 0; function < functions; ++function) {
     for (std::size_t i = 0; i < each; ++i) {
       made.push_back({.name = name + World::letter(function) + std::to_string(i), .function = function});
     }
@@ -43,14 +44,17 @@ World::World(Kernel& the_kernel, Backend the_backend, std::uint64_t seed)
       backend(the_backend),
       random(seed),
       containers(places("container", 3)),
-      groups(
-          {{.name = "groupA", .function = 0}, {.name = "groupB", .function = 1}, {.name = "groupCD", .function = 2}}),
-      devices(places_of_functions("device", 2)),
-      cdevs(places_of_functions("cdev", 2)),
+      groups({{.name = "groupA", .function = 0}, {.name = "groupB", .function = 1}}),
       iommufds(places("iommufd", 2)),
       eventfds(places("eventfd", 4)),
       seed_(seed) {
   find_functions();
+  if (functions.size() > 2) groups.push_back({.name = "groupCD", .function = 2});
+  devices = places_of_functions("device", functions.size(), 2);
+  cdevs = places_of_functions("cdev", functions.size(), 2);
+  std::string machine;
+  is_powernv =
+      kernel.read_file("/proc/device-tree/compatible", machine) >= 0 && machine.find("powernv") != std::string::npos;
   make_memory();
   null_device_ = ::open("/dev/null", O_RDWR | O_CLOEXEC);
   must(null_device_, "/dev/null");
@@ -72,8 +76,11 @@ void World::find_functions() {
     auto& list = group.members.size() == 1 ? single : twins;
     list.push_back({.address = function.address, .group = static_cast<std::uint32_t>(group.id), .cdev = {}});
   }
-  if (single.size() < 2 || twins.size() < 2) throw std::runtime_error("two NVMe disks alone and two twins are needed");
-  functions = {single[0], single[1], twins[0], twins[1]};
+  if (single.size() < 2) throw std::runtime_error("two NVMe disks alone are needed");
+  functions = {single[0], single[1]};
+  if (is_spapr(backend)) return;
+  if (twins.size() < 2) throw std::runtime_error("two NVMe disks of one group are needed");
+  functions.insert(functions.end(), {twins[0], twins[1]});
 }
 
 void World::make_memory() {
@@ -102,22 +109,20 @@ void World::bind(std::size_t function, const std::string& driver) {
   }
 }
 
-// One of the twins is sometimes left to nobody, or to the kernel.
-std::string World::begin_episode() {
-  for (auto* all : {&devices, &cdevs, &groups, &containers, &iommufds, &eventfds}) {
-    for (Place& place : *all) close(place);
-  }
-  random = Random(seed_ ^ 0xe9150de, episode_);
+// The last one is sometimes left to nobody, or to the kernel.
+std::string World::begin_episode(std::uint64_t number) {
+  random = Random(seed_ ^ 0xe9150de, number);
   ids.assign(iommufds.size(), {});
-  mappings.clear();
   const std::string last_driver = random.chance(80) ? "vfio-pci" : random.chance(50) ? "nvme" : "";
-  for (std::size_t function = 0; function < 3; ++function) bind(function, "vfio-pci");
-  bind(3, last_driver);
+  const std::size_t last = functions.size() - 1;
+  for (std::size_t function = 0; function < last; ++function) bind(function, "vfio-pci");
+  bind(last, last_driver);
   for (Function& function : functions) {
     const auto found = find_pci_function(kernel, function.address).value();
     function.cdev = found.host.cdev ? found.host.cdev->path : "/dev/vfio/devices/none";
   }
-  return "episode " + std::to_string(episode_++) + ": D is bound to " + (last_driver.empty() ? "nothing" : last_driver);
+  return fmt::format("episode {}: {} is bound to {}", number, letter(last),
+                     last_driver.empty() ? "nothing" : last_driver);
 }
 
 Place& World::open_one(std::vector<Place>& all) {

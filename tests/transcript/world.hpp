@@ -3,7 +3,6 @@
 // known to be mapped.
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <map>
 #include <postern/host_device.hpp>
@@ -16,9 +15,11 @@
 
 namespace postern::transcript {
 
-enum class Backend { type1, type1v1, iommufd };
+enum class Backend { type1, type1v1, iommufd, spapr, spaprv1 };
 
-// A PCI function under its letter: A and B are alone in their groups, C and D are twins.
+[[nodiscard]] inline bool is_spapr(Backend backend) { return backend == Backend::spapr || backend == Backend::spaprv1; }
+
+// A PCI function under its letter: A and B are alone in their groups, C and D, where there are any, are twins.
 struct Function {
   PciAddress address;
   std::uint32_t group = 0;
@@ -52,6 +53,13 @@ struct Mapping {
   std::uint64_t length = 0;
 };
 
+// A DMA window of sPAPR.
+struct Window {
+  std::uint64_t start = 0;
+  std::uint64_t length = 0;
+  unsigned page_shift = 12;
+};
+
 class World {
  public:
   World(Kernel& kernel, Backend backend, std::uint64_t seed);
@@ -59,8 +67,8 @@ class World {
   World(const World&) = delete;
   World& operator=(const World&) = delete;
 
-  // Everything is closed, and some of it bound anew: the state at the beginning of an episode. What was done is told.
-  [[nodiscard]] std::string begin_episode();
+  // Some of it is bound anew: the state at the beginning of an episode. What was done is told.
+  [[nodiscard]] std::string begin_episode(std::uint64_t number);
   void begin_operation(std::uint64_t number) { random = Random(seed_, number); }
 
   Kernel& kernel;
@@ -68,7 +76,7 @@ class World {
   Random random;
 
   std::vector<Place> containers, groups, devices, cdevs, iommufds, eventfds;
-  std::array<Function, 4> functions;
+  std::vector<Function> functions;
 
   // By the iommufd's place: what is known of its ids, and what is mapped, by the IOAS. Only successes say something.
   struct Ids {
@@ -76,6 +84,17 @@ class World {
   };
   std::vector<Ids> ids;
   std::map<std::uint64_t, std::vector<Mapping>> mappings;  // by container, or by iommufd and IOAS
+
+  // Of sPAPR: the memory that is registered, and by the container its windows; they may be gone meanwhile.
+  std::vector<Mapping> registered;
+  struct Windows {
+    bool is_v1 = false;
+    std::vector<Window> created;
+    bool lost_default = false;
+    enum class Dynamic { none, first, second } dynamic = Dynamic::none;  // in which slot the one at 1 << 59 is
+  };
+  std::map<std::uint64_t, Windows> windows;
+  bool is_powernv = false;
 
   [[nodiscard]] Place& any(std::vector<Place>& places) { return places[random.below(places.size())]; }
   // One that is open where there is one, most of the time.
@@ -99,7 +118,6 @@ class World {
   void bind(std::size_t function, const std::string& driver);
 
   std::uint64_t seed_;
-  std::uint64_t episode_ = 0;
   int null_device_ = -1;
 };
 

@@ -17,9 +17,12 @@ vfio_iommu_spapr_register_memory argument(std::uint64_t address, std::uint64_t l
 
 }  // namespace
 
+// Where memory ends within the range the kernel answers with how many pages there were, and has registered nothing
+// (mm_iommu_do_alloc; Linux 6.12, 7.3).
 int RegisteredMemory::call_register(Range range) const {
   auto memory = argument(range.address, range.length);
-  return register_memory(container_.kernel(), container_.get(), memory);
+  const int result = register_memory(container_.kernel(), container_.get(), memory);
+  return result > 0 ? -EFAULT : result;
 }
 
 int RegisteredMemory::call_unregister(Range range) const {

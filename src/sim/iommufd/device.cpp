@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The devices of a simulated /dev/iommu: bound by their cdevs, and attached, a group at a time, to a HWPT.
 #include <algorithm>
+#include <cerrno>
+#include <limits>
 
 #include "sim/iommufd/iommufd.hpp"
 
@@ -38,6 +40,13 @@ int Iommufd::attach(Function& function, std::uint32_t& page_table) {
 void Iommufd::detach(Function& function) {
   const Id device = id_of(function);
   if (device != 0 && is_attached(device)) put_hwpt(leave(device));
+}
+
+// vfio_iommufd_physical_pasid_attach_ioas. No page table here is made for PASIDs (iommufd_hwpt_pasid_compat), so that
+// what is told is what stands in the way before that: a PASID that is none (ida_alloc_range), and an unknown id.
+int Iommufd::attach_pasid(std::uint32_t pasid, std::uint32_t page_table) const {
+  if (pasid > std::uint32_t{std::numeric_limits<std::int32_t>::max()}) return -ENOSPC;
+  return objects_.contains(page_table) ? -EINVAL : -ENOENT;
 }
 
 // iommufd_device_auto_get_domain: what was made for another device that asked for the IOAS, or a new one.

@@ -18,19 +18,6 @@ bool is_on_one_page(std::uintptr_t address, std::size_t size) {
   return address / IoPagetable::page_size == (address + size - 1) / IoPagetable::page_size;
 }
 
-// check_zeroed_user: 0, -E2BIG, or -EFAULT where memory ends before a byte that is not zero.
-int check_zero(Process& process, std::uintptr_t address, std::uint64_t length) {
-  while (length != 0) {
-    const std::uint64_t part = std::min(length, IoPagetable::page_size - address % IoPagetable::page_size);
-    if (process.check(address, part, false) < 0) return -EFAULT;
-    const auto* const bytes = reinterpret_cast<const std::byte*>(address);
-    if (std::any_of(bytes, bytes + part, [](std::byte each) { return each != std::byte{}; })) return -E2BIG;
-    address += part;
-    length -= part;
-  }
-  return 0;
-}
-
 }  // namespace
 
 // Defined with what they are about: iommufd_ioas.cpp, iommufd_hwpt.cpp.
@@ -155,7 +142,7 @@ int Iommufd::run(std::size_t least) {
 int Iommufd::copy_command(void* command, std::size_t size) {
   const auto address = reinterpret_cast<std::uintptr_t>(user_);
   if (user_size_ > size) {
-    if (const int result = check_zero(process_, address + size, user_size_ - size); result < 0) return result;
+    if (const int result = process_.check_zero(address + size, user_size_ - size); result < 0) return result;
   }
   size = std::min<std::size_t>(size, user_size_);
   if (!is_on_one_page(address, size) && process_.check_argument(address, size, false) < 0) return -EFAULT;

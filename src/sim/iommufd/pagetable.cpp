@@ -4,8 +4,9 @@
 
 #include <algorithm>
 #include <bit>
+#include <cerrno>
 
-#include "sim/iommufd/iommufd.hpp"
+#include "sim/iommufd/io_pagetable.hpp"
 
 namespace postern::sim {
 

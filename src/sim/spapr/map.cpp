@@ -15,7 +15,6 @@ constexpr int not_zero = 1;
 }  // namespace
 
 int Spapr::map(const vfio_iommu_type1_dma_map& request) {
-  if (!enabled_) return -EPERM;
   constexpr std::uint32_t known = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
   if (request.argsz < sizeof request || (request.flags & ~known) != 0) return -EINVAL;
   if (const int result = create_default_window(); result < 0) return result;
@@ -70,7 +69,6 @@ int Spapr::build(const TceTable& table, const Area& area) {
 }
 
 int Spapr::unmap(const vfio_iommu_type1_dma_unmap& request) {
-  if (!enabled_) return -EPERM;
   if (request.argsz < sizeof request || request.flags != 0) return -EINVAL;
   if (const int result = create_default_window(); result < 0) return result;
   const auto slot = slot_holding(request.iova);
@@ -98,7 +96,7 @@ int Spapr::register_memory(std::uint64_t address, std::uint64_t length) {
   if (((address | length) & (host_page() - 1)) != 0 || address + length < address) return -EINVAL;
   MmRegion* region = machine_.regions.get(address, length);
   if (region == nullptr) {
-    if (const int result = machine_.regions.add(address, length, region); result < 0) return result;
+    if (const int result = machine_.regions.add(address, length, region); result != 0) return result;
   } else if (std::count(registered_.begin(), registered_.end(), region) != 0) {
     (void)machine_.regions.put(*region);
     return -EBUSY;

@@ -2,6 +2,8 @@
 // MmRegions: registering, counting, and what a region's pages are.
 #include "sim/spapr/mm_regions.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <postern/locked_memory.hpp>
@@ -17,20 +19,36 @@ MmRegion* MmRegions::get(std::uintptr_t address, std::uint64_t length) {
   return &found->second;
 }
 
-// mm_iommu_do_alloc: counts, makes an array, pins for writing, and only then looks for others.
+namespace {
+
+// Whether there is an array with a word for each page of it (vzalloc, which looks at how much memory the host has).
+bool has_array(std::uint64_t length) {
+  const auto memory = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) * host_page();
+  return length > 0 && length / host_page() <= memory / sizeof(std::uint64_t);
+}
+
+}  // namespace
+
+// mm_iommu_do_alloc: counts, makes an array, pins for writing, and only then looks for others. Where memory ends within
+// the region the answer is how many pages of it there were, as pin_user_pages told them, and nothing is registered.
 int MmRegions::add(std::uintptr_t address, std::uint64_t length, MmRegion*& region) {
-  if (length == 0) return -ENOMEM;
+  if (!has_array(length)) return -ENOMEM;
   if (const int result = process_.lock(length); result < 0) return result;
   process_.forget();
   int result = process_.check(address, length, true);
-  if (result == 0) {
+  if (result < 0) {
+    const std::uint64_t page = host_page();
+    int pages = 0;
+    while (process_.check(address + static_cast<std::uint64_t>(pages) * page, page, true) == 0) ++pages;
+    if (pages > 0) result = pages;
+  } else {
     const auto next = regions_.lower_bound(address + length);
     if (next != regions_.begin()) {
       const MmRegion& before = std::prev(next)->second;
       if (before.address + before.length > address) result = -EINVAL;
     }
   }
-  if (result < 0) {
+  if (result != 0) {
     process_.unlock(length);
     return result;
   }

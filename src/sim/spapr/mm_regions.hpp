@@ -26,7 +26,7 @@ class MmRegions {
 
   // Exactly this region, with one more user; null where there is none.
   [[nodiscard]] MmRegion* get(std::uintptr_t address, std::uint64_t length);
-  // Registers it, with one user: 0 or a negated errno.
+  // Registers it, with one user: 0, a negated errno, or how many pages are there where that is not all of them.
   [[nodiscard]] int add(std::uintptr_t address, std::uint64_t length, MmRegion*& region);
   // One user less; with the last the region goes, unless it is mapped: -EBUSY.
   int put(MmRegion& region);

@@ -68,7 +68,6 @@ int Spapr::create_default_window() {
 }
 
 int Spapr::create(vfio_iommu_spapr_tce_create& request) {
-  knows_process_ = true;
   if (request.argsz < sizeof request || request.flags != 0) return -EINVAL;
   if (const int result = create_default_window(); result < 0) return result;
   std::uint64_t start = 0;
@@ -80,7 +79,6 @@ int Spapr::create(vfio_iommu_spapr_tce_create& request) {
 
 // tce_iommu_remove_window: any address within a window is its name.
 int Spapr::remove(const vfio_iommu_spapr_tce_remove& request) {
-  knows_process_ = true;
   if (request.argsz < sizeof request || request.flags != 0) return -EINVAL;
   if (default_window_pending_ && request.start_addr == 0) {
     default_window_pending_ = false;

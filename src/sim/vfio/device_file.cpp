@@ -11,6 +11,7 @@
 #include <cstring>
 #include <optional>
 
+#include "sim/argument.hpp"
 #include "sim/vfio/group_file.hpp"
 #include "sim/vfio/hot_reset.hpp"
 
@@ -50,52 +51,79 @@ void DeviceFile::release() {
 }
 
 int DeviceFile::ioctl(unsigned long request, void* argument) {
-  constexpr std::uint32_t pasid = VFIO_DEVICE_ATTACH_PASID;
-  static_assert(pasid == VFIO_DEVICE_DETACH_PASID);
-  if (request == VFIO_DEVICE_BIND_IOMMUFD) return bind(as<vfio_device_bind_iommufd>(argument));
+  Process& process = machine_.process;
+  if (request == VFIO_DEVICE_BIND_IOMMUFD) return bind(argument);
   if (!usable_) return -EINVAL;
   if (iommufd_ && request == VFIO_DEVICE_ATTACH_IOMMUFD_PT) {
-    auto& attach = as<vfio_device_attach_iommufd_pt>(argument);
-    constexpr auto least = offsetof(vfio_device_attach_iommufd_pt, pt_id) + sizeof attach.pt_id;
-    if (attach.argsz < least || (attach.flags & ~pasid) != 0) return -EINVAL;
-    if ((attach.flags & pasid) != 0) return attach.argsz < sizeof attach ? -EINVAL : -EOPNOTSUPP;
-    std::uint32_t page_table = attach.pt_id;
-    const int result = iommufd_->attach(function_, page_table);
-    if (result == 0) attach.pt_id = page_table;
-    return result;
+    return with_argument<vfio_device_attach_iommufd_pt>(process, argument,
+                                                        offsetof(vfio_device_attach_iommufd_pt, pasid),
+                                                        [this](auto& wanted) { return attach(wanted); });
   }
   if (iommufd_ && request == VFIO_DEVICE_DETACH_IOMMUFD_PT) {
-    const auto& detach = as<vfio_device_detach_iommufd_pt>(argument);
-    constexpr auto least = offsetof(vfio_device_detach_iommufd_pt, flags) + sizeof detach.flags;
-    if (detach.argsz < least || (detach.flags & ~pasid) != 0) return -EINVAL;
-    if ((detach.flags & pasid) != 0) return detach.argsz < sizeof detach ? -EINVAL : -EOPNOTSUPP;
-    iommufd_->detach(function_);
-    return 0;
+    return with_argument<vfio_device_detach_iommufd_pt>(process, argument,
+                                                        offsetof(vfio_device_detach_iommufd_pt, pasid),
+                                                        [this](auto& wanted) { return detach(wanted); });
   }
   switch (request) {
     case VFIO_DEVICE_GET_INFO:
-      return get_info(as<vfio_device_info>(argument));
+      return with_argument<vfio_device_info>(process, argument, offsetof(vfio_device_info, cap_offset),
+                                             [this](auto& info) { return get_info(info); });
     case VFIO_DEVICE_GET_REGION_INFO:
-      return get_region_info(as<vfio_region_info>(argument));
+      return with_argument<vfio_region_info>(process, argument, sizeof(vfio_region_info),
+                                             [this](auto& info) { return get_region_info(info); });
     case VFIO_DEVICE_GET_IRQ_INFO:
-      return get_irq_info(as<vfio_irq_info>(argument));
+      return with_argument<vfio_irq_info>(process, argument, sizeof(vfio_irq_info),
+                                          [this](auto& info) { return get_irq_info(info); });
     case VFIO_DEVICE_SET_IRQS:
-      return function_.interrupts().set(as<vfio_irq_set>(argument));
+      return with_argument<vfio_irq_set>(
+          process, argument, sizeof(vfio_irq_set), [this](auto& set) { return function_.interrupts().set(set); },
+          UserArgument::Tail::wanted);
     case VFIO_DEVICE_RESET:
       if (!function_.info().has_flr) return -EINVAL;
       function_.reset();
       return 0;
     case VFIO_DEVICE_GET_PCI_HOT_RESET_INFO:
-      return get_hot_reset_info(machine_, function_, iommufd_.get(), as<vfio_pci_hot_reset_info>(argument));
+      return with_argument<vfio_pci_hot_reset_info>(
+          process, argument, sizeof(vfio_pci_hot_reset_info),
+          [this](auto& info) { return get_hot_reset_info(machine_, function_, iommufd_.get(), info); });
     case VFIO_DEVICE_PCI_HOT_RESET:
-      return hot_reset(
-          machine_, function_, iommufd_.get(), [this](int fd) { return find_group(fd); },
-          as<vfio_pci_hot_reset>(argument));
+      return with_argument<vfio_pci_hot_reset>(
+          process, argument, sizeof(vfio_pci_hot_reset),
+          [this](auto& wanted) {
+            return hot_reset(
+                machine_, function_, iommufd_.get(), [this](int fd) { return find_group(fd); }, wanted);
+          },
+          UserArgument::Tail::wanted);
     case VFIO_DEVICE_FEATURE:
-      return feature(as<vfio_device_feature>(argument));
+      return with_argument<vfio_device_feature>(process, argument, sizeof(vfio_device_feature),
+                                                [this](auto& wanted) { return feature(wanted); });
     default:
       return -ENOTTY;
   }
+}
+
+// vfio_df_ioctl_attach_pt
+int DeviceFile::attach(vfio_device_attach_iommufd_pt& attach) {
+  constexpr std::uint32_t pasid = VFIO_DEVICE_ATTACH_PASID;
+  constexpr auto least = offsetof(vfio_device_attach_iommufd_pt, pasid);
+  if (attach.argsz < least || (attach.flags & ~pasid) != 0) return -EINVAL;
+  if ((attach.flags & pasid) != 0) {
+    return attach.argsz < sizeof attach ? -EINVAL : iommufd_->attach_pasid(attach.pasid, attach.pt_id);
+  }
+  std::uint32_t page_table = attach.pt_id;
+  const int result = iommufd_->attach(function_, page_table);
+  if (result == 0) attach.pt_id = page_table;
+  return result;
+}
+
+// vfio_df_ioctl_detach_pt. No PASID is ever attached.
+int DeviceFile::detach(const vfio_device_detach_iommufd_pt& detach) {
+  constexpr std::uint32_t pasid = VFIO_DEVICE_DETACH_PASID;
+  constexpr auto least = offsetof(vfio_device_detach_iommufd_pt, pasid);
+  if (detach.argsz < least || (detach.flags & ~pasid) != 0) return -EINVAL;
+  if ((detach.flags & pasid) != 0) return detach.argsz < sizeof detach ? -EINVAL : 0;
+  iommufd_->detach(function_);
+  return 0;
 }
 
 GroupOfFd DeviceFile::find_group(int fd) const {
@@ -106,13 +134,18 @@ GroupOfFd DeviceFile::find_group(int fd) const {
 }
 
 // vfio_df_ioctl_bind_iommufd
-int DeviceFile::bind(vfio_device_bind_iommufd& bind) {
+int DeviceFile::bind(void* argument) {
+  Process& process = machine_.process;
+  const auto address = reinterpret_cast<std::uintptr_t>(argument);
+  vfio_device_bind_iommufd bind{};
+  if (process.check_argument(address, sizeof bind.argsz, false) < 0) return -EFAULT;
+  std::memcpy(&bind.argsz, argument, sizeof bind.argsz);
   if (bind.argsz < offsetof(vfio_device_bind_iommufd, out_devid) + sizeof bind.out_devid) return -EINVAL;
   // copy_struct_from_user
-  const auto* const bytes = reinterpret_cast<const std::byte*>(&bind);
-  for (std::size_t i = sizeof bind; i < bind.argsz; ++i) {
-    if (bytes[i] != std::byte{0}) return -E2BIG;
-  }
+  const std::size_t size = std::min<std::size_t>(bind.argsz, sizeof bind);
+  if (const int result = process.check_zero(address + size, bind.argsz - size); result < 0) return result;
+  if (process.check_argument(address, size, false) < 0) return -EFAULT;
+  std::memcpy(static_cast<void*>(&bind), argument, size);
   constexpr std::uint32_t known = VFIO_DEVICE_BIND_FLAG_TOKEN;
   if (bind.iommufd < 0 || (bind.flags & ~known) != 0 || group_) return -EINVAL;
   Group& group = machine_.groups[function_.group()];
@@ -129,13 +162,15 @@ int DeviceFile::bind(vfio_device_bind_iommufd& bind) {
   if (machine_.kernel_owns(function_.group()) || (group.owner != nullptr && group.owner != iommufd.get())) {
     return -EPERM;
   }
+  // A device that was opened, and has nowhere to tell its id, is closed again.
+  if (process.check_argument(address, size, true) < 0) return -EFAULT;
   std::uint32_t id = 0;
   if (const int result = iommufd->bind(function_, id); result < 0) return result;
   group.owner = iommufd.get();
   ++group.open_cdevs;
   iommufd_ = iommufd;
   function_.iommufd = iommufd.get();
-  bind.out_devid = id;
+  std::memcpy(static_cast<std::byte*>(argument) + offsetof(vfio_device_bind_iommufd, out_devid), &id, sizeof id);
   enable();
   return 0;
 }
@@ -182,7 +217,7 @@ int DeviceFile::get_irq_info(vfio_irq_info& info) const {
   info.flags = VFIO_IRQ_INFO_EVENTFD;
   if (info.index == VFIO_PCI_INTX_IRQ_INDEX) {
     info.flags |= VFIO_IRQ_INFO_MASKABLE | VFIO_IRQ_INFO_AUTOMASKED;
-  } else if (info.index != VFIO_PCI_MSIX_IRQ_INDEX) {
+  } else if (info.index != VFIO_PCI_MSIX_IRQ_INDEX || !function_.interrupts().can_add_vectors) {
     info.flags |= VFIO_IRQ_INFO_NORESIZE;
   }
   info.count = function_.interrupts().count(info.index);

@@ -34,14 +34,18 @@ class DeviceFile final : public File {
  private:
   void enable();
   [[nodiscard]] GroupOfFd find_group(int fd) const;
-  [[nodiscard]] int bind(vfio_device_bind_iommufd& bind);
+  [[nodiscard]] int bind(void* argument);
+  [[nodiscard]] int attach(vfio_device_attach_iommufd_pt& attach);
+  [[nodiscard]] int detach(const vfio_device_detach_iommufd_pt& detach);
   [[nodiscard]] int get_info(vfio_device_info& info) const;
   [[nodiscard]] int get_region_info(vfio_region_info& info) const;
   [[nodiscard]] int get_irq_info(vfio_irq_info& info) const;
   [[nodiscard]] int feature(const vfio_device_feature& feature);
+  [[nodiscard]] bool is_there(const void* buffer, std::size_t length, bool writable);
   [[nodiscard]] std::uint64_t region_size(std::uint64_t index) const;
   template <typename Access>
-  [[nodiscard]] ssize_t access_bar(std::uint64_t index, std::uint64_t at, std::size_t length, Access access);
+  [[nodiscard]] ssize_t access_bar(std::uint64_t index, std::uint64_t at, std::size_t length, bool is_there,
+                                   Access access);
 
   Machine& machine_;
   Function& function_;

@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <cstring>
 #include <optional>
+#include <vector>
 
 #include "sim/vfio/device_file.hpp"
 
@@ -33,6 +34,9 @@ std::size_t access_width(std::uint64_t at, std::uint64_t left) {
   while (left < width || at % width != 0) width /= 2;
   return width;
 }
+
+// access_ok, which vfs_read and vfs_write ask first of all.
+bool is_user_memory(const void* buffer) { return reinterpret_cast<std::uintptr_t>(buffer) >> 63 == 0; }
 
 }  // namespace
 
@@ -65,7 +69,19 @@ int DeviceFile::get_region_info(vfio_region_info& info) const {
   return 0;
 }
 
+bool DeviceFile::is_there(const void* buffer, std::size_t length, bool writable) {
+  return length == 0 ||
+         machine_.process.check_argument(reinterpret_cast<std::uintptr_t>(buffer), length, writable) == 0;
+}
+
 ssize_t DeviceFile::pread(void* buffer, std::size_t length, std::uint64_t offset) {
+  if (!is_user_memory(buffer)) return -EFAULT;
+  if (!is_there(buffer, length, true)) {
+    // What is wrong with the call itself is told first.
+    std::vector<std::byte> elsewhere(std::min(length, std::size_t{1} << 20));
+    const ssize_t result = pread(elsewhere.data(), elsewhere.size(), offset);
+    return result > 0 ? -EFAULT : result;
+  }
   const std::uint64_t index = offset >> region_shift;
   const std::uint64_t at = offset & region_mask;
   if (!usable_) return -EINVAL;
@@ -73,14 +89,15 @@ ssize_t DeviceFile::pread(void* buffer, std::size_t length, std::uint64_t offset
   if (index >= VFIO_PCI_NUM_REGIONS) return -EINVAL;
   const std::span bytes(static_cast<std::byte*>(buffer), length);
   if (index != VFIO_PCI_CONFIG_REGION_INDEX) {
-    return access_bar(index, at, length, [&](std::size_t done, std::size_t width, std::optional<std::uint64_t> from) {
+    const auto read = [&](std::size_t done, std::size_t width, std::optional<std::uint64_t> from) {
       const auto part = bytes.subspan(done, width);
       if (from) {
         function_.read_bar(index, *from, part);
       } else {
         std::fill(part.begin(), part.end(), std::byte{0xff});
       }
-    });
+    };
+    return access_bar(index, at, length, true, read);
   }
   if (!is_in_config(function_, at, length)) return -EFAULT;
   function_.read_config(at, bytes);
@@ -88,6 +105,7 @@ ssize_t DeviceFile::pread(void* buffer, std::size_t length, std::uint64_t offset
 }
 
 ssize_t DeviceFile::pwrite(const void* buffer, std::size_t length, std::uint64_t offset) {
+  if (!is_user_memory(buffer)) return -EFAULT;
   const std::uint64_t index = offset >> region_shift;
   const std::uint64_t at = offset & region_mask;
   if (!usable_) return -EINVAL;
@@ -95,18 +113,21 @@ ssize_t DeviceFile::pwrite(const void* buffer, std::size_t length, std::uint64_t
   if (index >= VFIO_PCI_NUM_REGIONS) return -EINVAL;
   const std::span bytes(static_cast<const std::byte*>(buffer), length);
   if (index != VFIO_PCI_CONFIG_REGION_INDEX) {
-    return access_bar(index, at, length, [&](std::size_t done, std::size_t width, std::optional<std::uint64_t> to) {
+    const auto write = [&](std::size_t done, std::size_t width, std::optional<std::uint64_t> to) {
       if (to) function_.write_bar(index, *to, bytes.subspan(done, width));
-    });
+    };
+    return access_bar(index, at, length, is_there(buffer, length, false), write);
   }
-  if (!is_in_config(function_, at, length)) return -EFAULT;
+  if (!is_in_config(function_, at, length) || !is_there(buffer, length, false)) return -EFAULT;
   function_.write_config(at, bytes);
   return static_cast<ssize_t>(length);
 }
 
 // vfio_pci_bar_rw, vfio_pci_core_do_io_rw: access(done, width, where in the BAR), where the vectors' table is left out.
+// `is_there`: the caller's memory.
 template <typename Access>
-ssize_t DeviceFile::access_bar(std::uint64_t index, std::uint64_t at, std::size_t length, Access access) {
+ssize_t DeviceFile::access_bar(std::uint64_t index, std::uint64_t at, std::size_t length, bool is_there,
+                               Access access) {
   const std::uint64_t size = index <= VFIO_PCI_BAR5_REGION_INDEX ? region_size(index) : 0;
   if (at >= size) return -EINVAL;
   const bool is_io = function_.info().bars[index].kind == Bar::Kind::io;
@@ -116,6 +137,7 @@ ssize_t DeviceFile::access_bar(std::uint64_t index, std::uint64_t at, std::size_
   std::size_t done = 0;
   while (at < end) {
     const bool is_table = at >= table && at < table_end;
+    if (!is_table && !is_there) return -EFAULT;
     if (!is_table && !is_io && !function_.is_memory_on()) return -EIO;
     const std::uint64_t left = std::min(end, is_table ? table_end : at < table ? table : end) - at;
     const std::uint64_t width = is_table ? left : access_width(at, left);

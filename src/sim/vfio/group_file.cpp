@@ -4,6 +4,7 @@
 
 #include <linux/vfio.h>
 
+#include "sim/argument.hpp"
 #include "sim/spapr/spapr.hpp"
 #include "sim/vfio/type1.hpp"
 
@@ -114,20 +115,11 @@ void GroupFile::release(Group& group) {
 
 int GroupFile::ioctl(unsigned long request, void* argument) {
   switch (request) {
-    case VFIO_GROUP_GET_STATUS: {
-      auto& status = as<vfio_group_status>(argument);
-      if (status.argsz < sizeof status) return -EINVAL;
-      if (is_revoked()) return -ENODEV;
-      status.flags = 0;
-      if (group_.container) {
-        status.flags = VFIO_GROUP_FLAGS_CONTAINER_SET | VFIO_GROUP_FLAGS_VIABLE;
-      } else if (!machine_.kernel_owns(group_.id) && group_.owner == nullptr) {
-        status.flags = VFIO_GROUP_FLAGS_VIABLE;
-      }
-      return 0;
-    }
+    case VFIO_GROUP_GET_STATUS:
+      return with_argument<vfio_group_status>(machine_.process, argument, sizeof(vfio_group_status),
+                                              [this](auto& status) { return get_status(status); });
     case VFIO_GROUP_SET_CONTAINER:
-      return set_container(as<int>(argument));
+      return with_argument<int>(machine_.process, argument, sizeof(int), [this](int fd) { return set_container(fd); });
     case VFIO_GROUP_UNSET_CONTAINER:
       return unset_container();
     case VFIO_GROUP_GET_DEVICE_FD:
@@ -135,6 +127,19 @@ int GroupFile::ioctl(unsigned long request, void* argument) {
     default:
       return -ENOTTY;
   }
+}
+
+// vfio_group_ioctl_get_status
+int GroupFile::get_status(vfio_group_status& status) const {
+  if (status.argsz < sizeof status) return -EINVAL;
+  if (is_revoked()) return -ENODEV;
+  status.flags = 0;
+  if (group_.container) {
+    status.flags = VFIO_GROUP_FLAGS_CONTAINER_SET | VFIO_GROUP_FLAGS_VIABLE;
+  } else if (!machine_.kernel_owns(group_.id) && group_.owner == nullptr) {
+    status.flags = VFIO_GROUP_FLAGS_VIABLE;
+  }
+  return 0;
 }
 
 int GroupFile::set_container(int fd) {
@@ -167,7 +172,9 @@ int GroupFile::matches(const Function& function, std::string_view text) {
 }
 
 // vfio_group_ioctl_get_device_fd. Whoever dispatches it gives the fd.
-int GroupFile::open_device(const char* name) {
+int GroupFile::open_device(const char* argument) {
+  std::string name;
+  if (const int result = machine_.process.read_string(argument, name); result < 0) return result;
   Function* function = nullptr;
   for (Function* each : machine_.functions_of(group_.id)) {
     const int result = each->minor ? matches(*each, name) : 0;

@@ -2,6 +2,8 @@
 // GroupFile and ContainerFile: open nodes of an IOMMU group and of /dev/vfio/vfio.
 #pragma once
 
+#include <linux/vfio.h>
+
 #include <memory>
 #include <set>
 #include <string_view>
@@ -49,9 +51,10 @@ class GroupFile final : public File, public std::enable_shared_from_this<GroupFi
  private:
   [[nodiscard]] bool is_revoked() const noexcept { return group_.file != this; }
   static void release(Group& group);
+  [[nodiscard]] int get_status(vfio_group_status& status) const;
   [[nodiscard]] int set_container(int fd);
   [[nodiscard]] int unset_container();
-  [[nodiscard]] int open_device(const char* name);
+  [[nodiscard]] int open_device(const char* argument);
   [[nodiscard]] static int matches(const Function& function, std::string_view text);
 
   Machine& machine_;

@@ -158,6 +158,7 @@ int Interrupts::set_messages(const vfio_irq_set& set) {
     if (is_on) return set_vectors(set);
     if (set.start + set.count == 0) return -ERANGE;  // pci_alloc_irq_vectors
     type_ = set.index;
+    allocated_ = set.start + set.count;
     const int result = set_vectors(set);
     if (result < 0) disable_messages();
     return result;
@@ -169,13 +170,15 @@ int Interrupts::set_messages(const vfio_irq_set& set) {
   return 0;
 }
 
-// vfio_msi_set_block: after a failure those before it are off, too.
+// vfio_msi_set_block, vfio_msi_set_vector_signal: after a failure those before it are off, too.
 int Interrupts::set_vectors(const vfio_irq_set& set) {
   for (std::uint32_t i = 0; i < set.count; ++i) {
     const std::uint32_t vector = set.start + i;
     forget(vector);
     if (fd_at(set, i) < 0) continue;
-    const int eventfd = take_eventfd(fd_at(set, i));
+    const bool can_add = type_ == VFIO_PCI_MSIX_IRQ_INDEX && can_add_vectors;  // vfio_msi_alloc_irq
+    const bool has_vector = can_add || vector < allocated_;
+    const int eventfd = has_vector ? take_eventfd(fd_at(set, i)) : -EINVAL;
     if (eventfd >= 0) {
       vectors_[vector] = eventfd;
       continue;

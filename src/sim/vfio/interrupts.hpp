@@ -40,6 +40,8 @@ class Interrupts {
 
   // Whether interrupts of this index are on: INTx, MSI or MSI-X.
   [[nodiscard]] bool uses(std::uint32_t index) const noexcept { return type_ == index; }
+  // pci_msix_can_alloc_dyn: while MSI-X is on, vectors can be added to those that it was switched on with.
+  bool can_add_vectors = true;
   // The command register's INTx Disable.
   void disable_intx(bool disabled);
   // Unmasks INTx where somebody signalled the eventfd for that.
@@ -67,6 +69,7 @@ class Interrupts {
   std::optional<std::uint32_t> type_;     // INTx, MSI or MSI-X: one at a time
   Intx intx_;                             // eventfds; -1 is off
   std::map<std::uint32_t, int> vectors_;  // of MSI or MSI-X
+  std::uint32_t allocated_ = 0;           // vectors that they were switched on with
   std::array<int, 2> notifiers_{-1, -1};  // of errors, and of being asked for the device
   bool is_intx_disabled_ = false;
   bool is_masked_ = false;  // INTx

@@ -8,6 +8,8 @@
 #include <cstring>
 #include <limits>
 
+#include "sim/argument.hpp"
+
 namespace postern::sim {
 namespace {
 
@@ -103,13 +105,19 @@ int Type1::check_extension(unsigned long extension, bool is_set) {
 int Type1::ioctl(unsigned long request, void* argument) {
   switch (request) {
     case VFIO_IOMMU_GET_INFO:
-      return get_info(*static_cast<vfio_iommu_type1_info*>(argument));
+      return with_argument<vfio_iommu_type1_info>(process_, argument, offsetof(vfio_iommu_type1_info, cap_offset),
+                                                  [this](auto& info) { return get_info(info); });
     case VFIO_IOMMU_MAP_DMA:
-      return map(*static_cast<vfio_iommu_type1_dma_map*>(argument));
+      return with_argument<vfio_iommu_type1_dma_map>(process_, argument, sizeof(vfio_iommu_type1_dma_map),
+                                                     [this](auto& wanted) { return map(wanted); });
     case VFIO_IOMMU_UNMAP_DMA:
-      return unmap(*static_cast<vfio_iommu_type1_dma_unmap*>(argument));
+      return with_argument<vfio_iommu_type1_dma_unmap>(process_, argument, sizeof(vfio_iommu_type1_dma_unmap),
+                                                       [this](auto& wanted) { return unmap(wanted); });
     case VFIO_IOMMU_DIRTY_PAGES:
-      return dirty_pages(*static_cast<vfio_iommu_type1_dirty_bitmap*>(argument));
+      if (version_ == 1) return -EACCES;
+      return with_argument<vfio_iommu_type1_dirty_bitmap>(
+          process_, argument, sizeof(vfio_iommu_type1_dirty_bitmap),
+          [this](auto& wanted) { return dirty_pages(wanted); }, UserArgument::Tail::wanted);
     default:
       return -ENOTTY;
   }
@@ -288,7 +296,6 @@ int Type1::unmap(vfio_iommu_type1_dma_unmap& request) {
 }
 
 int Type1::dirty_pages(vfio_iommu_type1_dirty_bitmap& request) {
-  if (version_ == 1) return -EACCES;
   constexpr std::uint32_t known =
       VFIO_IOMMU_DIRTY_PAGES_FLAG_START | VFIO_IOMMU_DIRTY_PAGES_FLAG_STOP | VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP;
   if (request.argsz < sizeof request || (request.flags & ~known) != 0 || !std::has_single_bit(request.flags)) {
