@@ -85,11 +85,6 @@ std::uint32_t some_map_flags(World& world) {
   return access | (world.random.chance(75) ? IOMMU_IOAS_MAP_FIXED_IOVA : 0);
 }
 
-void remember_mapping(std::vector<Mapping>& mapped, Mapping mapping) {
-  if (mapped.size() > 12) mapped.erase(mapped.begin());
-  mapped.push_back(mapping);
-}
-
 std::string map(World& world) {
   const Place& iommufd = world.open_one(world.iommufds);
   Roomy<iommu_ioas_map> room_for(world);

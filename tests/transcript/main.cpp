@@ -5,11 +5,11 @@
 //
 // Each episode is a process of its own: it begins with nothing open, mapped or registered, whatever the one before
 // left, and one that the kernel kills or never answers takes no other along.
-#include <signal.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cstdio>
@@ -17,6 +17,7 @@
 #include <exception>
 #include <optional>
 #include <postern/sim.hpp>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -96,7 +97,7 @@ std::vector<Operation> all_operations(Backend backend) {
     add(type1_operations());
   }
   for (const auto some : {device_operations(), region_operations(), irq_operations(), pointer_operations(),
-                          cdev_operations(), ioas_operations(), hwpt_operations()}) {
+                          cdev_operations(), ioas_operations(), hwpt_operations(), compat_operations()}) {
     add(some);
   }
   return all;
@@ -204,5 +205,10 @@ int main(int argc, char** argv) {
                        argv[0]);
     return 2;
   }
-  return postern::transcript::run(*options) ? 0 : 1;
+  try {
+    return postern::transcript::run(*options) ? 0 : 1;
+  } catch (const std::exception& error) {
+    (void)std::fprintf(stderr, "%s: %s\n", argv[0], error.what());
+    return 1;
+  }
 }

@@ -28,6 +28,7 @@ struct Operation {
 [[nodiscard]] std::span<const Operation> cdev_operations();
 [[nodiscard]] std::span<const Operation> ioas_operations();
 [[nodiscard]] std::span<const Operation> hwpt_operations();
+[[nodiscard]] std::span<const Operation> compat_operations();
 
 // A device's fd, opened one way or the other.
 [[nodiscard]] Place& any_device(World& world);

@@ -35,21 +35,23 @@ std::string ask_container(World& world) {
       world.random.pick<unsigned long>({VFIO_IOMMU_SPAPR_REGISTER_MEMORY, VFIO_IOMMU_SPAPR_UNREGISTER_MEMORY,
                                         VFIO_IOMMU_SPAPR_TCE_CREATE, VFIO_IOMMU_SPAPR_TCE_REMOVE, VFIO_EEH_PE_OP});
   const bool is_first = world.random.chance(60);
-  return call(world, world.usable_one(world.containers), is_first ? first : second);
+  const Place& container = world.usable_one(world.containers);
+  return call(world, container, is_first ? first : second);
 }
 
 std::string ask_group(World& world) {
-  return call(
-      world, world.open_one(world.groups),
-      world.random.pick<unsigned long>({VFIO_GROUP_GET_STATUS, VFIO_GROUP_SET_CONTAINER, VFIO_GROUP_GET_DEVICE_FD}));
+  const Place& group = world.open_one(world.groups);
+  const auto request =
+      world.random.pick<unsigned long>({VFIO_GROUP_GET_STATUS, VFIO_GROUP_SET_CONTAINER, VFIO_GROUP_GET_DEVICE_FD});
+  return call(world, group, request);
 }
 
 std::string ask_device(World& world) {
-  return call(
-      world, any_device(world),
-      world.random.pick<unsigned long>({VFIO_DEVICE_GET_INFO, VFIO_DEVICE_GET_REGION_INFO, VFIO_DEVICE_GET_IRQ_INFO,
-                                        VFIO_DEVICE_SET_IRQS, VFIO_DEVICE_FEATURE, VFIO_DEVICE_BIND_IOMMUFD,
-                                        VFIO_DEVICE_ATTACH_IOMMUFD_PT, VFIO_DEVICE_DETACH_IOMMUFD_PT}));
+  const Place& device = any_device(world);
+  const auto request = world.random.pick<unsigned long>(
+      {VFIO_DEVICE_GET_INFO, VFIO_DEVICE_GET_REGION_INFO, VFIO_DEVICE_GET_IRQ_INFO, VFIO_DEVICE_SET_IRQS,
+       VFIO_DEVICE_FEATURE, VFIO_DEVICE_BIND_IOMMUFD, VFIO_DEVICE_ATTACH_IOMMUFD_PT, VFIO_DEVICE_DETACH_IOMMUFD_PT});
+  return call(world, device, request);
 }
 
 // Config space, and the table of vectors, where a write does nothing.

@@ -81,6 +81,7 @@ class World {
   // By the iommufd's place: what is known of its ids, and what is mapped, by the IOAS. Only successes say something.
   struct Ids {
     std::vector<std::uint32_t> ioas, hwpts, devices;
+    std::uint32_t compat = 0;  // the IOAS that was given to VFIO's ioctls
   };
   std::vector<Ids> ids;
   std::map<std::uint64_t, std::vector<Mapping>> mappings;  // by container, or by iommufd and IOAS

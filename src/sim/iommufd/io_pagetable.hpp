@@ -32,6 +32,8 @@ class IoPagetable {
   // Flags are those of IOMMU_IOAS_MAP; the pieces lie one behind the other, from `iova` or from where there is room.
   [[nodiscard]] int map(std::span<const Piece> pieces, std::uint64_t length, std::uint32_t flags, std::uint64_t& iova);
   [[nodiscard]] int unmap(IovaRange range, std::uint64_t& unmapped);
+  // A mapping that goes on behind this iova becomes two.
+  [[nodiscard]] int cut(Iova last);
   // What is mapped in this range, to map it once more.
   [[nodiscard]] int get_pages(IovaRange range, std::vector<Piece>& pieces);
 
@@ -43,6 +45,7 @@ class IoPagetable {
   [[nodiscard]] int add_domain(const std::shared_ptr<Domain>& domain);
   void remove_domain(const std::shared_ptr<Domain>& domain);
 
+  [[nodiscard]] bool has_domain() const noexcept { return !domains_.empty(); }
   [[nodiscard]] bool has_large_pages() const noexcept { return has_large_pages_; }
   [[nodiscard]] int set_large_pages(bool on);
   [[nodiscard]] std::uint64_t alignment() const noexcept { return alignment_; }

@@ -69,6 +69,15 @@ int Iommufd::execute(iommu_ioas_allow_iovas& command) {
   return ioas->table.allow(std::move(ranges));
 }
 
+// iopt_map_user_pages, iopt_alloc_user_pages, iopt_alloc_pages
+int Iommufd::map_memory(Ioas& ioas, std::uint64_t address, std::uint64_t length, std::uint32_t flags,
+                        std::uint64_t& iova) {
+  if (address + length < address) return -EOVERFLOW;
+  if (length == 0 || length > most - IoPagetable::page_size) return -EINVAL;
+  const IoPagetable::Piece piece{static_cast<std::uintptr_t>(address), length, nullptr};
+  return ioas.table.map(std::span(&piece, 1), length, flags, iova);
+}
+
 // iommufd_ioas_map
 template <>
 int Iommufd::execute(iommu_ioas_map& command) {
@@ -77,12 +86,8 @@ int Iommufd::execute(iommu_ioas_map& command) {
   if ((command.flags & access_flags) == 0) return -EINVAL;
   Ioas* const ioas = find<Ioas>(command.ioas_id);
   if (ioas == nullptr) return -ENOENT;
-  // iopt_alloc_user_pages, iopt_alloc_pages
-  if (command.user_va + command.length < command.user_va) return -EOVERFLOW;
-  if (command.length == 0 || command.length > most - IoPagetable::page_size) return -EINVAL;
-  const IoPagetable::Piece piece{static_cast<std::uintptr_t>(command.user_va), command.length, nullptr};
   std::uint64_t iova = command.iova;
-  const int result = ioas->table.map(std::span(&piece, 1), command.length, command.flags, iova);
+  const int result = map_memory(*ioas, command.user_va, command.length, command.flags, iova);
   if (result < 0) return result;
   command.iova = iova;
   return respond(&command, sizeof command);

@@ -41,6 +41,8 @@ template <>
 int Iommufd::execute(iommu_hwpt_get_dirty_bitmap& command);
 template <>
 int Iommufd::execute(iommu_hw_info& command);
+template <>
+int Iommufd::execute(iommu_vfio_ioas& command);
 
 // iommufd_destroy
 template <>
@@ -51,6 +53,7 @@ int Iommufd::execute(iommu_destroy& command) {
   if (std::holds_alternative<Function*>(found->second)) return -EBUSY;
   if (const Ioas* const ioas = std::get_if<Ioas>(&found->second)) {
     if (!ioas->hwpts.empty()) return -EBUSY;
+    if (command.id == vfio_ioas_) vfio_ioas_ = 0;
     objects_.erase(found);
     return 0;
   }
@@ -90,9 +93,8 @@ int Iommufd::execute(iommu_option& command) {
 
 // iommufd_fops_ioctl
 int Iommufd::ioctl(unsigned long request, void* argument) {
-  // Below lie the ioctls of VFIO's containers, which an iommufd answers, too (iommufd_vfio_ioctl). Not here.
   const auto number = static_cast<unsigned>(_IOC_NR(request));
-  if (number < IOMMUFD_CMD_BASE || number > last_command) return -ENOTTY;
+  if (number < IOMMUFD_CMD_BASE || number > last_command) return vfio_ioctl(request, argument);
   // To look once is enough for most: what can be written to can be read.
   const auto address = reinterpret_cast<std::uintptr_t>(argument);
   user_is_writable_ = process_.check_argument(address, sizeof user_size_, true) == 0;
@@ -116,6 +118,8 @@ int Iommufd::ioctl(unsigned long request, void* argument) {
       return run<iommu_ioas_unmap>();
     case IOMMU_OPTION:
       return run<iommu_option>();
+    case IOMMU_VFIO_IOAS:
+      return run<iommu_vfio_ioas>();
     case IOMMU_HWPT_ALLOC:
       return run<iommu_hwpt_alloc>(offsetof(iommu_hwpt_alloc, data_type));
     case IOMMU_GET_HW_INFO:

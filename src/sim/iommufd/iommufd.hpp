@@ -16,6 +16,10 @@
 #include "sim/iommufd/io_pagetable.hpp"
 #include "sim/process.hpp"
 
+struct vfio_iommu_type1_dma_map;
+struct vfio_iommu_type1_dma_unmap;
+struct vfio_iommu_type1_info;
+
 namespace postern::sim {
 
 class Iommufd final : public File {
@@ -68,6 +72,14 @@ class Iommufd final : public File {
   [[nodiscard]] int execute(Command& command);
   [[nodiscard]] int copy_command(void* command, std::size_t size);
   [[nodiscard]] int respond(const void* command, std::size_t size);
+  [[nodiscard]] int map_memory(Ioas& ioas, std::uint64_t address, std::uint64_t length, std::uint32_t flags,
+                               std::uint64_t& iova);
+  // VFIO's ioctls; the IOAS is the one that they are about, null where there is none.
+  [[nodiscard]] int vfio_ioctl(unsigned long request, void* argument);
+  [[nodiscard]] static int vfio_check_extension(const Ioas* ioas, unsigned long extension);
+  [[nodiscard]] int vfio_get_info(const Ioas* ioas, vfio_iommu_type1_info& info);
+  [[nodiscard]] int vfio_map(Ioas* ioas, const vfio_iommu_type1_dma_map& request);
+  [[nodiscard]] static int vfio_unmap(Ioas* ioas, vfio_iommu_type1_dma_unmap& request);
   [[nodiscard]] Id make_hwpt(Id ioas);
   void drop_hwpt(Id id);
   [[nodiscard]] Function& function(Id device) { return **find<Function*>(device); }
@@ -87,6 +99,7 @@ class Iommufd final : public File {
   std::byte* user_ = nullptr;  // what the ioctl that runs was called with
   std::uint32_t user_size_ = 0;
   bool user_is_writable_ = false;
+  Id vfio_ioas_ = 0;                // IOMMU_VFIO_IOAS; 0: none
   bool counts_by_process_ = false;  // IOMMU_OPTION_RLIMIT_MODE
   std::map<Id, std::variant<Ioas, Hwpt, Function*>> objects_;
   std::map<int, Attached> groups_;

@@ -108,7 +108,12 @@ void IoPagetable::unpin(const Piece& piece) {
 // iopt_fill_domain: all of it or nothing.
 int IoPagetable::pin_all() {
   for (const Area* area = space_->first_in(everything); area != nullptr; area = next(*space_, *area)) {
-    if (const int result = pin(piece_of(*area), area->writable); result < 0) {
+    int result = pin(piece_of(*area), area->writable);
+    if (result == 0 && !area->readable && !area->writable) {
+      unpin(piece_of(*area));
+      result = -EINVAL;
+    }
+    if (result < 0) {
       unpin_until(area);
       return result;
     }
@@ -145,6 +150,12 @@ int IoPagetable::map(std::span<const Piece> pieces, std::uint64_t length, std::u
       return result;
     }
   }
+  // Nothing keeps VFIO's ioctls from asking for no access, but that no page table has such an entry (pt_iommu
+  // map_range).
+  if (!domains_.empty() && !readable && !writable) {
+    for (const Piece& piece : pieces) unpin(piece);
+    return -EINVAL;
+  }
   Iova at{iova};
   for (const Piece& piece : pieces) {
     const IovaRange range{at, at + (piece.length - 1)};
@@ -173,6 +184,26 @@ int IoPagetable::unmap(IovaRange range, std::uint64_t& unmapped) {
     if (area.range.last == range.last) break;
     range.first = area.range.last + 1;
   }
+  return 0;
+}
+
+// iopt_cut_iova, iopt_area_split; without large pages
+int IoPagetable::cut(Iova last) {
+  const Area* const found = space_->holding(last);
+  if (found == nullptr || last == found->range.first || last == found->range.last) return 0;
+  const Iova next = last + 1;
+  const std::uint64_t offset = next - found->range.first;
+  if (((next.value | (found->address + offset)) & (alignment_ - 1)) != 0) return -EINVAL;
+  Area before = *found;
+  Area behind = *found;
+  before.range.last = last;
+  behind.range.first = next;
+  behind.address += offset;
+  const auto shared = shared_.find(behind.range.last.value);
+  if (shared != shared_.end()) shared_[last.value] = shared->second;
+  space_->erase(behind);
+  space_->insert(before);
+  space_->insert(behind);
   return 0;
 }
 

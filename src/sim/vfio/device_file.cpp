@@ -52,7 +52,8 @@ void DeviceFile::release() {
 
 int DeviceFile::ioctl(unsigned long request, void* argument) {
   Process& process = machine_.process;
-  if (request == VFIO_DEVICE_BIND_IOMMUFD) return bind(argument);
+  // A kernel with sPAPR has no cdevs (CONFIG_VFIO_DEVICE_CDEV depends on !SPAPR_TCE_IOMMU).
+  if (request == VFIO_DEVICE_BIND_IOMMUFD && !machine_.tce) return bind(argument);
   if (!usable_) return -EINVAL;
   if (iommufd_ && request == VFIO_DEVICE_ATTACH_IOMMUFD_PT) {
     return with_argument<vfio_device_attach_iommufd_pt>(process, argument,

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+// What VFIO's calls are given need not be there: the simulated kernel says EFAULT, as the real one does.
+#include <gtest/gtest.h>
+#include <linux/vfio.h>
+#include <sys/mman.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <postern/sim.hpp>
+
+namespace postern {
+namespace {
+
+constexpr std::size_t page = 4096;
+
+class Argument : public ::testing::Test {
+ protected:
+  Argument() {
+    EXPECT_NE(memory_, MAP_FAILED);
+    EXPECT_EQ(::munmap(bytes() + page, page), 0);
+  }
+  ~Argument() override { (void)::munmap(memory_, page); }
+  [[nodiscard]] std::byte* bytes() const { return static_cast<std::byte*>(memory_); }
+
+  SimulatedKernel kernel_;
+  int group_ = kernel_.open("/dev/vfio/1", 0);
+
+ private:
+  // Behind its first page there is nothing.
+  void* memory_ = ::mmap(nullptr, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+};
+
+TEST_F(Argument, ThatIsNotThereIsRefused) {
+  for (void* const nowhere :
+       {static_cast<void*>(nullptr), static_cast<void*>(bytes() + page), static_cast<void*>(bytes() + page - 4)}) {
+    EXPECT_EQ(kernel_.ioctl(group_, VFIO_GROUP_GET_STATUS, nowhere), -EFAULT);
+  }
+}
+
+TEST_F(Argument, ThatEndsWithThePageIsTaken) {
+  std::byte* const last = bytes() + page - sizeof(vfio_group_status);
+  const vfio_group_status status{.argsz = 64, .flags = 0};
+  std::memcpy(last, &status, sizeof status);
+  EXPECT_EQ(kernel_.ioctl(group_, VFIO_GROUP_GET_STATUS, last), 0);
+  EXPECT_NE(reinterpret_cast<vfio_group_status*>(last)->flags, 0U);
+}
+
+TEST_F(Argument, ThatCannotBeWrittenHasNoRoomForTheAnswer) {
+  reinterpret_cast<vfio_group_status*>(bytes())->argsz = sizeof(vfio_group_status);
+  ASSERT_EQ(::mprotect(bytes(), page, PROT_READ), 0);
+  EXPECT_EQ(kernel_.ioctl(group_, VFIO_GROUP_GET_STATUS, bytes()), -EFAULT);
+}
+
+}  // namespace
+}  // namespace postern
