@@ -40,6 +40,11 @@ class Function final : private Slot {
 
   // Where its DMA goes; null: it is blocked.
   std::shared_ptr<Domain> domain;
+  // All of memory, where no IOMMU is in front of it: then its DMA goes there, and `domain` is of no use.
+  std::shared_ptr<Domain> physical;
+  [[nodiscard]] bool has_iommu() const noexcept { return physical == nullptr; }
+  // VFIO makes groups for functions without an IOMMU, and takes them back.
+  void set_group(int group) noexcept { group_ = group; }
 
   // It was opened, or closed for the last time (vfio_pci_core_enable, vfio_pci_core_disable).
   void enable();
@@ -66,6 +71,7 @@ class Function final : private Slot {
   [[nodiscard]] bool dma_read(Iova iova, std::span<std::byte> bytes) override;
   [[nodiscard]] bool dma_write(Iova iova, std::span<const std::byte> bytes) override;
   void interrupt(std::uint32_t vector) override;
+  [[nodiscard]] Domain* reached() const noexcept { return physical ? physical.get() : domain.get(); }
   [[nodiscard]] bool has_command(std::uint16_t bit) const;
   [[nodiscard]] std::byte shown(std::uint64_t offset) const;
   void make_config();

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// IoPagetable: the mappings of a simulated IOAS, and the page tables that show them.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "sim/address_space.hpp"
+#include "sim/iommu_model.hpp"
+#include "sim/process.hpp"
+
+namespace postern::sim {
+
+class SharedPages;
+
+// The mappings of an IOAS, and the page tables that show them (struct io_pagetable). Memory is pinned while there is a
+// page table.
+class IoPagetable {
+ public:
+  struct Piece {
+    std::uintptr_t address = 0;
+    std::uint64_t length = 0;
+    std::shared_ptr<SharedPages> pages;  // null: it is mapped nowhere else
+  };
+  static constexpr std::uint64_t page_size = 4096;
+
+  IoPagetable(const IommuModel& iommu, Process& process) : iommu_(iommu), process_(process) {}
+  // Flags are those of IOMMU_IOAS_MAP; the pieces lie one behind the other, from `iova` or from where there is room.
+  [[nodiscard]] int map(std::span<const Piece> pieces, std::uint64_t length, std::uint32_t flags, std::uint64_t& iova);
+  [[nodiscard]] int unmap(IovaRange range, std::uint64_t& unmapped);
+  // What is mapped in this range, to map it once more.
+  [[nodiscard]] int get_pages(IovaRange range, std::vector<Piece>& pieces);
+
+  [[nodiscard]] int reserve(IovaRange range, const void* owner);
+  void remove_reserved(const void* owner);
+  [[nodiscard]] std::vector<IovaRange> free_ranges() const;  // within the apertures, and not reserved
+  [[nodiscard]] int allow(std::vector<IovaRange> ranges);
+
+  [[nodiscard]] int add_domain(const std::shared_ptr<Domain>& domain, IovaRange aperture);
+  void remove_domain(const std::shared_ptr<Domain>& domain);
+
+  [[nodiscard]] bool has_large_pages() const noexcept { return has_large_pages_; }
+  [[nodiscard]] int set_large_pages(bool on);
+  [[nodiscard]] std::uint64_t alignment() const noexcept { return alignment_; }
+  [[nodiscard]] const std::shared_ptr<AddressSpace>& space() const noexcept { return space_; }
+
+ private:
+  [[nodiscard]] int check_iova(std::uint64_t iova, std::uint64_t length) const;
+  [[nodiscard]] int find_iova(std::uint64_t address, std::uint64_t length, std::uint64_t& iova) const;
+  [[nodiscard]] std::optional<IovaRange> first_used(IovaRange range) const;
+  [[nodiscard]] Piece piece_of(const Area& area) const;
+  [[nodiscard]] int pin(const Piece& piece, bool writable);
+  void unpin(const Piece& piece);
+  [[nodiscard]] int pin_all();
+  void unpin_until(const Area* end);
+  [[nodiscard]] int align(std::uint64_t alignment);
+
+  const IommuModel& iommu_;
+  Process& process_;
+  std::shared_ptr<AddressSpace> space_ = std::make_shared<AddressSpace>();
+  std::map<std::uint64_t, std::shared_ptr<SharedPages>> shared_;  // of copies and of what was copied, by the last iova
+  std::vector<std::pair<IovaRange, const void*>> reserved_;       // and for whom
+  std::vector<IovaRange> allowed_;                                // in order, not overlapping
+  std::vector<std::shared_ptr<Domain>> domains_;
+  std::uint64_t alignment_ = 1;
+  bool has_large_pages_ = true;
+};
+
+}  // namespace postern::sim
