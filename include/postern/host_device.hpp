@@ -32,6 +32,9 @@ struct HostDevice {
   std::optional<GroupId> iommu_group;  // missing: the device is behind no IOMMU that the kernel uses
   std::optional<VfioCdev> cdev;        // present only while it is bound to a VFIO driver
   std::optional<int> numa_node;
+  // VFIO took it without an IOMMU (vfio.enable_unsafe_noiommu_mode): its DMA reaches all of memory, and its group is
+  // one that VFIO made for it.
+  bool is_noiommu = false;
 };
 
 struct IommuGroup {

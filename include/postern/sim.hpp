@@ -26,7 +26,7 @@ struct SimulatedFunction {
 
   PciAddress address;
   Model model = Model::nvme;
-  int iommu_group = 0;                            // negative: none
+  int iommu_group = 0;                            // negative: none, and no IOMMU translates for it
   std::string driver;                             // that it is bound to at first; empty: the one made for it
   std::string serial = "simulated";               // of an NVMe; what its disk holds at first depends on it
   std::uint64_t bytes = std::uint64_t{64} << 20;  // of an NVMe's disk
@@ -42,6 +42,7 @@ struct SimulatedHost {
   unsigned address_bits = 39;                  // that the IOMMU translates: 32 to 57 of VT-d, to 48 of an SMMUv3
   std::uint64_t mapping_limit = 65535;         // vfio_iommu_type1.dma_entry_limit
   bool dirty_bits = false;                     // the IOMMU can tell which pages were written
+  bool enable_unsafe_noiommu_mode = false;     // vfio's parameter at first; sysfs changes it
   SimulatedPlatform platform = SimulatedPlatform::pc;  // on POWER nothing but locked_memory is of use of these numbers
 };
 
@@ -71,7 +72,9 @@ struct SimulatedHost {
 
 // What it answers, Linux 7.3 answers on such a host: sysfs with binding, groups and containers (type1 or sPAPR, each in
 // versions 1 and 2), iommufd with cdevs, and vfio-pci. A device's DMA goes through the IOMMU's page tables into the
-// memory of this process, and is dropped where nothing is mapped. Events are real eventfds. A BAR can be mapped; the
+// memory of this process, and is dropped where nothing is mapped. Where there is no IOMMU it goes by physical
+// addresses, which are those of this process here (IOMMU_IOAS_NOIOMMU_GET_PA tells them; /proc/self/pagemap has the
+// real ones, which no simulated device can reach). Events are real eventfds. A BAR can be mapped; the
 // devices see a write to it soon, as they run in a thread of their own. Everything below /proc is the real one, but for
 // the numbers of locked memory and the list of open files. Thread rules: as Kernel. It must outlive what was attached
 // on it.

@@ -8,6 +8,7 @@
 #include <charconv>
 #include <postern/host_device.hpp>
 
+#include "host/requirements.hpp"
 #include "host/sysfs.hpp"
 #include "kernel/ioctl.hpp"
 
@@ -52,6 +53,7 @@ HostDevice read_device(Kernel& kernel, std::string bus, std::string name, std::s
   device.driver = sysfs::link_name(kernel, device.sysfs_path + "/driver");
   device.iommu_group = parse_group(sysfs::link_name(kernel, device.sysfs_path + "/iommu_group"));
   device.cdev = read_cdev(kernel, device.sysfs_path);
+  device.is_noiommu = device.iommu_group && is_noiommu_group(kernel, to_string(*device.iommu_group));
   // -1 is how the kernel says that there is none.
   if (const auto node = sysfs::number(kernel, device.sysfs_path + "/numa_node"); node && *node >= 0) {
     device.numa_node = static_cast<int>(*node);

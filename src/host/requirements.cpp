@@ -17,13 +17,22 @@ constexpr const char* turn_iommu_on =
 
 }  // namespace
 
+bool is_noiommu_group(Kernel& kernel, const std::string& group) {
+  FileStatus status;
+  return kernel.status("/sys/class/vfio/noiommu-" + group, status) >= 0;
+}
+
 Result<void> require_iommu(Kernel& kernel) {
   constexpr const char* groups = "/sys/kernel/iommu_groups";
   std::vector<std::string> names;
-  if (kernel.list_directory(groups, names) >= 0 && !names.empty()) return {};
+  const bool listed = kernel.list_directory(groups, names) >= 0;
+  for (const std::string& name : names) {
+    if (listed && !is_noiommu_group(kernel, name)) return {};
+  }
   return call_failure("probe", {.result = -ENODEV,
                                 .object = "host",
-                                .reason = fmt::format("{} is empty: the kernel uses no IOMMU", groups),
+                                .reason = fmt::format("{} {}: the kernel uses no IOMMU", groups,
+                                                      names.empty() ? "is empty" : "has no group of an IOMMU's"),
                                 .remedy = turn_iommu_on});
 }
 
@@ -38,6 +47,15 @@ Result<void> require_vfio_driver(const HostDevice& device) {
 }
 
 Result<GroupId> require_group(const HostDevice& device) {
+  if (device.is_noiommu) {
+    return call_failure(
+        "probe",
+        {.result = -ENODEV,
+         .object = device.name,
+         .reason = "no IOMMU is in front of it: VFIO took it in no-IOMMU mode, in which its DMA reaches all of "
+                   "memory and what is mapped is not translated",
+         .remedy = turn_iommu_on});
+  }
   if (device.iommu_group) return *device.iommu_group;
   return call_failure("probe", {.result = -ENODEV,
                                 .object = device.name,

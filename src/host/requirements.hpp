@@ -10,10 +10,13 @@
 
 namespace postern {
 
+// Whether VFIO made this group for a device without an IOMMU (vfio_noiommu_group_alloc); its number as sysfs has it.
+[[nodiscard]] bool is_noiommu_group(Kernel& kernel, const std::string& group);
+
 // The kernel uses an IOMMU for some device at least.
 [[nodiscard]] Result<void> require_iommu(Kernel& kernel);
 
-// The device is in an IOMMU group.
+// The device is in an IOMMU group, and that is an IOMMU's.
 [[nodiscard]] Result<GroupId> require_group(const HostDevice& device);
 
 // The device is bound to a driver that gives it to user space.

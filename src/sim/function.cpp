@@ -186,11 +186,11 @@ bool Function::has_command(std::uint16_t bit) const {
 }
 
 bool Function::dma_read(Iova iova, std::span<std::byte> bytes) {
-  return domain != nullptr && has_command(PCI_COMMAND_MASTER) && domain->read(iova, bytes);
+  return reached() != nullptr && has_command(PCI_COMMAND_MASTER) && reached()->read(iova, bytes);
 }
 
 bool Function::dma_write(Iova iova, std::span<const std::byte> bytes) {
-  return domain != nullptr && has_command(PCI_COMMAND_MASTER) && domain->write(iova, bytes);
+  return reached() != nullptr && has_command(PCI_COMMAND_MASTER) && reached()->write(iova, bytes);
 }
 
 void Function::interrupt(std::uint32_t vector) { interrupts_.raise_message(vector); }

@@ -42,6 +42,11 @@ class Function final : private Slot {
 
   // Where its DMA goes; null: it is blocked.
   std::shared_ptr<Domain> domain;
+  // All of memory, where no IOMMU is in front of it: then its DMA goes there, and `domain` is of no use.
+  std::shared_ptr<Domain> physical;
+  [[nodiscard]] bool has_iommu() const noexcept { return physical == nullptr; }
+  // VFIO makes groups for functions without an IOMMU, and takes them back.
+  void set_group(int group) noexcept { group_ = group; }
 
   // It was opened, or closed for the last time (vfio_pci_core_enable, vfio_pci_core_disable).
   void enable();
@@ -76,6 +81,7 @@ class Function final : private Slot {
   void interrupt(std::uint32_t vector) override;
   [[nodiscard]] bool signals_messages() const override;
   void set_line(bool up) override;
+  [[nodiscard]] Domain* reached() const noexcept { return physical ? physical.get() : domain.get(); }
   [[nodiscard]] bool has_command(std::uint16_t bit) const;
   [[nodiscard]] std::byte shown(std::uint64_t offset) const;
   [[nodiscard]] std::byte shown_bar(std::uint64_t offset) const;

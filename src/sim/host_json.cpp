@@ -98,7 +98,13 @@ Result<void> read_text(const Place& place, std::string& into) {
   return {};
 }
 
-// One of the names of a table; `find` gives null for what is none.
+Result<void> read_bool(const Place& place, bool& into) {
+  if (!place.value.is_boolean()) return refuse(place, "write true or false");
+  into = place.value.get<bool>();
+  return {};
+}
+
+// One of the names of a table.
 template <typename Entry, typename Value>
 Result<void> read_name(const Place& place, std::span<const Entry> table, Value Entry::*value, Value& into) {
   const auto found = std::find_if(table.begin(), table.end(), [&](const Entry& entry) {
@@ -150,7 +156,7 @@ constexpr std::array<Key<SimulatedFunction>, 6> function_keys{{
      [](const Place& place, SimulatedFunction& function) { return read_number(place, function.bytes, "bytes"); }},
 }};
 
-constexpr std::array<Key<SimulatedHost>, 6> host_keys{{
+constexpr std::array<Key<SimulatedHost>, 7> host_keys{{
     {"platform", true,
      [](const Place& place, SimulatedHost& host) {
        auto read = read_name(place, std::span<const PlatformName>(platforms), &PlatformName::platform, host.platform);
@@ -176,20 +182,17 @@ constexpr std::array<Key<SimulatedHost>, 6> host_keys{{
      [](const Place& place, SimulatedHost& host) { return read_number(place, host.address_bits); }},
     {"mapping_limit", false,
      [](const Place& place, SimulatedHost& host) { return read_number(place, host.mapping_limit); }},
-    {"dirty_bits", false,
-     [](const Place& place, SimulatedHost& host) -> Result<void> {
-       if (!place.value.is_boolean()) return refuse(place, "write true or false");
-       host.dirty_bits = place.value.get<bool>();
-       return {};
-     }},
+    {"dirty_bits", false, [](const Place& place, SimulatedHost& host) { return read_bool(place, host.dirty_bits); }},
+    {"enable_unsafe_noiommu_mode", false,
+     [](const Place& place, SimulatedHost& host) { return read_bool(place, host.enable_unsafe_noiommu_mode); }},
 }};
 
 // Keys that describe what the platform, or the model, does not have.
 Result<void> check_use(const Place& document, const SimulatedHost& host) {
   const bool is_power = host.platform != SimulatedPlatform::pc && host.platform != SimulatedPlatform::arm;
-  for (const char* const key : {"address_bits", "mapping_limit", "dirty_bits"}) {
+  for (const char* const key : {"address_bits", "mapping_limit", "dirty_bits", "enable_unsafe_noiommu_mode"}) {
     if (is_power && document.value.contains(key)) {
-      return refuse(document.file, key, "sPAPR has no such thing",
+      return refuse(document.file, key, "a POWER host has no such thing here",
                     "leave it out, or write the platform \"pc\" or \"arm\"");
     }
   }

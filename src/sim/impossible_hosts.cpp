@@ -30,8 +30,9 @@ Impossible check_function(const SimulatedHost& host, std::size_t index) {
         "driver", fmt::format("\"{}\" does not take a function of the model {}", function.driver, model.name),
         fmt::format("write {}{}vfio-pci or pci-stub", model.native_driver, model.native_driver.empty() ? "" : ", "));
   }
-  if (function.driver == "vfio-pci" && function.iommu_group < 0) {
-    return wrong("driver", "vfio-pci takes no function that is in no IOMMU group", "give it an iommu_group");
+  if (function.driver == "vfio-pci" && function.iommu_group < 0 && !host.enable_unsafe_noiommu_mode) {
+    return wrong("driver", "vfio-pci takes no function that is in no IOMMU group",
+                 "give it an iommu_group, or the host enable_unsafe_noiommu_mode");
   }
   constexpr std::size_t longest_serial = 20;  // NVMe base specification 2.0, figure 275
   if (model.has_disk && function.serial.size() > longest_serial) {

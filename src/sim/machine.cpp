@@ -2,6 +2,7 @@
 // Machine: binding drivers, and what opening a node finds.
 #include "sim/machine.hpp"
 
+#include <fmt/format.h>
 #include <linux/vfio.h>
 
 #include <algorithm>
@@ -10,8 +11,25 @@
 
 namespace postern::sim {
 
+std::string node_name(const Group& group) { return fmt::format("{}{}", group.is_noiommu ? "noiommu-" : "", group.id); }
+
+// vfio_device_set_noiommu_and_name (Linux 7.3)
+std::string cdev_name(const Function& function) {
+  return fmt::format("{}vfio{}", function.has_iommu() ? "" : "noiommu-", *function.minor);
+}
+
 void Machine::add(std::unique_ptr<Function> function) {
-  if (const int id = function->group(); id >= 0) groups[id].id = id;
+  if (const int id = function->group(); id >= 0) {
+    groups[id].id = id;
+  } else {
+    if (!physical_) {
+      // A physical address is the process's own for the same byte.
+      auto memory = std::make_shared<AddressSpace>();
+      memory->insert({.range = {{0}, {~std::uint64_t{0} >> 1}}, .readable = true, .writable = true});
+      physical_ = std::make_shared<Domain>(std::move(memory));
+    }
+    function->physical = physical_;
+  }
   const PciAddress address = function->address();
   functions[address] = std::move(function);
   ++generation;
@@ -50,8 +68,12 @@ int Machine::bind(Function& function, const std::string& driver) {
   if (!function.driver.empty()) return -EBUSY;
   // Only what a driver has an id for, or is overridden with, binds to it.
   if (driver != function.native_driver && driver != function.driver_override) return -ENODEV;
+  // vfio_group_find_or_alloc
+  if (function.group() < 0 && driver == "vfio-pci") {
+    if (!unsafe_noiommu) return -EINVAL;
+    make_noiommu_group(function);
+  }
   const bool has_group = function.group() >= 0;
-  if (!has_group && driver == "vfio-pci") return -EINVAL;  // vfio_group_find_or_alloc
   const bool taken =
       has_group && driver != "vfio-pci" && driver != "pcieport" && groups[function.group()].owner != nullptr;
   if (taken) return -EBUSY;  // iommu_device_use_default_domain
@@ -68,6 +90,18 @@ int Machine::bind(Function& function, const std::string& driver) {
   return 0;
 }
 
+// vfio_noiommu_group_alloc: a group with the lowest number that is free.
+void Machine::make_noiommu_group(Function& function) {
+  const auto is_free = [this](int id) {
+    const auto found = groups.find(id);
+    return found == groups.end() || (found->second.is_noiommu && functions_of(id).empty());
+  };
+  int id = 0;
+  while (!is_free(id)) ++id;
+  groups[id] = {.id = id, .is_noiommu = true};
+  function.set_group(id);
+}
+
 // vfio_unregister_group_dev asks for the device, and waits until it is let go.
 int Machine::unbind(Function& function, Lock& lock) {
   if (function.driver.empty()) return -ENODEV;
@@ -79,6 +113,7 @@ int Machine::unbind(Function& function, Lock& lock) {
   function.driver.clear();
   function.minor.reset();
   if (had_node && !has_vfio(function.group())) GroupFile::revoke(groups[function.group()]);
+  if (!function.has_iommu()) function.set_group(-1);  // vfio_device_remove_group
   ++generation;
   return 0;
 }

@@ -25,11 +25,16 @@ class ContainerFile;
 struct Group {
   int id = 0;
   const void* file = nullptr;                // its open node; null: not open
+  bool is_noiommu = false;                   // made by VFIO for a function without an IOMMU (VFIO_NO_IOMMU)
   std::shared_ptr<ContainerFile> container;  // that it is in
   int open_devices = 0;                      // through the group
   int open_cdevs = 0;                        // bound to an iommufd
   const void* owner = nullptr;               // of its DMA: a container or an iommufd; null: the kernel
 };
+
+// The names of their nodes below /dev/vfio and /dev/vfio/devices.
+[[nodiscard]] std::string node_name(const Group& group);
+[[nodiscard]] std::string cdev_name(const Function& function);  // while it has a minor
 
 // All of it is used under the lock.
 class Machine {
@@ -45,6 +50,7 @@ class Machine {
   std::unique_ptr<TcePlatform> tce;  // of a POWER host; null: a PC or an Arm server, with `iommu`
   MmRegions regions{process};
   std::uint64_t mapping_limit = 65535;  // vfio_iommu_type1.dma_entry_limit
+  bool unsafe_noiommu = false;          // vfio.enable_unsafe_noiommu_mode
   std::map<PciAddress, std::unique_ptr<Function>> functions;
   std::map<int, Group> groups;
   std::set<std::string> drivers{"vfio-pci", "nvme", "pcieport", "pci-stub"};
@@ -62,6 +68,11 @@ class Machine {
   [[nodiscard]] int bind(Function& function, const std::string& driver);
   [[nodiscard]] int unbind(Function& function, Lock& lock);
   [[nodiscard]] int probe(Function& function);
+
+ private:
+  void make_noiommu_group(Function& function);
+
+  std::shared_ptr<Domain> physical_;  // all of memory, for functions without an IOMMU
 };
 
 }  // namespace postern::sim

@@ -15,6 +15,8 @@ class Process {
  public:
   // RLIMIT_MEMLOCK, in bytes; missing: unlimited, or CAP_IPC_LOCK.
   std::optional<std::uint64_t> memory_limit;
+  // CAP_IPC_LOCK, CAP_SYS_RAWIO, CAP_SYS_RESOURCE: a process that has a limit has no capabilities.
+  [[nodiscard]] bool is_privileged() const noexcept { return !memory_limit; }
 
   // Whether this memory is there for reading, or for writing too: 0 or -EFAULT. What the process has mapped is read
   // anew after a millisecond, and where it does not suffice. Of a large piece it may not be seen that it became

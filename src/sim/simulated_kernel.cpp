@@ -85,6 +85,7 @@ class SimulatedKernel::State {
   explicit State(const SimulatedHost& host) {
     machine.process.memory_limit = host.locked_memory;
     machine.mapping_limit = host.mapping_limit;
+    machine.unsafe_noiommu = host.enable_unsafe_noiommu_mode;
     machine.iommu = make_iommu_model(host);
     machine.platform = host.platform;
     machine.tce = make_tce_platform(host.platform);
@@ -144,13 +145,17 @@ int SimulatedKernel::State::open_node(const std::string& path) {
   if (path == "/dev/vfio/vfio") return give_fd(std::make_shared<ContainerFile>(machine));
   if (path == "/dev/iommu") return give_fd(std::make_shared<Iommufd>(machine.iommu, machine.process));
   for (const auto& [address, function] : machine.functions) {
-    if (function->minor && path == fmt::format("/dev/vfio/devices/vfio{}", *function->minor)) {
+    if (function->minor && path == "/dev/vfio/devices/" + cdev_name(*function)) {
+      // vfio_device_fops_cdev_open
+      if (!function->has_iommu() && !machine.process.is_privileged()) return -EPERM;
       return give_fd(std::make_shared<DeviceFile>(machine, *function, find_file));
     }
   }
   for (auto& [id, group] : machine.groups) {
-    if (path != fmt::format("/dev/vfio/{}", id)) continue;
-    if (group.file != nullptr || group.open_cdevs > 0) return -EBUSY;  // vfio_group_fops_open
+    if (path != "/dev/vfio/" + node_name(group)) continue;
+    // vfio_group_fops_open
+    if (group.is_noiommu && !machine.process.is_privileged()) return -EPERM;
+    if (group.file != nullptr || group.open_cdevs > 0) return -EBUSY;
     return give_fd(std::make_shared<GroupFile>(machine, group, find_file));
   }
   return -EACCES;

@@ -15,6 +15,8 @@ constexpr const char* devices = "/sys/bus/pci/devices/";
 constexpr const char* drivers = "/sys/bus/pci/drivers/";
 constexpr const char* mapping_limit = "/sys/module/vfio_iommu_type1/parameters/dma_entry_limit";
 
+constexpr const char* noiommu_mode = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
+
 constexpr unsigned group_major = 240;
 constexpr unsigned cdev_major = 241;
 
@@ -35,6 +37,7 @@ void Sysfs::refresh() {
   shown_ = machine_.generation;
   entries_.clear();
   directory("/sys/bus/pci/devices");
+  directory("/sys/kernel/iommu_groups");
   for (const auto& [address, function] : machine_.functions) show_function(*function);
   show_groups();
   show_drivers();
@@ -44,6 +47,7 @@ void Sysfs::refresh() {
     return;
   }
   file(mapping_limit, fmt::format("{}\n", machine_.mapping_limit));
+  file(noiommu_mode, machine_.unsafe_noiommu ? "Y\n" : "N\n");
 }
 
 void Sysfs::show_function(const Function& function) {
@@ -64,17 +68,16 @@ void Sysfs::show_function(const Function& function) {
   }
   if (machine_.tce) {
     show_power_function(function);
-  } else {
+  } else if (function.has_iommu()) {
     link(path + "/iommu", fmt::format("/sys/class/iommu/{}", name_of(machine_.iommu.unit)));
   }
   if (!function.driver.empty()) link(path + "/driver", drivers + function.driver);
   if (function.minor && machine_.tce) {
     directory(fmt::format("{}/vfio-dev/vfio{}", path, *function.minor));  // without CONFIG_VFIO_DEVICE_CDEV
   } else if (function.minor) {
-    file(fmt::format("{}/vfio-dev/vfio{}/dev", path, *function.minor),
-         fmt::format("{}:{}\n", cdev_major, *function.minor));
-    node(fmt::format("/dev/vfio/devices/vfio{}", *function.minor),
-         ::makedev(cdev_major, static_cast<unsigned>(*function.minor)));
+    const std::string name = cdev_name(function);
+    file(fmt::format("{}/vfio-dev/{}/dev", path, name), fmt::format("{}:{}\n", cdev_major, *function.minor));
+    node("/dev/vfio/devices/" + name, ::makedev(cdev_major, static_cast<unsigned>(*function.minor)));
   }
 }
 
@@ -84,14 +87,19 @@ void Sysfs::show_groups() {
     if (!machine_.tce) reserved += fmt::format("{:#018x} {:#018x} msi\n", range.first.value, range.last.value);
   }
   for (const auto& [id, group] : machine_.groups) {
+    if (group.is_noiommu && machine_.functions_of(id).empty()) continue;  // it is gone
     const std::string path = fmt::format("/sys/kernel/iommu_groups/{}", id);
-    file(path + "/reserved_regions", reserved);
+    file(path + "/reserved_regions", group.is_noiommu ? "" : reserved);
+    if (group.is_noiommu) file(path + "/name", "vfio-noiommu\n");
     // CONFIG_IOMMU_DEFAULT_DMA_LAZY is for x86 and s390 (Linux 7.3).
-    file(path + "/type", machine_.tce ? "unknown\n" : machine_.iommu.unit == IommuUnit::vtd ? "DMA-FQ\n" : "DMA\n");
+    const bool is_lazy = machine_.iommu.unit == IommuUnit::vtd;
+    file(path + "/type", machine_.tce || group.is_noiommu ? "unknown\n" : is_lazy ? "DMA-FQ\n" : "DMA\n");
     for (const Function* function : machine_.functions_of(id)) {
       link(path + "/devices/" + function->name(), devices + function->name());
     }
-    if (machine_.has_vfio(id)) node(fmt::format("/dev/vfio/{}", id), ::makedev(group_major, static_cast<unsigned>(id)));
+    if (!machine_.has_vfio(id)) continue;
+    directory("/sys/class/vfio/" + node_name(group));
+    node("/dev/vfio/" + node_name(group), ::makedev(group_major, static_cast<unsigned>(id)));
   }
 }
 
@@ -108,8 +116,9 @@ void Sysfs::show_nodes() {
   if (machine_.tce) return;
   node("/dev/iommu", ::makedev(10, 127));
   const std::string iommu = fmt::format("/sys/class/iommu/{}", name_of(machine_.iommu.unit));
-  if (machine_.iommu.unit == IommuUnit::vtd) file(iommu + "/intel-iommu/ecap", "f00f5e\n");
   for (const auto& [address, function] : machine_.functions) {
+    if (!function->has_iommu()) continue;
+    if (machine_.iommu.unit == IommuUnit::vtd) file(iommu + "/intel-iommu/ecap", "f00f5e\n");
     link(iommu + "/devices/" + function->name(), devices + function->name());
   }
 }
@@ -190,6 +199,14 @@ int Sysfs::write_file(const std::string& path, const std::string& contents, Mach
   if (entries_.count(resolved) == 0) return -ENOENT;
   if (resolved == mapping_limit) {
     machine_.mapping_limit = std::strtoull(text.c_str(), nullptr, 10);
+    ++machine_.generation;
+    return 0;
+  }
+  if (resolved == noiommu_mode) {
+    // kstrtobool, as far as people write it
+    const bool is_on = text == "Y" || text == "y" || text == "1";
+    if (!is_on && text != "N" && text != "n" && text != "0") return -EINVAL;
+    machine_.unsafe_noiommu = is_on;
     ++machine_.generation;
     return 0;
   }

@@ -146,6 +146,22 @@ if [ -e "$described" ]; then
     expect 'doctor finds what its description lets stand in the way' 1 out 'in the way: 0000:44:00.0' out 'limited to 256 MiB, but 1 GiB is needed'
 fi
 described=$scratch/host.json
+echo '{"platform": "pc", "functions": [{"address": "00:01.0", "model": "nvme", "iommu_group": null}]}' >"$described"
+run postern doctor $disk --host "sim:$described"
+expect 'doctor finds that a host without groups has its IOMMU off' 1 out 'off: /sys/kernel/iommu_groups is empty' out 'none: no IOMMU translates'
+run postern bind $disk --host "sim:$described"
+expect 'bind says why the driver refuses the device' 1 err 'in no IOMMU group'
+run postern backends --host "sim:$described"
+expect 'backends finds none that can be used' 1 out 'uses no IOMMU'
+echo '{"platform": "pc", "enable_unsafe_noiommu_mode": true,
+       "functions": [{"address": "00:01.0", "model": "nvme", "iommu_group": null, "driver": "vfio-pci"}]}' >"$described"
+run postern doctor $disk --host "sim:$described"
+expect 'doctor warns of a device that VFIO took without an IOMMU' 1 out 'all groups are those of no-IOMMU mode' out 'its DMA reaches all of memory'
+run postern check $disk --host "sim:$described"
+expect 'check does not let it do DMA' 1 err 'what is mapped is not translated' no-out 'identify'
+run postern backends --host "sim:$described"
+expect 'and its group makes no backend usable' 1 out 'has no group of an IOMMU'
+rm "$described"
 run postern devices --host "sim:$described"
 expect 'a file that is not there is wrong usage' 2 err 'No such file'
 echo '{"platform": "pc", "functions": [{"address": "00:01.0", "model": "nvm", "iommu_group": 1}]}' >"$described"

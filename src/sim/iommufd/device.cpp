@@ -60,11 +60,11 @@ int Iommufd::attach_automatically(Id device, Id ioas, Id& page_table) {
     return result;
   }
   const bool replaces = is_attached(device);
-  const Id id = make_hwpt(ioas);
+  const Id id = make_hwpt(ioas, function(device));
   Hwpt& hwpt = *find<Hwpt>(id);
   int result = replaces ? 0 : enter(device, id);  // "immediate_attach" comes before memory is pinned
   if (result == 0) {
-    result = owner.table.add_domain(hwpt.domain);
+    result = show(id);
     if (result < 0 && !replaces) leave(device);
   }
   if (result == 0 && replaces) result = move(device, id);
@@ -83,6 +83,7 @@ int Iommufd::attach_hwpt(Id device, Id hwpt) { return is_attached(device) ? move
 int Iommufd::enter(Id device, Id hwpt) {
   const Attached* const before = attached(device);
   if (before != nullptr && before->hwpt != hwpt) return -EINVAL;
+  if (!is_compatible(hwpt, device)) return -EINVAL;
   if (const int result = reserve(ioas_of(hwpt), device); result < 0) return result;
   const int group = function(device).group();
   groups_[group].hwpt = hwpt;
@@ -97,6 +98,7 @@ int Iommufd::move(Id device, Id hwpt) {
   Attached& group = *attached(device);
   const Id old = group.hwpt;
   if (old == hwpt) return 0;
+  if (!is_compatible(hwpt, device)) return -EINVAL;
   Ioas& from = ioas_of(old);
   Ioas& to = ioas_of(hwpt);
   if (&from != &to) {
@@ -134,6 +136,11 @@ Iommufd::Id Iommufd::leave(Id device) {
   return hwpt;
 }
 
+// iommufd_hwpt_attach_device asks nobody where there is no IOMMU; __iommu_attach_group wants a page table of its own.
+bool Iommufd::is_compatible(Id hwpt, Id device) {
+  return !function(device).has_iommu() || !find<Hwpt>(hwpt)->is_noiommu;
+}
+
 // iommufd_hw_pagetable_put
 void Iommufd::put_hwpt(Id id) {
   const Hwpt& hwpt = *find<Hwpt>(id);
@@ -142,6 +149,7 @@ void Iommufd::put_hwpt(Id id) {
 
 // iopt_table_enforce_dev_resv_regions
 int Iommufd::reserve(Ioas& ioas, Id device) {
+  if (!function(device).has_iommu()) return 0;
   for (const IovaRange& range : iommu_.reserved) {
     if (const int result = ioas.table.reserve(range, &function(device)); result < 0) {
       ioas.table.remove_reserved(&function(device));

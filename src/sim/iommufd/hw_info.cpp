@@ -52,7 +52,9 @@ int Iommufd::execute(iommu_hw_info& command) {
     return -EOPNOTSUPP;
   }
   if (command.flags == 0) command.in_data_type = IOMMU_HW_INFO_TYPE_DEFAULT;
-  if (find<Function*>(command.dev_id) == nullptr) return -ENOENT;
+  Function** const device = find<Function*>(command.dev_id);
+  if (device == nullptr) return -ENOENT;
+  if (!(*device)->has_iommu()) return -EOPNOTSUPP;
   const bool is_vtd = iommu_.unit == IommuUnit::vtd;
   const auto type = is_vtd ? IOMMU_HW_INFO_TYPE_INTEL_VTD : IOMMU_HW_INFO_TYPE_ARM_SMMUV3;
   if (command.in_data_type != IOMMU_HW_INFO_TYPE_DEFAULT && command.in_data_type != type) return -EOPNOTSUPP;

@@ -35,12 +35,21 @@ void tell_dirty(Process& process, const iommu_hwpt_get_dirty_bitmap& command, Do
 
 }  // namespace
 
-Iommufd::Id Iommufd::make_hwpt(Id ioas) {
+Iommufd::Id Iommufd::make_hwpt(Id ioas, const Function& function) {
   const Id id = free_id();
   Ioas& owner = *find<Ioas>(ioas);
-  objects_.emplace(id, Hwpt{.ioas = ioas, .domain = std::make_shared<Domain>(owner.table.space())});
+  objects_.emplace(
+      id,
+      Hwpt{.ioas = ioas, .domain = std::make_shared<Domain>(owner.table.space()), .is_noiommu = !function.has_iommu()});
   owner.hwpts.push_back(id);
   return id;
+}
+
+// Its page table gets the mappings of the IOAS. One without an IOMMU takes every address (noiommu_alloc_paging_flags).
+int Iommufd::show(Id id) {
+  const Hwpt& hwpt = *find<Hwpt>(id);
+  return ioas_of(id).table.add_domain(hwpt.domain,
+                                      hwpt.is_noiommu ? IovaRange{{0}, {~std::uint64_t{0}}} : iommu_.aperture);
 }
 
 // iommufd_hwpt_paging_destroy
@@ -56,7 +65,8 @@ template <>
 int Iommufd::execute(iommu_hwpt_alloc& command) {
   if (command.__reserved != 0) return -EOPNOTSUPP;
   if ((command.data_type == IOMMU_HWPT_DATA_NONE) != (command.data_len == 0)) return -EINVAL;
-  if (find<Function*>(command.dev_id) == nullptr) return -ENOENT;
+  Function** const device = find<Function*>(command.dev_id);
+  if (device == nullptr) return -ENOENT;
   if (find<Hwpt>(command.pt_id) != nullptr) {
     // iommufd_hwpt_nested_alloc: nothing here is a parent.
     const bool known = (command.flags & ~std::uint32_t{IOMMU_HWPT_FAULT_ID_VALID | IOMMU_HWPT_ALLOC_PASID}) == 0;
@@ -69,11 +79,13 @@ int Iommufd::execute(iommu_hwpt_alloc& command) {
   constexpr std::uint32_t known = IOMMU_HWPT_ALLOC_DIRTY_TRACKING | IOMMU_HWPT_FAULT_ID_VALID | IOMMU_HWPT_ALLOC_PASID;
   const bool wants_dirty = (command.flags & IOMMU_HWPT_ALLOC_DIRTY_TRACKING) != 0;
   if ((command.flags & ~known) != 0 || (wants_dirty && !iommu_.has_dirty_bits)) return -EOPNOTSUPP;
+  // noiommu_alloc_paging_flags
+  if (!(*device)->has_iommu() && (command.flags & ~std::uint32_t{IOMMU_HWPT_FAULT_ID_VALID}) != 0) return -EOPNOTSUPP;
   if (command.data_len != 0) return -EOPNOTSUPP;
-  const Id id = make_hwpt(command.pt_id);
+  const Id id = make_hwpt(command.pt_id, **device);
   Hwpt& hwpt = *find<Hwpt>(id);
   hwpt.has_dirty_ops = wants_dirty;
-  int result = ioas->table.add_domain(hwpt.domain);
+  int result = show(id);
   // iommufd_get_fault: there are no objects of that kind.
   if (result == 0 && (command.flags & IOMMU_HWPT_FAULT_ID_VALID) != 0) result = -ENOENT;
   command.out_hwpt_id = id;

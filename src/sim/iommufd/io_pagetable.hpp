@@ -42,7 +42,7 @@ class IoPagetable {
   [[nodiscard]] std::vector<IovaRange> free_ranges() const;  // within the apertures, and not reserved
   [[nodiscard]] int allow(std::vector<IovaRange> ranges);
 
-  [[nodiscard]] int add_domain(const std::shared_ptr<Domain>& domain);
+  [[nodiscard]] int add_domain(const std::shared_ptr<Domain>& domain, IovaRange aperture);
   void remove_domain(const std::shared_ptr<Domain>& domain);
 
   [[nodiscard]] bool has_domain() const noexcept { return !domains_.empty(); }

@@ -136,4 +136,22 @@ int Iommufd::execute(iommu_ioas_unmap& command) {
   return respond(&command, sizeof command);
 }
 
+// iommufd_ioas_noiommu_get_pa, iopt_get_phys: the IOAS's first page table is asked, and all that is mapped in one piece
+// lies in one piece here.
+template <>
+int Iommufd::execute(iommu_ioas_noiommu_get_pa& command) {
+  if (!process_.is_privileged()) return -EPERM;
+  if (command.flags != 0 || command.__reserved != 0) return -EOPNOTSUPP;
+  if (command.length == 0) return -EINVAL;
+  if (command.iova == most) return -EOVERFLOW;
+  const Ioas* const ioas = find<Ioas>(command.ioas_id);
+  if (ioas == nullptr) return -ENOENT;
+  const Area* const area = ioas->table.space()->holding({command.iova});
+  if (area == nullptr) return -ENOENT;
+  if (ioas->hwpts.empty() || !find<Hwpt>(ioas->hwpts.front())->is_noiommu) return -EOPNOTSUPP;
+  command.out_phys = area->address + (command.iova - area->range.first.value);
+  command.length = std::min(command.length, area->range.last.value - command.iova + 1);
+  return respond(&command, sizeof command);
+}
+
 }  // namespace postern::sim

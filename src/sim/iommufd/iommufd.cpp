@@ -34,6 +34,8 @@ int Iommufd::execute(iommu_ioas_copy& command);
 template <>
 int Iommufd::execute(iommu_ioas_unmap& command);
 template <>
+int Iommufd::execute(iommu_ioas_noiommu_get_pa& command);
+template <>
 int Iommufd::execute(iommu_hwpt_alloc& command);
 template <>
 int Iommufd::execute(iommu_hwpt_set_dirty_tracking& command);
@@ -71,8 +73,7 @@ int Iommufd::execute(iommu_option& command) {
   if (command.option_id == IOMMU_OPTION_RLIMIT_MODE) {
     // iommufd_option_rlimit_mode
     if (command.object_id != 0 || !(is_get || is_set)) return -EOPNOTSUPP;
-    // A process that has a limit here has no capabilities.
-    if (is_set && process_.memory_limit) return -EPERM;
+    if (is_set && !process_.is_privileged()) return -EPERM;
     if (is_set && !objects_.empty()) return -EBUSY;
     if (is_set && command.val64 > 1) return -EINVAL;
     if (is_set) counts_by_process_ = command.val64 == 1;
@@ -116,6 +117,8 @@ int Iommufd::ioctl(unsigned long request, void* argument) {
       return run<iommu_ioas_map>();
     case IOMMU_IOAS_UNMAP:
       return run<iommu_ioas_unmap>();
+    case IOMMU_IOAS_NOIOMMU_GET_PA:
+      return run<iommu_ioas_noiommu_get_pa>();
     case IOMMU_OPTION:
       return run<iommu_option>();
     case IOMMU_VFIO_IOAS:

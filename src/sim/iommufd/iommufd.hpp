@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <map>
 #include <memory>
-#include <optional>
 #include <set>
 #include <variant>
 #include <vector>
@@ -50,6 +49,7 @@ class Iommufd final : public File {
     Id ioas = 0;
     std::shared_ptr<Domain> domain;
     bool has_dirty_ops = false;
+    bool is_noiommu = false;    // made for a device without an IOMMU: it tells physical addresses (iommufd_noiommu_ops)
     bool is_automatic = false;  // it goes with its last device
     std::size_t devices = 0;
   };
@@ -80,7 +80,9 @@ class Iommufd final : public File {
   [[nodiscard]] int vfio_get_info(const Ioas* ioas, vfio_iommu_type1_info& info);
   [[nodiscard]] int vfio_map(Ioas* ioas, const vfio_iommu_type1_dma_map& request);
   [[nodiscard]] static int vfio_unmap(Ioas* ioas, vfio_iommu_type1_dma_unmap& request);
-  [[nodiscard]] Id make_hwpt(Id ioas);
+  [[nodiscard]] Id make_hwpt(Id ioas, const Function& function);
+  [[nodiscard]] int show(Id hwpt);
+  [[nodiscard]] bool is_compatible(Id hwpt, Id device);
   void drop_hwpt(Id id);
   [[nodiscard]] Function& function(Id device) { return **find<Function*>(device); }
   [[nodiscard]] Attached* attached(Id device);

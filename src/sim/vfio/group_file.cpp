@@ -13,9 +13,17 @@ namespace postern::sim {
 namespace {
 
 // `is_set`: the container has an IOMMU.
-int check_extension(const Machine& machine, unsigned long extension, bool is_set) {
+int check_translating(const Machine& machine, unsigned long extension, bool is_set) {
   return machine.tce ? Spapr::check_extension(*machine.tce, extension) : Type1::check_extension(extension, is_set);
 }
+
+// vfio_noiommu_ops: it translates nothing, and knows no call.
+class NoIommu final : public ContainerIommu {
+ public:
+  [[nodiscard]] int ioctl(unsigned long /*request*/, void* /*argument*/) override { return -ENOTTY; }
+  [[nodiscard]] int attach(int /*group*/) override { return 0; }
+  void detach(int /*group*/) override {}
+};
 
 // Null where no driver knows the type.
 std::unique_ptr<ContainerIommu> make_iommu(Machine& machine, unsigned long type) {
@@ -35,7 +43,7 @@ int ContainerFile::ioctl(unsigned long request, void* argument) {
     case VFIO_GET_API_VERSION:
       return VFIO_API_VERSION;
     case VFIO_CHECK_EXTENSION:
-      return check_extension(machine_, reinterpret_cast<std::uintptr_t>(argument), iommu_ != nullptr);
+      return check_extension(reinterpret_cast<std::uintptr_t>(argument));
     case VFIO_SET_IOMMU:
       return set_iommu(reinterpret_cast<std::uintptr_t>(argument));
     default:
@@ -43,11 +51,28 @@ int ContainerFile::ioctl(unsigned long request, void* argument) {
   }
 }
 
+// vfio_container_ioctl_check_extension: of groups, those drivers alone that may have them (vfio_iommu_driver_allowed).
+int ContainerFile::check_extension(unsigned long extension) const {
+  const bool is_noiommu = machine_.unsafe_noiommu && extension == VFIO_NOIOMMU_IOMMU;
+  if (is_noiommu && groups_.empty()) return 1;
+  if (!groups_.empty() && is_noiommu_) return is_noiommu ? 1 : 0;
+  return check_translating(machine_, extension, iommu_ != nullptr);
+}
+
+// vfio_noiommu_open
+int ContainerFile::set_noiommu(unsigned long type) {
+  if (check_extension(type) <= 0) return -ENODEV;
+  if (!machine_.process.is_privileged()) return -EPERM;
+  iommu_ = std::make_unique<NoIommu>();
+  return 0;
+}
+
 // vfio_ioctl_set_iommu, __vfio_container_attach_groups: all of them, or none.
 int ContainerFile::set_iommu(unsigned long type) {
   if (groups_.empty() || iommu_) return -EINVAL;
+  if (is_noiommu_) return set_noiommu(type);
   // What is an extension of the driver is worth trying, and then no type (vfio_iommu_type1_open).
-  if (check_extension(machine_, type, false) <= 0) return -ENODEV;
+  if (check_translating(machine_, type, false) <= 0) return -ENODEV;
   auto iommu = make_iommu(machine_, type);
   if (!iommu) return -EINVAL;
   for (auto group = groups_.begin(); group != groups_.end(); ++group) {
@@ -74,10 +99,13 @@ void ContainerFile::disconnect(ContainerIommu& iommu, int group) {
 
 // vfio_container_attach_group
 int ContainerFile::attach(Group& group) {
+  if (group.is_noiommu && !machine_.process.is_privileged()) return -EPERM;
+  if (!groups_.empty() && is_noiommu_ != group.is_noiommu) return -EPERM;
   if (machine_.kernel_owns(group.id) || (group.owner != nullptr && group.owner != this)) return -EPERM;
   const int result = iommu_ ? connect(*iommu_, group.id) : 0;
   if (result < 0) return result;
   group.owner = this;
+  is_noiommu_ = group.is_noiommu;
   groups_.insert(group.id);
   return 0;
 }

@@ -25,12 +25,15 @@ class ContainerFile final : public File {
   [[nodiscard]] bool has_iommu() const noexcept { return iommu_ != nullptr; }
 
  private:
+  [[nodiscard]] int check_extension(unsigned long extension) const;
   [[nodiscard]] int set_iommu(unsigned long type);
+  [[nodiscard]] int set_noiommu(unsigned long type);
   [[nodiscard]] int connect(ContainerIommu& iommu, int group);
   void disconnect(ContainerIommu& iommu, int group);
 
   Machine& machine_;
   std::set<int> groups_;
+  bool is_noiommu_ = false;                // of which kind its groups are
   std::unique_ptr<ContainerIommu> iommu_;  // null: not set yet
 };
 

@@ -115,7 +115,7 @@ TEST(DescribedHost, MustBePossible) {
       HasSubstr("takes no bridges"));
   EXPECT_THAT(refusal(R"({"platform": "arm", "functions": [], "address_bits": 57})"), HasSubstr("from 32 to 48"));
   EXPECT_THAT(refusal(R"({"platform": "pseries", "functions": [], "address_bits": 48})"),
-              HasSubstr("sPAPR has no such"));
+              HasSubstr("a POWER host has no such"));
   EXPECT_THAT(refusal(with_functions(disk, "powernv")), HasSubstr("root port"));
 }
 

@@ -229,12 +229,19 @@ std::size_t Diagnosis::unknown() const {
 Condition judge_iommu(Kernel& kernel) {
   Condition condition{.key = "iommu", .title = "IOMMU", .verdict = Verdict::met, .detail = {}, .remedy = {}};
   std::vector<std::string> groups;
-  if (kernel.list_directory("/sys/kernel/iommu_groups", groups) >= 0 && !groups.empty()) {
+  const bool listed = kernel.list_directory("/sys/kernel/iommu_groups", groups) >= 0;
+  const bool empty = groups.empty();
+  // Those that VFIO made for devices without an IOMMU are none of its.
+  std::erase_if(groups, [&](const std::string& group) {
+    FileStatus status;
+    return kernel.status("/sys/class/vfio/noiommu-" + group, status) >= 0;
+  });
+  if (listed && !groups.empty()) {
     condition.detail = "on, " + counted(groups.size(), "group", "groups");
     return condition;
   }
   condition.verdict = Verdict::not_met;
-  condition.detail = "off: /sys/kernel/iommu_groups is empty";
+  condition.detail = empty ? "off: /sys/kernel/iommu_groups is empty" : "off: all groups are those of no-IOMMU mode";
   condition.remedy = turn_on_iommu(kernel);
   return condition;
 }

@@ -64,7 +64,8 @@ Condition judge_group(Kernel& kernel, const HostDevice& host, const IommuGroup* 
     return condition;
   }
   condition.verdict = Verdict::not_met;
-  condition.detail = "none: no IOMMU translates for this device";
+  condition.detail = host.is_noiommu ? "none: VFIO took it in no-IOMMU mode, in which its DMA reaches all of memory"
+                                     : "none: no IOMMU translates for this device";
   condition.remedy = judge_iommu(kernel).remedy;
   if (condition.remedy.empty()) {
     condition.remedy = fmt::format(
@@ -221,7 +222,7 @@ std::vector<Condition> judge_device(Kernel& kernel, PciAddress address) {
   }
 
   std::optional<IommuGroup> group;
-  if (host.iommu_group) {
+  if (host.iommu_group && !host.is_noiommu) {
     if (auto found = find_iommu_group(kernel, *host.iommu_group)) group = std::move(*found);
   }
   conditions.push_back(judge_group(kernel, host, group ? &*group : nullptr));

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // IoPagetable: the mappings of a simulated IOAS, where they may lie, and what of their memory is pinned.
+#include "sim/iommufd/io_pagetable.hpp"
+
 #include <linux/iommufd.h>
 
 #include <algorithm>
 #include <bit>
 #include <cerrno>
-
-#include "sim/iommufd/io_pagetable.hpp"
 
 namespace postern::sim {
 
@@ -332,12 +332,12 @@ int IoPagetable::align(std::uint64_t alignment) {
 }
 
 // iopt_table_add_domain
-int IoPagetable::add_domain(const std::shared_ptr<Domain>& domain) {
+int IoPagetable::add_domain(const std::shared_ptr<Domain>& domain, IovaRange aperture) {
   const std::uint64_t before = alignment_;
   const std::uint64_t alignment = std::max(std::uint64_t{1} << std::countr_zero(iommu_.page_sizes), before);
   if (alignment > page) return -EINVAL;
   if (const int result = align(alignment); result < 0) return result;
-  const auto [first, last] = iommu_.aperture;
+  const auto [first, last] = aperture;
   int result = 0;
   if (first.value != 0) result = reserve({{0}, first - 1}, domain.get());
   if (result == 0 && last != everything.last) result = reserve({last + 1, everything.last}, domain.get());
