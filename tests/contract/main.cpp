@@ -18,10 +18,11 @@ namespace {
 bool take_host(int& argc, char** argv, std::optional<postern::SimulatedKernel>& simulated) {
   if (argc < 3 || std::string_view(argv[1]) != "--host") return true;
   const std::string_view name(argv[2]);
-  const auto host = name == "sim"                 ? postern::simulated_pc()
-                    : name.substr(0, 4) == "sim:" ? postern::simulated_host(name.substr(4))
-                                                  : std::nullopt;
+  auto host = name == "sim"                 ? postern::simulated_pc()
+              : name.substr(0, 4) == "sim:" ? postern::simulated_host(name.substr(4))
+                                            : std::nullopt;
   if (!host) return false;
+  host->dirty_bits = true;  // so that there is something to track
   postern::test::chosen_kernel() = &simulated.emplace(*host);
   for (int i = 1; i + 2 <= argc; ++i) argv[i] = argv[i + 2];  // and the null at the end
   argc -= 2;

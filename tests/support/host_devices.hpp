@@ -20,7 +20,7 @@
 namespace postern::test {
 
 // The host's NVMe controllers that are alone in their groups, by address; each guest has two.
-inline std::vector<PciAddress> nvme_controllers() {
+inline std::vector<PciAddress> find_nvme_controllers() {
   constexpr std::uint32_t nvme_class = 0x010802;
   std::vector<PciAddress> found;
   const auto functions = list_pci_functions(kernel()).value();
@@ -32,6 +32,10 @@ inline std::vector<PciAddress> nvme_controllers() {
   if (found.size() < 2) throw std::runtime_error("this guest has no two NVMe controllers");
   return found;
 }
+inline const std::vector<PciAddress>& nvme_controllers() {
+  static const std::vector<PciAddress> found = find_nvme_controllers();
+  return found;
+}
 inline PciAddress first_nvme() { return nvme_controllers().front(); }
 inline PciAddress last_nvme() { return nvme_controllers().back(); }
 
@@ -40,6 +44,7 @@ struct Interface {
   std::string_view backend;
   std::uint32_t version = 0;
 };
+inline void PrintTo(Interface interface, std::ostream* out) { *out << interface.backend << " " << interface.version; }
 // Those that this build and the host have.
 inline std::vector<Interface> interfaces() {
   std::vector<Interface> all;
@@ -63,9 +68,9 @@ inline AttachOptions options_for(Interface interface) {
 class Bound {
  public:
   explicit Bound(PciAddress address, Kernel& kernel = test::kernel()) : kernel_(kernel), address_(address) {
-    auto function = find_pci_function(kernel, address);
-    if (!function) throw std::runtime_error(function.error().message());
-    auto binding = bind_to_driver(kernel, function->host, "vfio-pci");
+    auto found = find_host_device(kernel, "pci", to_string(address));
+    if (!found) throw std::runtime_error(found.error().message());
+    auto binding = bind_to_driver(kernel, *found, "vfio-pci");
     if (!binding) throw std::runtime_error(binding.error().message());
     binding_ = *binding;
   }
@@ -73,7 +78,7 @@ class Bound {
   Bound(const Bound&) = delete;
   Bound& operator=(const Bound&) = delete;
 
-  [[nodiscard]] HostDevice host() const { return find_pci_function(kernel_, address_).value().host; }
+  [[nodiscard]] HostDevice host() const { return find_host_device(kernel_, "pci", to_string(address_)).value(); }
 
  private:
   Kernel& kernel_;
