@@ -45,16 +45,15 @@ class Container {
   // nothing is mapped.
   [[nodiscard]] Result<void> map(Iova iova, std::span<std::byte> memory, Access access = Access::read_write);
 
-  // Takes back one mapping, or several at once if the range covers each of them whole.
-  // Kernel: VFIO_IOMMU_UNMAP_DMA, IOMMU_IOAS_UNMAP.
-  // Errors: EINVAL (empty, unaligned, or would split a mapping, which is named), ENOENT (nothing is mapped there).
+  // Takes back one mapping, or several at once if the range covers each of them whole. Kernel: VFIO_IOMMU_UNMAP_DMA,
+  // IOMMU_IOAS_UNMAP. Errors: EINVAL (empty, unaligned, or would split a mapping: it is named), ENOENT (nothing there).
   [[nodiscard]] Result<void> unmap(Iova iova, std::uint64_t length);
 
   // Takes back every mapping. Kernel: VFIO_DMA_UNMAP_FLAG_ALL, IOMMU_IOAS_UNMAP of everything.
   [[nodiscard]] Result<void> unmap_all();
 
-  // Unmaps everything and lets go of the kernel's objects. After it every other function gives EBADF.
-  // Errors: EBUSY (devices are attached: they are named, and nothing is done).
+  // Unmaps everything and lets go of the kernel's objects. After it every other function gives EBADF. Errors: EBUSY
+  // (devices are attached: they are named, and nothing is done), those of the ioctls: then it may be tried again.
   [[nodiscard]] Result<void> close();
 
   [[nodiscard]] const std::vector<IovaRange>& usable_ranges() const noexcept { return limits_.usable_ranges; }
@@ -110,6 +109,7 @@ class Container {
   struct Explanation {
     std::string reason;
     std::string remedy;
+    std::string_view call = {};  // that failed, where it is not the one that maps
   };
   [[nodiscard]] virtual Explanation explain_map(int result, IovaRange range, const void* address) const;
 

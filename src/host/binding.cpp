@@ -25,6 +25,15 @@ Result<void> write_sysfs(Kernel& kernel, const std::string& path, const std::str
                                         .remedy = denied ? "run as root: changing a device's driver needs it" : ""});
 }
 
+// None where it is bound to nothing; that it cannot be read is no answer.
+Result<std::optional<std::string>> read_driver(Kernel& kernel, const std::string& path, const std::string& device) {
+  std::string target;
+  const int result = kernel.read_link(path + "/driver", target);
+  if (result == -ENOENT) return std::nullopt;
+  if (result < 0) return call_failure("readlink", {.result = result, .object = fmt::format("driver of {}", device)});
+  return target.substr(target.rfind('/') + 1);
+}
+
 // The kernel shows an override that is not set as "(null)".
 std::optional<std::string> read_override(Kernel& kernel, const std::string& path) {
   auto text = sysfs::text(kernel, path + "/driver_override");
@@ -34,7 +43,9 @@ std::optional<std::string> read_override(Kernel& kernel, const std::string& path
 
 // Takes the device from its driver, if it has one. The write returns when the driver has let go.
 Result<void> unbind(Kernel& kernel, const std::string& path, const std::string& device) {
-  if (!sysfs::link_name(kernel, path + "/driver")) return {};
+  auto driver = read_driver(kernel, path, device);
+  if (!driver) return failure_of(driver);
+  if (!*driver) return {};
   return write_sysfs(kernel, path + "/driver/unbind", device, device);
 }
 
@@ -52,18 +63,23 @@ Result<void> probe(Kernel& kernel, const std::string& bus, const std::string& de
 
 Result<Binding> bind_to_driver(Kernel& kernel, const HostDevice& device, const std::string& driver) {
   const std::string path = device_path(device.bus, device.name);
+  auto driver_before = read_driver(kernel, path, device.name);
+  if (!driver_before) return failure_of(driver_before);
   Binding before{.bus = device.bus,
                  .device = device.name,
-                 .driver = sysfs::link_name(kernel, path + "/driver"),
+                 .driver = std::move(*driver_before),
                  .driver_override = read_override(kernel, path)};
   if (before.driver == driver) return before;
 
   FileStatus status;
   if (const int result = kernel.status(fmt::format("/sys/bus/{}/drivers/{}", device.bus, driver), status); result < 0) {
-    return call_failure("stat", {.result = -ENODEV,
-                                 .object = fmt::format("bind {} to {}", device.name, driver),
-                                 .reason = fmt::format("the {} bus has no driver {}", device.bus, driver),
-                                 .remedy = fmt::format("load it with \"modprobe {}\"", driver)});
+    CallFailed what{.result = result, .object = fmt::format("bind {} to {}", device.name, driver)};
+    if (result == -ENOENT) {
+      what.result = -ENODEV;
+      what.reason = fmt::format("the {} bus has no driver {}", device.bus, driver);
+      what.remedy = fmt::format("load it with \"modprobe {}\"", driver);
+    }
+    return call_failure("stat", std::move(what));
   }
 
   auto bound = [&]() -> Result<void> {
@@ -72,7 +88,9 @@ Result<Binding> bind_to_driver(Kernel& kernel, const HostDevice& device, const s
     if (auto done = probe(kernel, device.bus, device.name); !done) return done;
     // drivers_probe answers well even when the driver's probe function refused; the reason is in the kernel's log
     // alone.
-    if (sysfs::link_name(kernel, path + "/driver") == driver) return {};
+    auto now = read_driver(kernel, path, device.name);
+    if (!now) return failure_of(now);
+    if (*now == driver) return {};
     // A VFIO driver refuses a device without a group (vfio_group_find_or_alloc).
     if (auto group = require_group(device); !group && is_vfio_driver(driver)) return failure_of(group);
     return call_failure("drivers_probe", {.result = -EBUSY,
@@ -88,8 +106,9 @@ Result<Binding> bind_to_driver(Kernel& kernel, const HostDevice& device, const s
 Result<void> restore_binding(Kernel& kernel, const Binding& binding) {
   const std::string path = device_path(binding.bus, binding.device);
   if (auto done = set_override(kernel, path, binding.driver_override, binding.device); !done) return done;
-  const auto now = sysfs::link_name(kernel, path + "/driver");
-  if (binding.driver && now == binding.driver) return {};
+  auto now = read_driver(kernel, path, binding.device);
+  if (!now) return failure_of(now);
+  if (binding.driver && *now == binding.driver) return {};
   if (auto done = unbind(kernel, path, binding.device); !done) return done;
   if (!binding.driver) return {};
   return write_sysfs(kernel, fmt::format("/sys/bus/{}/drivers/{}/bind", binding.bus, *binding.driver), binding.device,

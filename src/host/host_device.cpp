@@ -38,7 +38,10 @@ std::optional<VfioCdev> read_cdev(Kernel& kernel, const std::string& device_path
 
 std::optional<GroupId> parse_group(const std::optional<std::string>& name) {
   std::uint32_t id = 0;
-  if (!name || std::from_chars(name->data(), name->data() + name->size(), id).ec != std::errc()) return std::nullopt;
+  if (!name) return std::nullopt;
+  const char* const end = name->data() + name->size();
+  const auto read = std::from_chars(name->data(), end, id);
+  if (read.ec != std::errc() || read.ptr != end) return std::nullopt;
   return GroupId{id};
 }
 

@@ -133,8 +133,9 @@ Result<void> Container::close() {
                                   .remedy = "detach them first"});
   }
   if (auto unmapped = unmap_all(); !unmapped) return unmapped;
-  closed_ = true;
-  return do_close();
+  auto done = do_close();
+  closed_ = done.has_value();
+  return done;
 }
 
 std::optional<std::uint64_t> Container::mappings_left() const noexcept {
@@ -214,6 +215,10 @@ Result<Fd> Container::attach(const HostDevice& device) {
   if (!fd) return fd;
   auto limits = read_limits();
   auto admitted = limits ? admit(*limits, device) : Result<void>(failure_of(limits));
+  if (admitted && !kernel_has_mappings_ && !mappings_->empty()) {
+    limits = read_limits();  // how many mappings are left was asked before the kernel had these again
+    if (!limits) admitted = failure_of(limits);
+  }
   if (admitted && dirty_tracker() != nullptr) {
     admitted = dirty_tracker()->join(device.name, fd->get(), smallest_page(*limits));
   }

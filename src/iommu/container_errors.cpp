@@ -72,10 +72,12 @@ tl::unexpected<Error> Container::Errors::refuse_overlap(IovaRange range, IovaRan
 tl::unexpected<Error> Container::Errors::map_failure(int result, IovaRange range, const void* address) const {
   const std::uint64_t length = range.length();
   CallFailed what{.result = result, .object = map_text(container_, range.first, length)};
-  if (auto known = container_.explain_map(result, range, address); !known.reason.empty()) {
+  auto known = container_.explain_map(result, range, address);
+  const std::string_view call = known.call.empty() ? container_.traits_.map : known.call;
+  if (!known.reason.empty()) {
     what.reason = std::move(known.reason);
     what.remedy = std::move(known.remedy);
-    return call_failure(container_.traits_.map, std::move(what));
+    return call_failure(call, std::move(what));
   }
   switch (-result) {
     case ENOMEM:
@@ -97,7 +99,7 @@ tl::unexpected<Error> Container::Errors::map_failure(int result, IovaRange range
     default:
       break;
   }
-  return call_failure(container_.traits_.map, std::move(what));
+  return call_failure(call, std::move(what));
 }
 
 Container::Explanation Container::explain_map(int /*result*/, IovaRange /*range*/, const void* /*address*/) const {

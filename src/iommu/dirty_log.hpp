@@ -40,6 +40,8 @@ class DirtyLog {
   // True where a request is for whole mappings, and forgets what it told whatever it is asked.
   [[nodiscard]] virtual bool tells_whole_mappings() const noexcept = 0;
   [[nodiscard]] virtual Result<void> collect(const DirtyRequest& request, AfterQuery after) = 0;
+  // Tells before an unmap() what that cannot tell.
+  [[nodiscard]] virtual Result<void> prepare_unmap(const DirtyRequest& /*mapping*/) { return {}; }
   // Unmaps one mapping, and tells what was written in it. Gives 0 or a negated errno.
   [[nodiscard]] virtual int unmap(const DirtyRequest& mapping) = 0;
 };

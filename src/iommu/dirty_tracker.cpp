@@ -296,9 +296,14 @@ Result<DirtyAnswer> DirtyTracker::unmap(Iova iova, std::uint64_t length, const D
 
 Result<void> DirtyTracker::unmap_one(IovaRange range, Iova first, const DirtyBitmap& bitmap) {
   const DirtyRequest request{.range = range, .page_size = page_size_, .bits = cleared_words(range)};
+  Result<void> told;
   if (misses_one()) {
     memory::set_bits(request.bits, 0, request.pages());
-  } else if (auto told = collect_devices(request); !told) {
+  } else {
+    told = collect_devices(request);
+  }
+  if (told && container_->kernel_has_mappings_) told = log_->prepare_unmap(request);
+  if (!told) {
     pending_->add(range);
     return told;
   }

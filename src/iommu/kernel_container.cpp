@@ -36,7 +36,10 @@ Result<KernelContainer::Opened> KernelContainer::open(Kernel& kernel, const Inte
   std::vector<std::string_view> symbols;
   for (const Extension& extension : interface.extensions) {
     if (version != 0 && version != extension.version) continue;
-    if (vfio::check_extension(kernel, fd->get(), extension.number) > 0) return Opened{std::move(*fd), extension};
+    const int has = vfio::check_extension(kernel, fd->get(), extension.number);
+    if (has > 0) return Opened{std::move(*fd), extension};
+    // No answer is no reason to take an older version.
+    if (has < 0) return call_failure(vfio::check_extension.symbol, {.result = has, .object = object});
     symbols.push_back(extension.symbol);
   }
   CallFailed what{.result = -ENODEV, .object = object};

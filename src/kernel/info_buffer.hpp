@@ -23,24 +23,29 @@ class InfoBuffer {
   [[nodiscard]] Info& info() noexcept { return *reinterpret_cast<Info*>(words_.data()); }
   [[nodiscard]] const Info& info() const noexcept { return *reinterpret_cast<const Info*>(words_.data()); }
 
-  // Calls `ask(Info&)`, which gives 0 or a negated errno, once or twice.
+  // Calls `ask(Info&)`, which gives 0 or a negated errno, until there is room for the answer: once or twice, or more
+  // often where it grows meanwhile. Gives E2BIG where it grows for ever, or beyond all measure.
   template <typename Ask>
   [[nodiscard]] int fetch(Ask ask) {
-    const int first = ask(info());
-    if (first < 0 || info().argsz <= size()) return first;
-    if (info().argsz > largest) return -E2BIG;
-    words_.resize(words_for(info().argsz));
-    info().argsz = static_cast<std::uint32_t>(size());
-    return ask(info());
+    for (int attempt = 0; attempt < most_attempts; ++attempt) {
+      const int result = ask(info());
+      if (result < 0 || info().argsz <= size()) return result;
+      if (info().argsz > largest) return -E2BIG;
+      words_.resize(words_for(info().argsz));
+      info().argsz = static_cast<std::uint32_t>(size());
+    }
+    return -E2BIG;
   }
 
   // Visits the capabilities from `offset` on: visit(const vfio_info_cap_header&, bytes available from it). An offset
-  // that runs backwards or past the end ends the walk; so a chain can be neither endless nor out of bounds.
+  // that runs backwards or past the end ends the walk, and so does one more than any answer has; so a chain can be
+  // neither endless nor out of bounds, nor take for ever.
   template <typename Visit>
   void for_each_capability(std::uint32_t offset, Visit visit) const {
     const auto* bytes = reinterpret_cast<const std::byte*>(words_.data());
     std::uint32_t behind = sizeof(Info) - 1;
-    while (offset > behind && offset % alignof(vfio_info_cap_header) == 0 &&
+    int left = most_capabilities;
+    while (left-- > 0 && offset > behind && offset % alignof(vfio_info_cap_header) == 0 &&
            offset + sizeof(vfio_info_cap_header) <= size()) {
       // Before Linux 6.6 a capability may stand where its 64-bit fields are not aligned (vfio_info_cap_add).
       std::vector<std::uint64_t> moved;
@@ -60,6 +65,8 @@ class InfoBuffer {
  private:
   // No answer of the kernel comes near this; a larger one is a mistake that must not become a huge allocation.
   static constexpr std::uint32_t largest = 1 << 20;
+  static constexpr int most_capabilities = 64;
+  static constexpr int most_attempts = 8;
   static constexpr std::size_t words_for(std::size_t bytes) { return (bytes + 7) / 8; }
   [[nodiscard]] std::size_t size() const noexcept { return words_.size() * 8; }
 

@@ -237,11 +237,13 @@ TEST_P(ContainerOnKernel, ADeviceThatIsInItAlreadyIsRefused) {
 TEST_P(ContainerOnKernel, RemembersItsMappingsFromTheLastDeviceToTheNext) {
   const auto kept = device_->container();
   const auto bytes = memory(page);
+  const auto limit = kept->mapping_limit();
   ASSERT_TRUE(kept->map(base, bytes));
   ASSERT_TRUE(device_->detach());
   EXPECT_EQ(kept->mapping_count(), 1U);
   device_.emplace(attach(test::kernel(), bound_.host(), {.container = kept}).value());
   EXPECT_EQ(kept->mapping_count(), 1U);
+  EXPECT_EQ(kept->mapping_limit(), limit);
   ASSERT_TRUE(kept->unmap(base, page)) << "the kernel has it again";
 }
 

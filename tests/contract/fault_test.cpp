@@ -1,89 +1,158 @@
 // SPDX-License-Identifier: Apache-2.0
-// The Nth kernel call fails, for every N, on the real kernel: then nothing is left open, mapped or pinned, and a second
-// try succeeds.
+// Each scenario with each of its kernel calls failing, by each errno that the kernel can give: the error names the
+// call, nothing is left open, mapped, pinned, registered or bound, and a second try succeeds.
 #include <gmock/gmock.h>
-#include <sys/mman.h>
 
-#include <postern/dirty_tracker.hpp>
-#include <postern/dma_buffer.hpp>
-
-#include "support/failing_kernel.hpp"
-#include "support/host_devices.hpp"
+#include "contract/faults/scenario.hpp"
+#include "contract/faults/survived.hpp"
 
 namespace postern {
 namespace {
 
-using test::Bound;
-using test::FailingKernel;
 using test::Holdings;
+using test::NamedCall;
+using test::Retry;
+using test::Scenario;
+using test::World;
+using ::testing::HasSubstr;
 
-class FaultOnKernel : public ::testing::TestWithParam<test::Interface> {};
+// What is held now, by this process and in the kernel.
+struct Held {
+  Holdings holdings = Holdings::now();
+  int files = 0;
+  int objects = 0;
+  std::int64_t mapped = 0;
+  std::string driver;  // of the second device
 
-Result<void> track_dirty_pages(Container& container, const DmaBuffer& buffer) {
-  DirtyTracker* const tracker = container.dirty_tracker();
-  if (tracker == nullptr) return {};
-  if (auto started = tracker->start(); !started) return started;
-  std::vector<std::uint64_t> words(1);
-  auto answer = tracker->query({buffer.iova(), buffer.iova() + (buffer.size() - 1)}, {4096, words});
-  auto stopped = tracker->stop();
-  return answer ? std::move(stopped) : Result<void>(failure_of(answer));
+  Held(const test::WatchedKernel& kernel, const HostDevice& second)
+      : files(kernel.open_files()), objects(kernel.objects()), mapped(kernel.mapped()) {
+    (void)test::kernel().read_link(second.sysfs_path + "/driver", driver);
+  }
+  friend bool operator==(const Held&, const Held&) = default;
+  friend void PrintTo(const Held& held, std::ostream* out) {
+    *out << held.files << " files, " << held.objects << " objects, " << held.mapped << " bytes of address space, "
+         << held.holdings.files.size() << " fds, " << held.holdings.locked << " bytes locked and "
+         << held.holdings.pinned << " pinned, driver " << held.driver;
+  }
+};
+
+// Two of a slot that share a group; where there are none, two others.
+std::vector<PciAddress> find_twins() {
+  const auto functions = list_pci_functions(test::kernel()).value();
+  for (const PciFunction& function : functions) {
+    if (function.class_code != 0x010802 || !function.host.iommu_group) continue;
+    const auto group = find_iommu_group(test::kernel(), *function.host.iommu_group).value();
+    PciAddress other = function.address;
+    ++other.function;
+    if (group.members.size() == 2 && find_pci_function(test::kernel(), other)) return {function.address, other};
+  }
+  return {test::first_nvme(), test::last_nvme()};
+}
+const std::vector<PciAddress>& twins() {
+  static const std::vector<PciAddress> found = find_twins();
+  return found;
 }
 
-// The whole life of a device: attach, memory, interrupts, reset, dirty pages, detach.
-Result<void> use_device(Kernel& kernel, const HostDevice& host, test::Interface interface) {
-  auto device = attach(kernel, host, test::options_for(interface));
-  if (!device) return failure_of(device);
-  auto pci = PciDevice::open(std::move(*device));
-  if (!pci) return failure_of(pci);
-  const auto container = pci->device().container();
-  IovaAllocator iovas(container->usable_ranges(), container->page_sizes());
+class Fault : public ::testing::TestWithParam<std::tuple<test::Interface, Scenario>> {
+ protected:
+  Fault()
+      : addresses_(scenario().devices == test::Devices::twins ? twins()
+                                                              : std::vector{test::first_nvme(), test::last_nvme()}),
+        first_(addresses_[0]),
+        second_(addresses_[1]),
+        hosts_{first_.host(), second_.host()},
+        before_(kernel_, hosts_[1]) {}
+  ~Fault() override { EXPECT_EQ(Held(kernel_, hosts_[1]), before_); }
+
+  static test::Interface interface() { return std::get<0>(GetParam()); }
+  static const Scenario& scenario() { return std::get<1>(GetParam()); }
+
+  // Without faults: every call of it; nothing where it does not apply here.
+  std::optional<std::vector<NamedCall>> calls();
+  void fail(int number, const NamedCall& call, int code);
+
+  std::vector<PciAddress> addresses_;
+  test::Bound first_;
+  test::Bound second_;
+  std::array<HostDevice, 2> hosts_;
+  test::WatchedKernel kernel_{test::kernel()};
+  Held before_;
+};
+
+std::optional<std::vector<NamedCall>> Fault::calls() {
+  World world(kernel_, interface(), hosts_[0], hosts_[1]);
+  scenario().prepare(world);
+  if (!scenario().applies(world)) return std::nullopt;
+  kernel_.begin(-1, 0);
+  const auto done = scenario().act(world);
+  EXPECT_TRUE(done) << done.error().message();
+  return kernel_.calls_made();
+}
+
+void Fault::fail(int number, const NamedCall& call, int code) {
+  SCOPED_TRACE("call " + std::to_string(number) + ", " + std::string(call.name) + ", fails with " + errno_name(code));
   {
-    auto buffer = DmaBuffer::allocate(container, iovas, 65536);
-    if (!buffer) return failure_of(buffer);
-    auto bar = pci->map_bar(0);
-    if (!bar) return failure_of(bar);
-    auto event = Event::create(kernel);
-    if (!event) return failure_of(event);
-    if (auto on = pci->enable(PciInterrupt::msix, std::span(&*event, 1)); !on) return on;
-    if (auto off = pci->disable(PciInterrupt::msix); !off) return off;
-    if (auto reset = pci->device().reset(); !reset) return reset;
-    if (auto tracked = track_dirty_pages(*container, *buffer); !tracked) return tracked;
-  }
-  if (auto unmapped = container->unmap_all(); !unmapped) return unmapped;
-  if (auto detached = pci->device().detach(); !detached) return detached;
-  return container->close();
-}
-
-TEST_P(FaultOnKernel, LeavesNothingBehindWhicheverCallFails) {
-  const Bound bound(test::first_nvme());
-  const HostDevice host = bound.host();
-  const Holdings before = Holdings::now();
-  FailingKernel kernel(test::kernel());
-  int calls = 0;
-  int told = 0;
-  for (;; ++calls) {
-    kernel.fail_call(calls, EIO);
-    const auto used = use_device(kernel, host, GetParam());
-    if (!kernel.failed()) {
-      EXPECT_TRUE(used) << used.error().message();
-      break;
+    World world(kernel_, interface(), hosts_[0], hosts_[1]);
+    scenario().prepare(world);
+    const Held prepared(kernel_, world.other);
+    kernel_.begin(number, code);
+    const auto done = scenario().act(world);
+    ASSERT_TRUE(kernel_.failed()) << "it did not come to this call";
+    EXPECT_EQ(kernel_.calls_made()[static_cast<std::size_t>(number)].name, call.name) << "calls come in another order";
+    kernel_.begin(-1, 0);
+    if (done) {
+      // Told all the same: why a container was not joined.
+      const bool told = std::any_of(world.refusals.begin(), world.refusals.end(), [&](const Error& refusal) {
+        return refusal.message().find(call.name) != std::string::npos;
+      });
+      EXPECT_TRUE(told || test::is_survived(scenario().name, call.name, code)) << "it was survived";
+    } else {
+      const test::Translation* words = test::find_translation(scenario().name, call.name, code);
+      EXPECT_THAT(done.error().message(), HasSubstr(std::string(words != nullptr ? words->words : call.name)));
+      EXPECT_THAT(done.error().message(), HasSubstr(words != nullptr ? "" : errno_name(code)));
     }
-    if (!used) ++told;
-    EXPECT_EQ(kernel.open_files(), 0) << "after call " << calls << ": " << (used ? "no error" : used.error().message());
-    ASSERT_TRUE(before == Holdings::now())
-        << "after call " << calls << ": " << (used ? "no error" : used.error().message());
-    kernel.fail_call(-1, 0);
-    const auto again = use_device(kernel, host, GetParam());
-    ASSERT_TRUE(again) << "second try after call " << calls << ": " << again.error().message();
+    if (!done && scenario().retry == Retry::again) {
+      EXPECT_EQ(Held(kernel_, world.other), prepared) << done.error().message();
+      const auto again = scenario().act(world);
+      EXPECT_TRUE(again) << "second try: " << again.error().message();
+    }
   }
-  EXPECT_GT(calls, 40) << "the life of a device takes more calls than that";
-  // Some failures are survived: a question whose answer is not needed, a release that another way was found for.
-  EXPECT_GT(told, calls * 2 / 3);
-  RecordProperty("calls", calls);
-  RecordProperty("told", told);
+  ASSERT_EQ(Held(kernel_, hosts_[1]), before_) << "when all was let go";
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, FaultOnKernel, ::testing::ValuesIn(test::interfaces()), test::interface_name);
+TEST_P(Fault, OfAnyCallIsToldAndLeavesNothing) {
+  const auto made = calls();
+  if (!made) GTEST_SKIP() << "this host or its device does not have it";
+  const std::vector<NamedCall>& all = *made;
+  // A real kernel, which is emulated, is asked with the likeliest errno of each call alone.
+  const bool every_errno = &test::kernel() != &system_kernel();
+  int faults = 0;
+  for (std::size_t number = 0; number < all.size(); ++number) {
+    ASSERT_FALSE(all[number].errnos.empty()) << "call " << number << " is not in the table of errnos";
+    for (const int code : all[number].errnos) {
+      fail(static_cast<int>(number), all[number], code);
+      if (HasFatalFailure()) return;
+      ++faults;
+      if (!every_errno) break;
+    }
+  }
+  RecordProperty("calls", static_cast<int>(all.size()));
+  RecordProperty("faults", faults);
+}
+
+std::vector<std::tuple<test::Interface, Scenario>> scenarios() {
+  std::vector<std::tuple<test::Interface, Scenario>> all;
+  for (const test::Interface& each : test::interfaces()) {
+    for (const Scenario& scenario : test::all_scenarios()) {
+      if (scenario.suits(each)) all.emplace_back(each, scenario);
+    }
+  }
+  return all;
+}
+std::string fault_name(const ::testing::TestParamInfo<Fault::ParamType>& test) {
+  return test::interface_name({std::get<0>(test.param), test.index}) + "_" + std::string(std::get<1>(test.param).name);
+}
+INSTANTIATE_TEST_SUITE_P(Backends, Fault, ::testing::ValuesIn(scenarios()), fault_name);
 
 }  // namespace
 }  // namespace postern

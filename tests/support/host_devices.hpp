@@ -34,8 +34,8 @@ inline std::vector<PciAddress> nvme_controllers(std::size_t members) {
   return found;
 }
 // Those that are alone in their groups; each host that tests run on has two.
-inline std::vector<PciAddress> lone_nvme_controllers() {
-  auto found = nvme_controllers(1);
+inline const std::vector<PciAddress>& lone_nvme_controllers() {
+  static const std::vector<PciAddress> found = nvme_controllers(1);
   if (found.size() < 2) throw std::runtime_error("this host has no two NVMe controllers");
   return found;
 }
@@ -43,7 +43,7 @@ inline PciAddress first_nvme() { return lone_nvme_controllers().front(); }
 inline PciAddress last_nvme() { return lone_nvme_controllers().back(); }
 // Two that are functions of one slot, and share a group; not every host has those.
 inline std::optional<std::pair<PciAddress, PciAddress>> twins() {
-  const auto found = nvme_controllers(2);
+  static const std::vector<PciAddress> found = nvme_controllers(2);
   if (found.size() < 2) return std::nullopt;
   return std::pair(found[0], found[1]);
 }
@@ -53,6 +53,7 @@ struct Interface {
   std::string_view backend;
   std::uint32_t version = 0;
 };
+inline void PrintTo(Interface interface, std::ostream* out) { *out << interface.backend << " " << interface.version; }
 // Those that this build and the host have.
 inline std::vector<Interface> interfaces() {
   std::vector<Interface> all;
@@ -76,9 +77,9 @@ inline AttachOptions options_for(Interface interface) {
 class Bound {
  public:
   explicit Bound(PciAddress address, Kernel& kernel = test::kernel()) : kernel_(kernel), address_(address) {
-    auto function = find_pci_function(kernel, address);
-    if (!function) throw std::runtime_error(function.error().message());
-    auto binding = bind_to_driver(kernel, function->host, "vfio-pci");
+    auto found = find_host_device(kernel, "pci", to_string(address));
+    if (!found) throw std::runtime_error(found.error().message());
+    auto binding = bind_to_driver(kernel, *found, "vfio-pci");
     if (!binding) throw std::runtime_error(binding.error().message());
     binding_ = *binding;
   }
@@ -89,7 +90,7 @@ class Bound {
   Bound(const Bound&) = delete;
   Bound& operator=(const Bound&) = delete;
 
-  [[nodiscard]] HostDevice host() const { return find_pci_function(kernel_, address_).value().host; }
+  [[nodiscard]] HostDevice host() const { return find_host_device(kernel_, "pci", to_string(address_)).value(); }
 
  private:
   Kernel& kernel_;

@@ -18,8 +18,8 @@ Result<PciDevice> PciDevice::open(Device device) {
     return call_failure("VFIO_DEVICE_GET_INFO",
                         {.result = -EINVAL, .object = device.name(), .reason = "it is no PCI device"});
   }
-  if (device.regions().size() <= config_region) {
-    return call_failure("VFIO_DEVICE_GET_INFO",
+  if (device.regions().size() <= config_region || device.regions()[config_region].length == 0) {
+    return call_failure("VFIO_DEVICE_GET_REGION_INFO",
                         {.result = -EIO, .object = device.name(), .reason = "it has no config space region"});
   }
   PciDevice pci(std::move(device));

@@ -71,6 +71,7 @@ tl::unexpected<Error> ask_failure(int result, const Device& device) {
 ResetMember look_up(Kernel& kernel, PciAddress address) {
   ResetMember member{.address = address, .driver = {}, .group = {}, .device_id = {}, .obstacle = "no longer there"};
   auto host = find_host_device(kernel, "pci", to_string(address));
+  if (!host && host.error().code() != ENODEV) member.obstacle = host.error().message();
   if (!host) return member;
   member.driver = std::move(host->driver);
   member.group = host->iommu_group;

@@ -65,7 +65,9 @@ Result<BoundDevice> open_cdev(const Iommufd& iommufd, const HostDevice& device) 
 
   // vfio0 may have become another device's since sysfs was read, or the node may be left over: the number tells.
   FileStatus node;
-  if (kernel.status(device.cdev->path, node) >= 0 && node.device != *device.cdev->number) {
+  const int known = kernel.status(device.cdev->path, node);
+  if (known < 0) return call_failure("stat", {.result = known, .object = device.name});
+  if (node.device != *device.cdev->number) {
     return call_failure("stat",
                         {.result = -ESTALE,
                          .object = device.name,

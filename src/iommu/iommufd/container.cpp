@@ -109,8 +109,10 @@ Result<void> IommufdContainer::do_detach(const std::string& device, Fd fd) {
 }
 
 Result<void> IommufdContainer::do_close() {
-  const ObjectId ioas = std::exchange(ioas_, 0);
-  return ioas != 0 ? iommufd_->destroy(ioas, "IOAS") : Result<void>();
+  if (ioas_ == 0) return {};
+  auto destroyed = iommufd_->destroy(ioas_, "IOAS");
+  if (destroyed) ioas_ = 0;  // otherwise it is tried again
+  return destroyed;
 }
 
 Result<ContainerLimits> IommufdContainer::read_limits() {

@@ -93,11 +93,9 @@ Result<void> HwptDirtyLog::collect(const DirtyRequest& request, AfterQuery after
 }
 
 // What the page table forgets with the mapping need not be cleared before.
+Result<void> HwptDirtyLog::prepare_unmap(const DirtyRequest& mapping) { return collect(mapping, AfterQuery::keep); }
+
 int HwptDirtyLog::unmap(const DirtyRequest& mapping) {
-  for (const Hwpt& hwpt : *hwpts_) {
-    const int result = hwpt.is_tracked ? get_bitmap(hwpt, mapping, AfterQuery::keep) : 0;
-    if (result < 0) return result;
-  }
   iommu_ioas_unmap unmap{
       .size = sizeof unmap, .ioas_id = ioas_, .iova = mapping.range.first.value, .length = mapping.range.length()};
   return iommu::ioas_unmap(iommufd_->kernel(), iommufd_->fd(), unmap);

@@ -22,6 +22,7 @@ class HwptDirtyLog final : public DirtyLog {
   [[nodiscard]] Result<void> stop() override;
   [[nodiscard]] bool tells_whole_mappings() const noexcept override { return false; }
   [[nodiscard]] Result<void> collect(const DirtyRequest& request, AfterQuery after) override;
+  [[nodiscard]] Result<void> prepare_unmap(const DirtyRequest& mapping) override;
   [[nodiscard]] int unmap(const DirtyRequest& mapping) override;
 
  private:

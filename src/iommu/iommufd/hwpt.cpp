@@ -40,8 +40,10 @@ Hwpt::Hwpt(Hwpt&& other) noexcept
 Hwpt::~Hwpt() { log_failure(destroy()); }
 
 Result<void> Hwpt::destroy() {
-  const ObjectId id = std::exchange(id_, 0);
-  return id != 0 ? iommufd_->destroy(id, "HWPT") : Result<void>();
+  if (id_ == 0) return {};
+  auto destroyed = iommufd_->destroy(id_, "HWPT");
+  if (destroyed) id_ = 0;  // otherwise it is tried again
+  return destroyed;
 }
 
 int attach_page_table(const Fd& device, ObjectId page_table) {

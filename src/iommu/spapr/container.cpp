@@ -52,8 +52,10 @@ int SpaprContainer::unmap_in_kernel(Iova iova, std::uint64_t length) {
 // (tce_iommu_ioctl checks the first page alone; Linux 6.12, 7.3), and the base has checked that.
 int SpaprContainer::do_map(Iova iova, std::uint64_t length, void* address, Access access) {
   const DmaWindow* const window = windows_.holding(iova);
-  if (window == nullptr || ((iova.value | address_of(address) | length) & (window->page_size - 1)) != 0) [[unlikely]]
+  if (window == nullptr || ((iova.value | address_of(address) | length) & (window->page_size - 1)) != 0) [[unlikely]] {
+    registering_failed_ = false;
     return -EINVAL;
+  }
   if (!registered_.is_kept(address_of(address), length) && is_v2()) [[unlikely]]
     return register_and_map(iova, length, address, access);
   const int result = as_errno(container_.map_dma(iova, length, address, access));
@@ -155,7 +157,20 @@ Result<void> SpaprContainer::enable() {
 }
 
 // The windows and the registered memory that were there when the last device left.
+// After an error all of it is still to be restored.
 Result<void> SpaprContainer::restore() {
+  const WindowTable wanted = windows_;
+  auto restored = restore_windows();
+  if (restored) {
+    if (const int result = registered_.resume(); result < 0) {
+      restored = call_failure(register_memory.symbol, {.result = result, .object = "memory of container spapr"});
+    }
+  }
+  if (!restored) windows_ = wanted;
+  return restored;
+}
+
+Result<void> SpaprContainer::restore_windows() {
   const std::vector<DmaWindow> wanted = windows_.list();
   if (windows_.default_window() == nullptr) {
     if (const int result = remove_in_kernel(windows_.default_start()); result < 0) {
@@ -176,18 +191,18 @@ Result<void> SpaprContainer::restore() {
                          .reason = fmt::format("for this device the kernel makes it at {}", to_string(made->range)),
                          .remedy = "attach the device to a container of its own"});
   }
-  if (const int result = registered_.resume(); result < 0) {
-    return call_failure(register_memory.symbol, {.result = result, .object = "memory of container spapr"});
-  }
   return {};
 }
 
 // What the kernel would do itself when the container loses its IOMMU, in an order that it is known to survive:
 // mappings, windows, registrations, the IOMMU. Nothing is forgotten here: a device that comes later finds it all again.
 void SpaprContainer::tear_down() {
+  bool all_unmapped = true;
   for_each_mapping([&](const Mapping& mapping) {
     const int result = unmap_in_kernel(mapping.range.first, mapping.range.length());
-    if (result >= 0 && registered_.has_temporary()) {
+    if (result < 0) {
+      all_unmapped = false;
+    } else if (registered_.has_temporary()) {
       registered_.release(address_of(mapping.address), mapping.range.length());
     }
   });
@@ -198,7 +213,8 @@ void SpaprContainer::tear_down() {
   for (const DmaWindow& window : windows_.list()) {
     if (window.created) (void)remove_in_kernel(window.range.first);
   }
-  registered_.suspend();
+  // What may still be mapped must not be unregistered: the kernel does both when the IOMMU goes (tce_iommu_release).
+  all_unmapped ? registered_.suspend() : registered_.abandon();
 }
 
 Result<Fd> SpaprContainer::do_attach(const HostDevice& device) {
@@ -267,12 +283,16 @@ ContainerLimits SpaprContainer::window_limits() const {
 
 Container::Explanation SpaprContainer::explain_map(int result, IovaRange range, const void* address) const {
   const DmaWindow* const window = windows_.holding(range.first);
+  if (registering_failed_) {
+    Explanation registering{.reason = {}, .remedy = {}, .call = register_memory.symbol};
+    if (result == -EINVAL) {
+      registering.reason = "part of this memory is registered by another container of this process, with other bounds";
+      registering.remedy = "register the same memory in both, before mapping, with Preregistration::add()";
+    }
+    return registering;
+  }
   if (window == nullptr) return {};
   if (result == -ENODEV) return {.reason = windows_lost, .remedy = windows_back};
-  if (result == -EINVAL && registering_failed_) {
-    return {.reason = "part of this memory is registered by another container of this process, with other bounds",
-            .remedy = "register the same memory in both, before mapping, with Preregistration::add()"};
-  }
   if (result == -EINVAL) {
     const std::uint64_t misaligned = window->page_size - 1;
     if (((range.first.value | range.length() | address_of(address)) & misaligned) != 0) {
@@ -287,7 +307,7 @@ Container::Explanation SpaprContainer::explain_map(int result, IovaRange range, 
               .remedy = "use hugetlb memory (MAP_HUGETLB), or a window with smaller pages"};
     }
   }
-  if (result == -ENOMEM && !registering_failed_ && default_pending_ && !window->created) {
+  if (result == -ENOMEM && default_pending_ && !window->created) {
     const auto locked = LockedMemory::read(kernel());
     const std::uint64_t table = windows_.table_size(window->range.length(), window->page_size);
     if (locked && !locked->allows(table + range.length())) {

@@ -53,6 +53,7 @@ class SpaprContainer final : public Container, private DmaWindows, private Prere
   [[nodiscard]] ContainerLimits window_limits() const;
   [[nodiscard]] Result<void> enable();
   [[nodiscard]] Result<void> restore();
+  [[nodiscard]] Result<void> restore_windows();
   void tear_down();
   [[nodiscard]] Result<void> settle_default_window(const HostDevice& newcomer);
   [[nodiscard]] Result<DmaWindow> create_in_kernel(vfio_iommu_spapr_tce_create create);

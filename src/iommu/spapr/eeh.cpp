@@ -30,7 +30,18 @@ Result<void> KernelEeh::act(std::uint32_t operation, std::string_view name) {
 Result<Eeh::State> KernelEeh::state() {
   auto state = call(VFIO_EEH_PE_GET_STATE, "VFIO_EEH_PE_GET_STATE");
   if (!state) return failure_of(state);
-  return static_cast<State>(*state);
+  switch (*state) {
+    case VFIO_EEH_PE_STATE_NORMAL:
+    case VFIO_EEH_PE_STATE_RESET:
+    case VFIO_EEH_PE_STATE_STOPPED:
+    case VFIO_EEH_PE_STATE_STOPPED_DMA:
+    case VFIO_EEH_PE_STATE_UNAVAIL:
+      return static_cast<State>(*state);
+    default:
+      return call_failure(eeh_pe_op.symbol, {.result = -EPROTO,
+                                             .object = "VFIO_EEH_PE_GET_STATE of container spapr",
+                                             .reason = fmt::format("there is no state {}", *state)});
+  }
 }
 
 Result<void> KernelEeh::enable() { return act(VFIO_EEH_PE_ENABLE, "VFIO_EEH_PE_ENABLE"); }

@@ -52,18 +52,25 @@ int RegisteredMemory::add_pieces(Range range, bool kept) {
   const std::uint64_t half = range.length / 2 / smallest_part * smallest_part;
   if (const int first = add_pieces({range.address, half}, kept); first < 0) return first;
   const int second = add_pieces({range.address + half, range.length - half}, kept);
-  if (second < 0) remove_pieces({range.address, half});
+  if (second < 0) (void)remove_pieces({range.address, half});
   return second;
 }
 
-void RegisteredMemory::remove_pieces(Range range) {
+int RegisteredMemory::remove_pieces(Range range) {
+  int result = 0;
   auto piece = first_overlapping(range.address);
   while (piece != pieces_.end() && piece->first - range.address < range.length) {
-    // Nothing can be done about a refusal; the kernel gives the memory back with the container.
-    (void)call_unregister({piece->first, piece->second.length});
+    const int removed = call_unregister({piece->first, piece->second.length});
+    // ENOENT: the kernel has it no more (tce_iommu_unregister_pages).
+    if (removed < 0 && removed != -ENOENT) {
+      result = removed;
+      ++piece;
+      continue;
+    }
     if (!piece->second.kept) --temporary_;
     piece = pieces_.erase(piece);
   }
+  return result;
 }
 
 int RegisteredMemory::acquire(std::uint64_t address, std::uint64_t length) {
@@ -79,7 +86,7 @@ int RegisteredMemory::acquire(std::uint64_t address, std::uint64_t length) {
   for (auto gap = gaps.begin(); gap != gaps.end(); ++gap) {
     const int result = add_pieces(*gap, false);
     if (result >= 0) continue;
-    std::for_each(gaps.begin(), gap, [this](Range added) { remove_pieces(added); });
+    std::for_each(gaps.begin(), gap, [this](Range added) { (void)remove_pieces(added); });
     return result;
   }
   for (auto piece = first_overlapping(address); piece != pieces_.end() && piece->first < end; ++piece) {
@@ -92,8 +99,9 @@ void RegisteredMemory::release(std::uint64_t address, std::uint64_t length) {
   auto piece = first_overlapping(address);
   while (piece != pieces_.end() && piece->first < address + length) {
     const auto current = piece++;
-    if (current->second.kept || --current->second.users > 0) continue;
-    remove_pieces({current->first, current->second.length});
+    if (current->second.kept || (current->second.users > 0 && --current->second.users > 0)) continue;
+    // What is refused stays registered, without a user: the next mapping finds it, and its unmap tries again.
+    (void)remove_pieces({current->first, current->second.length});
   }
 }
 
@@ -110,14 +118,21 @@ int RegisteredMemory::keep(Range range) {
   return 0;
 }
 
-void RegisteredMemory::drop(Range range) {
-  kept_.erase(range.address);
-  remove_pieces(range);
+int RegisteredMemory::drop(Range range) {
   recent_ = {};
+  const int result = remove_pieces(range);
+  if (result >= 0) kept_.erase(range.address);
+  return result;
 }
 
 void RegisteredMemory::suspend() {
   for (const auto& [address, piece] : pieces_) (void)call_unregister({address, piece.length});
+  abandon();  // what had been refused before
+}
+
+void RegisteredMemory::abandon() {
+  std::erase_if(pieces_, [](const auto& piece) { return !piece.second.kept; });
+  temporary_ = 0;
 }
 
 int RegisteredMemory::resume() {

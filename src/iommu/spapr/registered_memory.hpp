@@ -38,10 +38,12 @@ class RegisteredMemory {
   [[nodiscard]] bool is_kept_as(Range range) const {
     return kept_.count(range.address) != 0 && kept_.at(range.address) == range.length;
   }
-  void drop(Range range);
+  // On an error it is still kept.
+  [[nodiscard]] int drop(Range range);
 
   // When the IOMMU goes, and when it comes back: what is kept is unregistered, and registered again.
   void suspend();
+  void abandon();  // the same where the kernel unregisters all of it by itself
   [[nodiscard]] int resume();
 
   [[nodiscard]] std::uint64_t size() const;  // registered now
@@ -56,7 +58,7 @@ class RegisteredMemory {
 
   [[nodiscard]] Pieces::iterator first_overlapping(std::uint64_t address);
   [[nodiscard]] int add_pieces(Range range, bool kept);
-  void remove_pieces(Range range);
+  int remove_pieces(Range range);
   [[nodiscard]] int call_register(Range range) const;
   [[nodiscard]] int call_unregister(Range range) const;
 

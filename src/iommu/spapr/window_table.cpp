@@ -36,11 +36,8 @@ Platform read_platform(Kernel& kernel) {
 void WindowTable::begin(const vfio_iommu_spapr_tce_info& info) {
   default_start_ = info.dma32_window_start;
   windows_.clear();
-  if (info.dma32_window_size > 0) {
-    windows_.push_back({.range = *IovaRange::from_length({default_start_}, info.dma32_window_size),
-                        .page_size = default_page,
-                        .levels = 1,
-                        .created = false});
+  if (const auto range = IovaRange::from_length({default_start_}, info.dma32_window_size)) {
+    windows_.push_back({.range = *range, .page_size = default_page, .levels = 1, .created = false});
   }
   limits_ = {.page_sizes = 0, .windows = 1, .levels = 0};
   // A host bridge without dynamic windows says that it has them, 2^32-1 at a time, in tables of no level (Linux 6.12).
@@ -153,12 +150,15 @@ DmaWindowRequest WindowTable::request_for(std::uint64_t bytes, std::uint64_t pag
   return {.size = std::bit_ceil(std::max(bytes, host_page_ / bytes_of_tce * page)), .page_size = page, .levels = 0};
 }
 
-DmaWindow WindowTable::add(const vfio_iommu_spapr_tce_create& created) {
-  const std::uint64_t last = created.start_addr + (created.window_size - 1);
-  return windows_.emplace_back(DmaWindow{.range = {{created.start_addr}, {last}},
-                                         .page_size = std::uint64_t{1} << created.page_shift,
-                                         .levels = created.levels,
-                                         .created = true});
+const DmaWindow* WindowTable::add(const vfio_iommu_spapr_tce_create& wanted, Iova start) {
+  const std::uint64_t page = std::uint64_t{1} << wanted.page_shift;
+  const auto range = IovaRange::from_length(start, wanted.window_size);
+  const bool can_be = range && start.value % page == 0 &&
+                      std::none_of(windows_.begin(), windows_.end(),
+                                   [&](const DmaWindow& window) { return window.range.overlaps(*range); });
+  if (!can_be) return nullptr;
+  return &windows_.emplace_back(
+      DmaWindow{.range = *range, .page_size = page, .levels = wanted.levels, .created = true});
 }
 
 void WindowTable::remove(Iova start) {

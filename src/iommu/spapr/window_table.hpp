@@ -53,8 +53,9 @@ class WindowTable {
   [[nodiscard]] Result<vfio_iommu_spapr_tce_create> plan(const DmaWindowRequest& request) const;
   // The smallest window that this much memory fits, with the largest pages up to `page_of_memory`.
   [[nodiscard]] DmaWindowRequest request_for(std::uint64_t bytes, std::uint64_t page_of_memory) const;
-  // What the kernel has made of a plan, and what it has taken away.
-  DmaWindow add(const vfio_iommu_spapr_tce_create& created);
+  // What the kernel has made of a plan, and where; null where it cannot be there: past the last address, or over
+  // another. And what it has taken away.
+  const DmaWindow* add(const vfio_iommu_spapr_tce_create& wanted, Iova start);
   void remove(Iova start);
 
   // Bytes of locked memory that the kernel counts for a window's table.

@@ -17,17 +17,22 @@ Result<void> SpaprContainer::require_device(std::string_view operation) const {
 }
 
 Result<DmaWindow> SpaprContainer::create_in_kernel(vfio_iommu_spapr_tce_create create) {
+  const vfio_iommu_spapr_tce_create wanted = create;
   const int result = tce_create(kernel(), container_.fd().get(), create);
   // Before it makes another window, the kernel makes the default one (tce_iommu_create_default_window).
   const DmaWindow* const first = default_pending_ ? windows_.default_window() : nullptr;
   if (result >= 0) default_pending_ = false;
-  if (result >= 0) return windows_.add(create);
-  const std::uint64_t page = std::uint64_t{1} << create.page_shift;
+  const std::uint64_t page = std::uint64_t{1} << wanted.page_shift;
   CallFailed what{
       .result = result,
-      .object = fmt::format("DMA window of {} with pages of {}", size_text(create.window_size), size_text(page))};
-  if (result == -ENOMEM) {
-    const std::uint64_t own = windows_.table_size(create.window_size, page);
+      .object = fmt::format("DMA window of {} with pages of {}", size_text(wanted.window_size), size_text(page))};
+  if (result >= 0) {
+    if (const auto* made = windows_.add(wanted, {create.start_addr})) return *made;
+    (void)remove_in_kernel({create.start_addr});
+    what.result = -EPROTO;
+    what.reason = fmt::format("the kernel says that it is at {:#x}, where it cannot be", create.start_addr);
+  } else if (result == -ENOMEM) {
+    const std::uint64_t own = windows_.table_size(wanted.window_size, page);
     what.reason = fmt::format("its table counts as {} of locked memory", size_text(own));
     if (first != nullptr) {
       what.reason += fmt::format(", and that of the default window, which is made first, as {}",
@@ -143,7 +148,8 @@ Result<void> SpaprContainer::remove(std::span<std::byte> memory) {
     what.remedy = "unmap it first";
     return call_failure(unregister_memory.symbol, std::move(what));
   }
-  registered_.drop(range);
+  what.result = registered_.drop(range);
+  if (what.result < 0) return call_failure(unregister_memory.symbol, std::move(what));
   return {};
 }
 

@@ -24,7 +24,8 @@ int set_logging(const Fd& container, std::uint32_t flag) {
 
 TrackedDevice Type1DirtyLog::probe(const std::string& device) const {
   const auto info = read_info(container_->fd());
-  if (!info || !info->migration) {
+  if (!info) return {.device = device, .source = DirtySource::nobody, .note = info.error().message()};
+  if (!info->migration) {
     return {.device = device,
             .source = DirtySource::nobody,
             .note = "the kernel has no dirty log for type1 (VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION is missing)"};
@@ -36,8 +37,9 @@ TrackedDevice Type1DirtyLog::probe(const std::string& device) const {
 
 Result<void> Type1DirtyLog::start(std::span<const std::string> /*devices*/) {
   if (started_) return {};
-  const auto info = read_info(container_->fd());
-  most_pages_ = info && info->migration ? info->migration->largest_bitmap * 8 : 0;
+  auto info = read_info(container_->fd());
+  if (!info) return failure_of(info);
+  most_pages_ = info->migration ? info->migration->largest_bitmap * 8 : 0;
   if (const int result = set_logging(container_->fd(), VFIO_IOMMU_DIRTY_PAGES_FLAG_START); result < 0) {
     CallFailed what{.result = result, .object = "start the dirty log of container type1"};
     if (result == -EINVAL) {

@@ -137,6 +137,37 @@ TEST(InfoBuffer, ACapabilityIsAlignedForItsFieldsWhereverItStands) {
   });
   EXPECT_EQ(ids, 7);
 }
+TEST(InfoBuffer, AnAnswerThatGrowsMeanwhileIsAskedForAgainButNotForEver) {
+  InfoBuffer<vfio_region_info> buffer;
+  int asked = 0;
+  const auto grow_to = [&](int times) {
+    return buffer.fetch([&asked, times](vfio_region_info& info) {
+      if (++asked <= times) info.argsz += 8;
+      return 0;
+    });
+  };
+  EXPECT_EQ(grow_to(3), 0);
+  EXPECT_EQ(asked, 4);
+  EXPECT_GE(buffer.info().argsz, sizeof(vfio_region_info) + 24);
+  EXPECT_EQ(grow_to(1 << 30), -E2BIG);
+}
+TEST(InfoBuffer, ACapabilityInEveryPlaceEndsTheWalk) {
+  InfoBuffer<vfio_region_info> buffer;
+  constexpr std::uint32_t size = 1 << 20;
+  const int result = buffer.fetch([](vfio_region_info& info) {
+    auto* const bytes = reinterpret_cast<std::byte*>(&info);
+    for (std::uint32_t at = sizeof info; info.argsz == size && at + 8 <= size; at += 8) {
+      const vfio_info_cap_header header{.id = 1, .version = 1, .next = at + 8};
+      std::memcpy(bytes + at, &header, sizeof header);
+    }
+    info.argsz = size;
+    return 0;
+  });
+  ASSERT_EQ(result, 0);
+  int visited = 0;
+  buffer.for_each_capability(sizeof(vfio_region_info), [&](const vfio_info_cap_header&, std::size_t) { ++visited; });
+  EXPECT_LT(visited, 100);
+}
 TEST(InfoBuffer, AnAbsurdSizeIsRefused) {
   InfoBuffer<vfio_region_info> buffer;
   EXPECT_EQ(buffer.fetch([](vfio_region_info& info) {

@@ -23,7 +23,8 @@ class RegisteringKernel : public test::TreeKernel {
   std::map<std::uint64_t, std::uint64_t> registered;  // address and length
   std::uint64_t largest = ~std::uint64_t{0};          // what it has room for at once
   int calls = 0;
-  int fail_after = -1;  // calls
+  int fail_after = -1;   // calls
+  bool is_busy = false;  // somebody else uses what is registered
 
   int close(int /*fd*/) override { return 0; }
   int ioctl(int /*fd*/, unsigned long request, void* argument) override {
@@ -31,6 +32,7 @@ class RegisteringKernel : public test::TreeKernel {
     if (request == VFIO_IOMMU_SPAPR_UNREGISTER_MEMORY) {
       const auto found = registered.find(memory.vaddr);
       if (found == registered.end() || found->second != memory.size) return -ENOENT;
+      if (is_busy) return -EBUSY;
       registered.erase(found);
       return 0;
     }
@@ -55,6 +57,29 @@ class Registering : public ::testing::Test {
   RegisteredMemory memory{container};
 };
 
+// The kernel registers nothing twice for a container (tce_iommu_register_pages).
+TEST_F(Registering, WhatTheKernelDoesNotUnregisterIsFoundByTheNextMapping) {
+  ASSERT_EQ(memory.acquire(16 * page, page), 0);
+  kernel.is_busy = true;
+  memory.release(16 * page, page);
+  EXPECT_EQ(memory.size(), page);
+  ASSERT_EQ(memory.acquire(16 * page, 2 * page), 0);
+  kernel.is_busy = false;
+  memory.release(16 * page, 2 * page);
+  EXPECT_TRUE(kernel.registered.empty());
+  EXPECT_FALSE(memory.has_temporary());
+}
+
+TEST_F(Registering, WhatIsKeptStaysSoWhereTheKernelDoesNotUnregisterIt) {
+  ASSERT_EQ(memory.keep({16 * page, page}), 0);
+  kernel.is_busy = true;
+  EXPECT_EQ(memory.drop({16 * page, page}), -EBUSY);
+  EXPECT_TRUE(memory.is_kept_as({16 * page, page}));
+  kernel.is_busy = false;
+  EXPECT_EQ(memory.drop({16 * page, page}), 0);
+  EXPECT_TRUE(kernel.registered.empty());
+}
+
 TEST_F(Registering, WhatIsMappedIsRegisteredForAsLongAsItIsUsed) {
   ASSERT_EQ(memory.acquire(16 * page, 4 * page), 0);
   ASSERT_EQ(memory.acquire(17 * page, page), 0);
@@ -75,7 +100,7 @@ TEST_F(Registering, WhatIsKeptStaysAndIsNotCounted) {
   ASSERT_EQ(memory.acquire(20 * page, page), 0);
   memory.release(20 * page, page);
   EXPECT_TRUE(kernel.has(20 * page));
-  memory.drop({16 * page, 16 * page});
+  EXPECT_EQ(memory.drop({16 * page, 16 * page}), 0);
   EXPECT_TRUE(kernel.registered.empty());
   EXPECT_FALSE(memory.is_kept(16 * page, page));
 }
@@ -107,7 +132,7 @@ TEST_F(Registering, MemoryThatTheKernelHasNoRoomForAtOnceIsRegisteredInParts) {
   EXPECT_GE(kernel.registered.size(), 4U);
   for (std::uint64_t i = 1; i < 8; ++i) EXPECT_TRUE(kernel.has(i * gib)) << i;
   EXPECT_EQ(memory.size(), 7 * gib);
-  memory.drop({gib, 7 * gib});
+  EXPECT_EQ(memory.drop({gib, 7 * gib}), 0);
   EXPECT_TRUE(kernel.registered.empty());
   kernel.largest = gib / 2;
   EXPECT_EQ(memory.keep({gib, 7 * gib}), -ENOMEM);

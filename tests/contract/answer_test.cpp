@@ -1,0 +1,447 @@
+// SPDX-License-Identifier: Apache-2.0
+// A kernel that answers nonsense: counts of zero or without end, sizes that grow, chains that loop or point nowhere,
+// short reads, ids and fds that are none. Each gives a clear error or is done without; nothing crashes, hangs, takes
+// much memory, or is left behind.
+#include <gmock/gmock.h>
+#include <sys/resource.h>
+
+#include <chrono>
+#include <cstring>
+#include <postern/dirty_tracker.hpp>
+#include <postern/dma_buffer.hpp>
+#include <postern/dma_windows.hpp>
+#include <postern/eeh.hpp>
+#include <postern/reset_set.hpp>
+
+#include "support/host_devices.hpp"
+#include "support/watched_kernel.hpp"
+
+namespace postern {
+namespace {
+
+using test::Bound;
+using test::Holdings;
+using ::testing::HasSubstr;
+
+constexpr std::uint32_t absurd = 0xffffffff;
+constexpr std::uint64_t absurd_64 = ~std::uint64_t{0};
+
+// Whatever else stood in the buffer decides.
+constexpr std::string_view anything = "*";
+
+// What is told when the kernel answers like this: part of the error's message, or nothing where it can be done without.
+struct Lie {
+  std::string_view name;
+  std::string_view call;  // as errors name it
+  std::string_view told;
+  int (*tell)(void* argument, int result);  // changes the answer, or the result
+};
+
+template <typename Argument>
+Argument& as(void* argument) {
+  return *static_cast<Argument*>(argument);
+}
+
+// argsz of an info ioctl as the library gave it: the room that there is.
+std::uint32_t room_given = 0;
+
+// Puts a capability with an array behind its struct, where there is room, and points to it.
+template <typename Info, typename Capability>
+int put(void* argument, std::uint32_t offset, const Capability& capability) {
+  auto& info = as<Info>(argument);
+  const auto room = static_cast<std::uint32_t>(offset + sizeof capability);
+  info.flags |= std::is_same_v<Info, vfio_region_info> ? VFIO_REGION_INFO_FLAG_CAPS : VFIO_IOMMU_INFO_CAPS;
+  info.cap_offset = offset;
+  if (room_given >= room) std::memcpy(static_cast<std::byte*>(argument) + offset, &capability, sizeof capability);
+  info.argsz = std::max(info.argsz, room);
+  return 0;
+}
+
+template <typename Info>
+int loop(void* argument, int /*result*/) {
+  return put<Info>(argument, sizeof(Info) + 8, vfio_info_cap_header{.id = 77, .version = 1, .next = sizeof(Info) + 8});
+}
+template <typename Info, std::uint32_t offset>
+int point_to(void* argument, int /*result*/) {
+  auto& info = as<Info>(argument);
+  info.flags |= std::is_same_v<Info, vfio_region_info> ? VFIO_REGION_INFO_FLAG_CAPS : VFIO_IOMMU_INFO_CAPS;
+  info.cap_offset = offset;
+  return 0;
+}
+template <typename Info, std::uint32_t size>
+int say_size(void* argument, int result) {
+  as<Info>(argument).argsz = size;
+  return result;
+}
+template <typename Info>
+int grow(void* argument, int result) {
+  as<Info>(argument).argsz += 64;
+  return result;
+}
+
+using RegionInfo = vfio_region_info;
+using Type1Info = vfio_iommu_type1_info;
+
+constexpr std::string_view region = "VFIO_DEVICE_GET_REGION_INFO";
+constexpr std::string_view type1 = "VFIO_IOMMU_GET_INFO";
+constexpr std::string_view hot_reset = "VFIO_DEVICE_GET_PCI_HOT_RESET_INFO";
+constexpr std::string_view ranges = "IOMMU_IOAS_IOVA_RANGES";
+constexpr std::string_view tce = "VFIO_IOMMU_SPAPR_TCE_GET_INFO";
+
+const std::vector<Lie> lies = {
+    {"no_regions", "VFIO_DEVICE_GET_INFO", "has no config space",
+     [](void* a, int r) {
+       as<vfio_device_info>(a).num_regions = 0;
+       return r;
+     }},
+    {"no_interrupts", "VFIO_DEVICE_GET_INFO", "no such interrupt",
+     [](void* a, int r) {
+       as<vfio_device_info>(a).num_irqs = 0;
+       return r;
+     }},
+    {"regions_and_interrupts_without_end", "VFIO_DEVICE_GET_INFO", "",
+     [](void* a, int r) {
+       as<vfio_device_info>(a).num_regions = as<vfio_device_info>(a).num_irqs = absurd;
+       return r;
+     }},
+    {"no_pci", "VFIO_DEVICE_GET_INFO", "no PCI device",
+     [](void* a, int r) {
+       as<vfio_device_info>(a).flags = 0;
+       return r;
+     }},
+    {"a_device_of_every_bus", "VFIO_DEVICE_GET_INFO", "",
+     [](void* a, int r) {
+       as<vfio_device_info>(a).flags = absurd;
+       as<vfio_device_info>(a).cap_offset = absurd;
+       return r;
+     }},
+    {"large_device_info", "VFIO_DEVICE_GET_INFO", "", say_size<vfio_device_info, absurd>},
+
+    {"regions_of_nothing", region, "has no config space",
+     [](void* a, int r) {
+       as<RegionInfo>(a).size = 0;
+       return r;
+     }},
+    {"regions_without_end", region, "mmap: ",
+     [](void* a, int r) {
+       as<RegionInfo>(a).size = absurd_64;
+       return r;
+     }},
+    {"regions_nowhere", region, "pread",
+     [](void* a, int r) {
+       as<RegionInfo>(a).offset = absurd_64 - 4095;
+       return r;
+     }},
+    {"region_info_of_no_size", region, "", say_size<RegionInfo, 0>},
+    {"region_info_beyond_measure", region, "VFIO_DEVICE_GET_REGION_INFO: E2BIG", say_size<RegionInfo, absurd>},
+    {"region_info_that_grows", region, "VFIO_DEVICE_GET_REGION_INFO: E2BIG", grow<RegionInfo>},
+    {"region_capabilities_that_loop", region, "", loop<RegionInfo>},
+    {"region_capability_past_the_end", region, "", point_to<RegionInfo, 0xfffffff0>},
+    {"region_capability_in_the_struct", region, "", point_to<RegionInfo, 4>},
+    {"region_capability_unaligned", region, "", point_to<RegionInfo, sizeof(RegionInfo) + 1>},
+    {"region_areas_without_end", region, "not within one area",
+     [](void* a, int) {
+       return put<RegionInfo>(
+           a, sizeof(RegionInfo),
+           vfio_region_info_cap_sparse_mmap{.header = {.id = VFIO_REGION_INFO_CAP_SPARSE_MMAP, .version = 1, .next = 0},
+                                            .nr_areas = absurd});
+     }},
+    {"no_vectors", "VFIO_DEVICE_GET_IRQ_INFO", "no such interrupt",
+     [](void* a, int r) {
+       as<vfio_irq_info>(a).count = 0;
+       return r;
+     }},
+    {"vectors_without_end", "VFIO_DEVICE_GET_IRQ_INFO", "",
+     [](void* a, int r) {
+       as<vfio_irq_info>(a).count = absurd;
+       return r;
+     }},
+    {"fewer_vectors_than_asked_for", "VFIO_DEVICE_SET_IRQS", "only 7 vectors", [](void*, int) { return 7; }},
+
+    {"a_hot_reset_of_nothing", hot_reset, "no device at all",
+     [](void* a, int) {
+       as<vfio_pci_hot_reset_info>(a).count = 0;
+       return 0;
+     }},
+    {"a_hot_reset_of_everything", hot_reset, "EPROTO",
+     [](void* a, int) {
+       as<vfio_pci_hot_reset_info>(a).count = absurd;
+       return 0;
+     }},
+    {"a_hot_reset_of_more_each_time", hot_reset, "ENOSPC",
+     [](void* a, int) {
+       auto& info = as<vfio_pci_hot_reset_info>(a);
+       info.count = (info.argsz - 12) / 16 + 1;
+       return -ENOSPC;
+     }},
+
+    {"another_api", "VFIO_GET_API_VERSION", "another version", [](void*, int) { return 77; }},
+    {"no_extension", "VFIO_CHECK_EXTENSION", "does not have VFIO_", [](void*, int) { return 0; }},
+    {"every_extension", "VFIO_CHECK_EXTENSION", "", [](void*, int r) { return r > 0 ? 77 : r; }},
+    {"a_group_that_is_not_viable", "VFIO_GROUP_GET_STATUS", "not viable",
+     [](void* a, int r) {
+       as<vfio_group_status>(a).flags = 0;
+       return r;
+     }},
+    {"a_group_with_every_flag", "VFIO_GROUP_GET_STATUS", "",
+     [](void* a, int r) {
+       as<vfio_group_status>(a).flags = absurd;
+       return r;
+     }},
+    {"an_fd_that_is_none", "VFIO_GROUP_GET_DEVICE_FD", "VFIO_DEVICE_GET_INFO: EBADF",
+     [](void*, int r) {
+       test::kernel().close(r);
+       return 0x1fffffff;
+     }},
+
+    {"iommu_info_of_no_size", type1, "", say_size<Type1Info, 0>},
+    {"iommu_info_beyond_measure", type1, "VFIO_IOMMU_GET_INFO: E2BIG", say_size<Type1Info, absurd>},
+    {"iommu_info_that_grows", type1, "VFIO_IOMMU_GET_INFO: E2BIG", grow<Type1Info>},
+    {"iommu_capabilities_that_loop", type1, "", loop<Type1Info>},
+    {"iommu_capability_past_the_end", type1, "", point_to<Type1Info, 0xfffffff0>},
+    {"iommu_capability_in_the_struct", type1, "", point_to<Type1Info, 4>},
+    {"iommu_capability_unaligned", type1, "", point_to<Type1Info, sizeof(Type1Info) + 1>},
+    {"no_page_sizes", type1, "",
+     [](void* a, int r) {
+       as<Type1Info>(a).iova_pgsizes = 0;
+       return r;
+     }},
+    {"every_page_size", type1, "",
+     [](void* a, int r) {
+       as<Type1Info>(a).iova_pgsizes = absurd_64;
+       return r;
+     }},
+    {"iommu_ranges_without_end", type1, anything,
+     [](void* a, int) {
+       return put<Type1Info>(a, sizeof(Type1Info),
+                             vfio_iommu_type1_info_cap_iova_range{
+                                 .header = {.id = VFIO_IOMMU_TYPE1_INFO_CAP_IOVA_RANGE, .version = 1, .next = 0},
+                                 .nr_iovas = absurd,
+                                 .reserved = 0});
+     }},
+    {"no_mappings_left", type1, "all 0 mappings",
+     [](void* a, int) {
+       return put<Type1Info>(
+           a, sizeof(Type1Info),
+           vfio_iommu_type1_info_dma_avail{.header = {.id = VFIO_IOMMU_TYPE1_INFO_DMA_AVAIL, .version = 1, .next = 0},
+                                           .avail = 0});
+     }},
+    {"nothing_was_unmapped", "VFIO_IOMMU_UNMAP_DMA", "",
+     [](void* a, int r) {
+       as<vfio_iommu_type1_dma_unmap>(a).size = 0;
+       return r;
+     }},
+    {"more_was_unmapped_than_there_is", "VFIO_IOMMU_UNMAP_DMA", "",
+     [](void* a, int r) {
+       as<vfio_iommu_type1_dma_unmap>(a).size = absurd_64;
+       return r;
+     }},
+
+    {"no_ranges", ranges, "and 0 bytes are free",
+     [](void* a, int r) {
+       as<iommu_ioas_iova_ranges>(a).num_iovas = 0;
+       return r;
+     }},
+    {"ranges_without_end", ranges, "",
+     [](void* a, int r) {
+       as<iommu_ioas_iova_ranges>(a).num_iovas = absurd;
+       return r;
+     }},
+    {"more_ranges_each_time", ranges, "IOMMU_IOAS_IOVA_RANGES: EMSGSIZE",
+     [](void* a, int) {
+       ++as<iommu_ioas_iova_ranges>(a).num_iovas;
+       return -EMSGSIZE;
+     }},
+    {"fewer_ranges_each_time", ranges, "IOMMU_IOAS_IOVA_RANGES: EMSGSIZE",
+     [](void* a, int) {
+       as<iommu_ioas_iova_ranges>(a).num_iovas = 0;
+       return -EMSGSIZE;
+     }},
+    {"no_alignment", ranges, "",
+     [](void* a, int r) {
+       as<iommu_ioas_iova_ranges>(a).out_iova_alignment = 0;
+       return r;
+     }},
+    {"an_alignment_that_is_no_power_of_two", ranges, "",
+     [](void* a, int r) {
+       as<iommu_ioas_iova_ranges>(a).out_iova_alignment = 3;
+       return r;
+     }},
+    {"hardware_of_no_kind", "IOMMU_GET_HW_INFO", "",
+     [](void* a, int r) {
+       auto& info = as<iommu_hw_info>(a);
+       info.out_data_type = info.data_len = absurd;
+       return r;
+     }},
+    {"a_device_without_id", "VFIO_DEVICE_BIND_IOMMUFD", "",
+     [](void* a, int r) {
+       as<vfio_device_bind_iommufd>(a).out_devid = absurd - 1;
+       return r;
+     }},
+
+    {"no_default_window", tce, "and 0 bytes are free",
+     [](void* a, int r) {
+       as<vfio_iommu_spapr_tce_info>(a).dma32_window_size = 0;
+       return r;
+     }},
+    {"a_window_elsewhere", tce, "VFIO_IOMMU_MAP_DMA",
+     [](void* a, int r) {
+       as<vfio_iommu_spapr_tce_info>(a).dma32_window_start = 0xfffff000;
+       as<vfio_iommu_spapr_tce_info>(a).dma32_window_size = absurd;
+       return r;
+     }},
+    {"eeh_in_no_state", "VFIO_EEH_PE_OP", "no state 77", [](void*, int) { return 77; }},
+    {"a_created_window_past_the_last_address", "VFIO_IOMMU_SPAPR_TCE_CREATE", "where it cannot be",
+     [](void* a, int r) {
+       as<vfio_iommu_spapr_tce_create>(a).start_addr = absurd_64 - 4095;
+       return r;
+     }},
+    {"a_created_window_over_another", "VFIO_IOMMU_SPAPR_TCE_CREATE", "where it cannot be",
+     [](void* a, int r) {
+       as<vfio_iommu_spapr_tce_create>(a).start_addr = 0;
+       as<vfio_iommu_spapr_tce_create>(a).page_shift = 200;
+       return r;
+     }},
+};
+
+// All that a device and its container are asked for.
+Result<void> use_all(Kernel& kernel, const HostDevice& host, test::Interface interface) {
+  auto device = attach(kernel, host, test::options_for(interface));
+  if (!device) return failure_of(device);
+  auto pci = PciDevice::open(std::move(*device));
+  if (!pci) return failure_of(pci);
+  const auto container = pci->device().container();
+  (void)container->facts();
+  (void)pci->device().features();
+  IovaAllocator iovas(container->usable_ranges(), container->page_sizes());
+  {
+    auto buffer = DmaBuffer::allocate(container, iovas, 65536);
+    if (!buffer) return failure_of(buffer);
+    if (DirtyTracker* tracker = container->dirty_tracker()) {
+      if (auto started = tracker->start(); !started) return started;
+      std::vector<std::uint64_t> words(1);
+      auto told = tracker->query({buffer->iova(), buffer->iova() + 65535}, {4096, words});
+      if (!told) return failure_of(told);
+      if (auto stopped = tracker->stop(); !stopped) return stopped;
+    }
+  }
+  if (DmaWindows* windows = container->dma_windows()) {
+    auto made = windows->create({.size = std::uint64_t{4} << 30, .page_size = 4096});
+    if (!made) return failure_of(made);
+  }
+  if (Eeh* eeh = container->eeh()) {
+    if (auto state = eeh->state(); !state) return failure_of(state);
+  }
+  auto bar = pci->map_bar(0);
+  if (!bar) return failure_of(bar);
+  auto event = Event::create(kernel);
+  if (!event) return failure_of(event);
+  if (auto on = pci->enable(PciInterrupt::msix, std::span(&*event, 1)); !on) return on;
+  if (auto off = pci->disable(PciInterrupt::msix); !off) return off;
+  auto set = ResetSet::of(pci->device());
+  if (!set && set.error().code() != ENODEV) return failure_of(set);  // which a root bus gives
+  if (auto unmapped = container->unmap_all(); !unmapped) return unmapped;
+  if (auto detached = pci->device().detach(); !detached) return detached;
+  return container->close();
+}
+
+class Answer : public ::testing::TestWithParam<test::Interface> {
+ protected:
+  Answer() : bound_(test::first_nvme()), host_(bound_.host()), before_(Holdings::now()) {}
+  ~Answer() override {
+    kernel_.refuse = nullptr;
+    kernel_.answer = nullptr;
+    kernel_.answer_read = nullptr;
+    kernel_.answer_file = nullptr;
+    EXPECT_EQ(kernel_.mapped(), 0);
+    EXPECT_TRUE(before_ == Holdings::now()) << "something was left behind";
+  }
+
+  static long memory_used() {  // KiB, at most so far
+    rusage usage{};
+    (void)::getrusage(RUSAGE_SELF, &usage);
+    return usage.ru_maxrss;
+  }
+  // Does everything, soon and in little memory; the error's message, or nothing.
+  std::string use() {
+    const auto begun = std::chrono::steady_clock::now();
+    const long memory = memory_used();
+    const auto used = use_all(kernel_, host_, GetParam());
+    EXPECT_LT(memory_used() - memory, 64 * 1024);
+    EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(20));
+    return used ? "" : used.error().message();
+  }
+  void expect(const std::string& message, std::string_view told) {
+    if (told.empty()) {
+      EXPECT_EQ(message, "");
+    } else {
+      EXPECT_THAT(message, HasSubstr(std::string(told)));
+    }
+  }
+
+  Bound bound_;
+  HostDevice host_;
+  test::WatchedKernel kernel_{test::kernel()};
+  Holdings before_;
+};
+
+TEST_P(Answer, ThatIsNonsenseIsToldOrDoneWithout) {
+  ASSERT_EQ(use(), "") << "without a lie";
+  for (const Lie& lie : lies) {
+    SCOPED_TRACE(lie.name);
+    bool told = false;
+    kernel_.begin(-1, 0);
+    kernel_.refuse = [&](unsigned long, void* argument) {
+      const std::string_view call = kernel_.last_call();
+      if (call == region || call == type1) room_given = *static_cast<const std::uint32_t*>(argument);
+      return 0;
+    };
+    kernel_.answer = [&](unsigned long, void* argument, int result) {
+      if (kernel_.last_call() != lie.call) return result;
+      told = true;
+      return lie.tell(argument, result);
+    };
+    const std::string message = use();
+    kernel_.answer = nullptr;
+    if (told && lie.told != anything) expect(message, lie.told);
+    EXPECT_EQ(use(), "") << "afterwards";
+  }
+}
+
+TEST_P(Answer, OfReadsThatIsShortOrTooLongIsToldWithTheNumberOfBytes) {
+  for (const ssize_t bytes : {0, 1, 4096}) {
+    kernel_.answer_read = [&](void*, std::size_t, std::uint64_t, ssize_t) { return bytes; };
+    expect(use(), "only " + std::to_string(bytes) + " bytes");
+  }
+}
+
+TEST_P(Answer, OfConfigSpaceThatIsAllTheSameOrLoopsIsDoneWithout) {
+  // Each byte read is this: no capabilities; capabilities all at one place; a device that is gone.
+  for (const int value : {0x00, 0x40, 0x10, 0x01, 0xfc, 0xff}) {
+    kernel_.answer_read = [&](void* buffer, std::size_t length, std::uint64_t, ssize_t) {
+      std::memset(buffer, value, length);
+      return static_cast<ssize_t>(length);
+    };
+    expect(use(), "");
+  }
+}
+
+TEST_P(Answer, OfSysfsThatIsEmptyOrGarbageIsDoneWithout) {
+  const std::string garbage("\xff\0:7\n-1 0x", 10);
+  for (const std::string& contents : {std::string(), std::string(1 << 16, '9'), garbage}) {
+    kernel_.answer_file = [&](const std::string& path, std::string& text, int result) {
+      if (path.rfind("/proc/self/", 0) != 0) text = contents;
+      return result;
+    };
+    expect(use(), "");
+    const auto functions = list_pci_functions(kernel_);
+    EXPECT_TRUE(functions.has_value() || !functions.error().message().empty());
+    EXPECT_TRUE(find_iommu_group(kernel_, *host_.iommu_group));
+    EXPECT_TRUE(LockedMemory::read(kernel_));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, Answer, ::testing::ValuesIn(test::interfaces()), test::interface_name);
+
+}  // namespace
+}  // namespace postern

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// WatchedKernel: a FailingKernel that knows what each fd is, lists the calls that were made, and counts what was made
+// in the kernel and not given back.
+#pragma once
+
+#include <map>
+#include <mutex>
+
+#include "support/failing_kernel.hpp"
+#include "support/kernel_errnos.hpp"
+
+namespace postern::test {
+
+class WatchedKernel : public FailingKernel {
+ public:
+  using FailingKernel::FailingKernel;
+
+  // From now on calls are listed, and one of them fails; see fail_call().
+  void begin(int failing, int code) {
+    const std::lock_guard lock(mutex_);
+    calls_.clear();
+    fail_call(failing, code);
+  }
+  [[nodiscard]] std::vector<NamedCall> calls_made() const {
+    const std::lock_guard lock(mutex_);
+    return calls_;
+  }
+
+  [[nodiscard]] std::string_view last_call() const {
+    const std::lock_guard lock(mutex_);
+    return calls_.empty() ? std::string_view() : calls_.back().name;
+  }
+
+  // HWPTs and IOASes that are in an iommufd, which goes with its fd; bytes of address space taken by mmap().
+  [[nodiscard]] int objects() const { return objects_; }
+  [[nodiscard]] std::int64_t mapped() const { return mapped_; }
+
+  int close(int fd) override {
+    {
+      const std::lock_guard lock(mutex_);
+      if (nodes_[fd] == Node::iommufd) objects_ = 0;
+      nodes_.erase(fd);
+    }
+    return FailingKernel::close(fd);
+  }
+  std::intptr_t mmap(void* address, std::size_t length, int protection, int flags, int fd,
+                     std::uint64_t offset) override {
+    const std::intptr_t result = FailingKernel::mmap(address, length, protection, flags, fd, offset);
+    if (!is_errno(result) && address == nullptr) mapped_ += static_cast<std::int64_t>(length);
+    return result;
+  }
+  int munmap(void* address, std::size_t length) override {
+    mapped_ -= static_cast<std::int64_t>(length);
+    return FailingKernel::munmap(address, length);
+  }
+
+ protected:
+  void begun(const KernelCall& call) override {
+    const std::lock_guard lock(mutex_);
+    const auto node = nodes_.find(call.fd);
+    calls_.push_back(named_call(call.function, node != nodes_.end() ? node->second : Node::none, call.request));
+  }
+  void succeeded(const KernelCall& call, int result) override {
+    const std::lock_guard lock(mutex_);
+    if (call.function == "open") {
+      if (result >= 0) nodes_[result] = node_of(call.path);
+      return;
+    }
+    switch (call.request) {
+      case VFIO_GROUP_GET_DEVICE_FD:
+        nodes_[result] = Node::device;
+        break;
+      case VFIO_SET_IOMMU: {
+        const auto extension = reinterpret_cast<std::uintptr_t>(call.argument);
+        const bool type1 = extension == VFIO_TYPE1_IOMMU || extension == VFIO_TYPE1v2_IOMMU;
+        nodes_[call.fd] = type1 ? Node::type1 : Node::spapr;
+        break;
+      }
+      case IOMMU_IOAS_ALLOC:
+      case IOMMU_HWPT_ALLOC:
+        ++objects_;
+        break;
+      case IOMMU_DESTROY:
+        --objects_;
+        break;
+      default:
+        break;
+    }
+  }
+
+ private:
+  static Node node_of(std::string_view path) {
+    if (path == "/dev/vfio/vfio") return Node::container;
+    if (path == "/dev/iommu") return Node::iommufd;
+    if (path.substr(0, 18) == "/dev/vfio/devices/") return Node::device;
+    return path.substr(0, 10) == "/dev/vfio/" ? Node::group : Node::none;
+  }
+
+  mutable std::mutex mutex_;
+  std::map<int, Node> nodes_;
+  std::vector<NamedCall> calls_;
+  std::atomic<int> objects_ = 0;
+  std::atomic<std::int64_t> mapped_ = 0;
+};
+
+}  // namespace postern::test
