@@ -8,10 +8,17 @@
 #include <charconv>
 
 namespace postern::sim {
+namespace {
+
+// vfio-pci, and the variants that are named after it.
+bool is_vfio(std::string_view driver) { return driver.ends_with("vfio-pci"); }
+
+}  // namespace
 
 void Machine::add(std::unique_ptr<Function> function) {
   if (const int id = function->group(); id >= 0) groups[id].id = id;
   const PciAddress address = function->address();
+  if (const auto variant = function->info().variant_driver; !variant.empty()) drivers.emplace(variant);
   functions[address] = std::move(function);
   ++generation;
 }
@@ -34,7 +41,7 @@ std::vector<Function*> Machine::functions_of(int group) {
 bool Machine::kernel_owns(int group) {
   const auto members = functions_of(group);
   return std::any_of(members.begin(), members.end(), [](const Function* function) {
-    return !function->driver.empty() && function->driver != "vfio-pci" && function->driver != "pcieport" &&
+    return !function->driver.empty() && !is_vfio(function->driver) && function->driver != "pcieport" &&
            function->driver != "pci-stub";
   });
 }
@@ -49,13 +56,14 @@ int Machine::bind(Function& function, const std::string& driver) {
   if (!function.driver.empty()) return -EBUSY;
   // Only what a driver has an id for, or is overridden with, binds to it.
   if (driver != function.native_driver && driver != function.driver_override) return -ENODEV;
+  // A variant looks at what it gets.
+  if (is_vfio(driver) && driver != "vfio-pci" && driver != function.info().variant_driver) return -ENODEV;
   const bool has_group = function.group() >= 0;
-  if (!has_group && driver == "vfio-pci") return -EINVAL;  // vfio_group_find_or_alloc
-  const bool taken =
-      has_group && driver != "vfio-pci" && driver != "pcieport" && groups[function.group()].owner != nullptr;
+  if (!has_group && is_vfio(driver)) return -EINVAL;  // vfio_group_find_or_alloc
+  const bool taken = has_group && !is_vfio(driver) && driver != "pcieport" && groups[function.group()].owner != nullptr;
   if (taken) return -EBUSY;  // iommu_device_use_default_domain
   function.driver = driver;
-  if (driver == "vfio-pci") {
+  if (is_vfio(driver)) {
     int minor = 0;
     while (std::any_of(functions.begin(), functions.end(),
                        [&](const auto& other) { return other.second->minor == minor; })) {

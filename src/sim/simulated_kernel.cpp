@@ -4,7 +4,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <linux/vfio.h>
 
 #include <algorithm>
 #include <atomic>
@@ -49,6 +48,8 @@ std::unique_ptr<Hardware> make_hardware(const SimulatedFunction& described, Simu
       return make_nvme(described.bytes, described.serial.c_str());
     case Model::edu:
       return make_edu();
+    case Model::migratable_edu:
+      return make_migratable_edu();
     case Model::small_bars:
       return make_small_bars();
     case Model::bridge:
@@ -143,18 +144,19 @@ class SimulatedKernel::State {
 int SimulatedKernel::State::open_node(const std::string& path) {
   FileStatus status;
   if (const int result = sysfs.status(path, status); result < 0) return result;
-  const auto find_file = [this](int fd) { return find_any(fd); };
+  const FileTable table{.find = [this](int fd) { return find_any(fd); },
+                        .give = [this](const std::shared_ptr<File>& file) { return give_fd(file); }};
   if (path == "/dev/vfio/vfio") return give_fd(std::make_shared<ContainerFile>(machine));
   if (path == "/dev/iommu") return give_fd(std::make_shared<Iommufd>(machine.iommu, machine.process));
   for (const auto& [address, function] : machine.functions) {
     if (function->minor && path == fmt::format("/dev/vfio/devices/vfio{}", *function->minor)) {
-      return give_fd(std::make_shared<DeviceFile>(machine, *function, find_file));
+      return give_fd(std::make_shared<DeviceFile>(machine, *function, table));
     }
   }
   for (auto& [id, group] : machine.groups) {
     if (path != fmt::format("/dev/vfio/{}", id)) continue;
     if (group.open || group.open_cdevs > 0) return -EBUSY;  // vfio_group_fops_open
-    return give_fd(std::make_shared<GroupFile>(machine, group, find_file));
+    return give_fd(std::make_shared<GroupFile>(machine, group, table));
   }
   return -EACCES;
 }
@@ -193,6 +195,7 @@ SimulatedHost simulated_pc() {
           {.address = {.device = 3}, .model = Model::bridge, .iommu_group = 3},
           {.address = {.device = 4}, .model = Model::edu, .iommu_group = 5, .driver = "vfio-pci"},
           {.address = {.device = 5}, .model = Model::small_bars, .iommu_group = 6, .driver = "vfio-pci"},
+          {.address = {.device = 6}, .model = Model::migratable_edu, .iommu_group = 7, .driver = "edu-vfio-pci"},
           {.address = {.bus = 1}, .model = Model::nvme, .iommu_group = 4, .serial = "twin0"},
           {.address = {.bus = 1, .function = 1}, .model = Model::nvme, .iommu_group = 4, .serial = "twin1"}}};
 }
@@ -222,11 +225,7 @@ int SimulatedKernel::ioctl(int fd, unsigned long request, void* argument) {
   if (!State::is_ours(fd)) return system_kernel().ioctl(fd, request, argument);
   const Machine::Lock lock(state_->machine.mutex);
   const auto file = state_->find(fd);
-  if (!file) return -EBADF;
-  const int result = file->ioctl(request, argument);
-  if (request != VFIO_GROUP_GET_DEVICE_FD || result < 0) return result;
-  auto* const group = dynamic_cast<GroupFile*>(file.get());
-  return group != nullptr ? state_->give_fd(group->take_device()) : result;
+  return file ? file->ioctl(request, argument) : -EBADF;
 }
 
 ssize_t SimulatedKernel::pread(int fd, void* buffer, std::size_t length, std::uint64_t offset) {
@@ -241,6 +240,20 @@ ssize_t SimulatedKernel::pwrite(int fd, const void* buffer, std::size_t length, 
   const Machine::Lock lock(state_->machine.mutex);
   const auto file = state_->find(fd);
   return file ? file->pwrite(buffer, length, offset) : -EBADF;
+}
+
+ssize_t SimulatedKernel::read(int fd, void* buffer, std::size_t length) {
+  if (!State::is_ours(fd)) return system_kernel().read(fd, buffer, length);
+  const Machine::Lock lock(state_->machine.mutex);
+  const auto file = state_->find(fd);
+  return file ? file->read(buffer, length) : -EBADF;
+}
+
+ssize_t SimulatedKernel::write(int fd, const void* buffer, std::size_t length) {
+  if (!State::is_ours(fd)) return system_kernel().write(fd, buffer, length);
+  const Machine::Lock lock(state_->machine.mutex);
+  const auto file = state_->find(fd);
+  return file ? file->write(buffer, length) : -EBADF;
 }
 
 std::intptr_t SimulatedKernel::mmap(void* address, std::size_t length, int protection, int flags, int fd,

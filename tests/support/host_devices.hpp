@@ -62,10 +62,11 @@ inline AttachOptions options_for(Interface interface) {
 // A device that is given to VFIO for as long as this lives.
 class Bound {
  public:
-  explicit Bound(PciAddress address, Kernel& kernel = test::kernel()) : kernel_(kernel), address_(address) {
+  explicit Bound(PciAddress address, Kernel& kernel = test::kernel(), const std::string& driver = "vfio-pci")
+      : kernel_(kernel), address_(address) {
     auto function = find_pci_function(kernel, address);
     if (!function) throw std::runtime_error(function.error().message());
-    auto binding = bind_to_driver(kernel, function->host, "vfio-pci");
+    auto binding = bind_to_driver(kernel, function->host, driver);
     if (!binding) throw std::runtime_error(binding.error().message());
     binding_ = *binding;
   }

@@ -34,14 +34,11 @@ class ContainerFile final : public File {
 
 class GroupFile final : public File, public std::enable_shared_from_this<GroupFile> {
  public:
-  GroupFile(Machine& machine, Group& group, FindFile find);
+  GroupFile(Machine& machine, Group& group, FileTable files);
   ~GroupFile() override;
 
   [[nodiscard]] int ioctl(unsigned long request, void* argument) override;
   [[nodiscard]] const Group& group() const noexcept { return group_; }
-
-  // The device that VFIO_GROUP_GET_DEVICE_FD opened last; whoever gives it an fd takes it.
-  [[nodiscard]] std::shared_ptr<File> take_device() { return std::exchange(device_, nullptr); }
 
  private:
   [[nodiscard]] int set_container(int fd);
@@ -51,8 +48,7 @@ class GroupFile final : public File, public std::enable_shared_from_this<GroupFi
 
   Machine& machine_;
   Group& group_;
-  FindFile find_;
-  std::shared_ptr<File> device_;
+  FileTable files_;
 };
 
 }  // namespace postern::sim
