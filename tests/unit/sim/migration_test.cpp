@@ -36,6 +36,8 @@ constexpr std::uint64_t raise_interrupt = 0x60;
 constexpr std::uint64_t command = 0x98;
 constexpr std::uint64_t buffer = 0x40000;
 
+constexpr std::uint64_t page = 4096;
+
 SimulatedFunction migratable(std::uint8_t device) {
   return {.address = {.device = device},
           .model = SimulatedFunction::Model::migratable_edu,
@@ -45,7 +47,7 @@ SimulatedFunction migratable(std::uint8_t device) {
 
 class SimulatedMigration : public ::testing::Test {
  protected:
-  static constexpr std::uint64_t length = 16 * 4096;
+  static constexpr std::uint64_t length = 16 * page;
   static constexpr std::uint64_t iova = 0x100000;
 
   SimulatedMigration() : memory_(static_cast<std::byte*>(std::aligned_alloc(4096, length)), std::free) {
@@ -329,18 +331,18 @@ class SimulatedDmaLog : public SimulatedMigration {
 };
 
 TEST_F(SimulatedDmaLog, MarksThePagesThatTheDeviceWroteAndForgetsWhatItTold) {
-  ASSERT_EQ(start(source_, {{.iova = iova, .length = 8 * 4096}, {.iova = iova + 10 * 4096, .length = 4096}}), 0);
+  ASSERT_EQ(start(source_, {{.iova = iova, .length = 8 * page}, {.iova = iova + 10 * page, .length = 4096}}), 0);
   EXPECT_EQ(report(iova, length), 0U);
   write_to(4096 + 100, 1);
-  write_to(3 * 4096 - 1, 2);
-  write_to(9 * 4096, 16);
-  write_to(10 * 4096, 4096);
-  start_copy(source_, iova + 5 * 4096, buffer, 4096, 0);
+  write_to(3 * page - 1, 2);
+  write_to(9 * page, 16);
+  write_to(10 * page, 4096);
+  start_copy(source_, iova + 5 * page, buffer, 4096, 0);
   ASSERT_TRUE(waits_for_copy(source_));
   EXPECT_EQ(report(iova + 4096, 4096), 1U) << "a part of it";
   EXPECT_EQ(report(iova, length), 0b100'0000'1100U) << "neither what it read, nor what is outside of the ranges";
   EXPECT_EQ(report(iova, length), 0U);
-  write_to(7 * 4096, 1);
+  write_to(7 * page, 1);
   EXPECT_EQ(report(iova, length, 16384), 0b10U) << "in larger pages";
   EXPECT_EQ(source_.feature(set | VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP), 0);
   report(iova, length, 4096, -EINVAL);
