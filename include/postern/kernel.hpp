@@ -40,6 +40,10 @@ class Kernel {
   [[nodiscard]] virtual ssize_t pread(int fd, void* buffer, std::size_t length, std::uint64_t offset) = 0;
   [[nodiscard]] virtual ssize_t pwrite(int fd, const void* buffer, std::size_t length, std::uint64_t offset) = 0;
 
+  // Of streams, which have no offsets: the state of a device that migrates.
+  [[nodiscard]] virtual ssize_t read(int fd, void* buffer, std::size_t length) = 0;
+  [[nodiscard]] virtual ssize_t write(int fd, const void* buffer, std::size_t length) = 0;
+
   // The address, or a negated errno: is_errno() tells. `address` is a hint unless `flags` has
   // MAP_FIXED. fd -1 goes with MAP_ANONYMOUS.
   [[nodiscard]] virtual std::intptr_t mmap(void* address, std::size_t length, int protection, int flags, int fd,

@@ -22,6 +22,9 @@ struct SimulatedFunction {
     // BARs below a page (1234:11ea): memory that shares its page, I/O ports, and memory alone in its page. Only the
     // last can be mapped. They keep what is written to them.
     small_bars,
+    // An edu that has function-level reset and PCI Express (1234:11e9), and a VFIO driver of its own, edu-vfio-pci:
+    // bound to that it migrates, with pre-copy and P2P states, and logs which pages it writes.
+    migratable_edu,
   };
 
   PciAddress address;
@@ -49,7 +52,7 @@ struct SimulatedHost {
 // A PC with VT-d that tells which pages were written: an NVMe disk at 00:01.0, bound to vfio-pci; another at 00:02.0, a
 // PCIe port at 00:03.0, and behind that two NVMe disks of one slot and one group at 01:00.0 and 01:00.1, with the
 // drivers that are made for them. At 00:04.0 is an edu device, and at 00:05.0 one with small BARs, both bound to
-// vfio-pci.
+// vfio-pci; at 00:06.0 one that migrates, bound to its driver.
 [[nodiscard]] SimulatedHost simulated_pc();
 // An Arm server with an SMMUv3, and the same functions: 48 address bits, and a window at 0x8000000 that the kernel
 // keeps for interrupts.
@@ -88,6 +91,8 @@ class SimulatedKernel final : public Kernel {
   [[nodiscard]] int ioctl(int fd, unsigned long request, void* argument) override;
   [[nodiscard]] ssize_t pread(int fd, void* buffer, std::size_t length, std::uint64_t offset) override;
   [[nodiscard]] ssize_t pwrite(int fd, const void* buffer, std::size_t length, std::uint64_t offset) override;
+  [[nodiscard]] ssize_t read(int fd, void* buffer, std::size_t length) override;
+  [[nodiscard]] ssize_t write(int fd, const void* buffer, std::size_t length) override;
   [[nodiscard]] std::intptr_t mmap(void* address, std::size_t length, int protection, int flags, int fd,
                                    std::uint64_t offset) override;
   int munmap(void* address, std::size_t length) override;

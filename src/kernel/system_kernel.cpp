@@ -38,6 +38,11 @@ class SystemKernel final : public Kernel {
     return result_of(::pwrite(fd, buffer, length, static_cast<off_t>(offset)));
   }
 
+  ssize_t read(int fd, void* buffer, std::size_t length) override { return result_of(::read(fd, buffer, length)); }
+  ssize_t write(int fd, const void* buffer, std::size_t length) override {
+    return result_of(::write(fd, buffer, length));
+  }
+
   std::intptr_t mmap(void* address, std::size_t length, int protection, int flags, int fd,
                      std::uint64_t offset) override {
     void* mapped = ::mmap(address, length, protection, flags, fd, static_cast<off_t>(offset));

@@ -7,6 +7,8 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
+#include <memory>
 
 namespace postern::sim {
 
@@ -29,10 +31,18 @@ class File {
   [[nodiscard]] virtual ssize_t pwrite(const void* /*buffer*/, std::size_t /*length*/, std::uint64_t /*offset*/) {
     return -EINVAL;
   }
+  [[nodiscard]] virtual ssize_t read(void* /*buffer*/, std::size_t /*length*/) { return -EINVAL; }  // streams alone
+  [[nodiscard]] virtual ssize_t write(const void* /*buffer*/, std::size_t /*length*/) { return -EINVAL; }
   [[nodiscard]] virtual std::intptr_t mmap(void* /*address*/, std::size_t /*length*/, int /*protection*/, int /*flags*/,
                                            std::uint64_t /*offset*/) {
     return -ENODEV;
   }
+};
+
+// The open files of the process.
+struct FileTable {
+  std::function<std::shared_ptr<File>(int fd)> find;      // null where nothing is open
+  std::function<int(const std::shared_ptr<File>&)> give;  // the fd that it gets
 };
 
 // The argument of an ioctl as its struct.

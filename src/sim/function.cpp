@@ -160,11 +160,20 @@ std::pair<std::uint64_t, std::uint64_t> Function::vector_table() const {
 void Function::enable() {
   hardware_->reset();
   make_config();
+  if (driver == info().variant_driver && hardware_->migratable() != nullptr) {
+    variant.emplace(*hardware_->migratable());
+  }
   const auto& bars = info().bars;
   const bool has_io =
       std::any_of(bars.begin(), bars.end(), [](const Bar& bar) { return bar.size != 0 && bar.kind == Bar::Kind::io; });
   const std::array command{static_cast<std::byte>(PCI_COMMAND_MEMORY | (has_io ? PCI_COMMAND_IO : 0)), std::byte{0}};
   write_config(PCI_COMMAND, command);
+}
+
+// The driver learns of it afterwards (pci_error_handlers.reset_done): what is logged stays.
+void Function::reset() {
+  hardware_->reset();
+  if (variant) variant->migration.reset();
 }
 
 bool Function::poll() {
@@ -174,6 +183,7 @@ bool Function::poll() {
 
 void Function::disable() {
   interrupts_.disable();
+  variant.reset();
   low_power = false;
   make_config();  // bus mastering goes off, with all the rest
   hardware_->reset();
@@ -190,6 +200,7 @@ bool Function::dma_read(Iova iova, std::span<std::byte> bytes) {
 }
 
 bool Function::dma_write(Iova iova, std::span<const std::byte> bytes) {
+  if (variant && has_command(PCI_COMMAND_MASTER)) variant->log.mark(iova, bytes.size());
   return reached() != nullptr && has_command(PCI_COMMAND_MASTER) && reached()->write(iova, bytes);
 }
 

@@ -15,6 +15,7 @@
 #include "sim/bar_memory.hpp"
 #include "sim/hardware.hpp"
 #include "sim/vfio/interrupts.hpp"
+#include "sim/vfio/variant.hpp"
 
 namespace postern::sim {
 
@@ -32,13 +33,14 @@ class Function final : private Slot {
   [[nodiscard]] const HardwareInfo& info() const { return hardware_->info(); }
   [[nodiscard]] std::string name() const { return to_string(address_); }
 
-  std::string native_driver;    // the one that takes it where nobody says otherwise: "nvme"
-  std::string driver;           // bound now; empty: none
-  std::string driver_override;  // empty: none
-  std::optional<int> minor;     // of its cdev, while it is bound to vfio-pci
-  int opens = 0;                // by its group or its cdev
-  bool low_power = false;       // asked for, not there
-  Iommufd* iommufd = nullptr;   // that its cdev is bound to
+  std::string native_driver;       // the one that takes it where nobody says otherwise: "nvme"
+  std::string driver;              // bound now; empty: none
+  std::string driver_override;     // empty: none
+  std::optional<int> minor;        // of its cdev, while it is bound to vfio-pci
+  int opens = 0;                   // by its group or its cdev
+  bool low_power = false;          // asked for, not there
+  Iommufd* iommufd = nullptr;      // that its cdev is bound to
+  std::optional<Variant> variant;  // while it is open, and its own VFIO driver has it
 
   // Where its DMA goes; null: it is blocked.
   std::shared_ptr<Domain> domain;
@@ -72,7 +74,7 @@ class Function final : private Slot {
 
   [[nodiscard]] Interrupts& interrupts() noexcept { return interrupts_; }
 
-  void reset() { hardware_->reset(); }  // config space is saved and restored around it
+  void reset();  // config space is saved and restored around it
   [[nodiscard]] bool poll();
 
  private:

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <postern/iova.hpp>
 #include <span>
+#include <string_view>
+#include <vector>
 
 namespace postern::sim {
 
@@ -44,10 +46,25 @@ struct HardwareInfo {
   bool has_intx = true;
   bool is_express = true;  // PCI Express, with a config space of 4 KiB
   bool has_flr = true;
+  std::string_view variant_driver = {};  // a VFIO driver of its own, for hardware that is migratable; empty: none
 };
 
 // The memory of each BAR.
 using Bars = std::array<std::span<std::byte>, 6>;
+
+// Hardware that can be stopped, and whose state can be taken and put into another of its kind.
+class Migratable {
+ public:
+  // All of it; all but DMA; nothing: no interrupts, and no change of its state.
+  enum class Activity : std::uint8_t { full, no_dma, none };
+
+  virtual ~Migratable() = default;
+  // DMA that runs is ended first.
+  virtual void set_activity(Activity activity) = 0;
+  [[nodiscard]] virtual std::vector<std::byte> save() const = 0;
+  // While there is no activity. False where these bytes are no state of such hardware; then it is as it was.
+  [[nodiscard]] virtual bool load(std::span<const std::byte> state) = 0;
+};
 
 // Runs under the machine's lock, as all of it does. A BAR is plain memory that the process may have mapped, so that the
 // hardware learns of a write by looking: poll() is called again and again while somebody has the function open.
@@ -67,6 +84,7 @@ class Hardware {
                                    std::span<const std::byte> /*bytes*/) {
     return false;
   }
+  [[nodiscard]] virtual Migratable* migratable() { return nullptr; }
 };
 
 }  // namespace postern::sim

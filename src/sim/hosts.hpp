@@ -13,9 +13,10 @@ inline constexpr const char* choose_host = "choose simulated host";  // the oper
 
 struct ModelName {
   SimulatedFunction::Model model;
-  std::string_view name;           // in JSON
-  std::string_view native_driver;  // the one that takes it where nobody says otherwise; empty: Linux has none
-  bool has_disk;                   // a serial number, and bytes
+  std::string_view name;                 // in JSON
+  std::string_view native_driver;        // the one that takes it where nobody says otherwise; empty: Linux has none
+  bool has_disk;                         // a serial number, and bytes
+  std::string_view variant_driver = {};  // a VFIO driver of its own, beside vfio-pci
 };
 // Every model has its line here.
 [[nodiscard]] std::span<const ModelName> models() noexcept;

@@ -25,10 +25,10 @@ Impossible check_function(const SimulatedHost& host, std::size_t index) {
     return wrong("driver", "vfio-pci takes no bridges", "leave the driver out, or write pci-stub");
   }
   if (!function.driver.empty() && function.driver != "vfio-pci" && function.driver != "pci-stub" &&
-      function.driver != model.native_driver) {
-    return wrong(
-        "driver", fmt::format("\"{}\" does not take a function of the model {}", function.driver, model.name),
-        fmt::format("write {}{}vfio-pci or pci-stub", model.native_driver, model.native_driver.empty() ? "" : ", "));
+      function.driver != model.native_driver && function.driver != model.variant_driver) {
+    const auto own = model.variant_driver.empty() ? model.native_driver : model.variant_driver;
+    return wrong("driver", fmt::format("\"{}\" does not take a function of the model {}", function.driver, model.name),
+                 fmt::format("write {}{}vfio-pci or pci-stub", own, own.empty() ? "" : ", "));
   }
   if (function.driver == "vfio-pci" && function.iommu_group < 0 && !host.enable_unsafe_noiommu_mode) {
     return wrong("driver", "vfio-pci takes no function that is in no IOMMU group",

@@ -10,6 +10,12 @@
 #include "sim/vfio/group_file.hpp"
 
 namespace postern::sim {
+namespace {
+
+// vfio-pci, and the variants that are named after it.
+bool is_vfio(std::string_view driver) { return driver.ends_with("vfio-pci"); }
+
+}  // namespace
 
 std::string node_name(const Group& group) { return fmt::format("{}{}", group.is_noiommu ? "noiommu-" : "", group.id); }
 
@@ -31,6 +37,7 @@ void Machine::add(std::unique_ptr<Function> function) {
     function->physical = physical_;
   }
   const PciAddress address = function->address();
+  if (const auto variant = function->info().variant_driver; !variant.empty()) drivers.emplace(variant);
   functions[address] = std::move(function);
   ++generation;
 }
@@ -53,7 +60,7 @@ std::vector<Function*> Machine::functions_of(int group) {
 bool Machine::kernel_owns(int group) {
   const auto members = functions_of(group);
   return std::any_of(members.begin(), members.end(), [](const Function* function) {
-    return !function->driver.empty() && function->driver != "vfio-pci" && function->driver != "pcieport" &&
+    return !function->driver.empty() && !is_vfio(function->driver) && function->driver != "pcieport" &&
            function->driver != "pci-stub";
   });
 }
@@ -68,17 +75,18 @@ int Machine::bind(Function& function, const std::string& driver) {
   if (!function.driver.empty()) return -EBUSY;
   // Only what a driver has an id for, or is overridden with, binds to it.
   if (driver != function.native_driver && driver != function.driver_override) return -ENODEV;
+  // A variant looks at what it gets.
+  if (is_vfio(driver) && driver != "vfio-pci" && driver != function.info().variant_driver) return -ENODEV;
   // vfio_group_find_or_alloc
-  if (function.group() < 0 && driver == "vfio-pci") {
+  if (function.group() < 0 && is_vfio(driver)) {
     if (!unsafe_noiommu) return -EINVAL;
     make_noiommu_group(function);
   }
   const bool has_group = function.group() >= 0;
-  const bool taken =
-      has_group && driver != "vfio-pci" && driver != "pcieport" && groups[function.group()].owner != nullptr;
+  const bool taken = has_group && !is_vfio(driver) && driver != "pcieport" && groups[function.group()].owner != nullptr;
   if (taken) return -EBUSY;  // iommu_device_use_default_domain
   function.driver = driver;
-  if (driver == "vfio-pci") {
+  if (is_vfio(driver)) {
     int minor = 0;
     while (std::any_of(functions.begin(), functions.end(),
                        [&](const auto& other) { return other.second->minor == minor; })) {

@@ -4,7 +4,6 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <linux/vfio.h>
 
 #include <algorithm>
 #include <atomic>
@@ -50,6 +49,8 @@ std::unique_ptr<Hardware> make_hardware(const SimulatedFunction& described, Simu
       return make_nvme(described.bytes, described.serial.c_str());
     case Model::edu:
       return make_edu();
+    case Model::migratable_edu:
+      return make_migratable_edu();
     case Model::small_bars:
       return make_small_bars();
     case Model::bridge:
@@ -141,14 +142,15 @@ class SimulatedKernel::State {
 int SimulatedKernel::State::open_node(const std::string& path) {
   FileStatus status;
   if (const int result = sysfs.status(path, status); result < 0) return result;
-  const auto find_file = [this](int fd) { return find_any(fd); };
+  const FileTable table{.find = [this](int fd) { return find_any(fd); },
+                        .give = [this](const std::shared_ptr<File>& file) { return give_fd(file); }};
   if (path == "/dev/vfio/vfio") return give_fd(std::make_shared<ContainerFile>(machine));
   if (path == "/dev/iommu") return give_fd(std::make_shared<Iommufd>(machine.iommu, machine.process));
   for (const auto& [address, function] : machine.functions) {
     if (function->minor && path == "/dev/vfio/devices/" + cdev_name(*function)) {
       // vfio_device_fops_cdev_open
       if (!function->has_iommu() && !machine.process.is_privileged()) return -EPERM;
-      return give_fd(std::make_shared<DeviceFile>(machine, *function, find_file));
+      return give_fd(std::make_shared<DeviceFile>(machine, *function, table));
     }
   }
   for (auto& [id, group] : machine.groups) {
@@ -156,7 +158,7 @@ int SimulatedKernel::State::open_node(const std::string& path) {
     // vfio_group_fops_open
     if (group.is_noiommu && !machine.process.is_privileged()) return -EPERM;
     if (group.file != nullptr || group.open_cdevs > 0) return -EBUSY;
-    return give_fd(std::make_shared<GroupFile>(machine, group, find_file));
+    return give_fd(std::make_shared<GroupFile>(machine, group, table));
   }
   return -EACCES;
 }
@@ -211,11 +213,7 @@ int SimulatedKernel::ioctl(int fd, unsigned long request, void* argument) {
   if (!State::is_ours(fd)) return system_kernel().ioctl(fd, request, argument);
   const Machine::Lock lock(state_->machine.mutex);
   const auto file = state_->find(fd);
-  if (!file) return -EBADF;
-  const int result = file->ioctl(request, argument);
-  if (request != VFIO_GROUP_GET_DEVICE_FD || result < 0) return result;
-  auto* const group = dynamic_cast<GroupFile*>(file.get());
-  return group != nullptr ? state_->give_fd(group->take_device()) : result;
+  return file ? file->ioctl(request, argument) : -EBADF;
 }
 
 ssize_t SimulatedKernel::pread(int fd, void* buffer, std::size_t length, std::uint64_t offset) {
@@ -230,6 +228,20 @@ ssize_t SimulatedKernel::pwrite(int fd, const void* buffer, std::size_t length, 
   const Machine::Lock lock(state_->machine.mutex);
   const auto file = state_->find(fd);
   return file ? file->pwrite(buffer, length, offset) : -EBADF;
+}
+
+ssize_t SimulatedKernel::read(int fd, void* buffer, std::size_t length) {
+  if (!State::is_ours(fd)) return system_kernel().read(fd, buffer, length);
+  const Machine::Lock lock(state_->machine.mutex);
+  const auto file = state_->find(fd);
+  return file ? file->read(buffer, length) : -EBADF;
+}
+
+ssize_t SimulatedKernel::write(int fd, const void* buffer, std::size_t length) {
+  if (!State::is_ours(fd)) return system_kernel().write(fd, buffer, length);
+  const Machine::Lock lock(state_->machine.mutex);
+  const auto file = state_->find(fd);
+  return file ? file->write(buffer, length) : -EBADF;
 }
 
 std::intptr_t SimulatedKernel::mmap(void* address, std::size_t length, int protection, int flags, int fd,

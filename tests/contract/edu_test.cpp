@@ -99,7 +99,9 @@ TEST_P(EduOnKernel, IntxArrivesOnceUntilItIsUnmasked) {
   EXPECT_EQ(arrived.wait(100ms).value(), 0U) << "it masked itself, though the line is still up";
   ASSERT_TRUE(pci_->device().unmask_interrupt(0, 0));
   EXPECT_EQ(arrived.wait(10s).value(), 1U) << "the line is still up";
-  edu_->acknowledge(1);
+  edu_->raise(4);
+  EXPECT_EQ(arrived.wait(100ms).value(), 0U) << "and it masked itself again";
+  edu_->acknowledge(5);
   ASSERT_TRUE(pci_->device().unmask_interrupt(0, 0));
   edu_->raise(2);
   EXPECT_EQ(arrived.wait(10s).value(), 1U) << "it was unmasked";

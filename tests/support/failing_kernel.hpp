@@ -79,6 +79,12 @@ class FailingKernel : public Kernel {
   ssize_t pwrite(int fd, const void* buffer, std::size_t length, std::uint64_t offset) override {
     return fails({.function = "pwrite", .fd = fd}) ? -code_ : real_.pwrite(fd, buffer, length, offset);
   }
+  ssize_t read(int fd, void* buffer, std::size_t length) override {
+    return fails({.function = "read", .fd = fd}) ? -code_ : real_.read(fd, buffer, length);
+  }
+  ssize_t write(int fd, const void* buffer, std::size_t length) override {
+    return fails({.function = "write", .fd = fd}) ? -code_ : real_.write(fd, buffer, length);
+  }
   std::intptr_t mmap(void* address, std::size_t length, int protection, int flags, int fd,
                      std::uint64_t offset) override {
     if (fails({.function = "mmap", .fd = fd})) return -code_;

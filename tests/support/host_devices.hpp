@@ -76,10 +76,11 @@ inline AttachOptions options_for(Interface interface) {
 // A device that is given to VFIO for as long as this lives.
 class Bound {
  public:
-  explicit Bound(PciAddress address, Kernel& kernel = test::kernel()) : kernel_(kernel), address_(address) {
+  explicit Bound(PciAddress address, Kernel& kernel = test::kernel(), const std::string& driver = "vfio-pci")
+      : kernel_(kernel), address_(address) {
     auto found = find_host_device(kernel, "pci", to_string(address));
     if (!found) throw std::runtime_error(found.error().message());
-    auto binding = bind_to_driver(kernel, *found, "vfio-pci");
+    auto binding = bind_to_driver(kernel, *found, driver);
     if (!binding) throw std::runtime_error(binding.error().message());
     binding_ = *binding;
   }

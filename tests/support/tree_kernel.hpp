@@ -36,6 +36,8 @@ class TreeKernel : public Kernel {
   int ioctl(int /*fd*/, unsigned long /*request*/, void* /*argument*/) override { return -ENOSYS; }
   ssize_t pread(int, void*, std::size_t, std::uint64_t) override { return -ENOSYS; }
   ssize_t pwrite(int, const void*, std::size_t, std::uint64_t) override { return -ENOSYS; }
+  ssize_t read(int, void*, std::size_t) override { return -ENOSYS; }
+  ssize_t write(int, const void*, std::size_t) override { return -ENOSYS; }
   std::intptr_t mmap(void*, std::size_t, int, int, int, std::uint64_t) override { return -ENOSYS; }
   int munmap(void*, std::size_t) override { return -ENOSYS; }
   int eventfd() override { return -ENOSYS; }

@@ -6,13 +6,14 @@
 #include <cstdint>
 #include <span>
 #include <type_traits>
+#include <vector>
 
 #include "sim/hardware.hpp"
 #include "sim/registers.hpp"
 
 namespace postern::sim {
 
-class Edu final : public Hardware {
+class Edu final : public Hardware, private Migratable {
  public:
   explicit Edu(const HardwareInfo& info) : info_(info) {}
 
@@ -21,6 +22,7 @@ class Edu final : public Hardware {
   void reset() override;
   [[nodiscard]] bool poll() override;
   [[nodiscard]] bool write(std::size_t bar, std::uint64_t offset, std::span<const std::byte> bytes) override;
+  [[nodiscard]] Migratable* migratable() override { return this; }
 
  private:
   static constexpr std::size_t buffer_size = 4096;
@@ -38,6 +40,12 @@ class Edu final : public Hardware {
     std::array<std::byte, buffer_size> buffer{};
   };
 
+  static_assert(std::has_unique_object_representations_v<State>, "it is saved as it is");
+
+  void set_activity(Activity activity) override;
+  [[nodiscard]] std::vector<std::byte> save() const override;
+  [[nodiscard]] bool load(std::span<const std::byte> state) override;
+
   // Registers: registers.cpp.
   void set(std::size_t offset, std::uint64_t value);
   [[nodiscard]] std::uint32_t value_at(std::size_t offset) const;
@@ -46,6 +54,7 @@ class Edu final : public Hardware {
   void show_all();
 
   // What the registers ask for: edu.cpp.
+  [[nodiscard]] bool is_copying() const;
   [[nodiscard]] bool work();
   void compute_factorial();
   void copy();
@@ -57,6 +66,7 @@ class Edu final : public Hardware {
   std::span<std::byte> bar_;
   Registers registers_;
   State state_;
+  Activity activity_ = Activity::full;
   std::array<std::uint32_t, 12> shown_{};  // what it last put into, or saw in, each register that keeps something
 };
 

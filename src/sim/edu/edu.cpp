@@ -2,6 +2,7 @@
 // Edu: the factorial, the DMA engine and the interrupts, one step at each poll.
 #include "sim/edu/edu.hpp"
 
+#include <cstring>
 #include <postern/iova.hpp>
 
 #include "sim/edu/device.hpp"
@@ -20,21 +21,35 @@ std::unique_ptr<Hardware> make_edu() {
                                             .has_flr = false});
 }
 
+std::unique_ptr<Hardware> make_migratable_edu() {
+  return std::make_unique<Edu>(HardwareInfo{.vendor = 0x1234,
+                                            .device = 0x11e9,
+                                            .class_code = 0x00ff00,
+                                            .revision = 0x10,
+                                            .bars = {{{.size = 1 << 20, .kind = Bar::Kind::memory32}}},
+                                            .msi_vectors = 1,
+                                            .variant_driver = "edu-vfio-pci"});
+}
+
 void Edu::reset() {
   state_ = {};
+  activity_ = Activity::full;
   slot_->set_line(false);
   show_all();
 }
 
 // What was asked for is done at the next poll, so that a driver sees that it has to wait.
 bool Edu::poll() {
+  if (activity_ == Activity::none) return false;
   const bool worked = work();
   return look() || worked;
 }
 
+bool Edu::is_copying() const { return (state_.command & edu::command_run) != 0; }
+
 bool Edu::work() {
   const bool computes = (state_.status & edu::status_computing) != 0;
-  const bool copies = (state_.command & edu::command_run) != 0;
+  const bool copies = is_copying() && activity_ == Activity::full;
   if (computes) compute_factorial();
   if (copies) copy();
   return computes || copies;
@@ -62,6 +77,27 @@ void Edu::copy() {
   state_.command &= ~edu::command_run;
   show();
   if ((state_.command & edu::command_interrupts) != 0) raise(edu::interrupt_dma);
+}
+
+// What a driver wrote before still counts. An interrupt that is pending comes again where it was a level.
+void Edu::set_activity(Activity activity) {
+  if (activity_ != Activity::none) (void)look();
+  if (is_copying() && activity_ == Activity::full) copy();
+  activity_ = activity;
+  if (activity == Activity::none) return;
+  if (state_.interrupt_status != 0 && !slot_->signals_messages()) slot_->set_line(true);
+}
+
+std::vector<std::byte> Edu::save() const {
+  const auto bytes = std::as_bytes(std::span(&state_, 1));
+  return {bytes.begin(), bytes.end()};
+}
+
+bool Edu::load(std::span<const std::byte> state) {
+  if (state.size() != sizeof state_) return false;
+  std::memcpy(&state_, state.data(), sizeof state_);
+  show_all();
+  return true;
 }
 
 // A driver that has the interrupt sees its reason.

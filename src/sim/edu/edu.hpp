@@ -13,5 +13,7 @@ namespace postern::sim {
 // has to look. What it does not see in a mapping: a write of what stands there already, and all but the last of several
 // writes to one register in quick succession.
 [[nodiscard]] std::unique_ptr<Hardware> make_edu();
+// The same with what migration wants: an id of its own, a driver of its own, and a reset.
+[[nodiscard]] std::unique_ptr<Hardware> make_migratable_edu();
 
 }  // namespace postern::sim

@@ -33,7 +33,6 @@ void Edu::connect(Slot& slot, const Bars& bars) {
 
 // A write of a register, by its QEMU's rules: edu_mmio_write (QEMU 10).
 void Edu::set(std::size_t offset, std::uint64_t value) {
-  const bool is_copying = (state_.command & edu::command_run) != 0;
   const auto word = static_cast<std::uint32_t>(value);
   switch (offset) {
     case at::liveness:
@@ -54,16 +53,16 @@ void Edu::set(std::size_t offset, std::uint64_t value) {
       acknowledge(word);
       break;
     case at::dma_source:
-      if (!is_copying) state_.source = value;
+      if (!is_copying()) state_.source = value;
       break;
     case at::dma_destination:
-      if (!is_copying) state_.destination = value;
+      if (!is_copying()) state_.destination = value;
       break;
     case at::dma_count:
-      if (!is_copying) state_.count = value;
+      if (!is_copying()) state_.count = value;
       break;
     case at::dma_command:
-      if (!is_copying && (value & edu::command_run) != 0) state_.command = value;
+      if (!is_copying() && (value & edu::command_run) != 0) state_.command = value;
       break;
     default:
       break;
@@ -96,6 +95,7 @@ std::uint32_t Edu::value_at(std::size_t offset) const {
 }
 
 bool Edu::write(std::size_t /*bar*/, std::uint64_t offset, std::span<const std::byte> bytes) {
+  if (activity_ == Activity::none) return true;  // a register of a stopped device keeps what it has
   const bool takes_eight = offset >= at::dma_source;
   if (bytes.size() != 4 && (bytes.size() != 8 || !takes_eight)) return true;  // it is for nobody
   (void)look();  // at what was written through a mapping before

@@ -7,34 +7,9 @@
 #include <cstring>
 
 #include "sim/iommufd/iommufd.hpp"
+#include "sim/user_bitmap.hpp"
 
 namespace postern::sim {
-namespace {
-
-// iova_bitmap_set: memory that is not there gets no bits, and nobody is told.
-void set_bits(Process& process, std::uintptr_t bitmap, std::uint64_t first, std::uint64_t last) {
-  for (std::uint64_t bit = first; bit <= last; ++bit) {
-    const std::uintptr_t address = bitmap + bit / 8;
-    if (process.check(address, 1, true) < 0) return;
-    *reinterpret_cast<std::byte*>(address) |= std::byte{1} << bit % 8;
-  }
-}
-
-// read_and_clear_dirty of one mapping; what was written stays known after the tracking ended.
-void tell_dirty(Process& process, const iommu_hwpt_get_dirty_bitmap& command, Domain& domain, IovaRange range) {
-  const int shift = std::countr_zero(command.page_size);
-  auto& dirty = domain.dirty();
-  const auto from = dirty.lower_bound(range.first.value);
-  const auto end = dirty.upper_bound(range.last.value);
-  for (auto iova = from; iova != end; ++iova) {
-    const std::uint64_t offset = *iova - command.iova;
-    set_bits(process, command.data, offset >> shift, (offset + IoPagetable::page_size - 1) >> shift);
-  }
-  if ((command.flags & IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR) == 0) dirty.erase(from, end);
-}
-
-}  // namespace
-
 Iommufd::Id Iommufd::make_hwpt(Id ioas, const Function& function) {
   const Id id = free_id();
   Ioas& owner = *find<Ioas>(ioas);
@@ -123,12 +98,17 @@ int Iommufd::execute(iommu_hwpt_get_dirty_bitmap& command) {
   if ((ends & (alignment - 1)) != 0 || (ends & (command.page_size - 1)) != 0) return -EINVAL;
   if (!hwpt->has_dirty_ops) return -EOPNOTSUPP;
 
+  const UserBitmap bitmap{
+      .bits = static_cast<std::uintptr_t>(command.data), .iova = {command.iova}, .page_size = command.page_size};
   // iommu_read_and_clear_dirty drops what __iommu_read_and_clear_dirty returns: a hole ends it with success.
   for (Iova at = range->first;;) {
     const Area* const area = hwpt->domain->space()->holding(at);
     if (area == nullptr) return 0;
     const Iova last = std::min(area->range.last, range->last);
-    tell_dirty(process_, command, *hwpt->domain, {at, last});
+    // read_and_clear_dirty; what was written stays known after the tracking ended.
+    auto& dirty = hwpt->domain->dirty();
+    bitmap.tell(process_, dirty, {at, last});
+    if ((command.flags & IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR) == 0) forget(dirty, {at, last});
     if (last == range->last) return 0;
     at = last + 1;
   }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// DeviceFile: what vfio-pci answers: what a device is, features, reset, and the cdev's part (Linux 7.3).
+// DeviceFile: what vfio-pci answers: what a device is, reset, and the cdev's part (Linux 7.3).
 #include "sim/vfio/device_file.hpp"
 
 #include <linux/pci_regs.h>
@@ -16,14 +16,14 @@
 #include "sim/vfio/hot_reset.hpp"
 
 namespace postern::sim {
-DeviceFile::DeviceFile(Machine& machine, Function& function, FindFile find, std::shared_ptr<File> group)
-    : machine_(machine), function_(function), group_(std::move(group)), find_(std::move(find)) {
+DeviceFile::DeviceFile(Machine& machine, Function& function, FileTable files, std::shared_ptr<File> group)
+    : machine_(machine), function_(function), group_(std::move(group)), files_(std::move(files)) {
   ++machine_.groups[function.group()].open_devices;
   enable();
 }
 
-DeviceFile::DeviceFile(Machine& machine, Function& function, FindFile find)
-    : machine_(machine), function_(function), find_(std::move(find)) {}
+DeviceFile::DeviceFile(Machine& machine, Function& function, FileTable files)
+    : machine_(machine), function_(function), files_(std::move(files)) {}
 
 // vfio_df_open: a function that its group has opened may be opened once more.
 void DeviceFile::enable() {
@@ -128,7 +128,7 @@ int DeviceFile::detach(const vfio_device_detach_iommufd_pt& detach) {
 }
 
 GroupOfFd DeviceFile::find_group(int fd) const {
-  const auto file = find_(fd);
+  const auto file = files_.find(fd);
   if (!file) return {.result = -EBADF};
   const auto group = std::dynamic_pointer_cast<GroupFile>(file);
   return group ? GroupOfFd{.group = &group->group()} : GroupOfFd{.result = -EINVAL};
@@ -154,7 +154,7 @@ int DeviceFile::bind(void* argument) {
   if (usable_) return -EINVAL;
   // vfio_df_check_token: what has no virtual functions has no token.
   if ((bind.flags & VFIO_DEVICE_BIND_FLAG_TOKEN) != 0) return bind.token_uuid_ptr == 0 ? -EFAULT : -EINVAL;
-  const auto file = find_(bind.iommufd);
+  const auto file = files_.find(bind.iommufd);
   if (!file) return -EBADF;
   const auto iommufd = std::dynamic_pointer_cast<Iommufd>(file);
   if (!iommufd) return -EBADFD;
@@ -184,33 +184,6 @@ int DeviceFile::get_info(vfio_device_info& info) const {
       .argsz = info.argsz, .flags = flags, .num_regions = VFIO_PCI_NUM_REGIONS, .num_irqs = VFIO_PCI_NUM_IRQS};
   std::memcpy(static_cast<void*>(&info), &answer, std::min<std::size_t>(info.argsz, sizeof info));
   return 0;
-}
-
-// vfio_ioctl_device_feature, vfio_pci_core_ioctl_feature
-int DeviceFile::feature(const vfio_device_feature& feature) {
-  constexpr std::uint32_t actions = VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_SET;
-  const std::uint32_t action = feature.flags & actions;
-  const bool probes = (feature.flags & VFIO_DEVICE_FEATURE_PROBE) != 0;
-  if (feature.argsz < sizeof feature) return -EINVAL;
-  if ((feature.flags & ~(VFIO_DEVICE_FEATURE_MASK | actions | VFIO_DEVICE_FEATURE_PROBE)) != 0) return -EINVAL;
-  if (!probes && action == actions) return -EINVAL;
-  switch (feature.flags & VFIO_DEVICE_FEATURE_MASK) {
-    case VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2:
-      return -EINVAL;
-    case VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY:
-    case VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP:
-    case VFIO_DEVICE_FEATURE_LOW_POWER_EXIT: {
-      // vfio_check_feature, vfio_pci_runtime_pm_entry
-      if ((action & ~std::uint32_t{VFIO_DEVICE_FEATURE_SET}) != 0) return -EINVAL;
-      if (probes || action == 0) return probes ? 0 : -EINVAL;
-      const bool enters = (feature.flags & VFIO_DEVICE_FEATURE_MASK) != VFIO_DEVICE_FEATURE_LOW_POWER_EXIT;
-      if (enters && function_.low_power) return -EINVAL;
-      function_.low_power = enters;
-      return 0;
-    }
-    default:
-      return -ENOTTY;
-  }
 }
 
 int DeviceFile::get_irq_info(vfio_irq_info& info) const {

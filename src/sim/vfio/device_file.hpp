@@ -4,7 +4,6 @@
 
 #include <linux/vfio.h>
 
-#include <functional>
 #include <memory>
 
 #include "sim/file.hpp"
@@ -14,15 +13,12 @@
 
 namespace postern::sim {
 
-// Finds an open file by its fd; null where there is none.
-using FindFile = std::function<std::shared_ptr<File>(int fd)>;
-
 class DeviceFile final : public File {
  public:
   // Through its group: usable at once.
-  DeviceFile(Machine& machine, Function& function, FindFile find, std::shared_ptr<File> group);
+  DeviceFile(Machine& machine, Function& function, FileTable files, std::shared_ptr<File> group);
   // By its cdev: usable when it is bound to an iommufd.
-  DeviceFile(Machine& machine, Function& function, FindFile find);
+  DeviceFile(Machine& machine, Function& function, FileTable files);
 
   void release() override;
   [[nodiscard]] int ioctl(unsigned long request, void* argument) override;
@@ -40,8 +36,16 @@ class DeviceFile final : public File {
   [[nodiscard]] int get_info(vfio_device_info& info) const;
   [[nodiscard]] int get_region_info(vfio_region_info& info) const;
   [[nodiscard]] int get_irq_info(vfio_irq_info& info) const;
-  [[nodiscard]] int feature(const vfio_device_feature& feature);
   [[nodiscard]] bool is_there(const void* buffer, std::size_t length, bool writable);
+  [[nodiscard]] int feature(vfio_device_feature& feature);
+  [[nodiscard]] int feature_migration(vfio_device_feature& feature);
+  [[nodiscard]] int feature_mig_device_state(vfio_device_feature& feature);
+  [[nodiscard]] int feature_mig_data_size(vfio_device_feature& feature);
+  [[nodiscard]] int feature_mig_precopy_info(const vfio_device_feature& feature);
+  [[nodiscard]] int feature_dma_logging_start(vfio_device_feature& feature);
+  [[nodiscard]] int feature_dma_logging_stop(const vfio_device_feature& feature);
+  [[nodiscard]] int feature_dma_logging_report(const vfio_device_feature& feature);
+  [[nodiscard]] int feature_low_power(const vfio_device_feature& feature);
   [[nodiscard]] std::uint64_t region_size(std::uint64_t index) const;
   template <typename Access>
   [[nodiscard]] ssize_t access_bar(std::uint64_t index, std::uint64_t at, std::size_t length, bool is_there,
@@ -50,7 +54,7 @@ class DeviceFile final : public File {
   Machine& machine_;
   Function& function_;
   std::shared_ptr<File> group_;  // held open by its devices
-  FindFile find_;
+  FileTable files_;
   std::shared_ptr<Iommufd> iommufd_;
   bool usable_ = false;
 };

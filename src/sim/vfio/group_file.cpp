@@ -118,8 +118,8 @@ void ContainerFile::detach(Group& group) {
   if (groups_.empty()) iommu_.reset();
 }
 
-GroupFile::GroupFile(Machine& machine, Group& group, FindFile find)
-    : machine_(machine), group_(group), find_(std::move(find)) {
+GroupFile::GroupFile(Machine& machine, Group& group, FileTable files)
+    : machine_(machine), group_(group), files_(std::move(files)) {
   group_.file = this;
 }
 
@@ -171,7 +171,7 @@ int GroupFile::get_status(vfio_group_status& status) const {
 }
 
 int GroupFile::set_container(int fd) {
-  const auto file = find_(fd);
+  const auto file = files_.find(fd);
   if (!file) return -EBADF;
   if (is_revoked()) return -ENODEV;
   if (group_.container) return -EINVAL;
@@ -199,7 +199,7 @@ int GroupFile::matches(const Function& function, std::string_view text) {
   return text.find_first_not_of(' ') == std::string_view::npos ? 1 : -EINVAL;
 }
 
-// vfio_group_ioctl_get_device_fd. Whoever dispatches it gives the fd.
+// vfio_group_ioctl_get_device_fd
 int GroupFile::open_device(const char* argument) {
   std::string name;
   if (const int result = machine_.process.read_string(argument, name); result < 0) return result;
@@ -211,8 +211,7 @@ int GroupFile::open_device(const char* argument) {
   }
   if (function == nullptr || is_revoked()) return -ENODEV;
   if (!group_.container || !group_.container->has_iommu()) return -EINVAL;
-  device_ = std::make_shared<DeviceFile>(machine_, *function, find_, shared_from_this());
-  return 0;
+  return files_.give(std::make_shared<DeviceFile>(machine_, *function, files_, shared_from_this()));
 }
 
 }  // namespace postern::sim

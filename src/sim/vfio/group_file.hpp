@@ -39,7 +39,7 @@ class ContainerFile final : public File {
 
 class GroupFile final : public File, public std::enable_shared_from_this<GroupFile> {
  public:
-  GroupFile(Machine& machine, Group& group, FindFile find);
+  GroupFile(Machine& machine, Group& group, FileTable files);
   ~GroupFile() override;
 
   [[nodiscard]] int ioctl(unsigned long request, void* argument) override;
@@ -47,9 +47,6 @@ class GroupFile final : public File, public std::enable_shared_from_this<GroupFi
 
   // The group loses its node: it leaves its container, and whoever has it open can do nothing with it any more.
   static void revoke(Group& group);
-
-  // The device that VFIO_GROUP_GET_DEVICE_FD opened last; whoever gives it an fd takes it.
-  [[nodiscard]] std::shared_ptr<File> take_device() { return std::exchange(device_, nullptr); }
 
  private:
   [[nodiscard]] bool is_revoked() const noexcept { return group_.file != this; }
@@ -62,8 +59,7 @@ class GroupFile final : public File, public std::enable_shared_from_this<GroupFi
 
   Machine& machine_;
   Group& group_;
-  FindFile find_;
-  std::shared_ptr<File> device_;
+  FileTable files_;
 };
 
 }  // namespace postern::sim

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// SavingStream and ResumingStream: chunks. Of the errnos that linux/vfio.h leaves open they have those of virtio's
+// driver (drivers/vfio/pci/virtio/migrate.c, Linux 7.3).
+#include "sim/vfio/migration_streams.hpp"
+
+#include <linux/vfio.h>
+
+#include <algorithm>
+#include <cstring>
+#include <span>
+
+namespace postern::sim {
+namespace {
+
+constexpr std::uint64_t chunk_mark = 0x65746174732e7665;
+
+// In front of each chunk.
+struct Header {
+  std::uint64_t mark = chunk_mark;
+  std::uint64_t length = 0;  // of the state behind it
+};
+
+}  // namespace
+
+std::vector<std::byte> SavingStream::chunk_of(const Migratable& hardware) {
+  const std::vector<std::byte> state = hardware.save();
+  const Header header{.length = state.size()};
+  std::vector<std::byte> chunk(sizeof header + state.size());
+  std::memcpy(chunk.data(), &header, sizeof header);
+  std::copy(state.begin(), state.end(), chunk.begin() + sizeof header);
+  return chunk;
+}
+
+SavingStream::SavingStream(const Migratable& hardware, bool is_precopy, bool tells_flags)
+    : hardware_(&hardware), is_precopy_(is_precopy), tells_flags_(tells_flags) {
+  add_chunk();
+  initial_ = bytes_.size();
+}
+
+void SavingStream::add_chunk() {
+  last_ = chunk_of(*hardware_);
+  bytes_.insert(bytes_.end(), last_.begin(), last_.end());
+}
+
+bool SavingStream::has_changed() const { return chunk_of(*hardware_) != last_; }
+
+void SavingStream::finish() {
+  is_precopy_ = false;
+  if (has_changed()) add_chunk();
+}
+
+// stream_open
+ssize_t SavingStream::pread(void* /*buffer*/, std::size_t /*length*/, std::uint64_t /*offset*/) { return -ESPIPE; }
+
+// At the end of what a running device has to tell there is ENOMSG: more may come.
+ssize_t SavingStream::read(void* buffer, std::size_t length) {
+  if (hardware_ == nullptr) return -ENODEV;
+  if (at_ == bytes_.size() && is_precopy_) {
+    if (!has_changed()) return -ENOMSG;
+    add_chunk();
+  }
+  const std::size_t count = std::min(length, bytes_.size() - at_);
+  std::memcpy(buffer, bytes_.data() + at_, count);
+  at_ += count;
+  return static_cast<ssize_t>(count);
+}
+
+// vfio_check_precopy_ioctl
+int SavingStream::ioctl(unsigned long request, void* argument) {
+  if (request != VFIO_MIG_GET_PRECOPY_INFO) return -ENOTTY;
+  auto& info = as<vfio_precopy_info>(argument);
+  if (info.argsz < sizeof info) return -EINVAL;
+  if (hardware_ == nullptr || !is_precopy_) return -EINVAL;
+  if (tells_flags_) info.flags = 0;  // there is never new initial data
+  info.initial_bytes = initial_ - std::min(at_, initial_);
+  info.dirty_bytes = bytes_.size() - std::max(at_, initial_) + (has_changed() ? last_.size() : 0);
+  return 0;
+}
+
+ssize_t ResumingStream::pwrite(const void* /*buffer*/, std::size_t /*length*/, std::uint64_t /*offset*/) {
+  return -ESPIPE;
+}
+
+ssize_t ResumingStream::write(const void* buffer, std::size_t length) {
+  if (has_ended_) return -ENODEV;
+  if (length > most - bytes_.size()) return -ENOMEM;
+  const std::span added(static_cast<const std::byte*>(buffer), length);
+  bytes_.insert(bytes_.end(), added.begin(), added.end());
+  return static_cast<ssize_t>(length);
+}
+
+// A state that is not whole is refused, and the device stays as it is.
+int ResumingStream::finish(Migratable& hardware) const {
+  std::span<const std::byte> rest(bytes_);
+  std::span<const std::byte> state;
+  do {
+    Header header;
+    if (rest.size() < sizeof header) return -EINVAL;
+    std::memcpy(&header, rest.data(), sizeof header);
+    rest = rest.subspan(sizeof header);
+    if (header.mark != chunk_mark || header.length > rest.size()) return -EINVAL;
+    state = rest.first(header.length);
+    rest = rest.subspan(header.length);
+  } while (!rest.empty());
+  return hardware.load(state) ? 0 : -EINVAL;
+}
+
+}  // namespace postern::sim

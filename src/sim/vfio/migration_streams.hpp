@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// SavingStream and ResumingStream: the files that a device's state is read from, and written to.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "sim/file.hpp"
+#include "sim/hardware.hpp"
+
+namespace postern::sim {
+
+// A stream is a row of chunks, each of which has all of the device's state: the last one counts. While the device runs
+// there is a new one whenever its state has changed since the last.
+class SavingStream final : public File {
+ public:
+  SavingStream(const Migratable& hardware, bool is_precopy, bool tells_flags);
+
+  [[nodiscard]] ssize_t pread(void* buffer, std::size_t length, std::uint64_t offset) override;
+  [[nodiscard]] ssize_t read(void* buffer, std::size_t length) override;
+  [[nodiscard]] ssize_t write(const void* /*buffer*/, std::size_t /*length*/) override { return -EBADF; }
+  [[nodiscard]] int ioctl(unsigned long request, void* argument) override;  // VFIO_MIG_GET_PRECOPY_INFO
+
+  // The device has stopped, and this is its last state.
+  void finish();
+  // It is used no more.
+  void end() { hardware_ = nullptr; }
+
+  [[nodiscard]] static std::vector<std::byte> chunk_of(const Migratable& hardware);
+
+ private:
+  [[nodiscard]] bool has_changed() const;
+  void add_chunk();
+
+  const Migratable* hardware_;
+  bool is_precopy_;
+  bool tells_flags_;
+  std::vector<std::byte> last_;  // chunk
+  std::vector<std::byte> bytes_;
+  std::size_t initial_ = 0;
+  std::size_t at_ = 0;
+};
+
+class ResumingStream final : public File {
+ public:
+  [[nodiscard]] ssize_t pwrite(const void* buffer, std::size_t length, std::uint64_t offset) override;
+  [[nodiscard]] ssize_t read(void* /*buffer*/, std::size_t /*length*/) override { return -EBADF; }
+  [[nodiscard]] ssize_t write(const void* buffer, std::size_t length) override;
+
+  // Loads what was written: 0, or -EINVAL where that is not whole.
+  [[nodiscard]] int finish(Migratable& hardware) const;
+  void end() { has_ended_ = true; }
+
+ private:
+  static constexpr std::size_t most = std::size_t{64} << 20;
+
+  std::vector<std::byte> bytes_;
+  bool has_ended_ = false;
+};
+
+}  // namespace postern::sim

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+// Variant: what a function's own VFIO driver has beyond vfio-pci, while the function is open.
+#pragma once
+
+#include "sim/vfio/dma_log.hpp"
+#include "sim/vfio/migration.hpp"
+
+namespace postern::sim {
+
+struct Variant {
+  explicit Variant(Migratable& hardware) : migration(hardware) {}
+
+  Migration migration;
+  DmaLog log = {};
+};
+
+}  // namespace postern::sim
