@@ -340,6 +340,7 @@ Result<void> use_all(Kernel& kernel, const HostDevice& host, test::Interface int
   if (auto off = pci->disable(PciInterrupt::msix); !off) return off;
   auto set = ResetSet::of(pci->device());
   if (!set && set.error().code() != ENODEV) return failure_of(set);  // which a root bus gives
+  bar->reset();                                                      // it keeps the device open
   if (auto unmapped = container->unmap_all(); !unmapped) return unmapped;
   if (auto detached = pci->device().detach(); !detached) return detached;
   return container->close();

@@ -124,16 +124,23 @@ TEST_P(Fault, OfAnyCallIsToldAndLeavesNothing) {
   const auto made = calls();
   if (!made) GTEST_SKIP() << "this host or its device does not have it";
   const std::vector<NamedCall>& all = *made;
-  // A real kernel, which is emulated, is asked with the likeliest errno of each call alone.
-  const bool every_errno = &test::kernel() != &system_kernel();
+  // On a real kernel, which is emulated and resets the device each time that it is opened, a call fails by its
+  // likeliest errno alone, and where it is made many times, the first time and the last.
+  const bool on_real = &test::kernel() == &system_kernel();
+  const auto is_between = [&](std::size_t number) {
+    const auto same = [&](const NamedCall& call) { return call.name == all[number].name; };
+    const auto at = all.begin() + static_cast<std::ptrdiff_t>(number);
+    return std::any_of(all.begin(), at, same) && std::any_of(at + 1, all.end(), same);
+  };
   int faults = 0;
   for (std::size_t number = 0; number < all.size(); ++number) {
     ASSERT_FALSE(all[number].errnos.empty()) << "call " << number << " is not in the table of errnos";
+    if (on_real && is_between(number)) continue;
     for (const int code : all[number].errnos) {
       fail(static_cast<int>(number), all[number], code);
       if (HasFatalFailure()) return;
       ++faults;
-      if (!every_errno) break;
+      if (on_real) break;
     }
   }
   RecordProperty("calls", static_cast<int>(all.size()));
