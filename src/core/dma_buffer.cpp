@@ -48,10 +48,9 @@ DmaBuffer::~DmaBuffer() { release(); }
 void DmaBuffer::release() noexcept {
   if (!container_) return;
   const std::uint64_t length = memory_.size();
-  auto unmapped = container_->unmap(iova_, length);
-  // Memory that may still be reachable for the device must not become somebody else's: its iova stays taken.
-  if (unmapped) log_failure(allocator_->free(iova_, length));
-  log_failure(unmapped);
+  log_failure(container_->unmap(iova_, length));
+  // What devices may still reach must not become somebody else's: then the iova stays taken.
+  if (!container_->find(iova_)) log_failure(allocator_->free(iova_, length));
   container_.reset();
 }
 

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a DMA buffer leaves behind: nothing, but for an iova that the kernel refuses to unmap.
+#include <gmock/gmock.h>
+#include <linux/iommufd.h>
+#include <sys/mman.h>
+
+#include <postern/attach.hpp>
+#include <postern/dma_buffer.hpp>
+#include <postern/pci_function.hpp>
+#include <postern/sim.hpp>
+
+#include "support/failing_kernel.hpp"
+
+namespace postern {
+namespace {
+
+constexpr std::uint64_t page = 4096;
+
+class DmaBufferTest : public ::testing::Test {
+ protected:
+  // Whether there is memory at this address.
+  static bool is_there(void* address) { return ::msync(address, page, MS_ASYNC) == 0; }
+  std::shared_ptr<Container> container() { return device_.container(); }
+
+  SimulatedKernel simulated_;
+  test::FailingKernel kernel_{simulated_};
+  Device device_ =
+      attach(kernel_, find_pci_function(kernel_, {.device = 1}).value().host, {.backend = "iommufd"}).value();
+  IovaAllocator iovas_{container()->usable_ranges(), container()->page_sizes()};
+};
+
+TEST_F(DmaBufferTest, LeavesNothing) {
+  void* address = nullptr;
+  {
+    const auto buffer = DmaBuffer::allocate(container(), iovas_, page).value();
+    address = buffer.data();
+    EXPECT_TRUE(is_there(address));
+  }
+  EXPECT_FALSE(is_there(address));
+  EXPECT_EQ(container()->mapping_count(), 0U);
+}
+
+TEST_F(DmaBufferTest, ThatIsUnmappedAlreadyLeavesNothingEither) {
+  void* address = nullptr;
+  Iova iova;
+  {
+    const auto buffer = DmaBuffer::allocate(container(), iovas_, page).value();
+    address = buffer.data();
+    iova = buffer.iova();
+    ASSERT_TRUE(container()->unmap_all());
+  }
+  EXPECT_FALSE(is_there(address));
+  EXPECT_EQ(iovas_.allocate(page).value(), iova);
+}
+
+TEST_F(DmaBufferTest, ThatTheKernelRefusesToUnmapKeepsItsIova) {
+  Iova iova;
+  {
+    const auto buffer = DmaBuffer::allocate(container(), iovas_, page).value();
+    iova = buffer.iova();
+    kernel_.fail_ioctl(IOMMU_IOAS_UNMAP, EIO);
+  }
+  EXPECT_NE(iovas_.allocate(page).value(), iova);
+  kernel_.fail_ioctl(0, 0);
+  EXPECT_TRUE(container()->unmap_all());
+}
+
+}  // namespace
+}  // namespace postern
