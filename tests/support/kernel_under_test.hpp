@@ -11,5 +11,6 @@ inline Kernel*& chosen_kernel() {
   return kernel;
 }
 inline Kernel& kernel() { return *chosen_kernel(); }
+inline bool is_real(const Kernel& kernel) { return &kernel == &system_kernel(); }
 
 }  // namespace postern::test
