@@ -29,37 +29,25 @@ struct Held {
     (void)test::kernel().read_link(second.sysfs_path + "/driver", driver);
   }
   friend bool operator==(const Held&, const Held&) = default;
-  friend void PrintTo(const Held& held, std::ostream* out) {
-    *out << held.files << " files, " << held.objects << " objects, " << held.mapped << " bytes of address space, "
-         << held.holdings.files.size() << " fds, " << held.holdings.locked << " bytes locked and "
-         << held.holdings.pinned << " pinned, driver " << held.driver;
+  friend std::ostream& operator<<(std::ostream& out, const Held& held) {
+    return out << held.files << " files, " << held.objects << " objects, " << held.mapped << " bytes of address space, "
+               << held.holdings.files.size() << " fds, " << held.holdings.locked << " bytes locked and "
+               << held.holdings.pinned << " pinned, driver " << held.driver;
   }
 };
 
-// Two of a slot that share a group; where there are none, two others.
-std::vector<PciAddress> find_twins() {
-  const auto functions = list_pci_functions(test::kernel()).value();
-  for (const PciFunction& function : functions) {
-    if (function.class_code != 0x010802 || !function.host.iommu_group) continue;
-    const auto group = find_iommu_group(test::kernel(), *function.host.iommu_group).value();
-    PciAddress other = function.address;
-    ++other.function;
-    if (group.members.size() == 2 && find_pci_function(test::kernel(), other)) return {function.address, other};
-  }
-  return {test::first_nvme(), test::last_nvme()};
-}
-const std::vector<PciAddress>& twins() {
-  static const std::vector<PciAddress> found = find_twins();
-  return found;
+// Two functions of a slot, where the scenario wants those and the host has them; else the first disk and the last.
+std::pair<PciAddress, PciAddress> choose(test::Devices devices) {
+  const std::pair apart(test::first_nvme(), test::last_nvme());
+  return devices == test::Devices::twins ? test::twins().value_or(apart) : apart;
 }
 
 class Fault : public ::testing::TestWithParam<std::tuple<test::Interface, Scenario>> {
  protected:
   Fault()
-      : addresses_(scenario().devices == test::Devices::twins ? twins()
-                                                              : std::vector{test::first_nvme(), test::last_nvme()}),
-        first_(addresses_[0]),
-        second_(addresses_[1]),
+      : addresses_(choose(scenario().devices)),
+        first_(addresses_.first),
+        second_(addresses_.second),
         hosts_{first_.host(), second_.host()},
         before_(kernel_, hosts_[1]) {}
   ~Fault() override { EXPECT_EQ(Held(kernel_, hosts_[1]), before_); }
@@ -71,7 +59,7 @@ class Fault : public ::testing::TestWithParam<std::tuple<test::Interface, Scenar
   std::optional<std::vector<NamedCall>> calls();
   void fail(int number, const NamedCall& call, int code);
 
-  std::vector<PciAddress> addresses_;
+  std::pair<PciAddress, PciAddress> addresses_;
   test::Bound first_;
   test::Bound second_;
   std::array<HostDevice, 2> hosts_;

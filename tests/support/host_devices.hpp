@@ -53,7 +53,9 @@ struct Interface {
   std::string_view backend;
   std::uint32_t version = 0;
 };
-inline void PrintTo(Interface interface, std::ostream* out) { *out << interface.backend << " " << interface.version; }
+inline std::ostream& operator<<(std::ostream& out, Interface interface) {
+  return out << interface.backend << " " << interface.version;
+}
 // Those that this build and the host have.
 inline std::vector<Interface> interfaces() {
   std::vector<Interface> all;

@@ -75,7 +75,7 @@ struct Scenario {
   Devices devices = Devices::apart;
 };
 
-inline void PrintTo(const Scenario& scenario, std::ostream* out) { *out << scenario.name; }
+inline std::ostream& operator<<(std::ostream& out, const Scenario& scenario) { return out << scenario.name; }
 
 [[nodiscard]] std::vector<Scenario> all_scenarios();
 

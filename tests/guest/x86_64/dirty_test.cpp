@@ -221,7 +221,7 @@ class MockIommu : public ::testing::Test {
     EXPECT_TRUE(before_ == Holdings::now()) << "something was left behind";
   }
   HostDevice attach_mock(bool has_dirty_bits, bool apart = false) {
-    const HostDevice host = kernel_.add("mock" + std::to_string(devices_.size()), has_dirty_bits, apart);
+    HostDevice host = kernel_.add("mock" + std::to_string(devices_.size()), has_dirty_bits, apart);
     auto device =
         attach(kernel_, host,
                {.backend = "iommufd", .container = container_, .container_options = {.huge_pages = huge_pages_}});
