@@ -32,7 +32,7 @@ TEST_P(HotUnplug, OneOfSeveralGoesAndTheOthersStay) {
   const Mmap memory(system_kernel(), ::mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
                     page);
   const Device first = attach(system_kernel(), stays.host(), test::options_for(GetParam())).value();
-  const auto container = first.container();
+  const auto& container = first.container();
   ASSERT_TRUE(container->map(base, memory.bytes()));
   {
     PciDevice leaving =
