@@ -135,7 +135,7 @@ class SimulatedIommufd : public ::testing::Test {
     if (result == 0) hwpt_ = page_table;
     return result;
   }
-  std::uint32_t id_of(const Function& function) const { return iommufd_->id_of(function); }
+  [[nodiscard]] std::uint32_t id_of(const Function& function) const { return iommufd_->id_of(function); }
 
   IommuModel iommu_;
   Process process_;
