@@ -27,11 +27,11 @@ Result<void> write_sysfs(Kernel& kernel, const std::string& path, const std::str
 
 // None where it is bound to nothing; that it cannot be read is no answer.
 Result<std::optional<std::string>> read_driver(Kernel& kernel, const std::string& path, const std::string& device) {
-  std::string target;
-  const int result = kernel.read_link(path + "/driver", target);
+  std::string driver;
+  const int result = sysfs::link_name(kernel, path + "/driver", driver);
   if (result == -ENOENT) return std::nullopt;
   if (result < 0) return call_failure("readlink", {.result = result, .object = fmt::format("driver of {}", device)});
-  return target.substr(target.rfind('/') + 1);
+  return driver;
 }
 
 // The kernel shows an override that is not set as "(null)".

@@ -25,9 +25,9 @@ bool is_noiommu_group(Kernel& kernel, const std::string& group) {
 Result<void> require_iommu(Kernel& kernel) {
   constexpr const char* groups = "/sys/kernel/iommu_groups";
   std::vector<std::string> names;
-  const bool listed = kernel.list_directory(groups, names) >= 0;
+  if (kernel.list_directory(groups, names) < 0) names.clear();
   for (const std::string& name : names) {
-    if (listed && !is_noiommu_group(kernel, name)) return {};
+    if (!is_noiommu_group(kernel, name)) return {};
   }
   return call_failure("probe", {.result = -ENODEV,
                                 .object = "host",

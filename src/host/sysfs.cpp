@@ -26,9 +26,17 @@ std::optional<std::int64_t> number(Kernel& kernel, const std::string& path) {
 }
 
 std::optional<std::string> link_name(Kernel& kernel, const std::string& path) {
+  std::string name;
+  if (link_name(kernel, path, name) < 0) return std::nullopt;
+  return name;
+}
+
+int link_name(Kernel& kernel, const std::string& path, std::string& name) {
   std::string target;
-  if (kernel.read_link(path, target) < 0) return std::nullopt;
-  return target.substr(target.rfind('/') + 1);
+  const int result = kernel.read_link(path, target);
+  if (result < 0) return result;
+  name = target.substr(target.rfind('/') + 1);
+  return 0;
 }
 
 }  // namespace postern::sysfs

@@ -15,5 +15,7 @@ namespace postern::sysfs {
 [[nodiscard]] std::optional<std::int64_t> number(Kernel& kernel, const std::string& path);
 // The last part of what a link points to: the name of a driver, a group, a bus.
 [[nodiscard]] std::optional<std::string> link_name(Kernel& kernel, const std::string& path);
+// The same, where it matters why there is none: 0 or a negated errno.
+[[nodiscard]] int link_name(Kernel& kernel, const std::string& path, std::string& name);
 
 }  // namespace postern::sysfs

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <fstream>
 #include <string>
 
@@ -56,6 +57,18 @@ int Process::check_zero(std::uintptr_t address, std::uint64_t length) {
     address += part;
     length -= part;
   }
+  return 0;
+}
+
+int Process::copy_struct(void* to, std::size_t size, const void* from, std::size_t given) {
+  constexpr std::size_t page = 4096;
+  const auto address = reinterpret_cast<std::uintptr_t>(from);
+  if (given > size) {
+    if (const int result = check_zero(address + size, given - size); result < 0) return result;
+  }
+  size = std::min(size, given);
+  if (size > page - address % page && check_argument(address, size, false) < 0) return -EFAULT;
+  std::memcpy(to, from, size);
   return 0;
 }
 

@@ -32,6 +32,9 @@ class Process {
 
   // Whether these bytes are all zero: 0, -E2BIG, or -EFAULT where memory ends before one that is not.
   [[nodiscard]] int check_zero(std::uintptr_t address, std::uint64_t length);
+  // copy_struct_from_user: as much of `size` bytes as the process says it has; what it has beyond them must be zero.
+  // Its first page is there, since the caller read there how long it is.
+  [[nodiscard]] int copy_struct(void* to, std::size_t size, const void* from, std::size_t given);
   // Reads a string of less than a page: 0, -EINVAL where it is longer, or -EFAULT.
   [[nodiscard]] int read_string(const char* from, std::string& text);
 

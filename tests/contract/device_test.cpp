@@ -161,15 +161,9 @@ TEST_P(DeviceOnKernel, AResetStopsARunningControllerAndTellsWhichWayItWent) {
   IovaAllocator iovas(container->usable_ranges(), container->page_sizes());
   const auto controller = nvme::Controller::open(disk(), iovas);
   ASSERT_TRUE(controller) << controller.error().message();
-  const auto ready = [this] {
-    std::uint32_t status = 0;
-    EXPECT_TRUE(disk().device().read(0, 0x1c, std::as_writable_bytes(std::span(&status, 1))));  // CSTS
-    return (status & 1) != 0;
-  };
-  EXPECT_TRUE(ready());
+  EXPECT_TRUE(test::is_running(disk()));
   EXPECT_EQ(disk().reset().value(), "flr");
-  ASSERT_TRUE(disk().enable_bus_master());
-  EXPECT_FALSE(ready());
+  EXPECT_FALSE(test::is_running(disk()));
 }
 
 TEST_P(DeviceOnKernel, TheBusMasterBitIsSetAndCleared) {

@@ -14,18 +14,9 @@ namespace {
 
 using test::Bound;
 using test::Holdings;
+using test::is_running;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-
-std::string sysfs_path(PciAddress address) { return "/sys/bus/pci/devices/" + to_string(address); }
-
-// Whether an NVMe controller is running: CSTS.RDY. Its registers can be read while its memory is on.
-bool is_running(const PciDevice& pci) {
-  std::uint32_t status = 0;
-  EXPECT_TRUE(pci.enable_bus_master());
-  EXPECT_TRUE(pci.device().read(0, 0x1c, std::as_writable_bytes(std::span(&status, 1))));
-  return (status & 1) != 0;
-}
 
 // With two functions of one slot.
 class HotResetOnKernel : public ::testing::TestWithParam<test::Interface> {
@@ -113,7 +104,7 @@ TEST_P(HotResetOnKernel, ATwinThatIsNotOpenedIsOursThroughItsGroup) {
 TEST_P(HotResetOnKernel, ATwinWithoutADriverIsInTheWayThoughItsGroupIsOurs) {
   const Bound bound_a(twins_->first);
   const Bound bound_b(twins_->second);
-  ASSERT_EQ(test::kernel().write_file(sysfs_path(twins_->second) + "/driver/unbind", to_string(twins_->second)), 0);
+  ASSERT_EQ(test::kernel().write_file(bound_b.host().sysfs_path + "/driver/unbind", to_string(twins_->second)), 0);
   PciDevice a = open(bound_a);
   IovaAllocator iovas(a.device().container()->usable_ranges(), a.device().container()->page_sizes());
   const auto controller = nvme::Controller::open(a, iovas);
@@ -136,7 +127,7 @@ TEST_P(HotResetOnKernel, ATwinThatAnotherDriverTookSinceIsTheKernelsToRefuse) {
   const auto set = ResetSet::of(a.device());
   ASSERT_TRUE(set) << set.error().message();
   ASSERT_TRUE(set->complete());
-  ASSERT_EQ(test::kernel().write_file(sysfs_path(twins_->second) + "/driver/unbind", to_string(twins_->second)), 0);
+  ASSERT_EQ(test::kernel().write_file(bound_b.host().sysfs_path + "/driver/unbind", to_string(twins_->second)), 0);
   const auto refused = set->reset();
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code(), EINVAL);

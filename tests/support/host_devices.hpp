@@ -101,6 +101,14 @@ class Bound {
   Binding binding_;
 };
 
+// Whether an NVMe controller is running: CSTS.RDY. Its registers can be read while its memory is on.
+inline bool is_running(const PciDevice& disk) {
+  std::uint32_t status = 0;
+  EXPECT_TRUE(disk.enable_bus_master());
+  EXPECT_TRUE(disk.device().read(0, 0x1c, std::as_writable_bytes(std::span(&status, 1))));
+  return (status & 1) != 0;
+}
+
 // Whether these bytes came from a disk: they are neither what memory is filled with before, nor all alike.
 inline bool came_from_disk(const std::vector<std::byte>& bytes) {
   return std::count(bytes.begin(), bytes.end(), std::byte{0xa5}) < 1024 &&

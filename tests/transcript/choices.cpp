@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Choices that several operations make.
+#include <linux/vfio.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -74,6 +76,20 @@ std::uint64_t some_memory(World& world) {
   }
   if (world.random.chance(4)) offset += world.random.pick<std::uint64_t>({1, 8, 2048, 4095});
   return Memory::start + offset;
+}
+
+void make_some_map(World& world, vfio_iommu_type1_dma_map& request) {
+  request.argsz = argsz(world, sizeof request);
+  request.flags = world.random.chance(90) ? 1 + static_cast<std::uint32_t>(world.random.below(3))
+                                          : static_cast<std::uint32_t>(world.random.below(16));
+  request.vaddr = some_memory(world);
+  request.iova = some_iova(world);
+  request.size = some_length(world);
+}
+
+void remember_mapping(std::vector<Mapping>& mapped, Mapping mapping) {
+  if (mapped.size() > 12) mapped.erase(mapped.begin());
+  mapped.push_back(mapping);
 }
 
 Mapping some_range(World& world, const std::vector<Mapping>& mapped) {

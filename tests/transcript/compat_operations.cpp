@@ -63,12 +63,7 @@ std::string map(World& world) {
   const Place& iommufd = world.open_one(world.iommufds);
   Roomy<vfio_iommu_type1_dma_map> room_for(world);
   auto& request = room_for.request;
-  request.argsz = argsz(world, sizeof request);
-  request.flags = world.random.chance(90) ? 1 + static_cast<std::uint32_t>(world.random.below(3))
-                                          : static_cast<std::uint32_t>(world.random.below(16));
-  request.vaddr = some_memory(world);
-  request.iova = some_iova(world);
-  request.size = some_length(world);
+  make_some_map(world, request);
   const int result = world.kernel.ioctl(iommufd.fd, VFIO_IOMMU_MAP_DMA, &request);
   if (result == 0) remember_mapping(compat_mappings(world, iommufd), {request.iova, request.size});
   return fmt::format("{} VFIO MAP_DMA argsz {} flags {:#x} {} at {:#x} size {:#x} -> {}", iommufd.name, request.argsz,

@@ -23,10 +23,6 @@ namespace postern::transcript {
 inline void remember(std::vector<std::uint32_t>& ids, std::uint32_t id) {
   if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(id);
 }
-inline void remember_mapping(std::vector<Mapping>& mapped, Mapping mapping) {
-  if (mapped.size() > 12) mapped.erase(mapped.begin());
-  mapped.push_back(mapping);
-}
 
 inline void forget(std::vector<std::uint32_t>& ids, std::uint32_t id) {
   ids.erase(std::remove(ids.begin(), ids.end(), id), ids.end());

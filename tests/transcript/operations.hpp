@@ -8,6 +8,8 @@
 
 #include "transcript/world.hpp"
 
+struct vfio_iommu_type1_dma_map;
+
 namespace postern::transcript {
 
 struct Operation {
@@ -54,6 +56,10 @@ struct Roomy {
 [[nodiscard]] std::uint64_t some_iova(World& world);
 [[nodiscard]] std::uint64_t some_length(World& world);
 [[nodiscard]] std::uint64_t some_memory(World& world);
+// A VFIO_IOMMU_MAP_DMA for any IOMMU with pages of 4 KiB.
+void make_some_map(World& world, vfio_iommu_type1_dma_map& request);
+// Keeps what was mapped for some_range(), and forgets the oldest of many.
+void remember_mapping(std::vector<Mapping>& mapped, Mapping mapping);
 // What is mapped, a part of it, more than it, or something else.
 [[nodiscard]] Mapping some_range(World& world, const std::vector<Mapping>& mapped);
 // Where an ioctl may write `length` bytes, filled; at times it may not.

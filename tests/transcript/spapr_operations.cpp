@@ -120,10 +120,7 @@ std::string map(World& world) {
       !mapped.empty() && world.random.chance(25) ? some_range(world, mapped).iova : some_window_iova(world, windows);
   request.size = careful_length(world, windows, {request.iova, some_length(world)}, may_map_past_end(world, windows));
   const int result = world.kernel.ioctl(container.fd, VFIO_IOMMU_MAP_DMA, &request);
-  if (result == 0) {
-    if (mapped.size() > 12) mapped.erase(mapped.begin());
-    mapped.push_back({request.iova, request.size});
-  }
+  if (result == 0) remember_mapping(mapped, {request.iova, request.size});
   return fmt::format("{} MAP_DMA argsz {} flags {:#x} {} at {:#x} size {:#x} -> {}", container.name, request.argsz,
                      request.flags, address(request.vaddr), request.iova, request.size, outcome(result));
 }

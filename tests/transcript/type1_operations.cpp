@@ -46,12 +46,7 @@ std::string map(World& world) {
   const Place& container = world.usable_one(world.containers);
   Roomy<vfio_iommu_type1_dma_map> room_for(world);
   auto& request = room_for.request;
-  request.argsz = argsz(world, sizeof request);
-  request.flags = world.random.chance(90) ? 1 + static_cast<std::uint32_t>(world.random.below(3))
-                                          : static_cast<std::uint32_t>(world.random.below(16));
-  request.vaddr = some_memory(world);
-  request.iova = some_iova(world);
-  request.size = some_length(world);
+  make_some_map(world, request);
   auto& mapped = world.mappings[world.index_of(container, world.containers)];
   if ((request.flags & VFIO_DMA_MAP_FLAG_VADDR) != 0 && !mapped.empty() && world.random.chance(80)) {
     const Mapping& one = mapped[world.random.below(mapped.size())];
@@ -60,8 +55,7 @@ std::string map(World& world) {
   }
   const int result = world.kernel.ioctl(container.fd, VFIO_IOMMU_MAP_DMA, &request);
   if (result == 0 && (request.flags & VFIO_DMA_MAP_FLAG_VADDR) == 0) {
-    if (mapped.size() > 12) mapped.erase(mapped.begin());
-    mapped.push_back({request.iova, request.size});
+    remember_mapping(mapped, {request.iova, request.size});
   }
   return fmt::format("{} MAP_DMA argsz {} flags {:#x} {} at {:#x} size {:#x} -> {}", container.name, request.argsz,
                      request.flags, address(request.vaddr), request.iova, request.size, outcome(result));

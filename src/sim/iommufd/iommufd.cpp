@@ -141,20 +141,8 @@ template <typename Command>
 int Iommufd::run(std::size_t least) {
   if (user_size_ < least) return -EINVAL;
   Command command{};
-  if (const int result = copy_command(&command, sizeof command); result < 0) return result;
+  if (const int result = process_.copy_struct(&command, sizeof command, user_, user_size_); result < 0) return result;
   return execute(command);
-}
-
-// copy_struct_from_user
-int Iommufd::copy_command(void* command, std::size_t size) {
-  const auto address = reinterpret_cast<std::uintptr_t>(user_);
-  if (user_size_ > size) {
-    if (const int result = process_.check_zero(address + size, user_size_ - size); result < 0) return result;
-  }
-  size = std::min<std::size_t>(size, user_size_);
-  if (!is_on_one_page(address, size) && process_.check_argument(address, size, false) < 0) return -EFAULT;
-  std::memcpy(command, user_, size);
-  return 0;
 }
 
 // iommufd_ucmd_respond

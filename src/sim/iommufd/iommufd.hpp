@@ -70,7 +70,6 @@ class Iommufd final : public File {
   [[nodiscard]] int run(std::size_t least = sizeof(Command));
   template <typename Command>
   [[nodiscard]] int execute(Command& command);
-  [[nodiscard]] int copy_command(void* command, std::size_t size);
   [[nodiscard]] int respond(const void* command, std::size_t size);
   [[nodiscard]] int map_memory(Ioas& ioas, std::uint64_t address, std::uint64_t length, std::uint32_t flags,
                                std::uint64_t& iova);

@@ -142,11 +142,7 @@ int DeviceFile::bind(void* argument) {
   if (process.check_argument(address, sizeof bind.argsz, false) < 0) return -EFAULT;
   std::memcpy(&bind.argsz, argument, sizeof bind.argsz);
   if (bind.argsz < offsetof(vfio_device_bind_iommufd, out_devid) + sizeof bind.out_devid) return -EINVAL;
-  // copy_struct_from_user
-  const std::size_t size = std::min<std::size_t>(bind.argsz, sizeof bind);
-  if (const int result = process.check_zero(address + size, bind.argsz - size); result < 0) return result;
-  if (process.check_argument(address, size, false) < 0) return -EFAULT;
-  std::memcpy(static_cast<void*>(&bind), argument, size);
+  if (const int result = process.copy_struct(&bind, sizeof bind, argument, bind.argsz); result < 0) return result;
   constexpr std::uint32_t known = VFIO_DEVICE_BIND_FLAG_TOKEN;
   if (bind.iommufd < 0 || (bind.flags & ~known) != 0 || group_) return -EINVAL;
   Group& group = machine_.groups[function_.group()];
@@ -164,7 +160,7 @@ int DeviceFile::bind(void* argument) {
     return -EPERM;
   }
   // A device that was opened, and has nowhere to tell its id, is closed again.
-  if (process.check_argument(address, size, true) < 0) return -EFAULT;
+  if (process.check_argument(address, std::min<std::size_t>(bind.argsz, sizeof bind), true) < 0) return -EFAULT;
   std::uint32_t id = 0;
   if (const int result = iommufd->bind(function_, id); result < 0) return result;
   group.owner = iommufd.get();
