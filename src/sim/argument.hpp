@@ -32,10 +32,11 @@ class UserArgument {
   std::vector<std::byte> before_;  // the copy as it was made
 };
 
-// Calls run(the argument).
+// Calls run(the argument), one that begins with its size.
 template <typename Argument, typename Run>
 [[nodiscard]] int with_argument(Process& process, void* address, std::size_t least, Run run,
                                 UserArgument::Tail tail = UserArgument::Tail::not_wanted) {
+  static_assert(offsetof(Argument, argsz) == 0);
   UserArgument user(process, address, least, tail);
   return user.data() != nullptr ? user.finish(run(*static_cast<Argument*>(user.data()))) : -EFAULT;
 }

@@ -46,6 +46,12 @@ int Process::check(std::uintptr_t address, std::uint64_t length, bool writable) 
   return covers(address, length, writable) ? 0 : -EFAULT;
 }
 
+int Process::copy_from_user(void* to, const void* from, std::size_t size) {
+  if (check_argument(reinterpret_cast<std::uintptr_t>(from), size, false) < 0) return -EFAULT;
+  std::memcpy(to, from, size);
+  return 0;
+}
+
 // check_zeroed_user
 int Process::check_zero(std::uintptr_t address, std::uint64_t length) {
   constexpr std::uint64_t page = 4096;

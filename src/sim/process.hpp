@@ -30,6 +30,8 @@ class Process {
     return covers(address, length, writable) ? 0 : check(address, length, writable);
   }
 
+  // copy_from_user: 0, or -EFAULT where it is not there.
+  [[nodiscard]] int copy_from_user(void* to, const void* from, std::size_t size);
   // Whether these bytes are all zero: 0, -E2BIG, or -EFAULT where memory ends before one that is not.
   [[nodiscard]] int check_zero(std::uintptr_t address, std::uint64_t length);
   // copy_struct_from_user: as much of `size` bytes as the process says it has; what it has beyond them must be zero.

@@ -120,9 +120,9 @@ int DeviceFile::feature_dma_logging_start(vfio_device_feature& feature) {
   std::vector<IovaRange> ranges;
   for (std::uint32_t i = 0; i < control.num_ranges; ++i) {
     const std::uintptr_t address = static_cast<std::uintptr_t>(control.ranges) + i * sizeof(Range);
-    if (machine_.process.check_argument(address, sizeof(Range), false) < 0) return -EFAULT;
     Range range;
-    std::memcpy(&range, reinterpret_cast<const void*>(address), sizeof range);
+    const auto* const at = reinterpret_cast<const void*>(address);
+    if (machine_.process.copy_from_user(&range, at, sizeof range) < 0) return -EFAULT;
     if (!is_aligned(range.iova, control.page_size) || !is_aligned(range.length, control.page_size)) return -EINVAL;
     if (overflows(range.iova, range.length)) return -EOVERFLOW;
     const IovaRange logged{{range.iova}, {range.iova + range.length - 1}};

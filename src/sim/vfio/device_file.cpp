@@ -139,8 +139,7 @@ int DeviceFile::bind(void* argument) {
   Process& process = machine_.process;
   const auto address = reinterpret_cast<std::uintptr_t>(argument);
   vfio_device_bind_iommufd bind{};
-  if (process.check_argument(address, sizeof bind.argsz, false) < 0) return -EFAULT;
-  std::memcpy(&bind.argsz, argument, sizeof bind.argsz);
+  if (process.copy_from_user(&bind.argsz, argument, sizeof bind.argsz) < 0) return -EFAULT;
   if (bind.argsz < offsetof(vfio_device_bind_iommufd, out_devid) + sizeof bind.out_devid) return -EINVAL;
   if (const int result = process.copy_struct(&bind, sizeof bind, argument, bind.argsz); result < 0) return result;
   constexpr std::uint32_t known = VFIO_DEVICE_BIND_FLAG_TOKEN;

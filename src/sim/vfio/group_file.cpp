@@ -147,7 +147,7 @@ int GroupFile::ioctl(unsigned long request, void* argument) {
       return with_argument<vfio_group_status>(machine_.process, argument, sizeof(vfio_group_status),
                                               [this](auto& status) { return get_status(status); });
     case VFIO_GROUP_SET_CONTAINER:
-      return with_argument<int>(machine_.process, argument, sizeof(int), [this](int fd) { return set_container(fd); });
+      return set_container(argument);
     case VFIO_GROUP_UNSET_CONTAINER:
       return unset_container();
     case VFIO_GROUP_GET_DEVICE_FD:
@@ -170,7 +170,10 @@ int GroupFile::get_status(vfio_group_status& status) const {
   return 0;
 }
 
-int GroupFile::set_container(int fd) {
+// vfio_group_ioctl_set_container
+int GroupFile::set_container(const void* argument) {
+  int fd = -1;
+  if (machine_.process.copy_from_user(&fd, argument, sizeof fd) < 0) return -EFAULT;
   const auto file = files_.find(fd);
   if (!file) return -EBADF;
   if (is_revoked()) return -ENODEV;

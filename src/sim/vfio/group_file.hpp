@@ -52,7 +52,7 @@ class GroupFile final : public File, public std::enable_shared_from_this<GroupFi
   [[nodiscard]] bool is_revoked() const noexcept { return group_.file != this; }
   static void release(Group& group);
   [[nodiscard]] int get_status(vfio_group_status& status) const;
-  [[nodiscard]] int set_container(int fd);
+  [[nodiscard]] int set_container(const void* argument);
   [[nodiscard]] int unset_container();
   [[nodiscard]] int open_device(const char* argument);
   [[nodiscard]] static int matches(const Function& function, std::string_view text);

@@ -2,6 +2,7 @@
 // What VFIO's calls are given need not be there: the simulated kernel says EFAULT, as the real one does.
 #include <gtest/gtest.h>
 #include <linux/vfio.h>
+#include <sanitizer/asan_interface.h>
 #include <sys/mman.h>
 
 #include <cerrno>
@@ -50,6 +51,16 @@ TEST_F(Argument, ThatCannotBeWrittenHasNoRoomForTheAnswer) {
   reinterpret_cast<vfio_group_status*>(bytes())->argsz = sizeof(vfio_group_status);
   ASSERT_EQ(::mprotect(bytes(), page, PROT_READ), 0);
   EXPECT_EQ(kernel_.ioctl(group_, VFIO_GROUP_GET_STATUS, bytes()), -EFAULT);
+}
+
+// SET_CONTAINER takes a number alone, which is no size of anything: the address sanitizer sees who reads on.
+TEST_F(Argument, ThatDoesNotBeginWithItsSizeIsReadNoFurther) {
+  std::byte* const number = bytes() + page - 16;
+  const int container = kernel_.open("/dev/vfio/vfio", 0);
+  std::memcpy(number, &container, sizeof container);
+  ASAN_POISON_MEMORY_REGION(number + 8, 8);
+  EXPECT_EQ(kernel_.ioctl(group_, VFIO_GROUP_SET_CONTAINER, number), 0);
+  ASAN_UNPOISON_MEMORY_REGION(number + 8, 8);
 }
 
 }  // namespace
