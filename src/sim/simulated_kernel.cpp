@@ -145,7 +145,7 @@ int SimulatedKernel::State::open_node(const std::string& path) {
   const FileTable table{.find = [this](int fd) { return find_any(fd); },
                         .give = [this](const std::shared_ptr<File>& file) { return give_fd(file); }};
   if (path == "/dev/vfio/vfio") return give_fd(std::make_shared<ContainerFile>(machine));
-  if (path == "/dev/iommu") return give_fd(std::make_shared<Iommufd>(machine.iommu, machine.process));
+  if (path == "/dev/iommu") return give_fd(std::make_shared<Iommufd>(machine.iommu, machine.process, table));
   for (const auto& [address, function] : machine.functions) {
     if (function->minor && path == "/dev/vfio/devices/" + cdev_name(*function)) {
       // vfio_device_fops_cdev_open

@@ -103,6 +103,42 @@ std::string map(World& world) {
                      outcome(result), request.iova);
 }
 
+std::string map_file(World& world) {
+  const Place& iommufd = world.open_one(world.iommufds);
+  const std::uint64_t kind = world.random.below(100);
+  const Place* place = nullptr;
+  if (kind >= 97) place = &iommufd;
+  if (kind >= 92 && kind < 97) place = &world.any(world.eventfds);
+  Roomy<iommu_ioas_map_file> room_for(world);
+  auto& request = room_for.request;
+  std::string_view file = "memfd";
+  request.fd = world.memory_file();
+  if (place != nullptr) {
+    file = place->name;
+    request.fd = place->fd;
+  } else if (kind >= 90) {
+    file = "null";
+    request.fd = world.null_device();
+  } else if (kind >= 75) {
+    file = "read-only memfd";
+    request.fd = world.read_only_file();
+  }
+  request.flags = some_map_flags(world);
+  request.ioas_id = some_id(world, ids_of(world, iommufd).ioas);
+  constexpr std::uint64_t page = 4096;
+  request.start = world.random.below(Memory::of_file / page) * page;
+  if (world.random.chance(8)) request.start += world.random.pick<std::uint64_t>({1, 8, 2048, 4095});
+  if (world.random.chance(4)) request.start = world.random.pick({Memory::of_file, 0 - page, std::uint64_t{1} << 47});
+  request.length = some_length(world);
+  request.iova = some_iova(world);
+  const std::uint64_t wanted = request.iova;
+  const int result = world.kernel.ioctl(iommufd.fd, IOMMU_IOAS_MAP_FILE, &request);
+  if (result == 0) remember_mapping(mappings_of(world, iommufd, request.ioas_id), {request.iova, request.length});
+  return fmt::format("{} IOAS_MAP_FILE size {} flags {:#x} ioas {} {} from {:#x} length {:#x} at {:#x} -> {}, at {:#x}",
+                     iommufd.name, request.size, request.flags, request.ioas_id, file, request.start, request.length,
+                     wanted, outcome(result), request.iova);
+}
+
 std::string copy(World& world) {
   const Place& iommufd = world.open_one(world.iommufds);
   const World::Ids& ids = ids_of(world, iommufd);
@@ -170,7 +206,8 @@ bool has_none(const World& world) { return has_iommufd(world) && !has_ioas(world
 constexpr Operation operations[] = {
     {alloc, 1, 14, has_iommufd},    {alloc, 0, 60, has_none},      {destroy, 1, 10, has_iommufd},
     {iova_ranges, 1, 16, has_ioas}, {allow_iovas, 1, 5, has_ioas}, {map, 1, 85, has_ioas},
-    {copy, 1, 35, has_ioas},        {unmap, 1, 45, has_ioas},      {option, 1, 14, has_iommufd},
+    {map_file, 1, 40, has_ioas},    {copy, 1, 35, has_ioas},       {unmap, 1, 45, has_ioas},
+    {option, 1, 14, has_iommufd},
 };
 
 }  // namespace

@@ -5,8 +5,10 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <postern/binding.hpp>
 #include <postern/pci_function.hpp>
@@ -56,8 +58,15 @@ World::World(Kernel& the_kernel, Backend the_backend, std::uint64_t seed)
   is_powernv =
       kernel.read_file("/proc/device-tree/compatible", machine) >= 0 && machine.find("powernv") != std::string::npos;
   make_memory();
-  null_device_ = ::open("/dev/null", O_RDWR | O_CLOEXEC);
-  must(null_device_, "/dev/null");
+  const auto open_here = [](const std::string& path, int flags) {
+    const int fd = ::open(path.c_str(), flags | O_CLOEXEC);
+    must(fd < 0 ? -errno : fd, path.c_str());
+    return fd;
+  };
+  null_device_ = open_here("/dev/null", O_RDWR);
+  memory_file_ = ::memfd_create("transcript", MFD_CLOEXEC);
+  must(::ftruncate(memory_file_, Memory::of_file) < 0 ? -errno : 0, "memfd");
+  read_only_file_ = open_here(fmt::format("/proc/self/fd/{}", memory_file_), O_RDONLY);
 }
 
 World::~World() {

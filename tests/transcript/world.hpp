@@ -46,6 +46,7 @@ struct Memory {
   static constexpr std::uint64_t hole = 24 * mib;       // of what is not there,
   static constexpr std::uint64_t scratch = 28 * mib;    // and of what ioctls write to; it is there
   static constexpr std::uint64_t end = 32 * mib;
+  static constexpr std::uint64_t of_file = 8 * mib + 100;
 };
 
 struct Mapping {
@@ -109,6 +110,9 @@ class World {
   [[nodiscard]] static char letter(std::size_t function) { return static_cast<char>('A' + function); }
   [[nodiscard]] std::size_t index_of(const Place& place, const std::vector<Place>& places) const;
   [[nodiscard]] int null_device() const noexcept { return null_device_; }
+  // A memfd, opened for writing and for reading alone; it ends within a page.
+  [[nodiscard]] int memory_file() const noexcept { return memory_file_; }
+  [[nodiscard]] int read_only_file() const noexcept { return read_only_file_; }
 
   void close(Place& place);
 
@@ -120,6 +124,8 @@ class World {
 
   std::uint64_t seed_;
   int null_device_ = -1;
+  int memory_file_ = -1;
+  int read_only_file_ = -1;
 };
 
 }  // namespace postern::transcript

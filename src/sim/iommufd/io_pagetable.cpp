@@ -10,52 +10,6 @@
 
 namespace postern::sim {
 
-// Memory that a mapping shares with its copies (struct iopt_pages): a page is pinned once for all of them.
-class SharedPages {
- public:
-  explicit SharedPages(bool writable) : writable_(writable) {}
-  [[nodiscard]] bool writable() const noexcept { return writable_; }
-
-  // One more mapping wants these pages: 0, -EFAULT or -ENOMEM.
-  [[nodiscard]] int pin(Process& process, std::uint64_t first, std::uint64_t last) {
-    std::uint64_t missing = 0;
-    const auto end = split(last + 1);
-    for (auto part = split(first); part != end; ++part) {
-      if (part->second != 0) continue;
-      const std::uint64_t length = length_of(part);
-      if (const int result = process.check(part->first * page, length, writable_); result < 0) return result;
-      missing += length;
-    }
-    if (const int result = process.pin(missing); result < 0) return result;
-    adopt(first, last);
-    return 0;
-  }
-  // These pages are pinned already.
-  void adopt(std::uint64_t first, std::uint64_t last) {
-    const auto end = split(last + 1);
-    for (auto part = split(first); part != end; ++part) ++part->second;
-  }
-  void unpin(Process& process, std::uint64_t first, std::uint64_t last) {
-    const auto end = split(last + 1);
-    for (auto part = split(first); part != end; ++part) {
-      if (--part->second == 0) process.unpin(length_of(part));
-    }
-  }
-
- private:
-  using Users = std::map<std::uint64_t, std::uint32_t>;
-  static constexpr std::uint64_t page = IoPagetable::page_size;
-
-  Users::iterator split(std::uint64_t at) {
-    const auto before = std::prev(users_.upper_bound(at));
-    return before->first == at ? before : users_.emplace_hint(std::next(before), at, before->second);
-  }
-  static std::uint64_t length_of(Users::iterator part) { return (std::next(part)->first - part->first) * page; }
-
-  bool writable_;
-  Users users_{{0, 0}};  // how many mappings want a page, by its number, until the next one
-};
-
 namespace {
 
 constexpr std::uint64_t page = IoPagetable::page_size;

@@ -11,11 +11,10 @@
 
 #include "sim/address_space.hpp"
 #include "sim/iommu_model.hpp"
+#include "sim/iommufd/shared_pages.hpp"
 #include "sim/process.hpp"
 
 namespace postern::sim {
-
-class SharedPages;
 
 // The mappings of an IOAS, and the page tables that show them (struct io_pagetable). Memory is pinned while there is a
 // page table.
@@ -24,7 +23,7 @@ class IoPagetable {
   struct Piece {
     std::uintptr_t address = 0;
     std::uint64_t length = 0;
-    std::shared_ptr<SharedPages> pages;  // null: it is mapped nowhere else
+    std::shared_ptr<SharedPages> pages;  // null: memory that is mapped nowhere else
   };
   static constexpr std::uint64_t page_size = 4096;
 

@@ -93,6 +93,29 @@ int Iommufd::execute(iommu_ioas_map& command) {
   return respond(&command, sizeof command);
 }
 
+// iommufd_ioas_map_file, iopt_map_file_pages. There are no dma-bufs here.
+template <>
+int Iommufd::execute(iommu_ioas_map_file& command) {
+  if ((command.flags & ~map_flags) != 0) return -EOPNOTSUPP;
+  if (command.iova == most || command.length == most) return -EOVERFLOW;
+  if ((command.flags & access_flags) == 0) return -EINVAL;
+  Ioas* const ioas = find<Ioas>(command.ioas_id);
+  if (ioas == nullptr) return -ENOENT;
+  if (command.length == 0) return -EINVAL;
+  if (command.start + (command.length - 1) < command.start) return -EOVERFLOW;
+  if (!files_.find(command.fd)) return -EBADF;
+  if (command.length > most - IoPagetable::page_size) return -EINVAL;
+  auto file = std::make_unique<FilePages>(command.fd, command.start, command.length);
+  const std::uintptr_t address = file->address();
+  const bool writable = (command.flags & IOMMU_IOAS_MAP_WRITEABLE) != 0;
+  const IoPagetable::Piece piece{address, command.length, std::make_shared<SharedPages>(writable, std::move(file))};
+  std::uint64_t iova = command.iova;
+  const int result = ioas->table.map(std::span(&piece, 1), command.length, command.flags, iova);
+  if (result < 0) return result;
+  command.iova = iova;
+  return respond(&command, sizeof command);
+}
+
 // iommufd_ioas_copy
 template <>
 int Iommufd::execute(iommu_ioas_copy& command) {

@@ -109,6 +109,8 @@ int Iommufd::ioctl(unsigned long request, void* argument) {
       return run<iommu_ioas_alloc>();
     case IOMMU_IOAS_ALLOW_IOVAS:
       return run<iommu_ioas_allow_iovas>();
+    case IOMMU_IOAS_MAP_FILE:
+      return run<iommu_ioas_map_file>();
     case IOMMU_IOAS_COPY:
       return run<iommu_ioas_copy>();
     case IOMMU_IOAS_IOVA_RANGES:

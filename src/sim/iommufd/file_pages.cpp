@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// FilePages: addresses that are kept free, and the file mapped over them.
+#include "sim/iommufd/file_pages.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/magic.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+namespace postern::sim {
+namespace {
+
+constexpr std::uint64_t huge_page = 0x200000;
+constexpr std::uint64_t most = std::uint64_t{1} << 46;  // that a process has addresses for
+
+std::uint64_t huge_page_of(std::uint64_t at) { return at & ~(huge_page - 1); }
+
+// Writes to the file as far as it can be: the kernel does not ask how the fd was opened.
+bool map_over(std::uintptr_t address, std::uint64_t length, int fd, std::uint64_t offset) {
+  auto* const at = reinterpret_cast<void*>(address);
+  const auto map = [&](int protection, int from) {
+    return ::mmap(at, length, protection, MAP_SHARED | MAP_FIXED, from, static_cast<off_t>(offset)) != MAP_FAILED;
+  };
+  if (map(PROT_READ | PROT_WRITE, fd)) return true;
+  const int writable = ::open(fmt::format("/proc/self/fd/{}", fd).c_str(), O_RDWR | O_CLOEXEC);
+  const bool is_mapped = writable >= 0 && map(PROT_READ | PROT_WRITE, writable);
+  if (writable >= 0) ::close(writable);
+  return is_mapped || map(PROT_READ, fd);
+}
+
+}  // namespace
+
+FilePages::FilePages(int fd, std::uint64_t start, std::uint64_t length)
+    : fd_(::fcntl(fd, F_DUPFD_CLOEXEC, 0)), start_(start), address_(start) {
+  const std::uint64_t before = start - huge_page_of(start);
+  if (length > most) return;
+  reserved_length_ = huge_page_of(before + length + huge_page - 1) + huge_page;  // one more, to be aligned
+  void* const free = ::mmap(nullptr, reserved_length_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (free == MAP_FAILED) return;
+  reserved_ = reinterpret_cast<std::uintptr_t>(free);
+  address_ = huge_page_of(reserved_ + huge_page - 1) + before;
+}
+
+FilePages::~FilePages() {
+  if (reserved_ != 0) ::munmap(reinterpret_cast<void*>(reserved_), reserved_length_);
+  if (fd_ >= 0) ::close(fd_);
+}
+
+int FilePages::fill(std::uintptr_t address, std::uint64_t length) {
+  struct statfs system {};
+  struct stat file {};
+  if (fd_ < 0 || ::fstatfs(fd_, &system) < 0 || ::fstat(fd_, &file) < 0) return -EINVAL;
+  const bool is_huge = system.f_type == HUGETLBFS_MAGIC;
+  if ((!is_huge && system.f_type != TMPFS_MAGIC) || !S_ISREG(file.st_mode)) return -EINVAL;
+  std::uint64_t offset = start_ + (address - address_);
+  if (offset + length < offset || offset + length > static_cast<std::uint64_t>(file.st_size)) return -EINVAL;
+  if (reserved_ == 0) return -ENOMEM;
+  if (is_huge) {  // huge pages are mapped whole; of 1 GiB they are not mapped at all
+    const std::uint64_t before = offset - huge_page_of(offset);
+    length = huge_page_of(before + length + huge_page - 1);
+    offset -= before;
+    address -= before;
+  }
+  return map_over(address, length, fd_, offset) ? 0 : -ENOMEM;
+}
+
+}  // namespace postern::sim
