@@ -119,6 +119,7 @@ class Container {
  private:
   friend class Attachment;    // attaching and detaching go through the one owner of an attached device
   friend class DirtyTracker;  // unmaps in a way of its own
+  friend class DmaBuffer;     // leaves it memory that could not be unmapped
   class Errors;               // in words
 
   [[nodiscard]] Result<void> map_slowly(IovaRange range, std::span<std::byte> memory, Access access);
@@ -132,17 +133,16 @@ class Container {
   [[nodiscard]] Result<Fd> attach(const HostDevice& device);
   [[nodiscard]] Result<void> detach(const std::string& device, Fd fd);
 
-  static constexpr IovaRange nowhere{{1}, {0}};
-
   Kernel* kernel_;
   Traits traits_;
   ContainerLimits limits_;
   // What map() asks for first: the usable range that the last mapping was in, or one that nothing fits.
-  IovaRange likely_range_ = nowhere;
+  IovaRange likely_range_;
   std::uint64_t mapping_limit_ = 0;   // limits_.mapping_limit, or all ones
   std::uint64_t misaligned_ = 0xfff;  // the bits that are clear in an aligned number
   std::unique_ptr<ShadowMap> mappings_;
   std::vector<std::string> devices_;
+  std::vector<Mmap> left_behind_;  // memory that devices may still reach, and new ones will
   bool closed_ = false;
   bool kernel_has_mappings_ = true;  // false: the last device took them along; the shadow map has them for the next
 };

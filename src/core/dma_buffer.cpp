@@ -49,8 +49,12 @@ void DmaBuffer::release() noexcept {
   if (!container_) return;
   const std::uint64_t length = memory_.size();
   log_failure(container_->unmap(iova_, length));
-  // What devices may still reach must not become somebody else's: then the iova stays taken.
-  if (!container_->find(iova_)) log_failure(allocator_->free(iova_, length));
+  if (!container_->find(iova_)) {
+    log_failure(allocator_->free(iova_, length));
+  } else {
+    // What devices may still reach must not become somebody else's: then iova and memory stay taken.
+    container_->left_behind_.push_back(std::move(memory_));
+  }
   container_.reset();
 }
 

@@ -16,6 +16,8 @@
 namespace postern {
 namespace {
 
+constexpr IovaRange nowhere{{1}, {0}};
+
 std::uint64_t address_of(const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer); }
 
 bool covered(const std::vector<IovaRange>& usable, IovaRange range) {
@@ -31,7 +33,7 @@ std::uint64_t smallest_page(const ContainerLimits& limits) {
 }  // namespace
 
 Container::Container(Kernel& kernel, const Traits& traits)
-    : kernel_(&kernel), traits_(traits), mappings_(std::make_unique<ShadowMap>()) {}
+    : kernel_(&kernel), traits_(traits), likely_range_(nowhere), mappings_(std::make_unique<ShadowMap>()) {}
 
 Container::~Container() = default;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a DMA buffer leaves behind: nothing, but for an iova that the kernel refuses to unmap.
+// What a DMA buffer leaves behind: nothing, but for what the kernel refuses to unmap.
 #include <gmock/gmock.h>
 #include <linux/iommufd.h>
 #include <sys/mman.h>
@@ -53,14 +53,17 @@ TEST_F(DmaBufferTest, ThatIsUnmappedAlreadyLeavesNothingEither) {
   EXPECT_EQ(iovas_.allocate(page).value(), iova);
 }
 
-TEST_F(DmaBufferTest, ThatTheKernelRefusesToUnmapKeepsItsIova) {
+TEST_F(DmaBufferTest, ThatTheKernelRefusesToUnmapKeepsItsIovaAndItsMemory) {
+  void* address = nullptr;
   Iova iova;
   {
     const auto buffer = DmaBuffer::allocate(container(), iovas_, page).value();
+    address = buffer.data();
     iova = buffer.iova();
     kernel_.fail_ioctl(IOMMU_IOAS_UNMAP, EIO);
   }
   EXPECT_NE(iovas_.allocate(page).value(), iova);
+  EXPECT_TRUE(is_there(address)) << "a device that joins would be shown whatever came there";
   kernel_.fail_ioctl(0, 0);
   EXPECT_TRUE(container()->unmap_all());
 }
