@@ -15,10 +15,12 @@ namespace postern::sim {
 
 class DeviceFile final : public File {
  public:
-  // Through its group: usable at once.
-  DeviceFile(Machine& machine, Function& function, FileTable files, std::shared_ptr<File> group);
-  // By its cdev: usable when it is bound to an iommufd.
-  DeviceFile(Machine& machine, Function& function, FileTable files);
+  // Through its group, or by its cdev, without one.
+  DeviceFile(Machine& machine, Function& function, FileTable files, std::shared_ptr<File> group = {})
+      : machine_(machine), function_(function), group_(std::move(group)), files_(std::move(files)) {}
+  // It is of use from here on; one of a cdev is when it is bound. `iommufd` is the group's container; null: it has
+  // another one.
+  [[nodiscard]] int open_by_group(const std::shared_ptr<Iommufd>& iommufd);
 
   void release() override;
   [[nodiscard]] int ioctl(unsigned long request, void* argument) override;
@@ -29,6 +31,11 @@ class DeviceFile final : public File {
 
  private:
   void enable();
+  [[nodiscard]] int bind_to(const std::shared_ptr<Iommufd>& iommufd, std::uint32_t& id);
+  [[nodiscard]] int bind_to_compat(const std::shared_ptr<Iommufd>& iommufd);
+  void unbind();
+  // That the function's cdev is bound to: null where its group opened it.
+  [[nodiscard]] const Iommufd* iommufd_of_cdev() const { return group_ ? nullptr : function_.iommufd.get(); }
   [[nodiscard]] GroupOfFd find_group(int fd) const;
   [[nodiscard]] int bind(void* argument);
   [[nodiscard]] int attach(vfio_device_attach_iommufd_pt& attach);
@@ -55,7 +62,6 @@ class DeviceFile final : public File {
   Function& function_;
   std::shared_ptr<File> group_;  // held open by its devices
   FileTable files_;
-  std::shared_ptr<Iommufd> iommufd_;
   bool usable_ = false;
 };
 
