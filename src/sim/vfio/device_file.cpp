@@ -18,7 +18,8 @@
 namespace postern::sim {
 
 // vfio_df_group_open. What no IOMMU translates for is bound to nothing, and may come where nobody expects that.
-int DeviceFile::open_by_group(const std::shared_ptr<Iommufd>& iommufd) {
+int DeviceFile::open_by_group(std::shared_ptr<File> group, const std::shared_ptr<Iommufd>& iommufd) {
+  is_cdev_ = false;
   if (iommufd && function_.opens == 0) {
     if (function_.has_iommu()) {
       if (const int result = bind_to_compat(iommufd); result < 0) return result;
@@ -26,6 +27,7 @@ int DeviceFile::open_by_group(const std::shared_ptr<Iommufd>& iommufd) {
       return -EPERM;
     }
   }
+  if (!iommufd) group_ = std::move(group);  // vfio_group_use_container
   enable();
   return 0;
 }
@@ -71,7 +73,7 @@ void DeviceFile::release() {
     function_.disable();
     if (function_.iommufd) unbind();
   }
-  if (!group_) --machine_.groups[function_.group()].open_cdevs;
+  if (is_cdev_) --machine_.groups[function_.group()].open_cdevs;
   group_.reset();
   machine_.changed.notify_all();
 }
@@ -81,12 +83,12 @@ int DeviceFile::ioctl(unsigned long request, void* argument) {
   // A kernel with sPAPR has no cdevs (CONFIG_VFIO_DEVICE_CDEV depends on !SPAPR_TCE_IOMMU).
   if (request == VFIO_DEVICE_BIND_IOMMUFD && !machine_.tce) return bind(argument);
   if (!usable_) return -EINVAL;
-  if (!group_ && request == VFIO_DEVICE_ATTACH_IOMMUFD_PT) {
+  if (is_cdev_ && request == VFIO_DEVICE_ATTACH_IOMMUFD_PT) {
     return with_argument<vfio_device_attach_iommufd_pt>(process, argument,
                                                         offsetof(vfio_device_attach_iommufd_pt, pasid),
                                                         [this](auto& wanted) { return attach(wanted); });
   }
-  if (!group_ && request == VFIO_DEVICE_DETACH_IOMMUFD_PT) {
+  if (is_cdev_ && request == VFIO_DEVICE_DETACH_IOMMUFD_PT) {
     return with_argument<vfio_device_detach_iommufd_pt>(process, argument,
                                                         offsetof(vfio_device_detach_iommufd_pt, pasid),
                                                         [this](auto& wanted) { return detach(wanted); });
@@ -169,7 +171,7 @@ int DeviceFile::bind(void* argument) {
   if (bind.argsz < offsetof(vfio_device_bind_iommufd, out_devid) + sizeof bind.out_devid) return -EINVAL;
   if (const int result = process.copy_struct(&bind, sizeof bind, argument, bind.argsz); result < 0) return result;
   constexpr std::uint32_t known = VFIO_DEVICE_BIND_FLAG_TOKEN;
-  if (bind.iommufd < 0 || (bind.flags & ~known) != 0 || group_) return -EINVAL;
+  if (bind.iommufd < 0 || (bind.flags & ~known) != 0 || !is_cdev_) return -EINVAL;
   Group& group = machine_.groups[function_.group()];
   if (group.file != nullptr) return -EBUSY;  // vfio_device_block_group
   if (usable_) return -EINVAL;

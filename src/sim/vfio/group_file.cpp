@@ -126,7 +126,7 @@ GroupFile::GroupFile(Machine& machine, Group& group, FileTable files)
   group_.file = this;
 }
 
-// vfio_group_fops_release: by now no device of it is open, since those hold it.
+// vfio_group_fops_release: by now no device of it is open in a container, since those hold it.
 GroupFile::~GroupFile() {
   if (!is_revoked()) revoke();
 }
@@ -225,8 +225,8 @@ int GroupFile::open_device(const char* argument) {
   if (function == nullptr || is_revoked()) return -ENODEV;
   if (!has_iommu()) return -EINVAL;
   if (container_ && !container_->has_iommu()) return -EINVAL;  // vfio_group_use_container
-  const auto device = std::make_shared<DeviceFile>(machine_, *function, files_, shared_from_this());
-  if (const int result = device->open_by_group(iommufd_); result < 0) return result;
+  const auto device = std::make_shared<DeviceFile>(machine_, *function, files_);
+  if (const int result = device->open_by_group(shared_from_this(), iommufd_); result < 0) return result;
   return files_.give(device);
 }
 

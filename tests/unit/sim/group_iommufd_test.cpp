@@ -53,6 +53,12 @@ class GroupInIommufd : public ::testing::Test {
     const int result = kernel.ioctl(iommufd, IOMMU_VFIO_IOAS, &request);
     return result < 0 ? result : static_cast<int>(request.ioas_id);
   }
+  int bind(int device, int iommufd) {
+    vfio_device_bind_iommufd request{};
+    request.argsz = sizeof request;
+    request.iommufd = iommufd;
+    return kernel.ioctl(device, VFIO_DEVICE_BIND_IOMMUFD, &request);
+  }
   int destroy(int iommufd, std::uint32_t id) {
     iommu_destroy request{.size = sizeof request, .id = id};
     return kernel.ioctl(iommufd, IOMMU_DESTROY, &request);
@@ -201,14 +207,8 @@ TEST_F(GroupInIommufd, KeepsTheIommufdThatIsClosed) {
   const int group = open(disk_group);
   ASSERT_EQ(set_container(group, iommufd), 0);
   kernel.close(iommufd);
-  const int device = open_device(group, disk);
-  ASSERT_GE(device, 0);
-  kernel.close(group);
-  EXPECT_EQ(open(disk_group), -EBUSY);
-  EXPECT_EQ(call(device, VFIO_DEVICE_RESET), 0);
-  kernel.close(device);
-  const int again = open(disk_group);
-  EXPECT_EQ(flags(again), viable);
+  EXPECT_EQ(flags(group), in_container);
+  EXPECT_GE(open_device(group, disk), 0);
 }
 
 TEST_F(GroupInIommufd, KeepsCdevsAway) {
@@ -216,12 +216,36 @@ TEST_F(GroupInIommufd, KeepsCdevsAway) {
   const int group = open(disk_group);
   ASSERT_EQ(set_container(group, iommufd), 0);
   const int cdev = open("/dev/vfio/devices/vfio0");
-  vfio_device_bind_iommufd bind{};
-  bind.argsz = sizeof bind;
-  bind.iommufd = iommufd;
-  EXPECT_EQ(kernel.ioctl(cdev, VFIO_DEVICE_BIND_IOMMUFD, &bind), -EBUSY);
+  EXPECT_EQ(bind(cdev, iommufd), -EBUSY);
   const int device = open_device(group, disk);
-  EXPECT_EQ(kernel.ioctl(device, VFIO_DEVICE_BIND_IOMMUFD, &bind), -EINVAL);
+  EXPECT_EQ(bind(device, iommufd), -EINVAL);
+}
+
+// With a container they would hold it.
+TEST_F(GroupInIommufd, IsNotHeldOpenByItsDevices) {
+  const int iommufd = open("/dev/iommu");
+  const int group = open(twin_group);
+  ASSERT_EQ(set_container(group, iommufd), 0);
+  const int device = open_device(group, twin);
+  ASSERT_GE(device, 0);
+  kernel.close(group);
+  EXPECT_EQ(call(device, VFIO_DEVICE_RESET), 0);
+  const int again = open(twin_group);
+  ASSERT_GE(again, 0);
+  EXPECT_EQ(flags(again), 0U) << "the iommufd has its DMA";
+  EXPECT_EQ(open_device(again, twin), -EINVAL);
+  kernel.close(again);
+  const int cdev = open("/dev/vfio/devices/vfio5");
+  EXPECT_EQ(bind(cdev, iommufd), -EINVAL) << "it is open";
+  const int other = open("/dev/vfio/devices/vfio6");
+  EXPECT_EQ(bind(other, open("/dev/iommu")), -EPERM);
+  ASSERT_EQ(bind(other, iommufd), 0);
+  EXPECT_EQ(open(twin_group), -EBUSY);
+  vfio_pci_hot_reset reset{};
+  reset.argsz = sizeof reset;
+  EXPECT_EQ(kernel.ioctl(other, VFIO_DEVICE_PCI_HOT_RESET, &reset), 0) << "both are this iommufd's";
+  kernel.close(other);
+  EXPECT_EQ(kernel.ioctl(device, VFIO_DEVICE_PCI_HOT_RESET, &reset), -EINVAL);
 }
 
 TEST_F(GroupInIommufd, ProvesAHotResetByGroups) {
