@@ -112,7 +112,8 @@ int Iommufd::vfio_ioctl(unsigned long request, void* argument) {
   }
 }
 
-// iommufd_vfio_check_extension, with CONFIG_VFIO_NOIOMMU. Every page table here keeps caches coherent.
+// iommufd_vfio_check_extension, with CONFIG_VFIO_NOIOMMU. No page table here can keep a device from asking for incoherent
+// accesses (enforce_cache_coherency).
 int Iommufd::vfio_check_extension(const Ioas* ioas, unsigned long extension) const {
   switch (extension) {
     case VFIO_TYPE1_IOMMU:
@@ -122,7 +123,8 @@ int Iommufd::vfio_check_extension(const Ioas* ioas, unsigned long extension) con
     case VFIO_NOIOMMU_IOMMU:
       return 1;
     case VFIO_DMA_CC_IOMMU:
-      return ioas != nullptr ? 1 : -ENODEV;
+      if (ioas == nullptr) return -ENODEV;
+      return ioas->hwpts.empty() ? 1 : 0;
     default:
       return 0;
   }
