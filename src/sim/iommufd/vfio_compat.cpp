@@ -112,8 +112,8 @@ int Iommufd::vfio_ioctl(unsigned long request, void* argument) {
   }
 }
 
-// iommufd_vfio_check_extension, with CONFIG_VFIO_NOIOMMU. No page table here can keep a device from asking for incoherent
-// accesses (enforce_cache_coherency).
+// iommufd_vfio_check_extension, with CONFIG_VFIO_NOIOMMU. No page table here can keep a device from asking for
+// incoherent accesses (enforce_cache_coherency).
 int Iommufd::vfio_check_extension(const Ioas* ioas, unsigned long extension) const {
   switch (extension) {
     case VFIO_TYPE1_IOMMU:
