@@ -39,9 +39,10 @@ class Function final : private Slot {
   std::optional<int> minor;        // of its cdev, while it is bound to vfio-pci
   int opens = 0;                   // by its group or its cdev
   bool low_power = false;          // asked for, not there
-  Iommufd* iommufd = nullptr;      // that its cdev is bound to
   std::optional<Variant> variant;  // while it is open, and its own VFIO driver has it
 
+  // That it is bound to, by its cdev or its group; null: none.
+  std::shared_ptr<Iommufd> iommufd;
   // Where its DMA goes; null: it is blocked.
   std::shared_ptr<Domain> domain;
   // All of memory, where no IOMMU is in front of it: then its DMA goes there, and `domain` is of no use.

@@ -120,7 +120,9 @@ int Machine::unbind(Function& function, Lock& lock) {
   const bool had_node = function.minor.has_value();
   function.driver.clear();
   function.minor.reset();
-  if (had_node && !has_vfio(function.group())) GroupFile::revoke(groups[function.group()]);
+  if (had_node && !has_vfio(function.group())) {
+    if (GroupFile* const file = groups[function.group()].file; file != nullptr) file->revoke();
+  }
   if (!function.has_iommu()) function.set_group(-1);  // vfio_device_remove_group
   ++generation;
   return 0;

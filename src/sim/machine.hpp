@@ -19,17 +19,15 @@
 
 namespace postern::sim {
 
-class ContainerFile;
+class GroupFile;
 
 // An IOMMU group, as VFIO has it while one of its functions is bound to vfio-pci.
 struct Group {
   int id = 0;
-  const void* file = nullptr;                // its open node; null: not open
-  bool is_noiommu = false;                   // made by VFIO for a function without an IOMMU (VFIO_NO_IOMMU)
-  std::shared_ptr<ContainerFile> container;  // that it is in
-  int open_devices = 0;                      // through the group
-  int open_cdevs = 0;                        // bound to an iommufd
-  const void* owner = nullptr;               // of its DMA: a container or an iommufd; null: the kernel
+  GroupFile* file = nullptr;    // its open node; null: not open
+  bool is_noiommu = false;      // made by VFIO for a function without an IOMMU (VFIO_NO_IOMMU)
+  int open_cdevs = 0;           // bound to an iommufd
+  const void* owner = nullptr;  // of its DMA: a container or an iommufd; null: the kernel
 };
 
 // The names of their nodes below /dev/vfio and /dev/vfio/devices.

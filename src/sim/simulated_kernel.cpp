@@ -101,6 +101,7 @@ class SimulatedKernel::State {
       machine.changed.notify_all();
     }
     hardware_.join();
+    for (const auto& [fd, file] : files) file->release();  // as where a process ends: devices leave their iommufds
   }
   State(const State&) = delete;
   State& operator=(const State&) = delete;

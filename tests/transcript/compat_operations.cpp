@@ -27,6 +27,25 @@ std::string vfio_ioas(World& world) {
                      outcome(result), request.ioas_id);
 }
 
+// As the container of a group; then which IOAS that is about.
+std::string set_container(World& world) {
+  Place& group = world.open_one(world.groups);
+  const Place& iommufd = world.open_one(world.iommufds);
+  int fd = iommufd.fd;
+  const int result = world.kernel.ioctl(group.fd, VFIO_GROUP_SET_CONTAINER, &fd);
+  std::string line = fmt::format("{} SET_CONTAINER {} -> {}", group.name, iommufd.name, outcome(result));
+  if (result < 0) return line;
+  group.is_usable = true;
+  group.container.reset();
+  iommu_vfio_ioas request{.size = sizeof request, .ioas_id = 0, .op = IOMMU_VFIO_IOAS_GET, .__reserved = 0};
+  const int got = world.kernel.ioctl(iommufd.fd, IOMMU_VFIO_IOAS, &request);
+  if (got == 0) {
+    remember(ids_of(world, iommufd).ioas, request.ioas_id);
+    ids_of(world, iommufd).compat = request.ioas_id;
+  }
+  return line + fmt::format(", VFIO_IOAS -> {}, ioas {}", outcome(got), request.ioas_id);
+}
+
 std::vector<Mapping>& compat_mappings(World& world, const Place& iommufd) {
   return mappings_of(world, iommufd, ids_of(world, iommufd).compat);
 }
@@ -86,6 +105,7 @@ std::string unmap(World& world) {
                      request.argsz, request.flags, request.iova, given, outcome(result), request.size);
 }
 
+bool has_group(const World& world) { return World::has_open(world.groups) && World::has_open(world.iommufds); }
 bool has_ioas(const World& world) {
   return std::any_of(world.ids.begin(), world.ids.end(), [](const World::Ids& ids) { return !ids.ioas.empty(); });
 }
@@ -95,7 +115,7 @@ bool has_compat(const World& world) {
 
 constexpr Operation operations[] = {
     {vfio_ioas, 1, 10, has_ioas}, {by_value, 1, 8, has_ioas}, {get_info, 1, 8, has_compat},
-    {map, 1, 20, has_compat},     {unmap, 1, 14, has_compat},
+    {map, 1, 20, has_compat},     {unmap, 1, 14, has_compat}, {set_container, 3, 25, has_group},
 };
 
 }  // namespace

@@ -212,8 +212,16 @@ bool always(const World& /*world*/) { return true; }
 bool has_container(const World& world) { return World::has_open(world.containers); }
 bool has_group(const World& world) { return World::has_open(world.groups); }
 bool has_both(const World& world) { return has_container(world) && has_group(world); }
-bool can_open_device(const World& world) { return World::has_usable(world.containers) && has_group(world); }
-bool needs_iommu(const World& world) { return World::has_usable(world.groups) && !World::has_usable(world.containers); }
+bool has_group_in_container(const World& world, bool is_iommufd) {
+  return std::any_of(world.groups.begin(), world.groups.end(),
+                     [&](const Place& group) { return group.is_usable && group.container.has_value() != is_iommufd; });
+}
+bool can_open_device(const World& world) {
+  return has_group_in_container(world, true) || (World::has_usable(world.containers) && has_group(world));
+}
+bool needs_iommu(const World& world) {
+  return has_group_in_container(world, false) && !World::has_usable(world.containers);
+}
 bool has_device_file(const World& world) { return World::has_open(world.devices); }
 bool has_cdev(const World& world) { return World::has_open(world.cdevs); }
 bool has_iommufd(const World& world) { return World::has_open(world.iommufds); }
@@ -222,15 +230,15 @@ bool has_no_iommufd(const World& world) { return !has_iommufd(world); }
 
 constexpr Operation operations[] = {
     {open_container, 12, 1, always},    {open_container, 60, 0, has_no_container},
-    {open_group, 40, 6, always},        {open_cdev, 4, 40, always},
+    {open_group, 40, 12, always},       {open_cdev, 4, 40, always},
     {open_iommufd, 3, 8, always},       {open_iommufd, 0, 80, has_no_iommufd},
     {open_eventfd, 6, 6, always},       {close_container, 5, 1, has_container},
-    {close_group, 7, 4, has_group},     {close_device, 14, 2, has_device_file},
+    {close_group, 7, 4, has_group},     {close_device, 14, 8, has_device_file},
     {close_cdev, 4, 12, has_cdev},      {close_iommufd, 2, 2, has_iommufd},
     {group_status, 10, 3, has_group},   {set_container, 30, 4, has_both},
-    {unset_container, 5, 1, has_group}, {set_iommu, 8, 2, has_both},
+    {unset_container, 5, 4, has_group}, {set_iommu, 8, 2, has_both},
     {set_iommu, 120, 2, needs_iommu},   {check_extension, 6, 1, has_container},
-    {api_version, 2, 1, has_container}, {get_device_fd, 60, 3, can_open_device},
+    {api_version, 2, 1, has_container}, {get_device_fd, 60, 30, can_open_device},
     {wrong_ioctl, 5, 5, has_group},     {locked_memory, 8, 8, always},
 };
 

@@ -161,10 +161,11 @@ bool World::has_usable(const std::vector<Place>& all) {
 void World::leave(Place& group) {
   if (!group.is_usable) return;
   group.is_usable = false;
+  if (!group.container) return;
   const bool others = std::any_of(groups.begin(), groups.end(), [&](const Place& other) {
     return other.is_usable && other.container == group.container;
   });
-  if (!others) containers[group.container].is_usable = false;
+  if (!others) containers[*group.container].is_usable = false;
 }
 
 bool World::has_open(const std::vector<Place>& all) {

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <postern/host_device.hpp>
 #include <postern/kernel.hpp>
 #include <postern/pci_address.hpp>
@@ -31,9 +32,9 @@ struct Place {
   std::string name;
   int fd = -1;
   std::size_t function = 0;  // of a device
-  // A container that has an IOMMU, a cdev that is bound: as far as is known.
+  // A container that has an IOMMU, a group that is in one or in an iommufd, a cdev that is bound: as far as is known.
   bool is_usable = false;
-  std::size_t container = 0;  // that a group is in, where it is usable
+  std::optional<std::size_t> container;  // that a group is in
   [[nodiscard]] bool is_open() const noexcept { return fd >= 0; }
 };
 

@@ -8,7 +8,7 @@
 
 namespace postern::sim {
 
-// iommufd_device_bind. Whether the group is viable, and another one's, is for the cdev to know.
+// iommufd_device_bind. Whether the group is viable, and another one's, is for VFIO to know.
 int Iommufd::bind(Function& function, std::uint32_t& id) {
   if (id_of(function) != 0) return -EINVAL;  // vfio_df_open
   id = free_id();

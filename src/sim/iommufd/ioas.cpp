@@ -22,7 +22,7 @@ int Iommufd::execute(iommu_ioas_alloc& command) {
   if (command.flags != 0) return -EOPNOTSUPP;
   command.out_ioas_id = free_id();
   if (const int result = respond(&command, sizeof command); result < 0) return result;
-  objects_.emplace(command.out_ioas_id, Ioas{.table = {iommu_, process_}, .hwpts = {}});
+  add_ioas(command.out_ioas_id);
   return 0;
 }
 

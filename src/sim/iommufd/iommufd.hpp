@@ -29,7 +29,7 @@ class Iommufd final : public File {
 
   [[nodiscard]] int ioctl(unsigned long request, void* argument) override;
 
-  // What the ioctls of a cdev ask for. `id` gets the object's id.
+  // What the ioctls of a cdev ask for, and a group that has this for its container. `id` gets the object's id.
   [[nodiscard]] int bind(Function& function, std::uint32_t& id);
   void unbind(Function& function);
   // `page_table` is a HWPT, or an IOAS, for which a HWPT is made or found; it becomes the HWPT's id.
@@ -39,6 +39,14 @@ class Iommufd final : public File {
   // The id of a bound function; 0 where it is not bound here.
   [[nodiscard]] std::uint32_t id_of(const Function& function) const;
   [[nodiscard]] bool has_group(int group) const;
+
+  // A group takes this for its container: VFIO's ioctls have an IOAS afterwards. One without an IOMMU wants that they
+  // have none.
+  [[nodiscard]] int vfio_compat_ioas_create();
+  [[nodiscard]] int vfio_compat_set_no_iommu();
+  [[nodiscard]] bool has_vfio_compat_ioas() const noexcept { return vfio_ioas_ != 0; }
+  // A bound function, to that IOAS.
+  [[nodiscard]] int vfio_compat_attach(Function& function);
 
  private:
   using Id = std::uint32_t;
@@ -67,6 +75,7 @@ class Iommufd final : public File {
   }
   [[nodiscard]] Ioas& ioas_of(Id hwpt) { return *find<Ioas>(find<Hwpt>(hwpt)->ioas); }
   [[nodiscard]] Id free_id() const;
+  void add_ioas(Id id) { objects_.emplace(id, Ioas{.table = {iommu_, process_}, .hwpts = {}}); }
   template <typename Command>
   [[nodiscard]] int run(std::size_t least = sizeof(Command));
   template <typename Command>
@@ -76,7 +85,8 @@ class Iommufd final : public File {
                                std::uint64_t& iova);
   // VFIO's ioctls; the IOAS is the one that they are about, null where there is none.
   [[nodiscard]] int vfio_ioctl(unsigned long request, void* argument);
-  [[nodiscard]] static int vfio_check_extension(const Ioas* ioas, unsigned long extension);
+  [[nodiscard]] int vfio_check_extension(const Ioas* ioas, unsigned long extension) const;
+  [[nodiscard]] int vfio_set_iommu(Ioas* ioas, unsigned long type) const;
   [[nodiscard]] int vfio_get_info(const Ioas* ioas, vfio_iommu_type1_info& info);
   [[nodiscard]] int vfio_map(Ioas* ioas, const vfio_iommu_type1_dma_map& request);
   [[nodiscard]] static int vfio_unmap(Ioas* ioas, vfio_iommu_type1_dma_unmap& request);
@@ -103,6 +113,7 @@ class Iommufd final : public File {
   std::uint32_t user_size_ = 0;
   bool user_is_writable_ = false;
   Id vfio_ioas_ = 0;                // IOMMU_VFIO_IOAS; 0: none
+  bool no_iommu_mode_ = false;      // it is the container of groups without an IOMMU
   bool counts_by_process_ = false;  // IOMMU_OPTION_RLIMIT_MODE
   std::map<Id, std::variant<Ioas, Hwpt, Function*>> objects_;
   std::map<int, Attached> groups_;

@@ -66,6 +66,28 @@ int Iommufd::execute(iommu_vfio_ioas& command) {
   }
 }
 
+// iommufd_vfio_compat_ioas_create
+int Iommufd::vfio_compat_ioas_create() {
+  if (no_iommu_mode_) return -EINVAL;
+  if (vfio_ioas_ != 0) return 0;
+  vfio_ioas_ = free_id();
+  add_ioas(vfio_ioas_);
+  return 0;
+}
+
+// iommufd_vfio_compat_set_no_iommu
+int Iommufd::vfio_compat_set_no_iommu() {
+  if (vfio_ioas_ != 0) return -EINVAL;
+  no_iommu_mode_ = true;
+  return 0;
+}
+
+// iommufd_vfio_compat_ioas_get_id: IOMMU_VFIO_IOAS_CLEAR may have taken it away.
+int Iommufd::vfio_compat_attach(Function& function) {
+  Id page_table = vfio_ioas_;
+  return page_table != 0 ? attach(function, page_table) : -ENODEV;
+}
+
 // iommufd_vfio_ioctl
 int Iommufd::vfio_ioctl(unsigned long request, void* argument) {
   Ioas* const ioas = vfio_ioas_ != 0 ? find<Ioas>(vfio_ioas_) : nullptr;
@@ -74,12 +96,8 @@ int Iommufd::vfio_ioctl(unsigned long request, void* argument) {
       return VFIO_API_VERSION;
     case VFIO_CHECK_EXTENSION:
       return vfio_check_extension(ioas, reinterpret_cast<std::uintptr_t>(argument));
-    case VFIO_SET_IOMMU: {
-      const auto type = reinterpret_cast<std::uintptr_t>(argument);
-      if (type != VFIO_TYPE1_IOMMU && type != VFIO_TYPE1v2_IOMMU) return -EINVAL;
-      if (ioas == nullptr) return -ENODEV;
-      return type == VFIO_TYPE1_IOMMU ? ioas->table.set_large_pages(false) : 0;
-    }
+    case VFIO_SET_IOMMU:
+      return vfio_set_iommu(ioas, reinterpret_cast<std::uintptr_t>(argument));
     case VFIO_IOMMU_GET_INFO:
       return with_argument<vfio_iommu_type1_info>(process_, argument, offsetof(vfio_iommu_type1_info, cap_offset),
                                                   [&](auto& info) { return vfio_get_info(ioas, info); });
@@ -94,19 +112,30 @@ int Iommufd::vfio_ioctl(unsigned long request, void* argument) {
   }
 }
 
-// iommufd_vfio_check_extension, with CONFIG_VFIO_NOIOMMU. Every page table here keeps caches coherent.
-int Iommufd::vfio_check_extension(const Ioas* ioas, unsigned long extension) {
+// iommufd_vfio_check_extension, with CONFIG_VFIO_NOIOMMU. No page table here can keep a device from asking for
+// incoherent accesses (enforce_cache_coherency).
+int Iommufd::vfio_check_extension(const Ioas* ioas, unsigned long extension) const {
   switch (extension) {
     case VFIO_TYPE1_IOMMU:
     case VFIO_TYPE1v2_IOMMU:
     case VFIO_UNMAP_ALL:
+      return no_iommu_mode_ ? 0 : 1;
     case VFIO_NOIOMMU_IOMMU:
       return 1;
     case VFIO_DMA_CC_IOMMU:
-      return ioas != nullptr ? 1 : -ENODEV;
+      if (ioas == nullptr) return -ENODEV;
+      return ioas->hwpts.empty() ? 1 : 0;
     default:
       return 0;
   }
+}
+
+// iommufd_vfio_set_iommu
+int Iommufd::vfio_set_iommu(Ioas* ioas, unsigned long type) const {
+  if (no_iommu_mode_) return type != VFIO_NOIOMMU_IOMMU ? -EINVAL : process_.is_privileged() ? 0 : -EPERM;
+  if (type != VFIO_TYPE1_IOMMU && type != VFIO_TYPE1v2_IOMMU) return -EINVAL;
+  if (ioas == nullptr) return -ENODEV;
+  return type == VFIO_TYPE1_IOMMU ? ioas->table.set_large_pages(false) : 0;
 }
 
 // iommufd_vfio_iommu_get_info, iommufd_fill_cap_dma_avail, iommufd_fill_cap_iova

@@ -16,14 +16,48 @@
 #include "sim/vfio/hot_reset.hpp"
 
 namespace postern::sim {
-DeviceFile::DeviceFile(Machine& machine, Function& function, FileTable files, std::shared_ptr<File> group)
-    : machine_(machine), function_(function), group_(std::move(group)), files_(std::move(files)) {
-  ++machine_.groups[function.group()].open_devices;
+
+// vfio_df_group_open. What no IOMMU translates for is bound to nothing, and may come where nobody expects that.
+int DeviceFile::open_by_group(std::shared_ptr<File> group, const std::shared_ptr<Iommufd>& iommufd) {
+  is_cdev_ = false;
+  if (iommufd && function_.opens == 0) {
+    if (function_.has_iommu()) {
+      if (const int result = bind_to_compat(iommufd); result < 0) return result;
+    } else if (!machine_.process.is_privileged() || iommufd->has_vfio_compat_ioas()) {
+      return -EPERM;
+    }
+  }
+  if (!iommufd) group_ = std::move(group);  // vfio_group_use_container
   enable();
+  return 0;
 }
 
-DeviceFile::DeviceFile(Machine& machine, Function& function, FileTable files)
-    : machine_(machine), function_(function), files_(std::move(files)) {}
+// vfio_df_iommufd_bind, vfio_iommufd_compat_attach_ioas
+int DeviceFile::bind_to_compat(const std::shared_ptr<Iommufd>& iommufd) {
+  std::uint32_t id = 0;
+  if (const int result = bind_to(iommufd, id); result < 0) return result;
+  const int result = iommufd->vfio_compat_attach(function_);
+  if (result < 0) unbind();
+  return result;
+}
+
+// iommufd_device_bind claims the DMA of the group.
+int DeviceFile::bind_to(const std::shared_ptr<Iommufd>& iommufd, std::uint32_t& id) {
+  Group& group = machine_.groups[function_.group()];
+  if (machine_.kernel_owns(group.id) || (group.owner != nullptr && group.owner != iommufd.get())) return -EPERM;
+  if (const int result = iommufd->bind(function_, id); result < 0) return result;
+  group.owner = iommufd.get();
+  function_.iommufd = iommufd;
+  return 0;
+}
+
+// vfio_df_iommufd_unbind
+void DeviceFile::unbind() {
+  const auto iommufd = std::move(function_.iommufd);
+  function_.iommufd.reset();
+  iommufd->unbind(function_);
+  if (!iommufd->has_group(function_.group())) machine_.groups[function_.group()].owner = nullptr;
+}
 
 // vfio_df_open: a function that its group has opened may be opened once more.
 void DeviceFile::enable() {
@@ -35,17 +69,11 @@ void DeviceFile::enable() {
 void DeviceFile::release() {
   if (!usable_) return;
   usable_ = false;
-  if (--function_.opens == 0) function_.disable();
-  Group& group = machine_.groups[function_.group()];
-  if (group_) {
-    --group.open_devices;
-  } else {
-    --group.open_cdevs;
-    iommufd_->unbind(function_);
-    function_.iommufd = nullptr;
-    iommufd_.reset();
-    if (group.open_cdevs == 0) group.owner = nullptr;
+  if (--function_.opens == 0) {
+    function_.disable();
+    if (function_.iommufd) unbind();
   }
+  if (is_cdev_) --machine_.groups[function_.group()].open_cdevs;
   group_.reset();
   machine_.changed.notify_all();
 }
@@ -55,12 +83,12 @@ int DeviceFile::ioctl(unsigned long request, void* argument) {
   // A kernel with sPAPR has no cdevs (CONFIG_VFIO_DEVICE_CDEV depends on !SPAPR_TCE_IOMMU).
   if (request == VFIO_DEVICE_BIND_IOMMUFD && !machine_.tce) return bind(argument);
   if (!usable_) return -EINVAL;
-  if (iommufd_ && request == VFIO_DEVICE_ATTACH_IOMMUFD_PT) {
+  if (is_cdev_ && request == VFIO_DEVICE_ATTACH_IOMMUFD_PT) {
     return with_argument<vfio_device_attach_iommufd_pt>(process, argument,
                                                         offsetof(vfio_device_attach_iommufd_pt, pasid),
                                                         [this](auto& wanted) { return attach(wanted); });
   }
-  if (iommufd_ && request == VFIO_DEVICE_DETACH_IOMMUFD_PT) {
+  if (is_cdev_ && request == VFIO_DEVICE_DETACH_IOMMUFD_PT) {
     return with_argument<vfio_device_detach_iommufd_pt>(process, argument,
                                                         offsetof(vfio_device_detach_iommufd_pt, pasid),
                                                         [this](auto& wanted) { return detach(wanted); });
@@ -86,13 +114,13 @@ int DeviceFile::ioctl(unsigned long request, void* argument) {
     case VFIO_DEVICE_GET_PCI_HOT_RESET_INFO:
       return with_argument<vfio_pci_hot_reset_info>(
           process, argument, sizeof(vfio_pci_hot_reset_info),
-          [this](auto& info) { return get_hot_reset_info(machine_, function_, iommufd_.get(), info); });
+          [this](auto& info) { return get_hot_reset_info(machine_, function_, iommufd_of_cdev(), info); });
     case VFIO_DEVICE_PCI_HOT_RESET:
       return with_argument<vfio_pci_hot_reset>(
           process, argument, sizeof(vfio_pci_hot_reset),
           [this](auto& wanted) {
             return hot_reset(
-                machine_, function_, iommufd_.get(), [this](int fd) { return find_group(fd); }, wanted);
+                machine_, function_, iommufd_of_cdev(), [this](int fd) { return find_group(fd); }, wanted);
           },
           UserArgument::Tail::wanted);
     case VFIO_DEVICE_FEATURE:
@@ -109,10 +137,10 @@ int DeviceFile::attach(vfio_device_attach_iommufd_pt& attach) {
   constexpr auto least = offsetof(vfio_device_attach_iommufd_pt, pasid);
   if (attach.argsz < least || (attach.flags & ~pasid) != 0) return -EINVAL;
   if ((attach.flags & pasid) != 0) {
-    return attach.argsz < sizeof attach ? -EINVAL : iommufd_->attach_pasid(attach.pasid, attach.pt_id);
+    return attach.argsz < sizeof attach ? -EINVAL : function_.iommufd->attach_pasid(attach.pasid, attach.pt_id);
   }
   std::uint32_t page_table = attach.pt_id;
-  const int result = iommufd_->attach(function_, page_table);
+  const int result = function_.iommufd->attach(function_, page_table);
   if (result == 0) attach.pt_id = page_table;
   return result;
 }
@@ -123,7 +151,7 @@ int DeviceFile::detach(const vfio_device_detach_iommufd_pt& detach) {
   constexpr auto least = offsetof(vfio_device_detach_iommufd_pt, pasid);
   if (detach.argsz < least || (detach.flags & ~pasid) != 0) return -EINVAL;
   if ((detach.flags & pasid) != 0) return detach.argsz < sizeof detach ? -EINVAL : 0;
-  iommufd_->detach(function_);
+  function_.iommufd->detach(function_);
   return 0;
 }
 
@@ -143,7 +171,7 @@ int DeviceFile::bind(void* argument) {
   if (bind.argsz < offsetof(vfio_device_bind_iommufd, out_devid) + sizeof bind.out_devid) return -EINVAL;
   if (const int result = process.copy_struct(&bind, sizeof bind, argument, bind.argsz); result < 0) return result;
   constexpr std::uint32_t known = VFIO_DEVICE_BIND_FLAG_TOKEN;
-  if (bind.iommufd < 0 || (bind.flags & ~known) != 0 || group_) return -EINVAL;
+  if (bind.iommufd < 0 || (bind.flags & ~known) != 0 || !is_cdev_) return -EINVAL;
   Group& group = machine_.groups[function_.group()];
   if (group.file != nullptr) return -EBUSY;  // vfio_device_block_group
   if (usable_) return -EINVAL;
@@ -154,18 +182,14 @@ int DeviceFile::bind(void* argument) {
   const auto iommufd = std::dynamic_pointer_cast<Iommufd>(file);
   if (!iommufd) return -EBADFD;
   if (function_.opens > 0) return -EINVAL;  // vfio_df_open
-  // iommufd_device_bind claims the DMA of the group.
-  if (machine_.kernel_owns(function_.group()) || (group.owner != nullptr && group.owner != iommufd.get())) {
-    return -EPERM;
-  }
-  // A device that was opened, and has nowhere to tell its id, is closed again.
-  if (process.check_argument(address, std::min<std::size_t>(bind.argsz, sizeof bind), true) < 0) return -EFAULT;
   std::uint32_t id = 0;
-  if (const int result = iommufd->bind(function_, id); result < 0) return result;
-  group.owner = iommufd.get();
+  if (const int result = bind_to(iommufd, id); result < 0) return result;
+  // One that has nowhere to tell its id is closed again.
+  if (process.check_argument(address, std::min<std::size_t>(bind.argsz, sizeof bind), true) < 0) {
+    unbind();
+    return -EFAULT;
+  }
   ++group.open_cdevs;
-  iommufd_ = iommufd;
-  function_.iommufd = iommufd.get();
   std::memcpy(static_cast<std::byte*>(argument) + offsetof(vfio_device_bind_iommufd, out_devid), &id, sizeof id);
   enable();
   return 0;

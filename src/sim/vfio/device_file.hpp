@@ -15,10 +15,11 @@ namespace postern::sim {
 
 class DeviceFile final : public File {
  public:
-  // Through its group: usable at once.
-  DeviceFile(Machine& machine, Function& function, FileTable files, std::shared_ptr<File> group);
   // By its cdev: usable when it is bound to an iommufd.
-  DeviceFile(Machine& machine, Function& function, FileTable files);
+  DeviceFile(Machine& machine, Function& function, FileTable files)
+      : machine_(machine), function_(function), files_(std::move(files)) {}
+  // No cdev, but usable at once, through its group, which has this iommufd for its container; null: it is in another.
+  [[nodiscard]] int open_by_group(std::shared_ptr<File> group, const std::shared_ptr<Iommufd>& iommufd);
 
   void release() override;
   [[nodiscard]] int ioctl(unsigned long request, void* argument) override;
@@ -29,6 +30,11 @@ class DeviceFile final : public File {
 
  private:
   void enable();
+  [[nodiscard]] int bind_to(const std::shared_ptr<Iommufd>& iommufd, std::uint32_t& id);
+  [[nodiscard]] int bind_to_compat(const std::shared_ptr<Iommufd>& iommufd);
+  void unbind();
+  // That the function's cdev is bound to: null where its group opened it.
+  [[nodiscard]] const Iommufd* iommufd_of_cdev() const { return is_cdev_ ? function_.iommufd.get() : nullptr; }
   [[nodiscard]] GroupOfFd find_group(int fd) const;
   [[nodiscard]] int bind(void* argument);
   [[nodiscard]] int attach(vfio_device_attach_iommufd_pt& attach);
@@ -53,9 +59,9 @@ class DeviceFile final : public File {
 
   Machine& machine_;
   Function& function_;
-  std::shared_ptr<File> group_;  // held open by its devices
+  std::shared_ptr<File> group_;  // held open by its devices, where it is in a container
   FileTable files_;
-  std::shared_ptr<Iommufd> iommufd_;
+  bool is_cdev_ = true;
   bool usable_ = false;
 };
 

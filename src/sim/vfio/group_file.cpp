@@ -4,7 +4,10 @@
 
 #include <linux/vfio.h>
 
+#include <algorithm>
+
 #include "sim/argument.hpp"
+#include "sim/iommufd/iommufd.hpp"
 #include "sim/spapr/spapr.hpp"
 #include "sim/vfio/type1.hpp"
 
@@ -123,22 +126,20 @@ GroupFile::GroupFile(Machine& machine, Group& group, FileTable files)
   group_.file = this;
 }
 
-// vfio_group_fops_release: by now no device of it is open, since those hold it.
+// vfio_group_fops_release: by now no device of it is open in a container, since those hold it.
 GroupFile::~GroupFile() {
-  if (is_revoked()) return;
-  release(group_);
+  if (!is_revoked()) revoke();
+}
+
+// vfio_device_remove_group: the last function of the group was unbound from vfio-pci. An iommufd stays its container.
+void GroupFile::revoke() {
+  leave_container();
   group_.file = nullptr;
 }
 
-// vfio_device_remove_group: the last function of the group was unbound from vfio-pci.
-void GroupFile::revoke(Group& group) {
-  release(group);
-  group.file = nullptr;
-}
-
-void GroupFile::release(Group& group) {
-  if (group.container) group.container->detach(group);
-  group.container.reset();
+void GroupFile::leave_container() {
+  if (container_) container_->detach(group_);
+  container_.reset();
 }
 
 int GroupFile::ioctl(unsigned long request, void* argument) {
@@ -162,7 +163,7 @@ int GroupFile::get_status(vfio_group_status& status) const {
   if (status.argsz < sizeof status) return -EINVAL;
   if (is_revoked()) return -ENODEV;
   status.flags = 0;
-  if (group_.container) {
+  if (has_iommu()) {
     status.flags = VFIO_GROUP_FLAGS_CONTAINER_SET | VFIO_GROUP_FLAGS_VIABLE;
   } else if (!machine_.kernel_owns(group_.id) && group_.owner == nullptr) {
     status.flags = VFIO_GROUP_FLAGS_VIABLE;
@@ -176,19 +177,28 @@ int GroupFile::set_container(const void* argument) {
   if (machine_.process.copy_from_user(&fd, argument, sizeof fd) < 0) return -EFAULT;
   const auto file = files_.find(fd);
   if (!file) return -EBADF;
+  if (has_iommu()) return -EINVAL;
   if (is_revoked()) return -ENODEV;
-  if (group_.container) return -EINVAL;
-  const auto container = std::dynamic_pointer_cast<ContainerFile>(file);
-  if (!container) return -EBADFD;
-  const int result = container->attach(group_);
-  if (result == 0) group_.container = container;
+  int result = -EBADFD;
+  if (const auto container = std::dynamic_pointer_cast<ContainerFile>(file)) {
+    result = container->attach(group_);
+    if (result == 0) container_ = container;
+  } else if (const auto iommufd = std::dynamic_pointer_cast<Iommufd>(file)) {
+    result = group_.is_noiommu ? iommufd->vfio_compat_set_no_iommu() : iommufd->vfio_compat_ioas_create();
+    if (result == 0) iommufd_ = iommufd;
+  }
   return result;
 }
 
+// vfio_group_ioctl_unset_container: devices that are open keep the group in its container, and not in an iommufd.
 int GroupFile::unset_container() {
-  if (is_revoked() || !group_.container) return -EINVAL;
-  if (group_.open_devices > 0) return -EBUSY;
-  release(group_);
+  if (!has_iommu()) return -EINVAL;
+  const auto members = machine_.functions_of(group_.id);
+  if (container_ && std::any_of(members.begin(), members.end(), [](const Function* each) { return each->opens > 0; })) {
+    return -EBUSY;
+  }
+  leave_container();
+  iommufd_.reset();
   return 0;
 }
 
@@ -213,8 +223,11 @@ int GroupFile::open_device(const char* argument) {
     if (result > 0) function = each;
   }
   if (function == nullptr || is_revoked()) return -ENODEV;
-  if (!group_.container || !group_.container->has_iommu()) return -EINVAL;
-  return files_.give(std::make_shared<DeviceFile>(machine_, *function, files_, shared_from_this()));
+  if (!has_iommu()) return -EINVAL;
+  if (container_ && !container_->has_iommu()) return -EINVAL;  // vfio_group_use_container
+  const auto device = std::make_shared<DeviceFile>(machine_, *function, files_);
+  if (const int result = device->open_by_group(shared_from_this(), iommufd_); result < 0) return result;
+  return files_.give(device);
 }
 
 }  // namespace postern::sim

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// GroupFile and ContainerFile: open nodes of an IOMMU group and of /dev/vfio/vfio.
+// GroupFile and ContainerFile: open nodes of an IOMMU group and of /dev/vfio/vfio. A group may have an iommufd for its
+// container instead.
 #pragma once
 
 #include <linux/vfio.h>
@@ -46,11 +47,12 @@ class GroupFile final : public File, public std::enable_shared_from_this<GroupFi
   [[nodiscard]] const Group& group() const noexcept { return group_; }
 
   // The group loses its node: it leaves its container, and whoever has it open can do nothing with it any more.
-  static void revoke(Group& group);
+  void revoke();
 
  private:
   [[nodiscard]] bool is_revoked() const noexcept { return group_.file != this; }
-  static void release(Group& group);
+  [[nodiscard]] bool has_iommu() const noexcept { return container_ || iommufd_; }
+  void leave_container();
   [[nodiscard]] int get_status(vfio_group_status& status) const;
   [[nodiscard]] int set_container(const void* argument);
   [[nodiscard]] int unset_container();
@@ -60,6 +62,9 @@ class GroupFile final : public File, public std::enable_shared_from_this<GroupFi
   Machine& machine_;
   Group& group_;
   FileTable files_;
+  // What it is in: one of them at most. Devices that are bound to the iommufd stay so when the group leaves it.
+  std::shared_ptr<ContainerFile> container_;
+  std::shared_ptr<Iommufd> iommufd_;
 };
 
 }  // namespace postern::sim

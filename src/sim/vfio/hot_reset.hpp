@@ -19,8 +19,8 @@ struct GroupOfFd {
 };
 using FindGroup = std::function<GroupOfFd(int fd)>;
 
-// VFIO_DEVICE_GET_PCI_HOT_RESET_INFO and VFIO_DEVICE_PCI_HOT_RESET of a function that is open through its group, or by
-// its cdev in this iommufd. They give 0 or a negated errno.
+// VFIO_DEVICE_GET_PCI_HOT_RESET_INFO and VFIO_DEVICE_PCI_HOT_RESET of a function that is open through its group
+// (whatever that has for its container), or by its cdev in this iommufd. They give 0 or a negated errno.
 [[nodiscard]] int get_hot_reset_info(Machine& machine, const Function& function, const Iommufd* iommufd,
                                      vfio_pci_hot_reset_info& info);
 [[nodiscard]] int hot_reset(Machine& machine, const Function& function, const Iommufd* iommufd,

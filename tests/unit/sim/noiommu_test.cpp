@@ -150,6 +150,41 @@ TEST_F(NoIommuMode, ACdevsIoasTellsPhysicalAddresses) {
   EXPECT_EQ(attach.pt_id, taken);
 }
 
+TEST_F(NoIommuMode, AnIommufdForAContainerHasNoIoas) {
+  const int iommufd = open("/dev/iommu");
+  const int group = open("/dev/vfio/noiommu-1");
+  ASSERT_EQ(set_container(group, iommufd), 0);
+  vfio_group_status status{.argsz = sizeof status, .flags = 0};
+  ASSERT_EQ(kernel.ioctl(group, VFIO_GROUP_GET_STATUS, &status), 0);
+  EXPECT_EQ(status.flags, std::uint32_t{VFIO_GROUP_FLAGS_VIABLE | VFIO_GROUP_FLAGS_CONTAINER_SET});
+  const auto vfio_ioas = [&](std::uint16_t op, std::uint32_t id) {
+    iommu_vfio_ioas request{.size = sizeof request, .ioas_id = id, .op = op, .__reserved = 0};
+    return kernel.ioctl(iommufd, IOMMU_VFIO_IOAS, &request);
+  };
+  EXPECT_EQ(vfio_ioas(IOMMU_VFIO_IOAS_GET, 0), -ENODEV);
+  EXPECT_EQ(call(iommufd, VFIO_CHECK_EXTENSION, VFIO_TYPE1v2_IOMMU), 0);
+  EXPECT_EQ(call(iommufd, VFIO_CHECK_EXTENSION, VFIO_UNMAP_ALL), 0);
+  EXPECT_EQ(call(iommufd, VFIO_CHECK_EXTENSION, VFIO_NOIOMMU_IOMMU), 1);
+  EXPECT_EQ(call(iommufd, VFIO_SET_IOMMU, VFIO_TYPE1v2_IOMMU), -EINVAL);
+  EXPECT_EQ(call(iommufd, VFIO_SET_IOMMU, VFIO_NOIOMMU_IOMMU), 0);
+  EXPECT_EQ(set_container(open("/dev/vfio/0"), iommufd), -EINVAL);
+  char name[] = "0000:00:01.0";
+  const int device = kernel.ioctl(group, VFIO_GROUP_GET_DEVICE_FD, name);
+  ASSERT_GE(device, 0);
+  iommu_destroy destroy{.size = sizeof destroy, .id = 1};
+  EXPECT_EQ(kernel.ioctl(iommufd, IOMMU_DESTROY, &destroy), -ENOENT) << "it is bound to nothing";
+  iommu_ioas_alloc ioas{.size = sizeof ioas, .flags = 0, .out_ioas_id = 0};
+  ASSERT_EQ(kernel.ioctl(iommufd, IOMMU_IOAS_ALLOC, &ioas), 0);
+  ASSERT_EQ(vfio_ioas(IOMMU_VFIO_IOAS_SET, ioas.out_ioas_id), 0);
+  const int again = kernel.ioctl(group, VFIO_GROUP_GET_DEVICE_FD, name);
+  EXPECT_GE(again, 0) << "it is open already";
+  kernel.close(device);
+  kernel.close(again);
+  EXPECT_EQ(kernel.ioctl(group, VFIO_GROUP_GET_DEVICE_FD, name), -EPERM);
+  ASSERT_EQ(call(group, VFIO_GROUP_UNSET_CONTAINER, 0), 0);
+  EXPECT_EQ(set_container(group, iommufd), -EINVAL);
+}
+
 // NVMe's Identify, with nothing but addresses of this process.
 TEST_F(NoIommuMode, DmaGoesByPhysicalAddresses) {
   const int container = open("/dev/vfio/vfio");
