@@ -3,6 +3,7 @@
 // known to be mapped.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <postern/host_device.hpp>
@@ -46,6 +47,10 @@ struct Memory {
   static constexpr std::uint64_t hole = 24 * mib;       // of what is not there,
   static constexpr std::uint64_t scratch = 28 * mib;    // and of what ioctls write to; it is there
   static constexpr std::uint64_t end = 32 * mib;
+  // At the hole's end are places for BARs, side by side: a disk's BAR 0 fills one.
+  static constexpr std::uint64_t bar_length = 0x4000;
+  static constexpr std::uint64_t bar_places = 4;
+  static constexpr std::uint64_t bars = scratch - bar_places * bar_length;
 };
 
 struct Mapping {
@@ -96,6 +101,9 @@ class World {
   };
   std::map<std::uint64_t, Windows> windows;
   bool is_powernv = false;
+
+  // How much is mapped in each place for a BAR; 0: nothing.
+  std::array<std::uint64_t, Memory::bar_places> bars{};
 
   [[nodiscard]] Place& any(std::vector<Place>& places) { return places[random.below(places.size())]; }
   // One that is open where there is one, most of the time.

@@ -23,7 +23,7 @@ class SharedPages {
     for (auto part = split(first); part != end; ++part) {
       if (part->second != 0) continue;
       const std::uint64_t length = length_of(part);
-      if (const int result = process.check(part->first * page, length, writable_); result < 0) return result;
+      if (const int result = process.check_pinnable(part->first * page, length, writable_); result < 0) return result;
       missing += length;
     }
     if (const int result = process.pin(missing); result < 0) return result;
@@ -93,7 +93,7 @@ IoPagetable::Piece IoPagetable::piece_of(const Area& area) const {
 int IoPagetable::pin(const Piece& piece, bool writable) {
   if (piece.pages != nullptr) return piece.pages->pin(process_, first_page(piece), last_page(piece));
   const std::uint64_t length = pinned_length(piece);
-  if (const int result = process_.check(first_page(piece) * page, length, writable); result < 0) return result;
+  if (const int result = process_.check_pinnable(first_page(piece) * page, length, writable); result < 0) return result;
   return process_.pin(length);
 }
 
