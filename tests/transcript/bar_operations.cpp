@@ -35,8 +35,8 @@ std::string map(World& world) {
   const std::uint64_t offset = world.random.pick<std::uint64_t>({0, 0, 0, 0, 0x1000, 0x3000});
   const std::uint64_t length = world.random.pick<std::uint64_t>({0x4000 - offset, 0x4000 - offset, 0x1000, 0x800});
   const int protection = world.random.pick({PROT_READ | PROT_WRITE, PROT_READ | PROT_WRITE, PROT_READ, PROT_NONE});
-  const std::intptr_t mapped = world.kernel.mmap(address_of(place), length, protection,
-                                                 MAP_SHARED | MAP_FIXED_NOREPLACE, device.fd, offset);
+  const std::intptr_t mapped =
+      world.kernel.mmap(address_of(place), length, protection, MAP_SHARED | MAP_FIXED_NOREPLACE, device.fd, offset);
   if (!is_errno(mapped)) world.bars[place] = (length + page - 1) & ~(page - 1);
   return fmt::format("{} maps BAR 0 at {:#x} length {:#x} protection {} in place {} -> {}", device.name, offset, length,
                      protection, place, is_errno(mapped) ? outcome(mapped) : "ok");

@@ -65,7 +65,7 @@ std::uint64_t some_memory(World& world) {
   std::uint64_t offset = pages(world, Memory::read_only / page);
   const bool has_bar = world.bars != decltype(world.bars){};
   if (has_bar && world.random.chance(15)) {
-    offset = Memory::bars + pages(world, (Memory::scratch - Memory::bars) / page);
+    offset = Memory::before_bars + pages(world, (Memory::scratch - Memory::before_bars) / page);
   } else if (kind < 6) {
     offset = Memory::read_only + pages(world, 1024);
   } else if (kind < 8) {

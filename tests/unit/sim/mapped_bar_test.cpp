@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A mapped BAR on the simulated kernel: it keeps its device open, and its address can be mapped for DMA, where the kernel
-// takes memory that is no page (Linux 7.3).
+// A mapped BAR on the simulated kernel: it keeps its device open, and its address can be mapped for DMA, where the
+// kernel takes memory that is no page (Linux 7.3).
 #include <gtest/gtest.h>
 #include <linux/iommufd.h>
 #include <linux/pci_regs.h>
