@@ -78,9 +78,11 @@ struct SimulatedHost {
 // memory of this process, and is dropped where nothing is mapped. Where there is no IOMMU it goes by physical
 // addresses, which are those of this process here (IOMMU_IOAS_NOIOMMU_GET_PA tells them; /proc/self/pagemap has the
 // real ones, which no simulated device can reach). Events are real eventfds. A BAR can be mapped; the
-// devices see a write to it soon, as they run in a thread of their own. Everything below /proc is the real one, but for
-// the numbers of locked memory and the list of open files. Thread rules: as Kernel. It must outlive what was attached
-// on it.
+// devices see a write to it soon, as they run in a thread of their own. A mapped BAR keeps its device open, as on
+// Linux, until munmap() here; that the process called munmap(2) itself is not seen. A BAR whose memory decoding is off
+// can still be read and written where it is mapped, but not mapped for DMA. Everything below /proc is the real one, but
+// for the numbers of locked memory and the list of open files. Thread rules: as Kernel. It must outlive what was
+// attached on it.
 class SimulatedKernel final : public Kernel {
  public:
   explicit SimulatedKernel(const SimulatedHost& host = simulated_pc());

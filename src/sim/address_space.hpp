@@ -20,6 +20,7 @@ struct Area {
   bool readable = false;
   bool writable = false;
   std::shared_ptr<std::vector<std::uint64_t>> bitmap = {};  // of written pages, where type1 keeps one
+  std::uint64_t locked = 0;                                 // bytes of it that type1 counts as locked memory
   bool is_moving = false;                                   // type1 was told that its address is going to change
 };
 

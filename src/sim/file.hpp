@@ -13,8 +13,8 @@
 namespace postern::sim {
 
 // Each function is the system call of its name, and gives what that gives: a value of 0 or more, or a negated errno.
-// They run one at a time, under the machine's lock. A File goes when its last reference does: the fd's, and those of
-// files that hold on to it, as a group holds its container.
+// They run one at a time, under the machine's lock. A File goes when its last reference does: the fd's, those of
+// files that hold on to it, as a group holds its container, and those of what is mapped of it.
 class File {
  public:
   File() = default;  // one that knows no call
@@ -22,7 +22,7 @@ class File {
   File& operator=(const File&) = delete;
   virtual ~File() = default;
 
-  // The fd is closed; what holds the file may still use it.
+  // The fd is closed, and nothing of it is mapped; what holds the file may still use it.
   virtual void release() {}
   [[nodiscard]] virtual int ioctl(unsigned long /*request*/, void* /*argument*/) { return -ENOTTY; }
   [[nodiscard]] virtual ssize_t pread(void* /*buffer*/, std::size_t /*length*/, std::uint64_t /*offset*/) {
@@ -37,6 +37,8 @@ class File {
                                            std::uint64_t /*offset*/) {
     return -ENODEV;
   }
+  // Whether memory that is mapped of it can be reached now: else touching it is a SIGBUS, and a call's EFAULT.
+  [[nodiscard]] virtual bool answers() const { return true; }
 };
 
 // The open files of the process.

@@ -33,6 +33,7 @@ bool takes_writes(std::uintptr_t page) {
 }  // namespace
 
 int Process::check(std::uintptr_t address, std::uint64_t length, bool writable) {
+  if (!mapped_files.answer(address, length)) return -EFAULT;
   constexpr std::uint64_t page = 4096;
   constexpr std::uint64_t small = 1 << 20;  // not so much that a page of each would matter
   constexpr std::chrono::milliseconds trust(1);

@@ -2,6 +2,7 @@
 // Process: the memory of the process that uses the simulated kernel: whether it is there, and how much is pinned.
 #pragma once
 
+#include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -9,12 +10,16 @@
 #include <string>
 #include <vector>
 
+#include "sim/mapped_files.hpp"
+
 namespace postern::sim {
 
 class Process {
  public:
   // RLIMIT_MEMLOCK, in bytes; missing: unlimited, or CAP_IPC_LOCK.
   std::optional<std::uint64_t> memory_limit;
+  // The BARs that it has mapped.
+  MappedFiles mapped_files;
   // CAP_IPC_LOCK, CAP_SYS_RAWIO, CAP_SYS_RESOURCE: a process that has a limit has no capabilities.
   [[nodiscard]] bool is_privileged() const noexcept { return !memory_limit; }
 
@@ -22,12 +27,18 @@ class Process {
   // anew after a millisecond, and where it does not suffice. Of a large piece it may not be seen that it became
   // read-only within that time.
   [[nodiscard]] int check(std::uintptr_t address, std::uint64_t length, bool writable);
+  // The same for memory that is to be pinned (pin_user_pages): a BAR has no pages to pin (check_vma_flags refuses
+  // VM_IO and VM_PFNMAP).
+  [[nodiscard]] int check_pinnable(std::uintptr_t address, std::uint64_t length, bool writable) {
+    return mapped_files.bytes_in(address, length) != 0 ? -EFAULT : check(address, length, writable);
+  }
   // What was looked up counts no more; since then it may have become read-only, which nothing tells.
   void forget() { vmas_.clear(); }
 
   // The same for the argument of a call, which nobody unmaps while it is made: what is known suffices.
   [[nodiscard]] int check_argument(std::uintptr_t address, std::uint64_t length, bool writable) {
-    return covers(address, length, writable) ? 0 : check(address, length, writable);
+    const bool is_known = covers(address, length, writable) && mapped_files.answer(address, length);
+    return is_known ? 0 : check(address, length, writable);
   }
 
   // copy_from_user: 0, or -EFAULT where it is not there.

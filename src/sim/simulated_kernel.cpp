@@ -101,7 +101,9 @@ class SimulatedKernel::State {
       machine.changed.notify_all();
     }
     hardware_.join();
-    for (const auto& [fd, file] : files) file->release();  // as where a process ends: devices leave their iommufds
+    // As where a process ends: devices leave their iommufds.
+    unmapped(0, std::size_t{1} << 63);
+    for (const auto& [fd, file] : files) file->release();
   }
   State(const State&) = delete;
   State& operator=(const State&) = delete;
@@ -124,6 +126,16 @@ class SimulatedKernel::State {
     return fd;
   }
   [[nodiscard]] int open_node(const std::string& path);
+  // A reference is gone: an fd, or a mapping.
+  void put(File& file) const {
+    const bool has_fd =
+        std::any_of(files.begin(), files.end(), [&file](const auto& each) { return each.second.get() == &file; });
+    if (!has_fd && !machine.process.mapped_files.hold(file)) file.release();
+  }
+  // Nothing is mapped there any more.
+  void unmapped(std::uintptr_t address, std::size_t length) {
+    for (const auto& file : machine.process.mapped_files.remove(address, length)) put(*file);
+  }
 
   // Beyond what the process's own fds come to, so that these are never taken for each other.
   static constexpr int first_fd = 1 << 20;
@@ -206,7 +218,7 @@ int SimulatedKernel::close(int fd) {
   const auto file = state_->find(fd);
   if (!file) return -EBADF;
   state_->files.erase(fd);
-  file->release();
+  state_->put(*file);
   return 0;
 }
 
@@ -247,13 +259,26 @@ ssize_t SimulatedKernel::write(int fd, const void* buffer, std::size_t length) {
 
 std::intptr_t SimulatedKernel::mmap(void* address, std::size_t length, int protection, int flags, int fd,
                                     std::uint64_t offset) {
-  if (!State::is_ours(fd)) return system_kernel().mmap(address, length, protection, flags, fd, offset);
   const Machine::Lock lock(state_->machine.mutex);
-  const auto file = state_->find(fd);
-  return file ? file->mmap(address, length, protection, flags, offset) : -EBADF;
+  const bool is_ours = State::is_ours(fd);
+  const auto file = is_ours ? state_->find(fd) : nullptr;
+  if (is_ours && !file) return -EBADF;
+  const std::intptr_t mapped = is_ours ? file->mmap(address, length, protection, flags, offset)
+                                       : system_kernel().mmap(address, length, protection, flags, fd, offset);
+  if (is_errno(mapped)) return mapped;
+  // Whatever was there before, by MAP_FIXED or after a munmap(2) of the process's own, is not any more.
+  const auto start = static_cast<std::uintptr_t>(mapped);
+  state_->unmapped(start, length);
+  if (is_ours) state_->machine.process.mapped_files.add(start, length, file);
+  return mapped;
 }
 
-int SimulatedKernel::munmap(void* address, std::size_t length) { return system_kernel().munmap(address, length); }
+int SimulatedKernel::munmap(void* address, std::size_t length) {
+  const Machine::Lock lock(state_->machine.mutex);
+  const int result = system_kernel().munmap(address, length);
+  if (result == 0) state_->unmapped(reinterpret_cast<std::uintptr_t>(address), length);
+  return result;
+}
 
 int SimulatedKernel::eventfd() { return system_kernel().eventfd(); }
 

@@ -63,7 +63,10 @@ std::uint64_t some_length(World& world) {
 std::uint64_t some_memory(World& world) {
   const std::uint64_t kind = world.random.below(100);
   std::uint64_t offset = pages(world, Memory::read_only / page);
-  if (kind < 6) {
+  const bool has_bar = world.bars != decltype(world.bars){};
+  if (has_bar && world.random.chance(15)) {
+    offset = Memory::before_bars + pages(world, (Memory::scratch - Memory::before_bars) / page);
+  } else if (kind < 6) {
     offset = Memory::read_only + pages(world, 1024);
   } else if (kind < 8) {
     offset = Memory::no_access + pages(world, 1024);
@@ -78,13 +81,25 @@ std::uint64_t some_memory(World& world) {
   return Memory::start + offset;
 }
 
+void fit_to_bar(World& world, std::uint64_t address, std::uint64_t& iova, std::uint64_t& length) {
+  const std::uint64_t offset = address - Memory::start - Memory::bars;
+  if (offset >= world.bars.size() * Memory::bar_length) return;
+  const std::uint64_t end = world.bars[offset / Memory::bar_length];
+  if (offset % Memory::bar_length >= end || world.random.chance(40)) return;
+  length = end - offset % Memory::bar_length;
+  iova = 0x1000000 + pages(world, 64);
+}
+
 void make_some_map(World& world, vfio_iommu_type1_dma_map& request) {
   request.argsz = argsz(world, sizeof request);
   request.flags = world.random.chance(90) ? 1 + static_cast<std::uint32_t>(world.random.below(3))
                                           : static_cast<std::uint32_t>(world.random.below(16));
   request.vaddr = some_memory(world);
-  request.iova = some_iova(world);
-  request.size = some_length(world);
+  std::uint64_t iova = some_iova(world);
+  std::uint64_t size = some_length(world);
+  fit_to_bar(world, request.vaddr, iova, size);
+  request.iova = iova;
+  request.size = size;
 }
 
 void remember_mapping(std::vector<Mapping>& mapped, Mapping mapping) {

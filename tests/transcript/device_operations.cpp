@@ -55,7 +55,8 @@ std::string reset(World& world) {
   return device.name + " RESET -> " + outcome(world.kernel.ioctl(device.fd, VFIO_DEVICE_RESET, nullptr));
 }
 
-// Whether there is a feature. Only what has no effect is tried beyond that.
+// Whether there is a feature. Only what has no effect is tried beyond that, and low
+// power, in which mapped BARs do not answer.
 std::string feature(World& world) {
   const Place& device = any_device(world);
   alignas(8) std::byte request[64] = {};
@@ -68,6 +69,10 @@ std::string feature(World& world) {
   if (world.random.chance(10)) {
     head.flags = VFIO_DEVICE_FEATURE_MIGRATION | VFIO_DEVICE_FEATURE_GET;
     if (world.random.chance(50)) head.flags |= VFIO_DEVICE_FEATURE_SET;
+  }
+  if (world.random.chance(15)) {
+    head.flags = VFIO_DEVICE_FEATURE_SET | world.random.pick<std::uint32_t>({VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY,
+                                                                             VFIO_DEVICE_FEATURE_LOW_POWER_EXIT});
   }
   const int result = world.kernel.ioctl(device.fd, VFIO_DEVICE_FEATURE, request);
   return fmt::format("{} FEATURE argsz {} flags {:#x} -> {}", device.name, head.argsz, head.flags, outcome(result));

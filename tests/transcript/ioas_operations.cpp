@@ -93,9 +93,11 @@ std::string map(World& world) {
   request.ioas_id = some_id(world, ids_of(world, iommufd).ioas);
   request.__reserved = world.random.chance(2) ? 1 : 0;
   request.user_va = some_memory(world);
-  request.length = some_length(world);
-  request.iova = some_iova(world);
-  const std::uint64_t wanted = request.iova;
+  std::uint64_t length = some_length(world);
+  std::uint64_t wanted = some_iova(world);
+  fit_to_bar(world, request.user_va, wanted, length);
+  request.length = length;
+  request.iova = wanted;
   const int result = world.kernel.ioctl(iommufd.fd, IOMMU_IOAS_MAP, &request);
   if (result == 0) remember_mapping(mappings_of(world, iommufd, request.ioas_id), {request.iova, request.length});
   return fmt::format("{} IOAS_MAP size {} flags {:#x} ioas {} {} length {:#x} at {:#x} -> {}, at {:#x}", iommufd.name,

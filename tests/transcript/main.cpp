@@ -96,8 +96,9 @@ std::vector<Operation> all_operations(Backend backend) {
   } else {
     add(type1_operations());
   }
-  for (const auto some : {device_operations(), region_operations(), irq_operations(), pointer_operations(),
-                          cdev_operations(), ioas_operations(), hwpt_operations(), compat_operations()}) {
+  for (const auto some :
+       {device_operations(), region_operations(), bar_operations(), irq_operations(), pointer_operations(),
+        cdev_operations(), ioas_operations(), hwpt_operations(), compat_operations()}) {
     add(some);
   }
   return all;

@@ -25,6 +25,7 @@ struct Operation {
 [[nodiscard]] std::span<const Operation> window_operations();
 [[nodiscard]] std::span<const Operation> device_operations();
 [[nodiscard]] std::span<const Operation> region_operations();
+[[nodiscard]] std::span<const Operation> bar_operations();
 [[nodiscard]] std::span<const Operation> irq_operations();
 [[nodiscard]] std::span<const Operation> pointer_operations();
 [[nodiscard]] std::span<const Operation> cdev_operations();
@@ -56,6 +57,8 @@ struct Roomy {
 [[nodiscard]] std::uint64_t some_iova(World& world);
 [[nodiscard]] std::uint64_t some_length(World& world);
 [[nodiscard]] std::uint64_t some_memory(World& world);
+// For an address in a BAR: mostly the length that is mapped behind it, and an iova where little else is.
+void fit_to_bar(World& world, std::uint64_t address, std::uint64_t& iova, std::uint64_t& length);
 // A VFIO_IOMMU_MAP_DMA for any IOMMU with pages of 4 KiB.
 void make_some_map(World& world, vfio_iommu_type1_dma_map& request);
 // Keeps what was mapped for some_range(), and forgets the oldest of many.

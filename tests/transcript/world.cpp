@@ -102,7 +102,8 @@ void World::make_memory() {
   auto* const bytes = static_cast<std::byte*>(start);
   must(::mprotect(bytes + Memory::read_only, Memory::no_access - Memory::read_only, PROT_READ), "mprotect");
   must(::mprotect(bytes + Memory::no_access, Memory::hole - Memory::no_access, PROT_NONE), "mprotect");
-  must(::munmap(bytes + Memory::hole, Memory::scratch - Memory::hole), "munmap");
+  must(::munmap(bytes + Memory::hole, Memory::before_bars - Memory::hole), "munmap");
+  must(::munmap(bytes + Memory::bars, Memory::scratch - Memory::bars), "munmap");
 }
 
 void World::bind(std::size_t function, const std::string& driver) {

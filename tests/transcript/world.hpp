@@ -3,6 +3,7 @@
 // known to be mapped.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -48,6 +49,12 @@ struct Memory {
   static constexpr std::uint64_t scratch = 28 * mib;    // and of what ioctls write to; it is there
   static constexpr std::uint64_t end = 32 * mib;
   static constexpr std::uint64_t of_file = 8 * mib + 100;
+  // At the end of the hole are places for BARs, side by side: the BAR 0 of a disk fills one. In front of them, too,
+  // there is memory.
+  static constexpr std::uint64_t bar_length = 0x4000;
+  static constexpr std::uint64_t bar_places = 4;
+  static constexpr std::uint64_t bars = scratch - bar_places * bar_length;
+  static constexpr std::uint64_t before_bars = bars - 0x2000;
 };
 
 struct Mapping {
@@ -98,6 +105,9 @@ class World {
   };
   std::map<std::uint64_t, Windows> windows;
   bool is_powernv = false;
+
+  // How much is mapped in each place for a BAR; 0: nothing.
+  std::array<std::uint64_t, Memory::bar_places> bars{};
 
   [[nodiscard]] Place& any(std::vector<Place>& places) { return places[random.below(places.size())]; }
   // One that is open where there is one, most of the time.

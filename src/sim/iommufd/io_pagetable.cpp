@@ -47,7 +47,7 @@ IoPagetable::Piece IoPagetable::piece_of(const Area& area) const {
 int IoPagetable::pin(const Piece& piece, bool writable) {
   if (piece.pages != nullptr) return piece.pages->pin(process_, first_page(piece), last_page(piece));
   const std::uint64_t length = pinned_length(piece);
-  if (const int result = process_.check(first_page(piece) * page, length, writable); result < 0) return result;
+  if (const int result = process_.check_pinnable(first_page(piece) * page, length, writable); result < 0) return result;
   return process_.pin(length);
 }
 

@@ -23,7 +23,7 @@ int SharedPages::pin(Process& process, std::uint64_t first, std::uint64_t last) 
     if (part->second != 0) continue;
     const std::uint64_t length = length_of(part);
     const std::uintptr_t address = part->first * page;
-    const int result = file_ ? file_->fill(address, length) : process.check(address, length, writable_);
+    const int result = file_ ? file_->fill(address, length) : process.check_pinnable(address, length, writable_);
     if (result < 0) return result;
     missing += length;
   }

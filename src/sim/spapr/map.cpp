@@ -36,7 +36,7 @@ int Spapr::map(const vfio_iommu_type1_dma_map& request) {
 // tce_iommu_use_page, tce_iommu_prereg_ua_to_hpa. Version 1 pins for writing whatever the access, since it takes the
 // direction from bits of the address, which are zero.
 int Spapr::use_page(std::uintptr_t address, std::uint64_t page, MmRegion*& region) {
-  if (!is_v2_) return machine_.process.check(address & ~(host_page() - 1), host_page(), true);
+  if (!is_v2_) return machine_.process.check_pinnable(address & ~(host_page() - 1), host_page(), true);
   region = machine_.regions.lookup(address, page);
   return region != nullptr && MmRegions::has_pages_of(*region, page) ? 0 : -EINVAL;
 }

@@ -35,11 +35,11 @@ int MmRegions::add(std::uintptr_t address, std::uint64_t length, MmRegion*& regi
   if (!has_array(length)) return -ENOMEM;
   if (const int result = process_.lock(length); result < 0) return result;
   process_.forget();
-  int result = process_.check(address, length, true);
+  int result = process_.check_pinnable(address, length, true);
   if (result < 0) {
     const std::uint64_t page = host_page();
     int pages = 0;
-    while (process_.check(address + static_cast<std::uint64_t>(pages) * page, page, true) == 0) ++pages;
+    while (process_.check_pinnable(address + static_cast<std::uint64_t>(pages) * page, page, true) == 0) ++pages;
     if (pages > 0) result = pages;
   } else {
     const auto next = regions_.lower_bound(address + length);

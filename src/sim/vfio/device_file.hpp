@@ -27,6 +27,7 @@ class DeviceFile final : public File {
   [[nodiscard]] ssize_t pwrite(const void* buffer, std::size_t length, std::uint64_t offset) override;
   [[nodiscard]] std::intptr_t mmap(void* address, std::size_t length, int protection, int flags,
                                    std::uint64_t offset) override;
+  [[nodiscard]] bool answers() const override;
 
  private:
   void enable();

@@ -158,4 +158,7 @@ std::intptr_t DeviceFile::mmap(void* address, std::size_t length, int protection
   return mapped == MAP_FAILED ? -errno : reinterpret_cast<std::intptr_t>(mapped);
 }
 
+// vfio_pci_vmf_insert_pfn
+bool DeviceFile::answers() const { return function_.is_memory_on() && !function_.low_power; }
+
 }  // namespace postern::sim

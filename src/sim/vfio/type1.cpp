@@ -93,7 +93,7 @@ Type1::Type1(const IommuModel& iommu, Process& process, int version, std::uint64
       mappings_left_(mapping_limit) {}
 
 Type1::~Type1() {
-  space_->for_each([this](const Area& area) { process_.unlock(area.range.length()); });
+  space_->for_each([this](const Area& area) { process_.unlock(area.locked); });
   space_->clear();
 }
 
@@ -174,12 +174,14 @@ int Type1::map(const vfio_iommu_type1_dma_map& request) {
   if (taken != nullptr) return -EEXIST;
   if (mappings_left_ == 0) return -ENOSPC;
   if (!is_usable(*range)) return -EINVAL;
-  // vfio_pin_map_dma: a page that cannot be pinned ends it before the limit is looked at.
+  // vfio_pin_map_dma: a page that cannot be pinned ends it before the limit is looked at. A BAR is taken, too, and not
+  // counted (vaddr_get_pfns, follow_fault_pfn).
+  const std::uint64_t locked = request.size - process_.mapped_files.bytes_in(request.vaddr, request.size);
   if (const int result = process_.check(request.vaddr, request.size, writable); result < 0) return result;
-  if (const int result = process_.lock(request.size); result < 0) return result;
-  Area area{.range = *range, .address = request.vaddr, .readable = readable, .writable = writable};
+  if (const int result = process_.lock(locked); result < 0) return result;
+  Area area{.range = *range, .address = request.vaddr, .readable = readable, .writable = writable, .locked = locked};
   if (logs_dirty_ && !(area.bitmap = make_bitmap(request.size / page()))) {
-    process_.unlock(request.size);
+    process_.unlock(locked);
     return -EINVAL;
   }
   --mappings_left_;
@@ -199,7 +201,7 @@ int Type1::give_address(const Area* area, IovaRange range, std::uintptr_t addres
 }
 
 void Type1::remove(const Area& area) {
-  process_.unlock(area.range.length());
+  process_.unlock(area.locked);
   if (area.is_moving) --moving_;
   ++mappings_left_;
   space_->erase(Area(area));

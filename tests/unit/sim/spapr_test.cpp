@@ -33,6 +33,32 @@ TEST_P(OnPower, TellsItsExtensionsBeforeAndAfterItsIommuIsSet) {
   }
 }
 
+// pin_user_pages finds no pages in a BAR (check_vma_flags), whoever asks: tce_iommu_use_page, mm_iommu_do_alloc.
+TEST_P(OnPower, TakesNoBarForDma) {
+  for (const int version : {1, 2}) {
+    begin(version);
+    char name[] = "0000:00:00.0";
+    if (is_powernv()) name[6] = '1';
+    const int device = kernel->ioctl(container->group_fd(0), VFIO_GROUP_GET_DEVICE_FD, name);
+    const Memory memory(2 * page);
+    const std::intptr_t bar =
+        kernel->mmap(memory.data() + page, page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, device, 0);
+    ASSERT_EQ(static_cast<std::uint64_t>(bar), memory.at(page));
+    if (version == 1) {
+      ASSERT_EQ(container->enable(), 0);
+      EXPECT_EQ(container->map(0, memory.at(page), page), -EFAULT);
+      EXPECT_EQ(container->map(0, memory.at(), 2 * page), -EFAULT);
+    } else {
+      EXPECT_EQ(container->add(memory.at(page), page), -EFAULT);
+      EXPECT_EQ(container->add(memory.at(), 2 * page), 1) << "a page was there";
+    }
+    EXPECT_EQ(kernel->close(device), 0);
+    EXPECT_EQ(container->leave(0), -EBUSY);
+    EXPECT_EQ(kernel->munmap(memory.data() + page, page), 0);
+    EXPECT_EQ(container->leave(0), 0);
+  }
+}
+
 TEST_P(OnPower, HasNoOtherIommuAndItsOwnOnceAGroupIsIn) {
   kernel.emplace(host_of(GetParam()));
   container.emplace(*kernel);
