@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// MigratableDevice: a device of the kernel under test that migrates: the simulated edu, or a serial card that the
-// sample driver mtty makes of nothing (samples/vfio-mdev/mtty.c, Linux 7.3).
+// MigratableDevice: a device of the kernel under test that migrates: the simulated edu, or a serial card of mtty's.
 #pragma once
 
 #include <memory>
@@ -9,30 +8,10 @@
 
 #include "support/edu.hpp"
 #include "support/host_devices.hpp"
+#include "support/mtty_card.hpp"
 #include "support/raw_device.hpp"
 
 namespace postern::test {
-
-// A mediated device of mtty's, for as long as this lives.
-class MttyCard {
- public:
-  static bool is_possible() {
-    FileStatus status;
-    return kernel().status(type, status) == 0;
-  }
-  MttyCard() {
-    if (kernel().write_file(std::string(type) + "/create", uuid) < 0) throw std::runtime_error("mtty makes no device");
-  }
-  ~MttyCard() { EXPECT_EQ(kernel().write_file("/sys/bus/mdev/devices/" + std::string(uuid) + "/remove", "1"), 0); }
-  MttyCard(const MttyCard&) = delete;
-  MttyCard& operator=(const MttyCard&) = delete;
-
-  [[nodiscard]] static HostDevice host() { return find_host_device(kernel(), "mdev", uuid).value(); }
-
- private:
-  static constexpr const char* type = "/sys/devices/virtual/mtty/mtty/mdev_supported_types/mtty-1";
-  static constexpr const char* uuid = "6d747479-0000-4000-8000-000000000001";
-};
 
 class MigratableDevice {
  public:
@@ -41,8 +20,8 @@ class MigratableDevice {
     auto device = std::make_unique<MigratableDevice>();
     if (const auto edu = find_function(0x1234, 0x11e9)) {
       device->edu_.emplace(*edu, kernel(), "edu-vfio-pci");
-    } else if (MttyCard::is_possible()) {
-      device->mtty_.emplace();
+    } else if (MttyCard::is_possible(kernel())) {
+      device->mtty_.emplace(kernel());
     } else {
       return nullptr;
     }
@@ -71,7 +50,7 @@ class MigratableDevice {
   }
 
  private:
-  [[nodiscard]] HostDevice host() const { return is_mtty() ? MttyCard::host() : edu_->host(); }
+  [[nodiscard]] HostDevice host() const { return is_mtty() ? mtty_->host() : edu_->host(); }
 
   std::optional<Bound> edu_;
   std::optional<MttyCard> mtty_;

@@ -56,6 +56,7 @@ World::World(Kernel& the_kernel, Backend the_backend, std::uint64_t seed)
   is_powernv =
       kernel.read_file("/proc/device-tree/compatible", machine) >= 0 && machine.find("powernv") != std::string::npos;
   make_memory();
+  if (backend == Backend::migration) migratable.emplace(kernel);
   null_device_ = ::open("/dev/null", O_RDWR | O_CLOEXEC);
   must(null_device_, "/dev/null");
 }

@@ -5,17 +5,20 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <postern/host_device.hpp>
 #include <postern/kernel.hpp>
 #include <postern/pci_address.hpp>
 #include <string>
 #include <vector>
 
+#include "transcript/migratable.hpp"
 #include "transcript/random.hpp"
 
 namespace postern::transcript {
 
-enum class Backend { type1, type1v1, iommufd, spapr, spaprv1 };
+// What is asked: an IOMMU's interface with the devices behind it, or migration alone.
+enum class Backend { type1, type1v1, iommufd, migration, spapr, spaprv1 };
 
 [[nodiscard]] inline bool is_spapr(Backend backend) { return backend == Backend::spapr || backend == Backend::spaprv1; }
 
@@ -96,6 +99,8 @@ class World {
   };
   std::map<std::uint64_t, Windows> windows;
   bool is_powernv = false;
+
+  std::optional<Migratable> migratable;  // where migration is asked
 
   [[nodiscard]] Place& any(std::vector<Place>& places) { return places[random.below(places.size())]; }
   // One that is open where there is one, most of the time.
