@@ -157,11 +157,11 @@ std::pair<std::uint64_t, std::uint64_t> Function::vector_table() const {
 }
 
 // The function is reset, and its BARs on (pci_enable_device).
-void Function::enable() {
+void Function::enable(Process& process) {
   hardware_->reset();
   make_config();
   if (driver == info().variant_driver && hardware_->migratable() != nullptr) {
-    variant.emplace(*hardware_->migratable());
+    variant.emplace(*hardware_->migratable(), process);
   }
   const auto& bars = info().bars;
   const bool has_io =

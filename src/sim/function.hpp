@@ -51,8 +51,8 @@ class Function final : private Slot {
   // VFIO makes groups for functions without an IOMMU, and takes them back.
   void set_group(int group) noexcept { group_ = group; }
 
-  // It was opened, or closed for the last time (vfio_pci_core_enable, vfio_pci_core_disable).
-  void enable();
+  // It was opened by this process, or closed for the last time (vfio_pci_core_enable, vfio_pci_core_disable).
+  void enable(Process& process);
   void disable();
 
   // Config space as VFIO shows it; what a write may change is the command register, and BARs, which lead nowhere.

@@ -32,11 +32,11 @@ bool takes_writes(std::uintptr_t page) {
 
 }  // namespace
 
-int Process::check(std::uintptr_t address, std::uint64_t length, bool writable) {
+int Process::check(std::uintptr_t address, std::uint64_t length, bool writable,
+                   std::chrono::steady_clock::duration trust) {
   if (!mapped_files.answer(address, length)) return -EFAULT;
   constexpr std::uint64_t page = 4096;
   constexpr std::uint64_t small = 1 << 20;  // not so much that a page of each would matter
-  constexpr std::chrono::milliseconds trust(1);
   const std::uintptr_t first = address & ~std::uintptr_t{page - 1};
   const auto now = std::chrono::steady_clock::now();
   const bool is_there = ::msync(reinterpret_cast<void*>(first), address + length - first, MS_ASYNC) == 0;

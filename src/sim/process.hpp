@@ -26,7 +26,9 @@ class Process {
   // Whether this memory is there for reading, or for writing too: 0 or -EFAULT. What the process has mapped is read
   // anew after a millisecond, and where it does not suffice. Of a large piece it may not be seen that it became
   // read-only within that time.
-  [[nodiscard]] int check(std::uintptr_t address, std::uint64_t length, bool writable);
+  [[nodiscard]] int check(std::uintptr_t address, std::uint64_t length, bool writable) {
+    return check(address, length, writable, std::chrono::milliseconds(1));
+  }
   // The same for memory that is to be pinned (pin_user_pages): a BAR has no pages to pin (check_vma_flags refuses
   // VM_IO and VM_PFNMAP).
   [[nodiscard]] int check_pinnable(std::uintptr_t address, std::uint64_t length, bool writable) {
@@ -35,10 +37,9 @@ class Process {
   // What was looked up counts no more; since then it may have become read-only, which nothing tells.
   void forget() { vmas_.clear(); }
 
-  // The same for the argument of a call, which nobody unmaps while it is made: what is known suffices.
+  // The same for the argument of a call, of which what was read suffices however old it is, where it is there still.
   [[nodiscard]] int check_argument(std::uintptr_t address, std::uint64_t length, bool writable) {
-    const bool is_known = covers(address, length, writable) && mapped_files.answer(address, length);
-    return is_known ? 0 : check(address, length, writable);
+    return check(address, length, writable, std::chrono::steady_clock::duration::max());
   }
 
   // copy_from_user: 0, or -EFAULT where it is not there.
@@ -68,6 +69,8 @@ class Process {
     bool readable;
     bool writable;
   };
+  [[nodiscard]] int check(std::uintptr_t address, std::uint64_t length, bool writable,
+                          std::chrono::steady_clock::duration trust);
   [[nodiscard]] int count(std::uint64_t& counter, std::uint64_t length);
   [[nodiscard]] bool covers(std::uintptr_t address, std::uint64_t length, bool writable) const;
   void read_vmas();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// RawDevice: a device opened by its cdev with system calls alone, for what the library does not ask a kernel.
+// RawDevice: a device opened with system calls alone, for what the library does not ask a kernel.
 #pragma once
 
 #include <fcntl.h>
@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <postern/fd.hpp>
 #include <postern/kernel.hpp>
 #include <stdexcept>
 #include <string>
@@ -15,30 +16,33 @@
 
 namespace postern::test {
 
-// Attached to an IOAS of its own. Throws where the kernel refuses.
+// Throws where the kernel refuses.
 class RawDevice {
  public:
-  RawDevice(Kernel& kernel, const std::string& cdev) : kernel_(kernel) {
-    iommufd_ = must(kernel.open("/dev/iommu", O_RDWR), "/dev/iommu");
-    fd_ = must(kernel.open(cdev.c_str(), O_RDWR), cdev);
-    vfio_device_bind_iommufd bind{.argsz = sizeof bind, .iommufd = iommufd_};
+  // By its cdev, attached to an IOAS of its own.
+  RawDevice(Kernel& kernel, const std::string& cdev) : iommu_(open(kernel, "/dev/iommu")), fd_(open(kernel, cdev)) {
+    vfio_device_bind_iommufd bind{.argsz = sizeof bind, .iommufd = iommu_.get()};
     must(ioctl(VFIO_DEVICE_BIND_IOMMUFD, &bind), "VFIO_DEVICE_BIND_IOMMUFD");
     iommu_ioas_alloc ioas{.size = sizeof ioas};
-    must(kernel.ioctl(iommufd_, IOMMU_IOAS_ALLOC, &ioas), "IOMMU_IOAS_ALLOC");
+    must(kernel.ioctl(iommu_.get(), IOMMU_IOAS_ALLOC, &ioas), "IOMMU_IOAS_ALLOC");
     ioas_ = ioas.out_ioas_id;
     vfio_device_attach_iommufd_pt attach{.argsz = sizeof attach, .flags = 0, .pt_id = ioas_};
     must(ioctl(VFIO_DEVICE_ATTACH_IOMMUFD_PT, &attach), "VFIO_DEVICE_ATTACH_IOMMUFD_PT");
   }
-  RawDevice(const RawDevice&) = delete;
-  RawDevice& operator=(const RawDevice&) = delete;
-  ~RawDevice() {
-    kernel_.close(fd_);
-    kernel_.close(iommufd_);
+  // By its group, in a container of its own with type1.
+  RawDevice(Kernel& kernel, const std::string& group, std::string name)
+      : iommu_(open(kernel, "/dev/vfio/vfio")), group_(open(kernel, group)) {
+    int container = iommu_.get();
+    must(kernel.ioctl(group_.get(), VFIO_GROUP_SET_CONTAINER, &container), "VFIO_GROUP_SET_CONTAINER");
+    must(kernel.ioctl(iommu_.get(), VFIO_SET_IOMMU, reinterpret_cast<void*>(VFIO_TYPE1v2_IOMMU)), "VFIO_SET_IOMMU");
+    fd_ = Fd(kernel, must(kernel.ioctl(group_.get(), VFIO_GROUP_GET_DEVICE_FD, name.data()), name));
   }
 
-  [[nodiscard]] Kernel& kernel() const { return kernel_; }
-  [[nodiscard]] int fd() const { return fd_; }
-  [[nodiscard]] int ioctl(unsigned long request, void* argument) const { return kernel_.ioctl(fd_, request, argument); }
+  [[nodiscard]] Kernel& kernel() const { return fd_.kernel(); }
+  [[nodiscard]] int fd() const { return fd_.get(); }
+  [[nodiscard]] int ioctl(unsigned long request, void* argument) const {
+    return kernel().ioctl(fd(), request, argument);
+  }
 
   // VFIO_DEVICE_FEATURE: flags say which, and what about it.
   [[nodiscard]] int feature(std::uint32_t flags) const {
@@ -57,7 +61,7 @@ class RawDevice {
     return result;
   }
 
-  // Lets the device reach memory at this iova; whole pages.
+  // Lets the device reach memory at this iova; whole pages. By the cdev alone.
   void map(std::uint64_t iova, void* memory, std::uint64_t length) const {
     iommu_ioas_map map{.size = sizeof map,
                        .flags = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE,
@@ -66,19 +70,20 @@ class RawDevice {
                        .user_va = reinterpret_cast<std::uintptr_t>(memory),
                        .length = length,
                        .iova = iova};
-    must(kernel_.ioctl(iommufd_, IOMMU_IOAS_MAP, &map), "IOMMU_IOAS_MAP");
+    must(kernel().ioctl(iommu_.get(), IOMMU_IOAS_MAP, &map), "IOMMU_IOAS_MAP");
   }
 
-  // Registers of 32 bits in BAR 0; config space.
+  // Registers in BAR 0, of 32 bits where nothing else is said; config space.
   static constexpr std::uint64_t config = std::uint64_t{7} << 40;
-  [[nodiscard]] std::uint32_t read(std::uint64_t offset) const {
-    std::uint32_t value = 0;
-    must(static_cast<int>(kernel_.pread(fd_, &value, sizeof value, offset)), "pread");
+  template <typename T = std::uint32_t>
+  [[nodiscard]] T read(std::uint64_t offset) const {
+    T value = 0;
+    must(static_cast<int>(kernel().pread(fd(), &value, sizeof value, offset)), "pread");
     return value;
   }
   template <typename T>
   void write(std::uint64_t offset, T value) const {
-    must(static_cast<int>(kernel_.pwrite(fd_, &value, sizeof value, offset)), "pwrite");
+    must(static_cast<int>(kernel().pwrite(fd(), &value, sizeof value, offset)), "pwrite");
   }
 
  private:
@@ -86,10 +91,13 @@ class RawDevice {
     if (result < 0) throw std::runtime_error(what + ": " + std::strerror(-result));
     return result;
   }
+  static Fd open(Kernel& kernel, const std::string& path) {
+    return {kernel, must(kernel.open(path.c_str(), O_RDWR), path)};
+  }
 
-  Kernel& kernel_;
-  int iommufd_ = -1;
-  int fd_ = -1;
+  Fd iommu_;  // the iommufd, or the container
+  Fd group_;
+  Fd fd_;
   std::uint32_t ioas_ = 0;
 };
 

@@ -37,9 +37,10 @@ struct Options {
   std::optional<SimulatedHost> simulated;
 };
 
-constexpr std::array<std::pair<std::string_view, Backend>, 5> backends{{{"type1", Backend::type1},
+constexpr std::array<std::pair<std::string_view, Backend>, 6> backends{{{"type1", Backend::type1},
                                                                         {"type1v1", Backend::type1v1},
                                                                         {"iommufd", Backend::iommufd},
+                                                                        {"migration", Backend::migration},
                                                                         {"spapr", Backend::spapr},
                                                                         {"spaprv1", Backend::spaprv1}}};
 
@@ -89,6 +90,10 @@ std::optional<Options> parse(int argc, char** argv) {
 std::vector<Operation> all_operations(Backend backend) {
   std::vector<Operation> all;
   const auto add = [&all](std::span<const Operation> some) { all.insert(all.end(), some.begin(), some.end()); };
+  if (backend == Backend::migration) {
+    add(migration_operations());
+    return all;
+  }
   add(node_operations());
   if (is_spapr(backend)) {
     add(spapr_operations());
@@ -200,10 +205,11 @@ bool run(const Options& options) {
 int main(int argc, char** argv) {
   const auto options = postern::transcript::parse(argc, argv);
   if (!options) {
-    (void)std::fprintf(stderr,
-                       "Usage: %s [--backend type1|type1v1|iommufd|spapr|spaprv1] [--seed N] [--operations N] "
-                       "[--host sim[:NAME]]\n",
-                       argv[0]);
+    (void)std::fprintf(
+        stderr,
+        "Usage: %s [--backend type1|type1v1|iommufd|migration|spapr|spaprv1] [--seed N] [--operations N] "
+        "[--host sim[:NAME]]\n",
+        argv[0]);
     return 2;
   }
   try {

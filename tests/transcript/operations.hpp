@@ -32,6 +32,7 @@ struct Operation {
 [[nodiscard]] std::span<const Operation> ioas_operations();
 [[nodiscard]] std::span<const Operation> hwpt_operations();
 [[nodiscard]] std::span<const Operation> compat_operations();
+[[nodiscard]] std::span<const Operation> migration_operations();
 
 // A device's fd, opened one way or the other.
 [[nodiscard]] Place& any_device(World& world);

@@ -63,6 +63,7 @@ World::World(Kernel& the_kernel, Backend the_backend, std::uint64_t seed)
     must(fd < 0 ? -errno : fd, path.c_str());
     return fd;
   };
+  if (backend == Backend::migration) migratable.emplace(kernel);
   null_device_ = open_here("/dev/null", O_RDWR);
   memory_file_ = ::memfd_create("transcript", MFD_CLOEXEC);
   must(::ftruncate(memory_file_, Memory::of_file) < 0 ? -errno : 0, "memfd");

@@ -13,11 +13,13 @@
 #include <string>
 #include <vector>
 
+#include "transcript/migratable.hpp"
 #include "transcript/random.hpp"
 
 namespace postern::transcript {
 
-enum class Backend { type1, type1v1, iommufd, spapr, spaprv1 };
+// What is asked: an IOMMU's interface with the devices behind it, or migration alone.
+enum class Backend { type1, type1v1, iommufd, migration, spapr, spaprv1 };
 
 [[nodiscard]] inline bool is_spapr(Backend backend) { return backend == Backend::spapr || backend == Backend::spaprv1; }
 
@@ -108,6 +110,7 @@ class World {
 
   // How much is mapped in each place for a BAR; 0: nothing.
   std::array<std::uint64_t, Memory::bar_places> bars{};
+  std::optional<Migratable> migratable;  // where migration is asked
 
   [[nodiscard]] Place& any(std::vector<Place>& places) { return places[random.below(places.size())]; }
   // One that is open where there is one, most of the time.

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // DeviceFile: VFIO_DEVICE_FEATURE, by the rules of vfio_main.c and vfio_pci_core.c (Linux 7.3): migration and DMA
 // logging where the function's driver has them, low power.
+#include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <vector>
 
+#include "sim/argument.hpp"
 #include "sim/user_bitmap.hpp"
 #include "sim/vfio/device_file.hpp"
 
@@ -25,10 +28,6 @@ template <typename Data>
 Data& data_of(vfio_device_feature& feature) {
   return *reinterpret_cast<Data*>(feature.data);
 }
-template <typename Data>
-const Data& data_of(const vfio_device_feature& feature) {
-  return *reinterpret_cast<const Data*>(feature.data);
-}
 
 bool is_aligned(std::uint64_t value, std::uint64_t alignment) { return (value & (alignment - 1)) == 0; }
 
@@ -36,76 +35,83 @@ bool overflows(std::uint64_t iova, std::uint64_t length) { return iova + length 
 
 }  // namespace
 
-// vfio_ioctl_device_feature
-int DeviceFile::feature(vfio_device_feature& feature) {
+// vfio_ioctl_device_feature: the header first, and what stands behind it only where it is asked for.
+int DeviceFile::feature(void* argument) {
+  struct Rule {
+    std::uint32_t which;
+    std::uint32_t actions;
+    std::size_t length;                            // of what stands behind the header
+    int (DeviceFile::*run)(vfio_device_feature&);  // null: it looks for its memory itself
+    bool is_of_variant = true;
+  };
+  static constexpr Rule rules[] = {
+      {VFIO_DEVICE_FEATURE_MIGRATION, get, sizeof(vfio_device_feature_migration), &DeviceFile::feature_migration},
+      {VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE, get | set, sizeof(vfio_device_feature_mig_state), nullptr},
+      {VFIO_DEVICE_FEATURE_MIG_DATA_SIZE, get, sizeof(vfio_device_feature_mig_data_size),
+       &DeviceFile::feature_mig_data_size},
+      {VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2, set, 0, &DeviceFile::feature_mig_precopy_info},
+      {VFIO_DEVICE_FEATURE_DMA_LOGGING_START, set, sizeof(vfio_device_feature_dma_logging_control),
+       &DeviceFile::feature_dma_logging_start},
+      {VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP, set, 0, &DeviceFile::feature_dma_logging_stop},
+      {VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT, get, sizeof(vfio_device_feature_dma_logging_report),
+       &DeviceFile::feature_dma_logging_report},
+      {VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY, set, 0, &DeviceFile::feature_low_power, false},
+      {VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP, set, 0, &DeviceFile::feature_low_power, false},
+      {VFIO_DEVICE_FEATURE_LOW_POWER_EXIT, set, 0, &DeviceFile::feature_low_power, false},
+  };
   constexpr std::uint32_t known = VFIO_DEVICE_FEATURE_MASK | get | set | VFIO_DEVICE_FEATURE_PROBE;
-  const bool probes = (feature.flags & VFIO_DEVICE_FEATURE_PROBE) != 0;
-  if (feature.argsz < sizeof feature || (feature.flags & ~known) != 0) return -EINVAL;
-  if (!probes && (feature.flags & (get | set)) == (get | set)) return -EINVAL;
-  const std::uint32_t which = feature.flags & VFIO_DEVICE_FEATURE_MASK;
-  if (which == VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2) return feature_mig_precopy_info(feature);
-  if (function_.variant) {
-    switch (which) {
-      case VFIO_DEVICE_FEATURE_MIGRATION:
-        return feature_migration(feature);
-      case VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE:
-        return feature_mig_device_state(feature);
-      case VFIO_DEVICE_FEATURE_MIG_DATA_SIZE:
-        return feature_mig_data_size(feature);
-      case VFIO_DEVICE_FEATURE_DMA_LOGGING_START:
-        return feature_dma_logging_start(feature);
-      case VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP:
-        return feature_dma_logging_stop(feature);
-      case VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT:
-        return feature_dma_logging_report(feature);
-      default:
-        break;
-    }
+  vfio_device_feature head{};
+  if (machine_.process.copy_from_user(&head, argument, sizeof head) < 0) return -EFAULT;
+  const bool probes = (head.flags & VFIO_DEVICE_FEATURE_PROBE) != 0;
+  if (head.argsz < sizeof head || (head.flags & ~known) != 0) return -EINVAL;
+  if (!probes && (head.flags & (get | set)) == (get | set)) return -EINVAL;
+  const std::uint32_t which = head.flags & VFIO_DEVICE_FEATURE_MASK;
+  const Rule* const rule =
+      std::find_if(std::begin(rules), std::end(rules), [&](const Rule& each) { return each.which == which; });
+  if (rule == std::end(rules)) return -ENOTTY;
+  if (rule->is_of_variant && !function_.variant) {
+    return which == VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2 ? -EINVAL : -ENOTTY;
   }
-  switch (which) {
-    case VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY:
-    case VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP:
-    case VFIO_DEVICE_FEATURE_LOW_POWER_EXIT:
-      return feature_low_power(feature);
-    default:
-      return -ENOTTY;
-  }
+  if (const int result = check_feature(head, rule->actions, rule->length); result != 1) return result;
+  if (rule->run == nullptr)
+    return feature_mig_device_state(head.flags, static_cast<std::byte*>(argument) + sizeof head);
+  return with_argument<vfio_device_feature>(machine_.process, argument, sizeof head + rule->length,
+                                            [this, rule](auto& feature) { return (this->*rule->run)(feature); });
 }
 
 int DeviceFile::feature_migration(vfio_device_feature& feature) {
-  auto& migration = data_of<vfio_device_feature_migration>(feature);
-  if (const int result = check_feature(feature, get, sizeof migration); result != 1) return result;
-  migration.flags = Migration::flags;
+  data_of<vfio_device_feature_migration>(feature).flags = Migration::flags;
   return 0;
 }
 
-// vfio_ioctl_device_feature_mig_device_state
-int DeviceFile::feature_mig_device_state(vfio_device_feature& feature) {
-  auto& answer = data_of<vfio_device_feature_mig_state>(feature);
-  if (const int result = check_feature(feature, get | set, sizeof answer); result != 1) return result;
+// vfio_ioctl_device_feature_mig_device_state, vfio_ioct_mig_return_fd: where the answer cannot be told the device has
+// changed its state all the same, and nobody gets the stream.
+int DeviceFile::feature_mig_device_state(std::uint32_t flags, void* data) {
+  vfio_device_feature_mig_state answer{};
+  if (machine_.process.copy_from_user(&answer, data, sizeof answer) < 0) return -EFAULT;
+  const bool has_room =
+      machine_.process.check_argument(reinterpret_cast<std::uintptr_t>(data), sizeof answer, true) == 0;
   Migration& migration = function_.variant->migration;
-  answer.data_fd = -1;
-  if ((feature.flags & get) != 0) {
-    answer.device_state = migration.state();
-    return 0;
-  }
   std::shared_ptr<File> opened;
-  const int result = migration.set_state(answer.device_state, opened);
-  if (result == 0 && opened) answer.data_fd = files_.give(opened);
+  int result = 0;
+  if ((flags & get) != 0) {
+    answer.device_state = migration.state();
+  } else {
+    result = migration.set_state(answer.device_state, opened);
+  }
+  if (!has_room) return -EFAULT;
+  answer.data_fd = result == 0 && opened ? files_.give(opened) : -1;
+  std::memcpy(data, &answer, sizeof answer);
   return result;
 }
 
 int DeviceFile::feature_mig_data_size(vfio_device_feature& feature) {
-  auto& size = data_of<vfio_device_feature_mig_data_size>(feature);
-  if (const int result = check_feature(feature, get, sizeof size); result != 1) return result;
-  size.stop_copy_length = function_.variant->migration.data_size();
+  data_of<vfio_device_feature_mig_data_size>(feature).stop_copy_length = function_.variant->migration.data_size();
   return 0;
 }
 
 // vfio_ioctl_device_feature_migration_precopy_info_v2
-int DeviceFile::feature_mig_precopy_info(const vfio_device_feature& feature) {
-  if (!function_.variant) return -EINVAL;
-  if (const int result = check_feature(feature, set, 0); result != 1) return result;
+int DeviceFile::feature_mig_precopy_info(vfio_device_feature& /*feature*/) {
   function_.variant->migration.tell_precopy_flags();
   return 0;
 }
@@ -114,7 +120,6 @@ int DeviceFile::feature_mig_precopy_info(const vfio_device_feature& feature) {
 int DeviceFile::feature_dma_logging_start(vfio_device_feature& feature) {
   using Range = vfio_device_feature_dma_logging_range;
   auto& control = data_of<vfio_device_feature_dma_logging_control>(feature);
-  if (const int result = check_feature(feature, set, sizeof control); result != 1) return result;
   if (control.num_ranges == 0) return -EINVAL;
   if (control.num_ranges > 4096 / sizeof(Range)) return -E2BIG;  // LOG_MAX_RANGES
   std::vector<IovaRange> ranges;
@@ -138,16 +143,14 @@ int DeviceFile::feature_dma_logging_start(vfio_device_feature& feature) {
   return 0;
 }
 
-int DeviceFile::feature_dma_logging_stop(const vfio_device_feature& feature) {
-  if (const int result = check_feature(feature, set, 0); result != 1) return result;
+int DeviceFile::feature_dma_logging_stop(vfio_device_feature& /*feature*/) {
   function_.variant->log.stop();
   return 0;
 }
 
 // vfio_ioctl_device_feature_logging_report: what is told is forgotten.
-int DeviceFile::feature_dma_logging_report(const vfio_device_feature& feature) {
+int DeviceFile::feature_dma_logging_report(vfio_device_feature& feature) {
   const auto& report = data_of<vfio_device_feature_dma_logging_report>(feature);
-  if (const int result = check_feature(feature, get, sizeof report); result != 1) return result;
   if (report.page_size < 4096 || (report.page_size & (report.page_size - 1)) != 0) return -EINVAL;
   if (overflows(report.iova, report.length)) return -EOVERFLOW;
   DmaLog& log = function_.variant->log;
@@ -162,8 +165,7 @@ int DeviceFile::feature_dma_logging_report(const vfio_device_feature& feature) {
 }
 
 // vfio_pci_runtime_pm_entry, vfio_pci_core_pm_exit
-int DeviceFile::feature_low_power(const vfio_device_feature& feature) {
-  if (const int result = check_feature(feature, set, 0); result != 1) return result;
+int DeviceFile::feature_low_power(vfio_device_feature& feature) {
   const bool enters = (feature.flags & VFIO_DEVICE_FEATURE_MASK) != VFIO_DEVICE_FEATURE_LOW_POWER_EXIT;
   if (enters && function_.low_power) return -EINVAL;
   function_.low_power = enters;

@@ -62,7 +62,7 @@ void DeviceFile::unbind() {
 // vfio_df_open: a function that its group has opened may be opened once more.
 void DeviceFile::enable() {
   usable_ = true;
-  if (function_.opens++ == 0) function_.enable();
+  if (function_.opens++ == 0) function_.enable(machine_.process);
   machine_.changed.notify_all();
 }
 
@@ -124,8 +124,7 @@ int DeviceFile::ioctl(unsigned long request, void* argument) {
           },
           UserArgument::Tail::wanted);
     case VFIO_DEVICE_FEATURE:
-      return with_argument<vfio_device_feature>(process, argument, sizeof(vfio_device_feature),
-                                                [this](auto& wanted) { return feature(wanted); });
+      return feature(argument);
     default:
       return -ENOTTY;
   }

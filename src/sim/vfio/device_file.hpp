@@ -44,15 +44,15 @@ class DeviceFile final : public File {
   [[nodiscard]] int get_region_info(vfio_region_info& info) const;
   [[nodiscard]] int get_irq_info(vfio_irq_info& info) const;
   [[nodiscard]] bool is_there(const void* buffer, std::size_t length, bool writable);
-  [[nodiscard]] int feature(vfio_device_feature& feature);
+  [[nodiscard]] int feature(void* argument);
   [[nodiscard]] int feature_migration(vfio_device_feature& feature);
-  [[nodiscard]] int feature_mig_device_state(vfio_device_feature& feature);
+  [[nodiscard]] int feature_mig_device_state(std::uint32_t flags, void* data);
   [[nodiscard]] int feature_mig_data_size(vfio_device_feature& feature);
-  [[nodiscard]] int feature_mig_precopy_info(const vfio_device_feature& feature);
+  [[nodiscard]] int feature_mig_precopy_info(vfio_device_feature& feature);
   [[nodiscard]] int feature_dma_logging_start(vfio_device_feature& feature);
-  [[nodiscard]] int feature_dma_logging_stop(const vfio_device_feature& feature);
-  [[nodiscard]] int feature_dma_logging_report(const vfio_device_feature& feature);
-  [[nodiscard]] int feature_low_power(const vfio_device_feature& feature);
+  [[nodiscard]] int feature_dma_logging_stop(vfio_device_feature& feature);
+  [[nodiscard]] int feature_dma_logging_report(vfio_device_feature& feature);
+  [[nodiscard]] int feature_low_power(vfio_device_feature& feature);
   [[nodiscard]] std::uint64_t region_size(std::uint64_t index) const;
   template <typename Access>
   [[nodiscard]] ssize_t access_bar(std::uint64_t index, std::uint64_t at, std::size_t length, bool is_there,

@@ -32,9 +32,8 @@ constexpr std::array<Steps, VFIO_DEVICE_STATE_NR> steps = {{
     {none, p2p, p2p, copy, p2p, p2p, pre, pre_p2p},
 }};
 
-bool is_precopy(std::uint32_t state) { return state == pre || state == pre_p2p; }
 // Those that share a stream.
-bool is_saving(std::uint32_t state) { return is_precopy(state) || state == copy; }
+bool is_saving(std::uint32_t state) { return state == pre || state == pre_p2p || state == copy; }
 
 Migratable::Activity activity_in(std::uint32_t state) {
   if (state == run || state == pre) return Migratable::Activity::full;
@@ -44,30 +43,30 @@ Migratable::Activity activity_in(std::uint32_t state) {
 }  // namespace
 
 int Migration::set_state(std::uint32_t wanted, std::shared_ptr<File>& opened) {
-  while (state_ != wanted) {
-    const std::uint32_t next = wanted < steps.size() ? steps[state_][wanted] : none;
+  while (state() != wanted) {
+    const std::uint32_t next = wanted < steps.size() ? steps[state()][wanted] : none;
     if (next == none) return -EINVAL;
     if (const int result = step(next, opened); result < 0) return result;
-    state_ = next;
+    status_->state = next;
   }
   return 0;
 }
 
 int Migration::step(std::uint32_t next, std::shared_ptr<File>& opened) {
-  if (state_ == load) {
+  if (state() == load) {
     if (const int result = resuming_->finish(hardware_); result < 0) return result;
     end_streams();
   }
   hardware_.set_activity(activity_in(next));
-  if (!is_saving(state_) && is_saving(next)) {
-    saving_ = std::make_shared<SavingStream>(hardware_, is_precopy(next), tells_precopy_flags_);
+  if (!is_saving(state()) && is_saving(next)) {
+    saving_ = std::make_shared<SavingStream>(hardware_, process_, status_);
     opened = saving_;
-  } else if (is_precopy(state_) && next == copy) {
+  } else if (status_->is_precopy() && next == copy) {
     saving_->finish();
-  } else if (is_saving(state_) && !is_saving(next)) {
+  } else if (is_saving(state()) && !is_saving(next)) {
     end_streams();
   } else if (next == load) {
-    resuming_ = std::make_shared<ResumingStream>();
+    resuming_ = std::make_shared<ResumingStream>(process_);
     opened = resuming_;
   }
   return 0;
@@ -85,7 +84,7 @@ std::uint64_t Migration::data_size() const { return SavingStream::chunk_of(hardw
 
 void Migration::reset() {
   end_streams();
-  state_ = VFIO_DEVICE_STATE_RUNNING;
+  status_->state = VFIO_DEVICE_STATE_RUNNING;
   hardware_.set_activity(Migratable::Activity::full);
 }
 

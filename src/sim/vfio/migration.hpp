@@ -13,26 +13,37 @@
 
 namespace postern::sim {
 
+class Process;
 class SavingStream;
 class ResumingStream;
+
+// What the streams ask of their device, also when they have ended.
+struct MigrationStatus {
+  std::uint32_t state = VFIO_DEVICE_STATE_RUNNING;
+  bool tells_precopy_flags = false;
+
+  [[nodiscard]] bool is_precopy() const noexcept {
+    return state == VFIO_DEVICE_STATE_PRE_COPY || state == VFIO_DEVICE_STATE_PRE_COPY_P2P;
+  }
+};
 
 class Migration {
  public:
   static constexpr std::uint64_t flags = VFIO_MIGRATION_STOP_COPY | VFIO_MIGRATION_P2P | VFIO_MIGRATION_PRE_COPY;
 
-  explicit Migration(Migratable& hardware) : hardware_(hardware) {}
+  Migration(Migratable& hardware, Process& process) : hardware_(hardware), process_(process) {}
   Migration(const Migration&) = delete;
   Migration& operator=(const Migration&) = delete;
   ~Migration() { end_streams(); }
 
-  [[nodiscard]] std::uint32_t state() const noexcept { return state_; }
+  [[nodiscard]] std::uint32_t state() const noexcept { return status_->state; }
   // Through as many states as it takes: 0 or a negated errno, and then it is in the last that it reached. `opened` gets
   // the stream where one begins.
   [[nodiscard]] int set_state(std::uint32_t wanted, std::shared_ptr<File>& opened);
   // How much the stream has, all in all, of a device that is stopped.
   [[nodiscard]] std::uint64_t data_size() const;
   // VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2: the flags of vfio_precopy_info tell something.
-  void tell_precopy_flags() { tells_precopy_flags_ = true; }
+  void tell_precopy_flags() { status_->tells_precopy_flags = true; }
   // The device was reset: it runs.
   void reset();
 
@@ -41,8 +52,8 @@ class Migration {
   void end_streams();
 
   Migratable& hardware_;
-  std::uint32_t state_ = VFIO_DEVICE_STATE_RUNNING;
-  bool tells_precopy_flags_ = false;
+  Process& process_;
+  std::shared_ptr<MigrationStatus> status_ = std::make_shared<MigrationStatus>();
   std::shared_ptr<SavingStream> saving_;
   std::shared_ptr<ResumingStream> resuming_;
 };

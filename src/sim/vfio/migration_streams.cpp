@@ -8,6 +8,9 @@
 #include <algorithm>
 #include <cstring>
 #include <span>
+#include <utility>
+
+#include "sim/argument.hpp"
 
 namespace postern::sim {
 namespace {
@@ -31,8 +34,8 @@ std::vector<std::byte> SavingStream::chunk_of(const Migratable& hardware) {
   return chunk;
 }
 
-SavingStream::SavingStream(const Migratable& hardware, bool is_precopy, bool tells_flags)
-    : hardware_(&hardware), is_precopy_(is_precopy), tells_flags_(tells_flags) {
+SavingStream::SavingStream(const Migratable& hardware, Process& process, std::shared_ptr<const MigrationStatus> status)
+    : hardware_(&hardware), process_(process), status_(std::move(status)) {
   add_chunk();
   initial_ = bytes_.size();
 }
@@ -45,45 +48,46 @@ void SavingStream::add_chunk() {
 bool SavingStream::has_changed() const { return chunk_of(*hardware_) != last_; }
 
 void SavingStream::finish() {
-  is_precopy_ = false;
   if (has_changed()) add_chunk();
 }
-
-// stream_open
-ssize_t SavingStream::pread(void* /*buffer*/, std::size_t /*length*/, std::uint64_t /*offset*/) { return -ESPIPE; }
 
 // At the end of what a running device has to tell there is ENOMSG: more may come.
 ssize_t SavingStream::read(void* buffer, std::size_t length) {
   if (hardware_ == nullptr) return -ENODEV;
-  if (at_ == bytes_.size() && is_precopy_) {
+  if (length == 0) return 0;
+  if (at_ == bytes_.size() && status_->is_precopy()) {
     if (!has_changed()) return -ENOMSG;
     add_chunk();
   }
   const std::size_t count = std::min(length, bytes_.size() - at_);
+  if (count == 0) return 0;
+  if (process_.check_argument(reinterpret_cast<std::uintptr_t>(buffer), count, true) < 0) return -EFAULT;
   std::memcpy(buffer, bytes_.data() + at_, count);
   at_ += count;
   return static_cast<ssize_t>(count);
 }
 
-// vfio_check_precopy_ioctl
 int SavingStream::ioctl(unsigned long request, void* argument) {
   if (request != VFIO_MIG_GET_PRECOPY_INFO) return -ENOTTY;
-  auto& info = as<vfio_precopy_info>(argument);
-  if (info.argsz < sizeof info) return -EINVAL;
-  if (hardware_ == nullptr || !is_precopy_) return -EINVAL;
-  if (tells_flags_) info.flags = 0;  // there is never new initial data
+  return with_argument<vfio_precopy_info>(process_, argument, sizeof(vfio_precopy_info),
+                                          [this](auto& info) { return get_precopy_info(info); });
+}
+
+// vfio_check_precopy_ioctl, virtiovf_precopy_ioctl
+int SavingStream::get_precopy_info(vfio_precopy_info& info) {
+  if (info.argsz < sizeof info || !status_->is_precopy()) return -EINVAL;
+  if (hardware_ == nullptr) return -ENODEV;
+  if (status_->tells_precopy_flags) info.flags = 0;  // there is never new initial data
   info.initial_bytes = initial_ - std::min(at_, initial_);
   info.dirty_bytes = bytes_.size() - std::max(at_, initial_) + (has_changed() ? last_.size() : 0);
   return 0;
 }
 
-ssize_t ResumingStream::pwrite(const void* /*buffer*/, std::size_t /*length*/, std::uint64_t /*offset*/) {
-  return -ESPIPE;
-}
-
 ssize_t ResumingStream::write(const void* buffer, std::size_t length) {
   if (has_ended_) return -ENODEV;
   if (length > most - bytes_.size()) return -ENOMEM;
+  if (length == 0) return 0;
+  if (process_.check_argument(reinterpret_cast<std::uintptr_t>(buffer), length, false) < 0) return -EFAULT;
   const std::span added(static_cast<const std::byte*>(buffer), length);
   bytes_.insert(bytes_.end(), added.begin(), added.end());
   return static_cast<ssize_t>(length);

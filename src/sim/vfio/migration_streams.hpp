@@ -4,10 +4,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "sim/file.hpp"
 #include "sim/hardware.hpp"
+#include "sim/process.hpp"
+#include "sim/vfio/migration.hpp"
 
 namespace postern::sim {
 
@@ -15,9 +18,15 @@ namespace postern::sim {
 // there is a new one whenever its state has changed since the last.
 class SavingStream final : public File {
  public:
-  SavingStream(const Migratable& hardware, bool is_precopy, bool tells_flags);
+  SavingStream(const Migratable& hardware, Process& process, std::shared_ptr<const MigrationStatus> status);
 
-  [[nodiscard]] ssize_t pread(void* buffer, std::size_t length, std::uint64_t offset) override;
+  // stream_open: it has no offsets.
+  [[nodiscard]] ssize_t pread(void* /*buffer*/, std::size_t /*length*/, std::uint64_t /*offset*/) override {
+    return -ESPIPE;
+  }
+  [[nodiscard]] ssize_t pwrite(const void* /*buffer*/, std::size_t /*length*/, std::uint64_t /*offset*/) override {
+    return -ESPIPE;
+  }
   [[nodiscard]] ssize_t read(void* buffer, std::size_t length) override;
   [[nodiscard]] ssize_t write(const void* /*buffer*/, std::size_t /*length*/) override { return -EBADF; }
   [[nodiscard]] int ioctl(unsigned long request, void* argument) override;  // VFIO_MIG_GET_PRECOPY_INFO
@@ -33,9 +42,11 @@ class SavingStream final : public File {
   [[nodiscard]] bool has_changed() const;
   void add_chunk();
 
+  [[nodiscard]] int get_precopy_info(vfio_precopy_info& info);
+
   const Migratable* hardware_;
-  bool is_precopy_;
-  bool tells_flags_;
+  Process& process_;
+  std::shared_ptr<const MigrationStatus> status_;
   std::vector<std::byte> last_;  // chunk
   std::vector<std::byte> bytes_;
   std::size_t initial_ = 0;
@@ -44,9 +55,21 @@ class SavingStream final : public File {
 
 class ResumingStream final : public File {
  public:
-  [[nodiscard]] ssize_t pwrite(const void* buffer, std::size_t length, std::uint64_t offset) override;
+  explicit ResumingStream(Process& process) : process_(process) {}
+
+  [[nodiscard]] ssize_t pread(void* /*buffer*/, std::size_t /*length*/, std::uint64_t /*offset*/) override {
+    return -ESPIPE;
+  }
+  [[nodiscard]] ssize_t pwrite(const void* /*buffer*/, std::size_t /*length*/, std::uint64_t /*offset*/) override {
+    return -ESPIPE;
+  }
   [[nodiscard]] ssize_t read(void* /*buffer*/, std::size_t /*length*/) override { return -EBADF; }
   [[nodiscard]] ssize_t write(const void* buffer, std::size_t length) override;
+  // do_mmap: what may not be read is not mapped.
+  [[nodiscard]] std::intptr_t mmap(void* /*address*/, std::size_t /*length*/, int /*protection*/, int /*flags*/,
+                                   std::uint64_t /*offset*/) override {
+    return -EACCES;
+  }
 
   // Loads what was written: 0, or -EINVAL where that is not whole.
   [[nodiscard]] int finish(Migratable& hardware) const;
@@ -55,6 +78,7 @@ class ResumingStream final : public File {
  private:
   static constexpr std::size_t most = std::size_t{64} << 20;
 
+  Process& process_;
   std::vector<std::byte> bytes_;
   bool has_ended_ = false;
 };

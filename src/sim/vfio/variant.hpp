@@ -8,7 +8,7 @@
 namespace postern::sim {
 
 struct Variant {
-  explicit Variant(Migratable& hardware) : migration(hardware) {}
+  Variant(Migratable& hardware, Process& process) : migration(hardware, process) {}
 
   Migration migration;
   DmaLog log = {};

@@ -53,6 +53,17 @@ TEST_F(Argument, ThatCannotBeWrittenHasNoRoomForTheAnswer) {
   EXPECT_EQ(kernel_.ioctl(group_, VFIO_GROUP_GET_STATUS, bytes()), -EFAULT);
 }
 
+TEST_F(Argument, ThatWasThereBeforeIsLookedForAgain) {
+  auto* const status = reinterpret_cast<vfio_group_status*>(bytes());
+  status->argsz = sizeof *status;
+  EXPECT_EQ(kernel_.ioctl(group_, VFIO_GROUP_GET_STATUS, status), 0);
+  status->flags = 0;
+  ASSERT_EQ(::mprotect(bytes(), page, PROT_READ), 0);
+  EXPECT_EQ(kernel_.ioctl(group_, VFIO_GROUP_GET_STATUS, status), -EFAULT);
+  ASSERT_EQ(::munmap(bytes(), page), 0);
+  EXPECT_EQ(kernel_.ioctl(group_, VFIO_GROUP_GET_STATUS, status), -EFAULT);
+}
+
 // SET_CONTAINER takes a number alone, which is no size of anything: the address sanitizer sees who reads on.
 TEST_F(Argument, ThatDoesNotBeginWithItsSizeIsReadNoFurther) {
   std::byte* const number = bytes() + page - 16;
