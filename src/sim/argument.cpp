@@ -23,7 +23,7 @@ UserArgument::UserArgument(Process& process, void* address, std::size_t least, T
   if (least >= sizeof claimed) std::memcpy(&claimed, user_, sizeof claimed);
   const std::size_t size = std::clamp<std::size_t>(claimed, least, std::max(least, most));
   data_ = user_;
-  if (is_writable && process.check_argument(start, size, true) == 0) return;
+  if (is_writable && (size == least || process.check_argument(start, size, true) == 0)) return;
 
   std::size_t there = size;
   while (there > least && process.check_argument(start, there, false) < 0) {

@@ -37,10 +37,9 @@ class Process {
   // What was looked up counts no more; since then it may have become read-only, which nothing tells.
   void forget() { vmas_.clear(); }
 
-  // The same for the argument of a call, of which what was read suffices however old it is, where it is there still.
-  [[nodiscard]] int check_argument(std::uintptr_t address, std::uint64_t length, bool writable) {
-    return check(address, length, writable, std::chrono::steady_clock::duration::max());
-  }
+  // The same for the argument of a call, of which what was read suffices however old it is, where it is there still;
+  // the caller's stack is.
+  [[nodiscard]] int check_argument(std::uintptr_t address, std::uint64_t length, bool writable);
 
   // copy_from_user: 0, or -EFAULT where it is not there.
   [[nodiscard]] int copy_from_user(void* to, const void* from, std::size_t size);
