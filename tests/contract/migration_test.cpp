@@ -503,29 +503,29 @@ TEST_P(MigrationOnKernel, AStreamEndsWithItsDevice) {
 class Pages {
  public:
   Pages() {
-    void* const all = ::mmap(nullptr, 3 * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void* const all = ::mmap(nullptr, 3 * size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (all == MAP_FAILED) throw std::runtime_error("mmap");
     start_ = static_cast<std::byte*>(all);
-    ::mprotect(start_ + size, size, PROT_READ);
-    ::munmap(start_ + 2 * size, size);
+    ::mprotect(start_ + size_, size_, PROT_READ);
+    ::munmap(start_ + 2 * size_, size_);
   }
-  ~Pages() { ::munmap(start_, 2 * size); }
+  ~Pages() { ::munmap(start_, 2 * size_); }
   Pages(const Pages&) = delete;
   Pages& operator=(const Pages&) = delete;
 
-  [[nodiscard]] std::byte* read_only() const { return start_ + size; }
-  [[nodiscard]] std::byte* missing() const { return start_ + 2 * size; }
+  [[nodiscard]] std::byte* read_only() const { return start_ + size_; }
+  [[nodiscard]] std::byte* missing() const { return start_ + 2 * size_; }
   // In memory that can only be read, or that ends within it.
   template <typename T>
   T* put(std::byte* at, const T& value, std::size_t length = sizeof(T)) const {
-    ::mprotect(start_ + size, size, PROT_READ | PROT_WRITE);
+    ::mprotect(start_ + size_, size_, PROT_READ | PROT_WRITE);
     std::memcpy(at, &value, length);
-    ::mprotect(start_ + size, size, PROT_READ);
+    ::mprotect(start_ + size_, size_, PROT_READ);
     return reinterpret_cast<T*>(at);
   }
 
  private:
-  const std::size_t size = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
+  const std::size_t size_ = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
   std::byte* start_ = nullptr;
 };
 
@@ -594,6 +594,48 @@ TEST_P(MigrationOnKernel, ARequestNeedsMemoryThatIsThereAndWhatOnlyItsAnswerLack
   const Request never{.flags = set | device_state, .state = {.device_state = 100, .data_fd = 77}};
   EXPECT_EQ(ask(pages.put(pages.read_only(), never)), -EFAULT);
   EXPECT_EQ(state(), stop_copy);
+}
+
+// What the core looks at before a driver hears of it, of devices that log their DMA as well: both do, mtty's in name.
+TEST_P(MigrationOnKernel, LogsOfDmaThatMakeNoSenseAreRefused) {
+  using Range = vfio_device_feature_dma_logging_range;
+  const Pages pages;
+  const auto start = [&](const std::vector<Range>& ranges, std::uint64_t page_size = 4096) {
+    vfio_device_feature_dma_logging_control control{.page_size = page_size,
+                                                    .num_ranges = static_cast<std::uint32_t>(ranges.size()),
+                                                    .ranges = reinterpret_cast<std::uintptr_t>(ranges.data())};
+    return device_->feature(set | VFIO_DEVICE_FEATURE_DMA_LOGGING_START, control);
+  };
+  constexpr Range good{.iova = 0x100000, .length = 0x1000};
+  EXPECT_EQ(start({}), -EINVAL);
+  EXPECT_EQ(start(std::vector<Range>(257, good)), -E2BIG);
+  EXPECT_EQ(start({{.iova = good.iova + 1, .length = 4096}}), -EINVAL);
+  EXPECT_EQ(start({{.iova = good.iova, .length = 4097}}), -EINVAL);
+  EXPECT_EQ(start({good}, 0x200000), -EINVAL);
+  EXPECT_EQ(start({good}, 0), -EINVAL);
+  EXPECT_EQ(start({good, good}), -EINVAL);
+  EXPECT_EQ(start({{.iova = ~std::uint64_t{4095}, .length = 8192}}), -EOVERFLOW);
+  EXPECT_EQ(start({{.iova = ~std::uint64_t{4095}, .length = 4096}}), -EOVERFLOW) << "its end is one too far";
+  vfio_device_feature_dma_logging_control nowhere{
+      .page_size = 4096, .num_ranges = 1, .ranges = reinterpret_cast<std::uintptr_t>(pages.missing())};
+  EXPECT_EQ(device_->feature(set | VFIO_DEVICE_FEATURE_DMA_LOGGING_START, nowhere), -EFAULT);
+  EXPECT_EQ(device_->feature(set | VFIO_DEVICE_FEATURE_DMA_LOGGING_START, nowhere, sizeof nowhere - 1), -EINVAL);
+  EXPECT_EQ(start({good}), 0);
+
+  std::uint64_t bits = 0;
+  const auto report = [&](std::uint64_t iova, std::uint64_t length, std::uint64_t page_size) {
+    vfio_device_feature_dma_logging_report asked{
+        .iova = iova, .length = length, .page_size = page_size, .bitmap = reinterpret_cast<std::uintptr_t>(&bits)};
+    return device_->feature(get | VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT, asked);
+  };
+  EXPECT_EQ(report(good.iova, 4096, 0), -EINVAL);
+  EXPECT_EQ(report(good.iova, 4096, 2048), -EINVAL);
+  EXPECT_EQ(report(good.iova, 4096, 12288), -EINVAL);
+  EXPECT_EQ(report(~std::uint64_t{4095}, 8192, 4096), -EOVERFLOW);
+  EXPECT_EQ(report(good.iova, 4096, 4096), 0);
+  EXPECT_EQ(bits, 0U);
+  EXPECT_EQ(device_->feature(set | VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP), 0);
+  EXPECT_EQ(device_->feature(get | VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP), -EINVAL);
 }
 
 INSTANTIATE_TEST_SUITE_P(Ways, MigrationOnKernel, ::testing::Values(Way::group, Way::cdev),

@@ -159,7 +159,7 @@ std::string write(World& world) {
 
 std::string close_stream(World& world) {
   const auto [stream, name] = some_stream(world);
-  const std::string line = "close " + name + (stream.fd ? "" : ", which is not open");
+  std::string line = "close " + name + (stream.fd ? "" : ", which is not open");
   stream = {};
   return line;
 }
