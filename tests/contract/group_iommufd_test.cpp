@@ -6,11 +6,14 @@
 #include <linux/iommufd.h>
 #include <linux/vfio.h>
 
+#include <array>
 #include <cerrno>
+#include <chrono>
 #include <postern/fd.hpp>
 #include <tuple>
 
 #include "kernel/tailed.hpp"
+#include "support/edu.hpp"
 #include "support/host_devices.hpp"
 
 namespace postern {
@@ -18,6 +21,8 @@ namespace {
 
 using test::Bound;
 
+constexpr const char* bind_path = "/sys/bus/pci/drivers/vfio-pci/bind";
+constexpr const char* unbind_path = "/sys/bus/pci/drivers/vfio-pci/unbind";
 constexpr std::uint32_t viable = VFIO_GROUP_FLAGS_VIABLE;
 constexpr std::uint32_t in_container = VFIO_GROUP_FLAGS_VIABLE | VFIO_GROUP_FLAGS_CONTAINER_SET;
 
@@ -191,10 +196,10 @@ TEST_F(GroupInIommufd, StaysInItWhenItsLastFunctionIsUnbound) {
   const std::string name = to_string(test::first_nvme());
   const Fd group = open_group(disk);
   ASSERT_EQ(set_container(group, iommufd), 0);
-  ASSERT_EQ(kernel().write_file(disk.host().sysfs_path + "/driver/unbind", name), 0);
+  ASSERT_EQ(kernel().write_file(unbind_path, name), 0);
   EXPECT_EQ(set_container(group, iommufd), -EINVAL);
   EXPECT_EQ(open_device(group, test::first_nvme()).get(), -ENODEV);
-  ASSERT_EQ(kernel().write_file("/sys/bus/pci/drivers/vfio-pci/bind", name), 0);
+  ASSERT_EQ(kernel().write_file(bind_path, name), 0);
   EXPECT_EQ(open_device(group, test::first_nvme()).get(), -ENODEV) << "that is another group's";
   const Fd anew = open_group(disk);
   EXPECT_EQ(flags(anew), viable);
@@ -204,6 +209,50 @@ TEST_F(GroupInIommufd, StaysInItWhenItsLastFunctionIsUnbound) {
   EXPECT_EQ(set_container(group, iommufd), -ENODEV);
   EXPECT_EQ(flags(anew), in_container);
   EXPECT_TRUE(open_device(anew, test::first_nvme()));
+}
+
+// The first 8 bytes of edu's own memory, which are zero, go to this address.
+void copy_from_edu(const Fd& device, std::uint64_t to) {
+  const auto write = [&](std::uint64_t at, auto value) {
+    ASSERT_EQ(kernel().pwrite(device.get(), &value, sizeof value, at), static_cast<ssize_t>(sizeof value));
+  };
+  constexpr std::uint64_t config = std::uint64_t{VFIO_PCI_CONFIG_REGION_INDEX} << 40;
+  constexpr std::uint32_t start = 1;
+  write(config + 4, std::uint16_t{6});  // memory, bus master
+  write(0x80, static_cast<std::uint32_t>(test::EduRegisters::buffer));
+  write(0x88, static_cast<std::uint32_t>(to));
+  write(0x90, std::uint32_t{8});
+  write(0x98, start | test::EduRegisters::to_memory);
+  std::uint32_t command = start;
+  for (int tries = 0; (command & start) != 0 && tries < 10000; ++tries) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    ASSERT_EQ(kernel().pread(device.get(), &command, sizeof command, 0x98), static_cast<ssize_t>(sizeof command));
+  }
+}
+
+TEST_F(GroupInIommufd, ItsDeviceReachesWhatIsMappedEvenWhenItLeft) {
+  const auto address = test::find_edu();
+  if (!address) GTEST_SKIP() << "this host has no edu device";
+  const Bound edu(*address);
+  const Fd group = open_group(edu);
+  ASSERT_EQ(set_container(group, iommufd), 0);
+  const Fd device = open_device(group, *address);
+  ASSERT_TRUE(device);
+  alignas(4096) static std::array<std::byte, 4096> memory{};
+  vfio_iommu_type1_dma_map map{.argsz = sizeof map,
+                               .flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE,
+                               .vaddr = reinterpret_cast<std::uintptr_t>(memory.data()),
+                               .iova = 0x10000,
+                               .size = memory.size()};
+  ASSERT_EQ(kernel().ioctl(iommufd.get(), VFIO_IOMMU_MAP_DMA, &map), 0);
+  const auto written = [&] {
+    memory.fill(std::byte{0xa5});
+    copy_from_edu(device, map.iova);
+    return std::count(memory.begin(), memory.end(), std::byte{0});
+  };
+  EXPECT_EQ(written(), 8);
+  ASSERT_EQ(unset_container(group), 0);
+  EXPECT_EQ(written(), 8);
 }
 
 // Two functions of one slot.
@@ -305,6 +354,17 @@ TEST_F(TwinsInIommufd, AGroupProvesAHotReset) {
   EXPECT_EQ(hot_reset(device, 1, open_group(disk)), -EINVAL);
   EXPECT_EQ(hot_reset(device, 1, iommufd), -EINVAL);
   EXPECT_EQ(hot_reset(device, 1, group), 0);
+}
+
+TEST_F(TwinsInIommufd, AGroupThatLostItsNodeProvesNothing) {
+  bind_second();
+  for (const PciAddress each : {first, second}) ASSERT_EQ(kernel().write_file(unbind_path, to_string(each)), 0);
+  for (const PciAddress each : {first, second}) ASSERT_EQ(kernel().write_file(bind_path, to_string(each)), 0);
+  const Fd anew = open_group(*first_bound);
+  ASSERT_EQ(set_container(anew, iommufd), 0);
+  const Fd device = open_device(anew, first);
+  EXPECT_EQ(hot_reset(device, 1, group), -EINVAL);
+  EXPECT_EQ(hot_reset(device, 1, anew), 0);
 }
 
 }  // namespace

@@ -165,7 +165,6 @@ Iommufd::Id Iommufd::free_id() const {
 }
 
 Iommufd::~Iommufd() {
-  while (!groups_.empty()) leave(*groups_.begin()->second.devices.begin());
   for (auto& [id, object] : objects_) {
     if (Hwpt* const hwpt = std::get_if<Hwpt>(&object)) find<Ioas>(hwpt->ioas)->table.remove_domain(hwpt->domain);
   }

@@ -158,7 +158,7 @@ GroupOfFd DeviceFile::find_group(int fd) const {
   const auto file = files_.find(fd);
   if (!file) return {.result = -EBADF};
   const auto group = std::dynamic_pointer_cast<GroupFile>(file);
-  return group ? GroupOfFd{.group = &group->group()} : GroupOfFd{.result = -EINVAL};
+  return group ? GroupOfFd{.group = group->group()} : GroupOfFd{.result = -EINVAL};
 }
 
 // vfio_df_ioctl_bind_iommufd

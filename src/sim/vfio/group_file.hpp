@@ -44,7 +44,8 @@ class GroupFile final : public File, public std::enable_shared_from_this<GroupFi
   ~GroupFile() override;
 
   [[nodiscard]] int ioctl(unsigned long request, void* argument) override;
-  [[nodiscard]] const Group& group() const noexcept { return group_; }
+  // Null: it lost its node.
+  [[nodiscard]] const Group* group() const noexcept { return is_revoked() ? nullptr : &group_; }
 
   // The group loses its node: it leaves its container, and whoever has it open can do nothing with it any more.
   void revoke();

@@ -68,8 +68,8 @@ int hot_reset(Machine& machine, const Function& function, const Iommufd* iommufd
   if (request.count > together.size()) return -EINVAL;
   for (std::uint32_t i = 0; i < request.count; ++i) {
     const GroupOfFd found = find_group(request.group_fds[i]);
-    if (found.group == nullptr) return found.result;
-    groups.insert(found.group->id);
+    if (found.result < 0) return found.result;
+    if (found.group != nullptr) groups.insert(found.group->id);
   }
   // vfio_pci_dev_set_hot_reset
   for (const Function* each : together) {

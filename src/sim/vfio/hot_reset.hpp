@@ -12,7 +12,7 @@ namespace postern::sim {
 
 class Iommufd;
 
-// The group that an fd is an open node of; null where it is none. The errno is -EBADF where nothing is open there.
+// The group that an fd is an open node of; null where that group lost its node. A negated errno where it is of none.
 struct GroupOfFd {
   const Group* group = nullptr;
   int result = 0;
