@@ -47,8 +47,8 @@ struct Memory {
   static constexpr std::uint64_t hole = 24 * mib;       // of what is not there,
   static constexpr std::uint64_t scratch = 28 * mib;    // and of what ioctls write to; it is there
   static constexpr std::uint64_t end = 32 * mib;
-  // At the end of the hole are places for BARs, side by side: the BAR 0 of a disk fills one. In front of them, too, there
-  // is memory.
+  // At the end of the hole are places for BARs, side by side: the BAR 0 of a disk fills one. In front of them, too,
+  // there is memory.
   static constexpr std::uint64_t bar_length = 0x4000;
   static constexpr std::uint64_t bar_places = 4;
   static constexpr std::uint64_t bars = scratch - bar_places * bar_length;
