@@ -94,7 +94,8 @@ int Iommufd::vfio_ioctl(unsigned long request, void* argument) {
   }
 }
 
-// iommufd_vfio_check_extension, with CONFIG_VFIO_NOIOMMU. Every page table here keeps caches coherent.
+// iommufd_vfio_check_extension, with CONFIG_VFIO_NOIOMMU. No page table here enforces that caches are coherent
+// (IOMMU_CAP_ENFORCE_CACHE_COHERENCY), and so an IOAS does as long as it has none (iommufd_vfio_cc_iommu).
 int Iommufd::vfio_check_extension(const Ioas* ioas, unsigned long extension) {
   switch (extension) {
     case VFIO_TYPE1_IOMMU:
@@ -103,7 +104,8 @@ int Iommufd::vfio_check_extension(const Ioas* ioas, unsigned long extension) {
     case VFIO_NOIOMMU_IOMMU:
       return 1;
     case VFIO_DMA_CC_IOMMU:
-      return ioas != nullptr ? 1 : -ENODEV;
+      if (ioas == nullptr) return -ENODEV;
+      return ioas->hwpts.empty() ? 1 : 0;
     default:
       return 0;
   }
