@@ -49,9 +49,10 @@ class Device {
   [[nodiscard]] Result<void> write(std::uint32_t region, std::uint64_t offset, std::span<const std::byte> bytes) const;
 
   // Maps part of a region, which must lie within one of its mappable areas; offset and length are multiples of the
-  // host's page. The address is aligned as the offset is, up to 1 GiB, so that the kernel can use huge pages for large
-  // BARs (6.12). Errors: ENODEV (no such region), EINVAL (unaligned), ERANGE (not within a mappable area: they are
-  // named), those of mmap(2).
+  // host's page, but that the length may end with the region: so a BAR below a page is mapped, and what the rest of its
+  // page holds is not for use. The address is aligned as the offset is, up to 1 GiB, so that the kernel can use huge
+  // pages for large BARs (6.12). Errors: ENODEV (no such region), EINVAL (unaligned), ERANGE (not within a mappable
+  // area: they are named), those of mmap(2).
   [[nodiscard]] Result<Mmap> map_region(std::uint32_t region, std::uint64_t offset, std::uint64_t length) const;
 
   // Lets vectors first, first+1, ... signal these events, all in one VFIO_DEVICE_SET_IRQS. A first above 0 adds vectors

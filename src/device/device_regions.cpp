@@ -42,21 +42,26 @@ Result<void> check_transfer(std::string_view call, const std::string& device, co
                        .reason = done < 0 ? "" : fmt::format("only {} bytes were taken", done)});
 }
 
-// Address space of `length` bytes, at an address that leaves the same remainder as `offset` when divided by
-// `alignment`. Reserves more than is needed, and gives back what surrounds the part that suits.
-Result<Mmap> reserve_aligned(Kernel& kernel, std::uint64_t length, std::uint64_t offset, std::uint64_t alignment) {
-  const std::uint64_t reserved = length + alignment;
+// Address space of `length` bytes, at an address that is aligned like `offset`, as far as the length goes and up to
+// 1 GiB: that lets the kernel use huge pages for a BAR (vfio_pci_mmap_huge_fault, Linux 6.12). Reserves more than is
+// needed, and gives back what surrounds the part that suits.
+Result<Mmap> reserve_aligned(Kernel& kernel, std::uint64_t length, std::uint64_t offset, std::uint64_t page) {
+  const std::uint64_t whole = (length + page - 1) & ~(page - 1);
+  const std::uint64_t alignment = std::min(std::bit_floor(whole), std::uint64_t{1} << 30);
+  const std::uint64_t reserved = whole + alignment;
+  const bool is_too_long = reserved < length;  // the sums came round
   const std::intptr_t space =
-      kernel.mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      is_too_long ? -ENOMEM
+                  : kernel.mmap(nullptr, reserved, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (is_errno(space)) {
     return call_failure(
-        "mmap", {.result = static_cast<int>(space), .object = fmt::format("address space of {:#x} bytes", reserved)});
+        "mmap", {.result = static_cast<int>(space), .object = fmt::format("address space of {:#x} bytes", length)});
   }
   const auto start = static_cast<std::uint64_t>(space);
   const std::uint64_t place = start + ((offset - start) & (alignment - 1));
-  const std::uint64_t behind = start + reserved - (place + length);
+  const std::uint64_t behind = start + reserved - (place + whole);
   if (place > start) kernel.munmap(reinterpret_cast<void*>(start), place - start);
-  if (behind > 0) kernel.munmap(reinterpret_cast<void*>(place + length), behind);
+  if (behind > 0) kernel.munmap(reinterpret_cast<void*>(place + whole), behind);
   return Mmap(kernel, reinterpret_cast<void*>(place), length);
 }
 
@@ -92,11 +97,16 @@ Result<Mmap> Device::map_region(std::uint32_t index, std::uint64_t offset, std::
   const Region& region = **found;
   const std::string object = fmt::format("{} region {} offset {:#x}+{:#x}", name_, index, offset, length);
   const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
-  if (length == 0 || (offset | length) % page != 0) {
+  // The end of a region need not be a page's: then the kernel maps the rest of that, too, which is nobody's
+  // (vfio_pci_probe_mmaps).
+  const bool ends_region = length <= region.length && offset == region.length - length;
+  if (length == 0 || offset % page != 0 || (length % page != 0 && !ends_region)) {
     return call_failure("mmap", {.result = -EINVAL,
                                  .object = object,
-                                 .reason = fmt::format("offset and length must be multiples of {}", size_text(page)),
-                                 .remedy = "use read() and write() for a region smaller than a page"});
+                                 .reason = fmt::format("offset and length must be multiples of {}, unless the region "
+                                                       "ends there",
+                                                       size_text(page)),
+                                 .remedy = "use read() and write() for less"});
   }
   const auto within = [&](const RegionArea& area) {
     return area.offset <= offset && length <= area.length && offset - area.offset <= area.length - length;
@@ -108,10 +118,7 @@ Result<Mmap> Device::map_region(std::uint32_t index, std::uint64_t offset, std::
                                  .remedy = "use read() and write() for the rest"});
   }
 
-  // An address that is aligned like the BAR lets the kernel use huge pages for it (vfio_pci_mmap_huge_fault,
-  // Linux 6.12).
-  const std::uint64_t alignment = std::min(std::bit_floor(length), std::uint64_t{1} << 30);
-  auto place = reserve_aligned(io_->kernel(), length, offset, alignment);
+  auto place = reserve_aligned(io_->kernel(), length, offset, page);
   if (!place) return place;
   const int protection = (region.readable ? PROT_READ : 0) | (region.writable ? PROT_WRITE : 0);
   const std::intptr_t mapped =

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A device with a BAR below a page, on the kernel under test: it is reached by reads and writes of its fd.
+// A device with a BAR below a page, on the kernel under test: it is reached by reads and writes of its fd, and mapped
+// where it is alone in its page.
 #include <gmock/gmock.h>
 #include <unistd.h>
 
@@ -58,15 +59,39 @@ TEST_P(SmallBarOnKernel, IsReadToItsEndAndNotFurther) {
   }
 }
 
-TEST_P(SmallBarOnKernel, AMappingOfItIsRefusedAndReadsAreAdvised) {
+TEST_P(SmallBarOnKernel, AMappingOfItIsAsLongAsItIsWhereThereIsOne) {
+  bool any = false;
+  for (const Region& region : small_) {
+    if (!region.mappable) continue;
+    any = true;
+    const auto mapped = device_->map_region(region.index, 0, region.length).value();
+    EXPECT_EQ(mapped.size(), region.length);
+    auto* const first = reinterpret_cast<volatile std::uint32_t*>(mapped.data());
+    std::uint32_t value = 0x12345678;
+    const auto bytes = std::as_writable_bytes(std::span(&value, 1));
+    ASSERT_TRUE(device_->write(region.index, 0, bytes));
+    EXPECT_EQ(*first, 0x12345678U);
+    *first = 0x9abcdef0;
+    ASSERT_TRUE(device_->read(region.index, 0, bytes));
+    EXPECT_EQ(value, 0x9abcdef0U);
+  }
+  EXPECT_TRUE(any);
+}
+
+TEST_P(SmallBarOnKernel, AMappingBeyondItIsRefusedAndReadsAreAdvised) {
   for (const Region& region : small_) {
     EXPECT_EQ(region.mappable_areas.empty(), !region.mappable);
-    const auto as_long = device_->map_region(region.index, 0, region.length);
+    const auto part = device_->map_region(region.index, 0, region.length / 2);
+    const auto inner_part = device_->map_region(region.index, region.length / 2, region.length / 2);
     const auto whole_page = device_->map_region(region.index, 0, page_);
-    EXPECT_EQ(as_long.error().code(), EINVAL);
+    EXPECT_EQ(part.error().code(), EINVAL);
+    EXPECT_EQ(inner_part.error().code(), EINVAL);
     EXPECT_EQ(whole_page.error().code(), ERANGE);
-    for (const auto* refused : {&as_long, &whole_page}) {
+    for (const auto* refused : {&part, &inner_part, &whole_page}) {
       EXPECT_THAT(refused->error().message(), AllOf(HasSubstr("read()"), HasSubstr("write()")));
+    }
+    if (!region.mappable) {
+      EXPECT_EQ(device_->map_region(region.index, 0, region.length).error().code(), ERANGE);
     }
   }
 }

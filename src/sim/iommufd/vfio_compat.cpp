@@ -112,8 +112,8 @@ int Iommufd::vfio_ioctl(unsigned long request, void* argument) {
   }
 }
 
-// iommufd_vfio_check_extension, with CONFIG_VFIO_NOIOMMU. No page table here can keep a device from asking for
-// incoherent accesses (enforce_cache_coherency).
+// iommufd_vfio_check_extension, with CONFIG_VFIO_NOIOMMU. No page table here enforces that caches are coherent
+// (IOMMU_CAP_ENFORCE_CACHE_COHERENCY), and so an IOAS does as long as it has none (iommufd_vfio_cc_iommu).
 int Iommufd::vfio_check_extension(const Ioas* ioas, unsigned long extension) const {
   switch (extension) {
     case VFIO_TYPE1_IOMMU:

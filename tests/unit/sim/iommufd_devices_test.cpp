@@ -2,6 +2,8 @@
 // The simulated /dev/iommu when devices are bound to it, by what Linux 7.3.4 answers to the same calls.
 #include "unit/sim/iommufd_rig.hpp"
 
+#include <linux/vfio.h>
+
 #include <cstring>
 
 namespace postern::sim {
@@ -122,6 +124,18 @@ TEST_F(SimulatedIommufd, AttachesAGroupToOnePageTable) {
   iommufd_->unbind(second);
   EXPECT_EQ(first.domain, nullptr);
   EXPECT_EQ(destroy(b), 0);
+}
+
+TEST_F(SimulatedIommufd, TellsVfioThatCachesAreCoherentWhereNoPageTableSaysOtherwise) {
+  const auto is_coherent = [&] {
+    return iommufd_->ioctl(VFIO_CHECK_EXTENSION, reinterpret_cast<void*>(VFIO_DMA_CC_IOMMU));
+  };
+  EXPECT_EQ(is_coherent(), -ENODEV);
+  iommu_vfio_ioas given{0, ioas(), IOMMU_VFIO_IOAS_SET, 0};
+  ASSERT_EQ(call(IOMMU_VFIO_IOAS, given), 0);
+  EXPECT_EQ(is_coherent(), 1);
+  ASSERT_EQ(attach(bound(), given.ioas_id), 0);
+  EXPECT_EQ(is_coherent(), 0);
 }
 
 TEST_F(SimulatedIommufd, CombinesPagesUnlessTold) {
