@@ -73,16 +73,15 @@ struct SimulatedHost {
 // error's object is the place, behind the name that `file` gives: "host.json: functions[1].address".
 [[nodiscard]] Result<SimulatedHost> parse_simulated_host(std::string_view json, std::string_view file);
 
-// What it answers, Linux 7.3 answers on such a host: sysfs with binding, groups and containers (type1 or sPAPR, each in
-// versions 1 and 2), iommufd with cdevs, and vfio-pci. A device's DMA goes through the IOMMU's page tables into the
-// memory of this process, and is dropped where nothing is mapped. Where there is no IOMMU it goes by physical
-// addresses, which are those of this process here (IOMMU_IOAS_NOIOMMU_GET_PA tells them; /proc/self/pagemap has the
-// real ones, which no simulated device can reach). Events are real eventfds. A BAR can be mapped; the
-// devices see a write to it soon, as they run in a thread of their own. A mapped BAR keeps its device open, as on
-// Linux, until munmap() here; that the process called munmap(2) itself is not seen. A BAR whose memory decoding is off
-// can still be read and written where it is mapped, but not mapped for DMA. Everything below /proc is the real one, but
-// for the numbers of locked memory and the list of open files. Thread rules: as Kernel. It must outlive what was
-// attached on it.
+// It answers as Linux 7.3 does on such a host: sysfs with binding, groups and containers (type1 or sPAPR, each in
+// versions 1 and 2), iommufd with cdevs, and vfio-pci. Events are real eventfds. Where it is not like a real kernel:
+// - DMA goes through the IOMMU's page tables into the memory of this process. Without an IOMMU it goes by physical
+//   addresses, which are this process's own here: IOMMU_IOAS_NOIOMMU_GET_PA tells them, /proc/self/pagemap does not.
+// - The devices run in a thread of their own, so that one sees a write to a mapped BAR soon, not at once. A mapped BAR
+//   keeps its device open until munmap() here: that the process called munmap(2) itself is not seen. While memory
+//   decoding is off, it can still be read and written where it is mapped, but not mapped for DMA.
+// - Everything below /proc is the real one, but for the numbers of locked memory and the list of open files.
+// Thread rules: as Kernel. It must outlive what was attached on it.
 class SimulatedKernel final : public Kernel {
  public:
   explicit SimulatedKernel(const SimulatedHost& host = simulated_pc());
