@@ -157,6 +157,10 @@ echo '{"platform": "pc", "enable_unsafe_noiommu_mode": true,
        "functions": [{"address": "00:01.0", "model": "nvme", "iommu_group": null, "driver": "vfio-pci"}]}' >"$described"
 run postern doctor $disk --host "sim:$described"
 expect 'doctor warns of a device that VFIO took without an IOMMU' 1 out 'all groups are those of no-IOMMU mode' out 'its DMA reaches all of memory'
+run postern devices --host "sim:$described"
+expect 'devices tells its group from one that an IOMMU translates for' 0 out ' noiommu-0 '
+run postern show $disk --host "sim:$described"
+expect 'and so does show' 0 out 'noiommu-0: no IOMMU translates for it'
 run postern check $disk --host "sim:$described"
 expect 'check does not let it do DMA' 1 err 'what is mapped is not translated' no-out 'identify'
 run postern backends --host "sim:$described"

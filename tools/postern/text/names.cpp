@@ -141,6 +141,11 @@ std::string_view dirty_source_text(DirtySource source) {
   return "nobody";
 }
 
+std::string group_text(const HostDevice& host) {
+  if (!host.iommu_group) return "none";
+  return (host.is_noiommu ? "noiommu-" : "") + to_string(*host.iommu_group);
+}
+
 Json function_json(const PciFunction& function) {
   const HostDevice& host = function.host;
   const auto or_null = [](const auto& optional) { return optional ? Json(*optional) : Json(nullptr); };
@@ -151,6 +156,7 @@ Json function_json(const PciFunction& function) {
       {"class", fmt::format("{:06x}", function.class_code)},
       {"driver", or_null(host.driver)},
       {"iommu_group", host.iommu_group ? Json(static_cast<std::uint32_t>(*host.iommu_group)) : Json(nullptr)},
+      {"noiommu", host.is_noiommu},
       {"vendor_name", function.vendor_name},
       {"device_name", function.device_name},
       {"class_name", function.class_name},

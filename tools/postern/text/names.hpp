@@ -22,6 +22,9 @@ namespace postern::tool {
 // "Non-Volatile memory controller"; "class 010802" where the machine has no pci.ids.
 [[nodiscard]] std::string class_text(const PciFunction& function);
 
+// "7", or "noiommu-7", as its node is called, where no IOMMU translates for it; "none".
+[[nodiscard]] std::string group_text(const HostDevice& host);
+
 // "Power Management", "Access Control Services"; "capability 0x33" where it has no name here.
 [[nodiscard]] std::string capability_name(const PciCapability& capability);
 

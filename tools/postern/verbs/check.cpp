@@ -158,9 +158,8 @@ Result<Ending> run(Session& session, const Options& options) {
   for (const Backend* backend : chosen->backends) add_passes(session.kernel, *backend, options.version, passes);
   if (passes.passes.empty()) return failure(nothing_to_try(options, std::move(passes)));
 
-  const std::string group = host.iommu_group ? to_string(*host.iommu_group) : "none";
   say(session, fmt::format("{}  {} [{}], IOMMU group {}, {}\n", paint(session.out, Style::heading, host.name),
-                           title_of(*function), ids_text(*function), group, *host.driver));
+                           title_of(*function), ids_text(*function), group_text(host), *host.driver));
   Findings findings;
   for (const Pass& pass : passes.passes) try_pass(session, *function, pass, options.pass, findings);
   for (const MissingVersion& missing : passes.missing) tell_missing(session, missing, findings);

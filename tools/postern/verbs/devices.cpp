@@ -25,8 +25,8 @@ Result<Ending> run(Session& session) {
   for (const PciFunction& function : *functions) {
     const bool named = !function.device_name.empty() || !function.vendor_name.empty();
     table.add_row({to_string(function.address), ids_text(function),
-                   function.host.iommu_group ? to_string(*function.host.iommu_group) : "-",
-                   function.host.driver.value_or("-"), class_text(function), named ? title_of(function) : ""});
+                   function.host.iommu_group ? group_text(function.host) : "-", function.host.driver.value_or("-"),
+                   class_text(function), named ? title_of(function) : ""});
   }
   session.print(table.text(session.out));
   return Ending::well;

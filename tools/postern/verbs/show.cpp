@@ -90,7 +90,8 @@ std::string basics_text(const Session& session, const PciFunction& function) {
                                ? fmt::format("{:06x}", function.class_code)
                                : fmt::format("{:06x} {}", function.class_code, function.class_name)});
   basics.add_row({"driver", host.driver.value_or("none")});
-  basics.add_row({"IOMMU group", host.iommu_group ? to_string(*host.iommu_group) : "none: no IOMMU translates for it"});
+  const bool is_translated = host.iommu_group && !host.is_noiommu;
+  basics.add_row({"IOMMU group", group_text(host) + (is_translated ? "" : ": no IOMMU translates for it")});
   basics.add_row({"VFIO cdev", bound || is_power(session.kernel) ? cdev : "none (bound to no VFIO driver)"});
   basics.add_row({"reset methods", function.reset_methods.empty() ? "none" : joined(function.reset_methods)});
   basics.add_row({"NUMA node", host.numa_node ? std::to_string(*host.numa_node) : "none"});
