@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "sim/address_space.hpp"
-#include "sim/bar_memory.hpp"
-#include "sim/hardware.hpp"
+#include "sim/devices/bar_memory.hpp"
+#include "sim/devices/hardware.hpp"
 #include "sim/vfio/interrupts.hpp"
 #include "sim/vfio/variant.hpp"
 

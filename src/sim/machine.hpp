@@ -13,7 +13,7 @@
 #include "sim/file.hpp"
 #include "sim/function.hpp"
 #include "sim/iommu_model.hpp"
-#include "sim/process.hpp"
+#include "sim/process/process.hpp"
 #include "sim/spapr/mm_regions.hpp"
 #include "sim/spapr/tce_platform.hpp"
 

@@ -11,13 +11,13 @@
 #include <chrono>
 #include <thread>
 
-#include "sim/edu/edu.hpp"
-#include "sim/hosts.hpp"
+#include "sim/devices/edu/edu.hpp"
+#include "sim/devices/nvme/nvme.hpp"
+#include "sim/devices/small_bars/small_bars.hpp"
+#include "sim/hosts/hosts.hpp"
 #include "sim/iommufd/iommufd.hpp"
 #include "sim/machine.hpp"
-#include "sim/nvme/nvme.hpp"
-#include "sim/small_bars/small_bars.hpp"
-#include "sim/sysfs.hpp"
+#include "sim/sysfs/sysfs.hpp"
 #include "sim/vfio/group_file.hpp"
 
 namespace postern {

@@ -7,7 +7,7 @@
 #include <cstring>
 
 #include "sim/iommufd/iommufd.hpp"
-#include "sim/user_bitmap.hpp"
+#include "sim/process/user_bitmap.hpp"
 
 namespace postern::sim {
 Iommufd::Id Iommufd::make_hwpt(Id ioas, const Function& function) {

@@ -12,7 +12,7 @@
 #include "sim/address_space.hpp"
 #include "sim/iommu_model.hpp"
 #include "sim/iommufd/shared_pages.hpp"
-#include "sim/process.hpp"
+#include "sim/process/process.hpp"
 
 namespace postern::sim {
 

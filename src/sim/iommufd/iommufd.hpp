@@ -13,7 +13,7 @@
 #include "sim/function.hpp"
 #include "sim/iommu_model.hpp"
 #include "sim/iommufd/io_pagetable.hpp"
-#include "sim/process.hpp"
+#include "sim/process/process.hpp"
 
 struct vfio_iommu_type1_dma_map;
 struct vfio_iommu_type1_dma_unmap;

@@ -7,7 +7,7 @@
 #include <memory>
 
 #include "sim/iommufd/file_pages.hpp"
-#include "sim/process.hpp"
+#include "sim/process/process.hpp"
 
 namespace postern::sim {
 

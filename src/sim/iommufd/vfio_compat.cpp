@@ -7,8 +7,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "sim/argument.hpp"
 #include "sim/iommufd/iommufd.hpp"
+#include "sim/process/argument.hpp"
 
 namespace postern::sim {
 namespace {

@@ -6,7 +6,7 @@
 #include <map>
 #include <optional>
 
-#include "sim/process.hpp"
+#include "sim/process/process.hpp"
 
 namespace postern::sim {
 

@@ -7,7 +7,7 @@
 #include <cerrno>
 #include <cstddef>
 
-#include "sim/argument.hpp"
+#include "sim/process/argument.hpp"
 
 namespace postern::sim {
 namespace {

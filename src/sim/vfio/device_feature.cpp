@@ -6,8 +6,8 @@
 #include <iterator>
 #include <vector>
 
-#include "sim/argument.hpp"
-#include "sim/user_bitmap.hpp"
+#include "sim/process/argument.hpp"
+#include "sim/process/user_bitmap.hpp"
 #include "sim/vfio/device_file.hpp"
 
 namespace postern::sim {

@@ -11,7 +11,7 @@
 #include <cstring>
 #include <optional>
 
-#include "sim/argument.hpp"
+#include "sim/process/argument.hpp"
 #include "sim/vfio/group_file.hpp"
 #include "sim/vfio/hot_reset.hpp"
 

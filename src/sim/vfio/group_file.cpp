@@ -6,8 +6,8 @@
 
 #include <algorithm>
 
-#include "sim/argument.hpp"
 #include "sim/iommufd/iommufd.hpp"
+#include "sim/process/argument.hpp"
 #include "sim/spapr/spapr.hpp"
 #include "sim/vfio/type1.hpp"
 

@@ -8,8 +8,8 @@
 #include <cstdint>
 #include <memory>
 
+#include "sim/devices/hardware.hpp"
 #include "sim/file.hpp"
-#include "sim/hardware.hpp"
 
 namespace postern::sim {
 

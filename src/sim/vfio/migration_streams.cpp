@@ -10,7 +10,7 @@
 #include <span>
 #include <utility>
 
-#include "sim/argument.hpp"
+#include "sim/process/argument.hpp"
 
 namespace postern::sim {
 namespace {

@@ -7,9 +7,9 @@
 #include <memory>
 #include <vector>
 
+#include "sim/devices/hardware.hpp"
 #include "sim/file.hpp"
-#include "sim/hardware.hpp"
-#include "sim/process.hpp"
+#include "sim/process/process.hpp"
 #include "sim/vfio/migration.hpp"
 
 namespace postern::sim {

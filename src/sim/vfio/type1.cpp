@@ -8,7 +8,7 @@
 #include <cstring>
 #include <limits>
 
-#include "sim/argument.hpp"
+#include "sim/process/argument.hpp"
 
 namespace postern::sim {
 namespace {

@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "sim/iommu_model.hpp"
-#include "sim/process.hpp"
+#include "sim/process/process.hpp"
 #include "sim/vfio/container_iommu.hpp"
 
 namespace postern::sim {

@@ -6,7 +6,7 @@
 #include <cstring>
 #include <vector>
 
-#include "sim/edu/edu.hpp"
+#include "sim/devices/edu/edu.hpp"
 
 namespace postern::sim {
 namespace {

@@ -13,7 +13,7 @@
 #include <utility>
 #include <vector>
 
-#include "sim/nvme/nvme.hpp"
+#include "sim/devices/nvme/nvme.hpp"
 
 namespace postern::sim::nvme_test {
 

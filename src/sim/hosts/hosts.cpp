@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+// The simulated hosts that need no file, by their names, and the one that an option names. The POWER hosts have the
+// addresses of the guests ppc64le-pseries and ppc64le-powernv9.
+#include "sim/hosts/hosts.hpp"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cstring>
+#include <utility>
+
+namespace postern {
+namespace {
+
+using Model = SimulatedFunction::Model;
+
+constexpr std::uint64_t mib = std::uint64_t{1} << 20;
+
+SimulatedFunction power_disk(std::uint16_t domain, std::uint8_t bus) {
+  return {.address = {.domain = domain, .bus = bus},
+          .model = Model::nvme,
+          .iommu_group = domain,
+          .driver = domain == 0 ? "vfio-pci" : "",
+          .serial = domain == 0 ? "first" : "second",
+          .bytes = domain == 0 ? 64 * mib : 4 * mib};
+}
+
+SimulatedFunction port(std::uint16_t domain) {
+  return {.address = {.domain = domain}, .model = Model::bridge, .iommu_group = -1, .driver = {}};
+}
+
+struct Named {
+  std::string_view name;
+  SimulatedHost (*make)();
+};
+constexpr std::array<Named, 4> named_hosts{
+    {{"pc", simulated_pc}, {"arm", simulated_arm}, {"pseries", simulated_pseries}, {"powernv", simulated_powernv}}};
+
+tl::unexpected<Error> no_such_host(std::string_view option) {
+  std::string names;
+  for (const Named& host : named_hosts) names += fmt::format("sim:{}, ", host.name);
+  return failure(
+      {.code = EINVAL,
+       .operation = sim::choose_host,
+       .object = fmt::format("host \"{}\"", option),
+       .reason = "no host has this name",
+       .remedy = fmt::format("use sim, which is sim:pc; or {}or sim:FILE with a JSON file that describes one "
+                             "(in this folder: sim:./FILE)",
+                             names.substr(names.find(' ') + 1)),
+       .causes = {}});
+}
+
+}  // namespace
+
+SimulatedHost simulated_pc() {
+  return {
+      .functions =
+          {{.address = {.device = 1}, .model = Model::nvme, .iommu_group = 1, .driver = "vfio-pci", .serial = "first"},
+           {.address = {.device = 2}, .model = Model::nvme, .iommu_group = 2, .serial = "second"},
+           {.address = {.device = 3}, .model = Model::bridge, .iommu_group = 3},
+           {.address = {.device = 4}, .model = Model::edu, .iommu_group = 5, .driver = "vfio-pci"},
+           {.address = {.device = 5}, .model = Model::small_bars, .iommu_group = 6, .driver = "vfio-pci"},
+           {.address = {.device = 6}, .model = Model::migratable_edu, .iommu_group = 7, .driver = "edu-vfio-pci"},
+           {.address = {.bus = 1}, .model = Model::nvme, .iommu_group = 4, .serial = "twin0"},
+           {.address = {.bus = 1, .function = 1}, .model = Model::nvme, .iommu_group = 4, .serial = "twin1"}},
+      .locked_memory = {},
+      .dirty_bits = true};
+}
+
+SimulatedHost simulated_arm() {
+  SimulatedHost host = simulated_pc();
+  host.platform = SimulatedPlatform::arm;
+  host.address_bits = 48;
+  return host;
+}
+
+SimulatedHost simulated_pseries() {
+  return {
+      .functions = {power_disk(0, 0), power_disk(1, 0)}, .locked_memory = {}, .platform = SimulatedPlatform::pseries};
+}
+
+SimulatedHost simulated_powernv() {
+  return {.functions = {port(0), power_disk(0, 1), port(1), power_disk(1, 1)},
+          .locked_memory = {},
+          .platform = SimulatedPlatform::powernv};
+}
+
+Result<SimulatedHost> simulated_host(std::string_view option) {
+  constexpr std::string_view prefix = "sim:";
+  if (option == "sim") return simulated_pc();
+  if (option.substr(0, prefix.size()) != prefix) return no_such_host(option);
+  const std::string name(option.substr(prefix.size()));
+  for (const Named& host : named_hosts) {
+    if (host.name == name) return host.make();
+  }
+  if (name.find_first_of("/.") == std::string::npos) return no_such_host(option);
+  std::string text;
+  if (const int result = system_kernel().read_file(name, text); result < 0) {
+    return failure({.code = -result,
+                    .operation = sim::choose_host,
+                    .object = name,
+                    .reason = fmt::format("the file cannot be read: {}", std::strerror(-result)),
+                    .remedy = "name a JSON file that describes a host",
+                    .causes = {}});
+  }
+  return parse_simulated_host(text, name);
+}
+
+}  // namespace postern

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which hosts cannot be, and why: for descriptions that people write.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "sim/hosts/hosts.hpp"
+
+namespace postern::sim {
+namespace {
+
+bool is_power(SimulatedPlatform platform) {
+  return platform == SimulatedPlatform::pseries || platform == SimulatedPlatform::powernv;
+}
+
+// What is wrong with functions[index] by itself.
+Impossible check_function(const SimulatedHost& host, std::size_t index) {
+  const SimulatedFunction& function = host.functions[index];
+  const ModelName& model = name_of(function.model);
+  const auto wrong = [&](std::string_view key, std::string reason, std::string remedy) {
+    return Impossible{fmt::format("functions[{}].{}", index, key), std::move(reason), std::move(remedy)};
+  };
+  if (function.driver == "vfio-pci" && function.model == SimulatedFunction::Model::bridge) {
+    return wrong("driver", "vfio-pci takes no bridges", "leave the driver out, or write pci-stub");
+  }
+  if (!function.driver.empty() && function.driver != "vfio-pci" && function.driver != "pci-stub" &&
+      function.driver != model.native_driver && function.driver != model.variant_driver) {
+    const auto own = model.variant_driver.empty() ? model.native_driver : model.variant_driver;
+    return wrong("driver", fmt::format("\"{}\" does not take a function of the model {}", function.driver, model.name),
+                 fmt::format("write {}{}vfio-pci or pci-stub", own, own.empty() ? "" : ", "));
+  }
+  if (function.driver == "vfio-pci" && function.iommu_group < 0 && !host.enable_unsafe_noiommu_mode) {
+    return wrong("driver", "vfio-pci takes no function that is in no IOMMU group",
+                 "give it an iommu_group, or the host enable_unsafe_noiommu_mode");
+  }
+  constexpr std::size_t longest_serial = 20;  // NVMe base specification 2.0, figure 275
+  if (model.has_disk && function.serial.size() > longest_serial) {
+    return wrong("serial", fmt::format("it has {} characters", function.serial.size()),
+                 fmt::format("an NVMe's serial number has at most {}", longest_serial));
+  }
+  constexpr std::uint64_t block = 512;
+  if (model.has_disk && (function.bytes == 0 || function.bytes % block != 0)) {
+    return wrong("bytes", fmt::format("{} bytes are no whole number of blocks", function.bytes),
+                 fmt::format("write a multiple of {}", block));
+  }
+  if (host.platform == SimulatedPlatform::powernv && function.address.bus == 0 &&
+      function.model != SimulatedFunction::Model::bridge) {
+    return wrong("address", "on powernv, bus 0 has the root port alone", "put it on bus 1, and a bridge on bus 0");
+  }
+  return {};
+}
+
+// What is wrong with the functions beside each other.
+Impossible check_together(const SimulatedHost& host) {
+  std::map<PciAddress, std::size_t> at;
+  std::map<int, std::size_t> first_of_group;
+  for (std::size_t index = 0; index < host.functions.size(); ++index) {
+    const SimulatedFunction& function = host.functions[index];
+    const auto [same, is_new] = at.try_emplace(function.address, index);
+    if (!is_new) {
+      return {fmt::format("functions[{}].address", index),
+              fmt::format("functions[{}] has the address {}, too", same->second, to_string(function.address)),
+              "give each function an address of its own"};
+    }
+    if (function.iommu_group < 0) continue;
+    const auto [first, begins] = first_of_group.try_emplace(function.iommu_group, index);
+    const std::uint32_t domain = host.functions[first->second].address.domain;
+    if (begins || domain == function.address.domain) continue;
+    // pci_device_group: what shares a group shares a bus, or a way to it.
+    return {fmt::format("functions[{}].iommu_group", index),
+            fmt::format("functions[{}] of group {} is in the PCI domain {:04x}, and this one in {:04x}", first->second,
+                        function.iommu_group, domain, function.address.domain),
+            "a group lies within one PCI domain"};
+  }
+  for (std::size_t index = 0; index < host.functions.size(); ++index) {
+    PciAddress address = host.functions[index].address;
+    address.function = 0;
+    if (at.contains(address)) continue;
+    // pci_scan_slot
+    return {fmt::format("functions[{}].address", index),
+            fmt::format("there is no {}, and without it the kernel looks for no other function of the slot",
+                        to_string(address)),
+            "let a slot's functions begin with 0"};
+  }
+  return {};
+}
+
+Impossible check_iommu(const SimulatedHost& host) {
+  if (is_power(host.platform)) return {};
+  const bool is_arm = host.platform == SimulatedPlatform::arm;
+  const unsigned most = is_arm ? 48 : 57;
+  if (host.address_bits >= 32 && host.address_bits <= most) return {};
+  return {"address_bits", fmt::format("{} translates no {} bits", is_arm ? "an SMMUv3" : "VT-d", host.address_bits),
+          fmt::format("write a number from 32 to {}", most)};
+}
+
+}  // namespace
+
+Impossible find_impossible(const SimulatedHost& host) {
+  if (Impossible wrong = check_iommu(host); !wrong.empty()) return wrong;
+  for (std::size_t index = 0; index < host.functions.size(); ++index) {
+    if (Impossible wrong = check_function(host, index); !wrong.empty()) return wrong;
+  }
+  return check_together(host);
+}
+
+}  // namespace postern::sim
