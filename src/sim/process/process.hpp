@@ -34,12 +34,11 @@ class Process {
   [[nodiscard]] int check_pinnable(std::uintptr_t address, std::uint64_t length, bool writable) {
     return mapped_files.bytes_in(address, length) != 0 ? -EFAULT : check(address, length, writable);
   }
+  // The same for the argument of a call: what was read suffices however old it is, if the memory is there still. The
+  // stack of who calls always is.
+  [[nodiscard]] int check_argument(std::uintptr_t address, std::uint64_t length, bool writable);
   // What was looked up counts no more; since then it may have become read-only, which nothing tells.
   void forget() { vmas_.clear(); }
-
-  // The same for the argument of a call, of which what was read suffices however old it is, where it is there still;
-  // the caller's stack is.
-  [[nodiscard]] int check_argument(std::uintptr_t address, std::uint64_t length, bool writable);
 
   // copy_from_user: 0, or -EFAULT where it is not there.
   [[nodiscard]] int copy_from_user(void* to, const void* from, std::size_t size);
