@@ -21,6 +21,12 @@ constexpr std::uint64_t bytes_of_tce = 8;
 
 std::uint32_t log2_of(std::uint64_t power) { return static_cast<std::uint32_t>(std::countr_zero(power)); }
 
+// The smallest window with so many bytes, or the largest that a number says.
+std::uint64_t size_holding(std::uint64_t bytes) {
+  constexpr std::uint64_t largest = std::uint64_t{1} << 63;
+  return std::bit_ceil(std::min(bytes, largest));
+}
+
 std::string request_text(const DmaWindowRequest& request) {
   return fmt::format("DMA window of {} with pages of {}", size_text(request.size), size_text(request.page_size));
 }
@@ -108,7 +114,7 @@ Result<vfio_iommu_spapr_tce_create> WindowTable::plan(const DmaWindowRequest& re
     what.remedy = "choose one of these";
   } else if (!std::has_single_bit(request.size)) {
     what.reason = "the size is no power of two";
-    what.remedy = fmt::format("ask for {}", size_text(std::bit_ceil(std::max(request.size, smallest))));
+    what.remedy = fmt::format("ask for {}", size_text(size_holding(std::max(request.size, smallest))));
   } else if (request.size < smallest) {
     what.reason = fmt::format("the smallest window with this page size has {}", size_text(smallest));
     what.remedy = "ask for that";
@@ -147,7 +153,7 @@ Result<vfio_iommu_spapr_tce_create> WindowTable::plan(const DmaWindowRequest& re
 DmaWindowRequest WindowTable::request_for(std::uint64_t bytes, std::uint64_t page_of_memory) const {
   std::uint64_t page = limits_.page_sizes & (2 * std::bit_floor(page_of_memory) - 1);
   page = page != 0 ? std::bit_floor(page) : default_page;
-  return {.size = std::bit_ceil(std::max(bytes, host_page_ / bytes_of_tce * page)), .page_size = page, .levels = 0};
+  return {.size = size_holding(std::max(bytes, host_page_ / bytes_of_tce * page)), .page_size = page, .levels = 0};
 }
 
 const DmaWindow* WindowTable::add(const vfio_iommu_spapr_tce_create& wanted, Iova start) {

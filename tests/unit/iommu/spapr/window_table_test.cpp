@@ -88,6 +88,8 @@ TEST(WindowTable, APageSizeThatTheIommuHasNotIsRefusedAndThoseItHasAreNamed) {
 TEST(WindowTable, ASizeThatIsNoPowerOfTwoIsRefusedAndTheNextOneIsNamed) {
   EXPECT_THAT(refusal(pseries(), {.size = 3 * gib, .page_size = 4 * kib}, EINVAL), HasSubstr("ask for 4 GiB"));
   EXPECT_THAT(refusal(pseries(), {.size = 0, .page_size = 4 * kib}, EINVAL), HasSubstr("ask for 2 MiB"));
+  EXPECT_THAT(refusal(pseries(), {.size = ~std::uint64_t{0}, .page_size = 4 * kib}, EINVAL),
+              HasSubstr("ask for 8 EiB"));
 }
 
 TEST(WindowTable, AWindowThatTheKernelWouldMakeLargerIsTooSmall) {
@@ -154,6 +156,7 @@ TEST(WindowTable, AWindowForMemoryIsTheSmallestThatFitsWithTheLargestPagesThatTh
   EXPECT_EQ(pseries().request_for(4 * gib, 1 * gib).page_size, 16 * mib);
   EXPECT_EQ(powernv().request_for(4 * gib, 16 * mib).page_size, 2 * mib);
   EXPECT_EQ(powernv().request_for(1, 4 * kib).size, 2 * mib) << "none is smaller";
+  EXPECT_EQ(powernv().request_for(~std::uint64_t{0}, 4 * kib).size, std::uint64_t{1} << 63) << "none is larger";
 }
 
 RC_GTEST_PROP(WindowTable, WhateverIsAskedForAPlanIsOneThatTheKernelTakes, (std::uint64_t size, std::uint64_t page)) {
