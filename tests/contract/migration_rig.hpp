@@ -159,9 +159,9 @@ class Pages {
     if (all == MAP_FAILED) throw std::runtime_error("mmap");
     start_ = static_cast<std::byte*>(all);
     ::mprotect(start_ + size_, size_, PROT_READ);
-    ::munmap(start_ + 2 * size_, size_);
+    ::mprotect(start_ + 2 * size_, size_, PROT_NONE);
   }
-  ~Pages() { ::munmap(start_, 2 * size_); }
+  ~Pages() { ::munmap(start_, 3 * size_); }
   Pages(const Pages&) = delete;
   Pages& operator=(const Pages&) = delete;
 

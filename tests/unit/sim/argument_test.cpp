@@ -28,8 +28,10 @@ class Argument : public ::testing::Test {
   int group_ = kernel_.open("/dev/vfio/1", 0);
 
  private:
-  // Behind its first page there is nothing.
-  void* memory_ = ::mmap(nullptr, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  // Behind its first page there is nothing. It lies far below all that is mapped without a wish for an address, so that
+  // nothing comes where it was.
+  void* memory_ = ::mmap(reinterpret_cast<void*>(0x7e9000000000), 2 * page, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 };
 
 TEST_F(Argument, ThatIsNotThereIsRefused) {
