@@ -14,6 +14,13 @@ constexpr std::uint64_t most = ~std::uint64_t{0};
 constexpr std::uint32_t access_flags = IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE;
 constexpr std::uint32_t map_flags = access_flags | IOMMU_IOAS_MAP_FIXED_IOVA;
 
+// What all that maps looks at first.
+int check_map(std::uint32_t flags, std::uint64_t iova, std::uint64_t length) {
+  if ((flags & ~map_flags) != 0) return -EOPNOTSUPP;
+  if (iova == most || length == most) return -EOVERFLOW;
+  return (flags & access_flags) == 0 ? -EINVAL : 0;
+}
+
 }  // namespace
 
 // iommufd_ioas_alloc_ioctl
@@ -81,9 +88,8 @@ int Iommufd::map_memory(Ioas& ioas, std::uint64_t address, std::uint64_t length,
 // iommufd_ioas_map
 template <>
 int Iommufd::execute(iommu_ioas_map& command) {
-  if ((command.flags & ~map_flags) != 0 || command.__reserved != 0) return -EOPNOTSUPP;
-  if (command.iova == most || command.length == most) return -EOVERFLOW;
-  if ((command.flags & access_flags) == 0) return -EINVAL;
+  if (command.__reserved != 0) return -EOPNOTSUPP;
+  if (const int result = check_map(command.flags, command.iova, command.length); result < 0) return result;
   Ioas* const ioas = find<Ioas>(command.ioas_id);
   if (ioas == nullptr) return -ENOENT;
   std::uint64_t iova = command.iova;
@@ -96,9 +102,7 @@ int Iommufd::execute(iommu_ioas_map& command) {
 // iommufd_ioas_map_file, iopt_map_file_pages. There are no dma-bufs here.
 template <>
 int Iommufd::execute(iommu_ioas_map_file& command) {
-  if ((command.flags & ~map_flags) != 0) return -EOPNOTSUPP;
-  if (command.iova == most || command.length == most) return -EOVERFLOW;
-  if ((command.flags & access_flags) == 0) return -EINVAL;
+  if (const int result = check_map(command.flags, command.iova, command.length); result < 0) return result;
   Ioas* const ioas = find<Ioas>(command.ioas_id);
   if (ioas == nullptr) return -ENOENT;
   if (command.length == 0) return -EINVAL;
@@ -119,9 +123,8 @@ int Iommufd::execute(iommu_ioas_map_file& command) {
 // iommufd_ioas_copy
 template <>
 int Iommufd::execute(iommu_ioas_copy& command) {
-  if ((command.flags & ~map_flags) != 0) return -EOPNOTSUPP;
-  if (command.length == most || command.src_iova == most || command.dst_iova == most) return -EOVERFLOW;
-  if ((command.flags & access_flags) == 0) return -EINVAL;
+  const std::uint64_t larger_iova = std::max(command.src_iova, command.dst_iova);
+  if (const int result = check_map(command.flags, larger_iova, command.length); result < 0) return result;
   Ioas* const source = find<Ioas>(command.src_ioas_id);
   if (source == nullptr) return -ENOENT;
   if (command.length == 0) return -EINVAL;

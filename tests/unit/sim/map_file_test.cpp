@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // IOMMU_IOAS_MAP_FILE of the simulated /dev/iommu, by what Linux 7.3.4 answers to the same calls.
-#include <linux/magic.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include <cstring>
 #include <postern/fd.hpp>
 #include <postern/kernel.hpp>
 
