@@ -17,7 +17,7 @@
 #include "support/watched_kernel.hpp"
 
 namespace postern {
-namespace {
+namespace answer_test {
 
 using test::Bound;
 using test::Holdings;
@@ -449,5 +449,5 @@ TEST_P(Answer, OfSysfsThatIsEmptyOrGarbageIsDoneWithout) {
 
 INSTANTIATE_TEST_SUITE_P(Backends, Answer, ::testing::ValuesIn(test::interfaces()), test::interface_name);
 
-}  // namespace
+}  // namespace answer_test
 }  // namespace postern

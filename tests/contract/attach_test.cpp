@@ -5,7 +5,7 @@
 #include "support/host_devices.hpp"
 
 namespace postern {
-namespace {
+namespace attach_test {
 
 using test::Bound;
 using test::Holdings;
@@ -93,5 +93,5 @@ TEST(Auto, ReportsEveryRefusal) {
   EXPECT_EQ(refused.error().causes().size(), backends().size());
 }
 
-}  // namespace
+}  // namespace attach_test
 }  // namespace postern

@@ -9,7 +9,7 @@
 #include "support/host_devices.hpp"
 
 namespace postern {
-namespace {
+namespace container_test {
 
 using test::Bound;
 using test::Holdings;
@@ -249,5 +249,5 @@ TEST_P(ContainerOnKernel, RemembersItsMappingsFromTheLastDeviceToTheNext) {
 
 INSTANTIATE_TEST_SUITE_P(Backends, ContainerOnKernel, ::testing::ValuesIn(test::interfaces()), test::interface_name);
 
-}  // namespace
+}  // namespace container_test
 }  // namespace postern

@@ -10,7 +10,7 @@
 #include "support/host_devices.hpp"
 
 namespace postern {
-namespace {
+namespace device_log_test {
 
 using test::EduRegisters;
 
@@ -97,5 +97,5 @@ TEST_P(DeviceLogOnKernel, AfterADeviceThatWroteHasLeftItsPagesAreTold) {
 
 INSTANTIATE_TEST_SUITE_P(Backends, DeviceLogOnKernel, ::testing::ValuesIn(test::interfaces()), test::interface_name);
 
-}  // namespace
+}  // namespace device_log_test
 }  // namespace postern

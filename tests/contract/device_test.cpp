@@ -10,7 +10,7 @@
 #include "support/host_devices.hpp"
 
 namespace postern {
-namespace {
+namespace device_test {
 
 using namespace std::chrono_literals;
 using test::Bound;
@@ -182,5 +182,5 @@ TEST_P(DeviceOnKernel, FeaturesAreProbed) {
 
 INSTANTIATE_TEST_SUITE_P(Backends, DeviceOnKernel, ::testing::ValuesIn(test::interfaces()), test::interface_name);
 
-}  // namespace
+}  // namespace device_test
 }  // namespace postern

@@ -9,7 +9,7 @@
 #include "support/host_devices.hpp"
 
 namespace postern {
-namespace {
+namespace edu_test {
 
 using namespace std::chrono_literals;
 using test::Bound;
@@ -147,5 +147,5 @@ TEST_P(EduOnKernel, TwoKindsOfInterruptExcludeEachOther) {
 
 INSTANTIATE_TEST_SUITE_P(Backends, EduOnKernel, ::testing::ValuesIn(test::interfaces()), test::interface_name);
 
-}  // namespace
+}  // namespace edu_test
 }  // namespace postern

@@ -7,7 +7,7 @@
 #include "contract/faults/survived.hpp"
 
 namespace postern {
-namespace {
+namespace fault_test {
 
 using test::Holdings;
 using test::NamedCall;
@@ -148,5 +148,5 @@ std::string fault_name(const ::testing::TestParamInfo<Fault::ParamType>& test) {
 }
 INSTANTIATE_TEST_SUITE_P(Backends, Fault, ::testing::ValuesIn(scenarios()), fault_name);
 
-}  // namespace
+}  // namespace fault_test
 }  // namespace postern

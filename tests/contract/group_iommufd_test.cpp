@@ -17,7 +17,7 @@
 #include "support/host_devices.hpp"
 
 namespace postern {
-namespace {
+namespace group_iommufd_test {
 
 using test::Bound;
 
@@ -367,5 +367,5 @@ TEST_F(TwinsInIommufd, AGroupThatLostItsNodeProvesNothing) {
   EXPECT_EQ(hot_reset(device, 1, anew), 0);
 }
 
-}  // namespace
+}  // namespace group_iommufd_test
 }  // namespace postern

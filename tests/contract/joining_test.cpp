@@ -13,7 +13,7 @@
 #include "support/host_devices.hpp"
 
 namespace postern {
-namespace {
+namespace joining_test {
 
 using test::Bound;
 using test::Holdings;
@@ -150,5 +150,5 @@ TEST_P(JoiningOnKernel, WhenNoContainerTakesADeviceEveryRefusalIsReported) {
 
 INSTANTIATE_TEST_SUITE_P(Backends, JoiningOnKernel, ::testing::ValuesIn(test::interfaces()), test::interface_name);
 
-}  // namespace
+}  // namespace joining_test
 }  // namespace postern

@@ -4,7 +4,7 @@
 #include "contract/migration_rig.hpp"
 
 namespace postern {
-namespace {
+namespace migration_stream_test {
 
 using namespace migration_test;
 
@@ -276,5 +276,5 @@ TEST_P(MigrationStreamOnKernel, PrecopyInfoNeedsMemoryThatIsThere) {
 
 INSTANTIATE_TEST_SUITE_P(Ways, MigrationStreamOnKernel, ::testing::Values(Way::group, Way::cdev), name_of_way);
 
-}  // namespace
+}  // namespace migration_stream_test
 }  // namespace postern

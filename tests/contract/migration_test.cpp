@@ -4,7 +4,7 @@
 #include "contract/migration_rig.hpp"
 
 namespace postern {
-namespace {
+namespace migration_test {
 
 using namespace migration_test;
 
@@ -210,5 +210,5 @@ TEST_P(MigrationOnKernel, LogsOfDmaThatMakeNoSenseAreRefused) {
 
 INSTANTIATE_TEST_SUITE_P(Ways, MigrationOnKernel, ::testing::Values(Way::group, Way::cdev), name_of_way);
 
-}  // namespace
+}  // namespace migration_test
 }  // namespace postern

@@ -10,7 +10,7 @@
 #include "support/host_devices.hpp"
 
 namespace postern {
-namespace {
+namespace reset_test {
 
 using test::Bound;
 using test::Holdings;
@@ -156,5 +156,5 @@ TEST_P(LoneDiskOnKernel, IsHotResetAloneOrSaysThatItIsOnARootBus) {
 INSTANTIATE_TEST_SUITE_P(Backends, HotResetOnKernel, ::testing::ValuesIn(test::interfaces()), test::interface_name);
 INSTANTIATE_TEST_SUITE_P(Backends, LoneDiskOnKernel, ::testing::ValuesIn(test::interfaces()), test::interface_name);
 
-}  // namespace
+}  // namespace reset_test
 }  // namespace postern

@@ -8,7 +8,7 @@
 #include "support/host_devices.hpp"
 
 namespace postern {
-namespace {
+namespace small_bar_test {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
@@ -98,5 +98,5 @@ TEST_P(SmallBarOnKernel, AMappingBeyondItIsRefusedAndReadsAreAdvised) {
 
 INSTANTIATE_TEST_SUITE_P(Backends, SmallBarOnKernel, ::testing::ValuesIn(test::interfaces()), test::interface_name);
 
-}  // namespace
+}  // namespace small_bar_test
 }  // namespace postern

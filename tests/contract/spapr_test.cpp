@@ -17,7 +17,7 @@
 #include "support/host_devices.hpp"
 
 namespace postern {
-namespace {
+namespace spapr_test {
 
 using test::Bound;
 using test::Holdings;
@@ -495,5 +495,5 @@ GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(SpaprV2);
 INSTANTIATE_TEST_SUITE_P(Versions, Spapr, ::testing::ValuesIn(versions_from(1)), version_name);
 INSTANTIATE_TEST_SUITE_P(Versions, SpaprV2, ::testing::ValuesIn(versions_from(2)), version_name);
 
-}  // namespace
+}  // namespace spapr_test
 }  // namespace postern

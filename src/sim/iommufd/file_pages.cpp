@@ -15,8 +15,8 @@
 namespace postern::sim {
 namespace {
 
-constexpr std::uint64_t huge_page = 0x200000;
-constexpr std::uint64_t most = std::uint64_t{1} << 46;  // that a process has addresses for
+constexpr std::uint64_t huge_page = Process::huge_page_size;
+constexpr std::uint64_t address_space = std::uint64_t{1} << 46;  // that a process has addresses for
 
 std::uint64_t huge_page_of(std::uint64_t at) { return at & ~(huge_page - 1); }
 
@@ -38,7 +38,7 @@ bool map_over(std::uintptr_t address, std::uint64_t length, int fd, std::uint64_
 FilePages::FilePages(int fd, std::uint64_t start, std::uint64_t length)
     : fd_(::fcntl(fd, F_DUPFD_CLOEXEC, 0)), start_(start), address_(start) {
   const std::uint64_t before = start - huge_page_of(start);
-  if (length > most) return;
+  if (length > address_space) return;
   reserved_length_ = huge_page_of(before + length + huge_page - 1) + huge_page;  // one more, to be aligned
   void* const free = ::mmap(nullptr, reserved_length_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (free == MAP_FAILED) return;

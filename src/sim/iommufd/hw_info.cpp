@@ -45,7 +45,6 @@ iommu_hw_info_arm_smmuv3 smmuv3_info(const IommuModel& iommu) {
 }  // namespace
 
 // iommufd_get_hw_info, intel_iommu_hw_info, arm_smmu_hw_info
-template <>
 int Iommufd::execute(iommu_hw_info& command) {
   if ((command.flags & ~std::uint32_t{IOMMU_HW_INFO_FLAG_INPUT_TYPE}) != 0) return -EOPNOTSUPP;
   if (std::any_of(std::begin(command.__reserved), std::end(command.__reserved), [](auto each) { return each != 0; })) {

@@ -36,7 +36,6 @@ void Iommufd::drop_hwpt(Id id) {
 }
 
 // iommufd_hwpt_alloc
-template <>
 int Iommufd::execute(iommu_hwpt_alloc& command) {
   if (command.__reserved != 0) return -EOPNOTSUPP;
   if ((command.data_type == IOMMU_HWPT_DATA_NONE) != (command.data_len == 0)) return -EINVAL;
@@ -70,7 +69,6 @@ int Iommufd::execute(iommu_hwpt_alloc& command) {
 }
 
 // iommufd_hwpt_set_dirty_tracking, which looks at no reserved field
-template <>
 int Iommufd::execute(iommu_hwpt_set_dirty_tracking& command) {
   if ((command.flags & ~std::uint32_t{IOMMU_HWPT_DIRTY_TRACKING_ENABLE}) != 0) return -EOPNOTSUPP;
   const Hwpt* const hwpt = find<Hwpt>(command.hwpt_id);
@@ -81,7 +79,6 @@ int Iommufd::execute(iommu_hwpt_set_dirty_tracking& command) {
 }
 
 // iommufd_hwpt_get_dirty_bitmap
-template <>
 int Iommufd::execute(iommu_hwpt_get_dirty_bitmap& command) {
   if ((command.flags & ~std::uint32_t{IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR}) != 0 || command.__reserved != 0) {
     return -EOPNOTSUPP;

@@ -13,7 +13,6 @@ namespace postern::sim {
 namespace {
 
 constexpr std::uint64_t page = IoPagetable::page_size;
-constexpr std::uint64_t huge_page = 0x200000;
 constexpr IovaRange everything{{0}, {~std::uint64_t{0}}};
 
 std::uint64_t first_page(const IoPagetable::Piece& piece) { return piece.address / page; }
@@ -204,7 +203,7 @@ int IoPagetable::find_iova(std::uint64_t address, std::uint64_t length, std::uin
   if (length >= ~std::uint64_t{0} / 2) return -EOVERFLOW;
   std::uint64_t alignment = std::bit_ceil(length);
   if (address != 0) alignment = std::min(alignment, std::uint64_t{1} << std::countr_zero(address));
-  alignment = std::min(alignment, huge_page);  // CONFIG_TRANSPARENT_HUGEPAGE
+  alignment = std::min(alignment, Process::huge_page_size);  // CONFIG_TRANSPARENT_HUGEPAGE
   if (alignment < alignment_) return -EINVAL;
 
   const std::uint64_t offset = address % page;

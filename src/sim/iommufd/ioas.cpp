@@ -24,7 +24,6 @@ int check_map(std::uint32_t flags, std::uint64_t iova, std::uint64_t length) {
 }  // namespace
 
 // iommufd_ioas_alloc_ioctl
-template <>
 int Iommufd::execute(iommu_ioas_alloc& command) {
   if (command.flags != 0) return -EOPNOTSUPP;
   command.out_ioas_id = free_id();
@@ -34,7 +33,6 @@ int Iommufd::execute(iommu_ioas_alloc& command) {
 }
 
 // iommufd_ioas_iova_ranges
-template <>
 int Iommufd::execute(iommu_ioas_iova_ranges& command) {
   if (command.__reserved != 0) return -EOPNOTSUPP;
   const Ioas* const ioas = find<Ioas>(command.ioas_id);
@@ -54,7 +52,6 @@ int Iommufd::execute(iommu_ioas_iova_ranges& command) {
 }
 
 // iommufd_ioas_allow_iovas, iommufd_ioas_load_iovas
-template <>
 int Iommufd::execute(iommu_ioas_allow_iovas& command) {
   if (command.__reserved != 0) return -EOPNOTSUPP;
   Ioas* const ioas = find<Ioas>(command.ioas_id);
@@ -86,7 +83,6 @@ int Iommufd::map_memory(Ioas& ioas, std::uint64_t address, std::uint64_t length,
 }
 
 // iommufd_ioas_map
-template <>
 int Iommufd::execute(iommu_ioas_map& command) {
   if (command.__reserved != 0) return -EOPNOTSUPP;
   if (const int result = check_map(command.flags, command.iova, command.length); result < 0) return result;
@@ -100,7 +96,6 @@ int Iommufd::execute(iommu_ioas_map& command) {
 }
 
 // iommufd_ioas_map_file, iopt_map_file_pages. There are no dma-bufs here.
-template <>
 int Iommufd::execute(iommu_ioas_map_file& command) {
   if (const int result = check_map(command.flags, command.iova, command.length); result < 0) return result;
   Ioas* const ioas = find<Ioas>(command.ioas_id);
@@ -121,7 +116,6 @@ int Iommufd::execute(iommu_ioas_map_file& command) {
 }
 
 // iommufd_ioas_copy
-template <>
 int Iommufd::execute(iommu_ioas_copy& command) {
   const std::uint64_t larger_iova = std::max(command.src_iova, command.dst_iova);
   if (const int result = check_map(command.flags, larger_iova, command.length); result < 0) return result;
@@ -142,7 +136,6 @@ int Iommufd::execute(iommu_ioas_copy& command) {
 }
 
 // iommufd_ioas_unmap: of everything, nothing is enough.
-template <>
 int Iommufd::execute(iommu_ioas_unmap& command) {
   Ioas* const ioas = find<Ioas>(command.ioas_id);
   if (ioas == nullptr) return -ENOENT;
@@ -164,7 +157,6 @@ int Iommufd::execute(iommu_ioas_unmap& command) {
 
 // iommufd_ioas_noiommu_get_pa, iopt_get_phys: the IOAS's first page table is asked, and all that is mapped in one piece
 // lies in one piece here.
-template <>
 int Iommufd::execute(iommu_ioas_noiommu_get_pa& command) {
   if (!process_.is_privileged()) return -EPERM;
   if (command.flags != 0 || command.__reserved != 0) return -EOPNOTSUPP;

@@ -2,8 +2,6 @@
 // Iommufd: how the ioctls of a simulated /dev/iommu are taken, and what concerns objects of every kind.
 #include "sim/iommufd/iommufd.hpp"
 
-#include <linux/iommufd.h>
-
 #include <algorithm>
 #include <cstring>
 
@@ -20,34 +18,7 @@ bool is_on_one_page(std::uintptr_t address, std::size_t size) {
 
 }  // namespace
 
-// Defined with what they are about: iommufd_ioas.cpp, iommufd_hwpt.cpp.
-template <>
-int Iommufd::execute(iommu_ioas_alloc& command);
-template <>
-int Iommufd::execute(iommu_ioas_iova_ranges& command);
-template <>
-int Iommufd::execute(iommu_ioas_allow_iovas& command);
-template <>
-int Iommufd::execute(iommu_ioas_map& command);
-template <>
-int Iommufd::execute(iommu_ioas_copy& command);
-template <>
-int Iommufd::execute(iommu_ioas_unmap& command);
-template <>
-int Iommufd::execute(iommu_ioas_noiommu_get_pa& command);
-template <>
-int Iommufd::execute(iommu_hwpt_alloc& command);
-template <>
-int Iommufd::execute(iommu_hwpt_set_dirty_tracking& command);
-template <>
-int Iommufd::execute(iommu_hwpt_get_dirty_bitmap& command);
-template <>
-int Iommufd::execute(iommu_hw_info& command);
-template <>
-int Iommufd::execute(iommu_vfio_ioas& command);
-
 // iommufd_destroy
-template <>
 int Iommufd::execute(iommu_destroy& command) {
   const auto found = objects_.find(command.id);
   if (found == objects_.end()) return -ENOENT;
@@ -65,7 +36,6 @@ int Iommufd::execute(iommu_destroy& command) {
 }
 
 // iommufd_option
-template <>
 int Iommufd::execute(iommu_option& command) {
   if (command.__reserved != 0) return -EOPNOTSUPP;
   const bool is_get = command.op == IOMMU_OPTION_OP_GET;

@@ -2,6 +2,8 @@
 // Iommufd: an open /dev/iommu of the simulated kernel, its objects by id, and the devices bound to it.
 #pragma once
 
+#include <linux/iommufd.h>
+
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -78,8 +80,22 @@ class Iommufd final : public File {
   void add_ioas(Id id) { objects_.emplace(id, Ioas{.table = {iommu_, process_}, .hwpts = {}}); }
   template <typename Command>
   [[nodiscard]] int run(std::size_t least = sizeof(Command));
-  template <typename Command>
-  [[nodiscard]] int execute(Command& command);
+  // The commands of /dev/iommu, each in the file of what it is about.
+  [[nodiscard]] int execute(iommu_destroy& command);
+  [[nodiscard]] int execute(iommu_option& command);
+  [[nodiscard]] int execute(iommu_vfio_ioas& command);
+  [[nodiscard]] int execute(iommu_hw_info& command);
+  [[nodiscard]] int execute(iommu_hwpt_alloc& command);
+  [[nodiscard]] int execute(iommu_hwpt_get_dirty_bitmap& command);
+  [[nodiscard]] int execute(iommu_hwpt_set_dirty_tracking& command);
+  [[nodiscard]] int execute(iommu_ioas_alloc& command);
+  [[nodiscard]] int execute(iommu_ioas_allow_iovas& command);
+  [[nodiscard]] int execute(iommu_ioas_copy& command);
+  [[nodiscard]] int execute(iommu_ioas_iova_ranges& command);
+  [[nodiscard]] int execute(iommu_ioas_map& command);
+  [[nodiscard]] int execute(iommu_ioas_map_file& command);
+  [[nodiscard]] int execute(iommu_ioas_noiommu_get_pa& command);
+  [[nodiscard]] int execute(iommu_ioas_unmap& command);
   [[nodiscard]] int respond(const void* command, std::size_t size);
   [[nodiscard]] int map_memory(Ioas& ioas, std::uint64_t address, std::uint64_t length, std::uint32_t flags,
                                std::uint64_t& iova);

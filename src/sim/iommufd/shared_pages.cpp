@@ -7,11 +7,9 @@
 namespace postern::sim {
 namespace {
 
-constexpr std::uint64_t page = 4096;
-
 template <typename Part>
 std::uint64_t length_of(Part part) {
-  return (std::next(part)->first - part->first) * page;
+  return (std::next(part)->first - part->first) * Process::page_size;
 }
 
 }  // namespace
@@ -22,7 +20,7 @@ int SharedPages::pin(Process& process, std::uint64_t first, std::uint64_t last) 
   for (auto part = split(first); part != end; ++part) {
     if (part->second != 0) continue;
     const std::uint64_t length = length_of(part);
-    const std::uintptr_t address = part->first * page;
+    const std::uintptr_t address = part->first * Process::page_size;
     const int result = file_ ? file_->fill(address, length) : process.check_pinnable(address, length, writable_);
     if (result < 0) return result;
     missing += length;

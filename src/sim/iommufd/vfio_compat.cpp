@@ -13,8 +13,6 @@
 namespace postern::sim {
 namespace {
 
-constexpr std::uint64_t page = IoPagetable::page_size;
-
 // The capabilities behind a struct vfio_iommu_type1_info, each written as far as there is room for it.
 class Chain {
  public:
@@ -46,7 +44,6 @@ class Chain {
 }  // namespace
 
 // iommufd_vfio_ioas
-template <>
 int Iommufd::execute(iommu_vfio_ioas& command) {
   if (command.__reserved != 0) return -EOPNOTSUPP;
   switch (command.op) {
@@ -165,7 +162,8 @@ int Iommufd::vfio_get_info(const Ioas* ioas, vfio_iommu_type1_info& info) {
   const vfio_iommu_type1_info answer{
       .argsz = static_cast<std::uint32_t>(chain.length()),
       .flags = VFIO_IOMMU_INFO_PGSIZES | VFIO_IOMMU_INFO_CAPS,
-      .iova_pgsizes = std::max(ioas->table.has_domain() ? iommu_.page_sizes : ~(page - 1), ioas->table.alignment()),
+      .iova_pgsizes = std::max(ioas->table.has_domain() ? iommu_.page_sizes : ~(IoPagetable::page_size - 1),
+                               ioas->table.alignment()),
       .cap_offset = chain.fits() ? static_cast<std::uint32_t>(sizeof info) : 0};
   std::memcpy(static_cast<void*>(&info), &answer, room);
   return 0;

@@ -7,12 +7,6 @@
 #include <cstring>
 
 namespace postern::sim {
-namespace {
-
-constexpr std::size_t page = 4096;
-constexpr std::size_t most = page;  // no call reads more of an argument, however long it claims to be
-
-}  // namespace
 
 UserArgument::UserArgument(Process& process, void* address, std::size_t least, Tail tail)
     : process_(process), user_(static_cast<std::byte*>(address)) {
@@ -21,20 +15,21 @@ UserArgument::UserArgument(Process& process, void* address, std::size_t least, T
   if (!is_writable && process.check_argument(start, least, false) < 0) return;
   std::uint32_t claimed = 0;
   if (least >= sizeof claimed) std::memcpy(&claimed, user_, sizeof claimed);
-  const std::size_t size = std::clamp<std::size_t>(claimed, least, std::max(least, most));
+  // No call reads more than a page of an argument, however long it claims to be.
+  const std::size_t size = std::clamp<std::size_t>(claimed, least, std::max<std::size_t>(least, Process::page_size));
   data_ = user_;
   if (is_writable && (size == least || process.check_argument(start, size, true) == 0)) return;
 
   std::size_t there = size;
   while (there > least && process.check_argument(start, there, false) < 0) {
-    const std::uintptr_t last_page = (start + there - 1) & ~(page - 1);
+    const std::uintptr_t last_page = (start + there - 1) & ~(Process::page_size - 1);
     there = last_page > start + least ? last_page - start : least;
   }
   if (there < size && tail == Tail::wanted) {
     data_ = nullptr;
     return;
   }
-  copy_.resize(2 * most);
+  copy_.resize(2 * Process::page_size);
   std::memcpy(copy_.data(), user_, there);
   before_ = copy_;
   data_ = copy_.data();

@@ -35,9 +35,8 @@ bool takes_writes(std::uintptr_t page) {
 int Process::check(std::uintptr_t address, std::uint64_t length, bool writable,
                    std::chrono::steady_clock::duration trust) {
   if (!mapped_files.answer(address, length)) return -EFAULT;
-  constexpr std::uint64_t page = 4096;
   constexpr std::uint64_t small = 1 << 20;  // not so much that a page of each would matter
-  const std::uintptr_t first = address & ~std::uintptr_t{page - 1};
+  const std::uintptr_t first = address & ~(page_size - 1);
   const auto now = std::chrono::steady_clock::now();
   const bool is_there = ::msync(reinterpret_cast<void*>(first), address + length - first, MS_ASYNC) == 0;
   const bool is_known = is_there && now - read_at_ < trust && covers(address, length, writable);
@@ -63,9 +62,8 @@ int Process::copy_from_user(void* to, const void* from, std::size_t size) {
 
 // check_zeroed_user
 int Process::check_zero(std::uintptr_t address, std::uint64_t length) {
-  constexpr std::uint64_t page = 4096;
   while (length != 0) {
-    const std::uint64_t part = std::min(length, page - address % page);
+    const std::uint64_t part = std::min(length, page_size - address % page_size);
     if (check(address, part, false) < 0) return -EFAULT;
     const auto* const bytes = reinterpret_cast<const std::byte*>(address);
     if (std::any_of(bytes, bytes + part, [](std::byte each) { return each != std::byte{}; })) return -E2BIG;
@@ -76,23 +74,21 @@ int Process::check_zero(std::uintptr_t address, std::uint64_t length) {
 }
 
 int Process::copy_struct(void* to, std::size_t size, const void* from, std::size_t given) {
-  constexpr std::size_t page = 4096;
   const auto address = reinterpret_cast<std::uintptr_t>(from);
   if (given > size) {
     if (const int result = check_zero(address + size, given - size); result < 0) return result;
   }
   size = std::min(size, given);
-  if (size > page - address % page && check_argument(address, size, false) < 0) return -EFAULT;
+  if (size > page_size - address % page_size && check_argument(address, size, false) < 0) return -EFAULT;
   std::memcpy(to, from, size);
   return 0;
 }
 
 // strndup_user
 int Process::read_string(const char* from, std::string& text) {
-  constexpr std::size_t page = 4096;
-  for (const char* at = from; text.size() < page; text.push_back(*at++)) {
+  for (const char* at = from; text.size() < page_size; text.push_back(*at++)) {
     const auto address = reinterpret_cast<std::uintptr_t>(at);
-    if ((at == from || address % page == 0) && check_argument(address, 1, false) < 0) return -EFAULT;
+    if ((at == from || address % page_size == 0) && check_argument(address, 1, false) < 0) return -EFAULT;
     if (*at == '\0') return 0;
   }
   return -EINVAL;

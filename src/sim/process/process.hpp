@@ -16,6 +16,9 @@ namespace postern::sim {
 
 class Process {
  public:
+  static constexpr std::uint64_t page_size = 4096;
+  static constexpr std::uint64_t huge_page_size = std::uint64_t{2} << 20;
+
   // RLIMIT_MEMLOCK, in bytes; missing: unlimited, or CAP_IPC_LOCK.
   std::optional<std::uint64_t> memory_limit;
   // The BARs that it has mapped.

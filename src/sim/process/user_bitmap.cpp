@@ -8,8 +8,6 @@
 namespace postern::sim {
 namespace {
 
-constexpr std::uint64_t page = 4096;
-
 void set_bits(Process& process, std::uintptr_t bitmap, std::uint64_t first, std::uint64_t last) {
   for (std::uint64_t bit = first; bit <= last; ++bit) {
     const std::uintptr_t address = bitmap + bit / 8;
@@ -25,7 +23,7 @@ void UserBitmap::tell(Process& process, const std::set<std::uint64_t>& pages, Io
   const auto end = pages.upper_bound(range.last.value);
   for (auto at = pages.lower_bound(range.first.value); at != end; ++at) {
     const std::uint64_t offset = *at - iova.value;
-    set_bits(process, bits, offset >> shift, (offset + page - 1) >> shift);
+    set_bits(process, bits, offset >> shift, (offset + Process::page_size - 1) >> shift);
   }
 }
 

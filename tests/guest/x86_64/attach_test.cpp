@@ -8,7 +8,7 @@
 #include "guest/x86_64/devices.hpp"
 
 namespace postern {
-namespace {
+namespace attach_test {
 
 using test::Bound;
 using test::Holdings;
@@ -77,5 +77,5 @@ TEST(Binding, ADeviceThatHadNoDriverHasNoneAgain) {
   EXPECT_FALSE(find_pci_function(system_kernel(), test::edu).value().host.driver);
 }
 
-}  // namespace
+}  // namespace attach_test
 }  // namespace postern

@@ -11,7 +11,7 @@
 #include "guest/x86_64/mock_devices.hpp"
 
 namespace postern {
-namespace {
+namespace dirty_test {
 
 using test::Bound;
 using test::Holdings;
@@ -379,5 +379,5 @@ TEST_F(MockIommu, AHoleIsRefusedBeforeTheKernelTakesItForASuccess) {
   EXPECT_THAT(query(tracker(), range(12, 10)), ElementsAre(3));
 }
 
-}  // namespace
+}  // namespace dirty_test
 }  // namespace postern

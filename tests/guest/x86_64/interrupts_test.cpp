@@ -5,7 +5,7 @@
 #include "guest/x86_64/devices.hpp"
 
 namespace postern {
-namespace {
+namespace interrupts_test {
 
 using test::Bound;
 
@@ -48,5 +48,5 @@ TEST_P(InterruptsOnKernel, MsixVectorsAreTurnedOnTogetherAndMoreAreAddedLater) {
 INSTANTIATE_TEST_SUITE_P(Backends, InterruptsOnKernel, ::testing::Values("type1", "iommufd"),
                          [](const auto& test) { return std::string(test.param); });
 
-}  // namespace
+}  // namespace interrupts_test
 }  // namespace postern

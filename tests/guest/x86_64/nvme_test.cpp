@@ -21,7 +21,7 @@
 #include "support/failing_kernel.hpp"
 
 namespace postern {
-namespace {
+namespace nvme_test {
 
 using Bytes = std::vector<std::byte>;
 using Clock = std::chrono::steady_clock;
@@ -471,5 +471,5 @@ TEST_P(Nvme, AnOpenThatFailsAtAnyKernelCallLeavesNothingBehind) {
   RecordProperty("calls", calls);
 }
 
-}  // namespace
+}  // namespace nvme_test
 }  // namespace postern

@@ -9,7 +9,7 @@
 #include "guest/x86_64/devices.hpp"
 
 namespace postern {
-namespace {
+namespace reset_test {
 
 using test::Bound;
 using test::Holdings;
@@ -128,5 +128,5 @@ TEST_P(ResetOnKernel, ADeviceWithoutAResetOfItsOwnCanBeResetWithItsBus) {
 
 INSTANTIATE_TEST_SUITE_P(Backends, ResetOnKernel, ::testing::ValuesIn(test::interfaces()), test::interface_name);
 
-}  // namespace
+}  // namespace reset_test
 }  // namespace postern

@@ -6,7 +6,7 @@
 #include "guest/x86_64/devices.hpp"
 
 namespace postern {
-namespace {
+namespace shared_container_test {
 
 using test::Bound;
 using test::Holdings;
@@ -123,5 +123,5 @@ TEST(Type1, SaysThatItCannotAvoidHugePages) {
   EXPECT_EQ(device.error().code(), EOPNOTSUPP);
 }
 
-}  // namespace
+}  // namespace shared_container_test
 }  // namespace postern

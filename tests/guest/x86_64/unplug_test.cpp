@@ -11,7 +11,7 @@
 #include "support/failing_kernel.hpp"
 
 namespace postern {
-namespace {
+namespace unplug_test {
 
 using test::Bound;
 
@@ -68,5 +68,5 @@ TEST(UnboundGroup, LeavesItsContainerWithoutAnError) {
 
 INSTANTIATE_TEST_SUITE_P(Backends, HotUnplug, ::testing::ValuesIn(test::interfaces()), test::interface_name);
 
-}  // namespace
+}  // namespace unplug_test
 }  // namespace postern

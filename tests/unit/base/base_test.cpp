@@ -12,7 +12,7 @@
 #include "base/words.hpp"
 
 namespace postern {
-namespace {
+namespace base_test {
 
 TEST(Error, NamesObjectOperationErrnoReasonAndRemedyInThatOrder) {
   const Error error({.code = ENOMEM,
@@ -88,5 +88,5 @@ TEST(Words, ModesLookAsInAListing) {
   EXPECT_EQ(mode_text(S_IFCHR | 0754), "crwxr-xr--");
 }
 
-}  // namespace
+}  // namespace base_test
 }  // namespace postern

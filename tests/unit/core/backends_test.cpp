@@ -10,7 +10,7 @@
 #include "support/tree_kernel.hpp"
 
 namespace postern {
-namespace {
+namespace backends_test {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
@@ -136,5 +136,5 @@ TEST_F(Choosing, ADeviceOfAnotherDriverIsSentToBind) {
   EXPECT_THAT(refusal("type1", ENODEV), HasSubstr("bound to no driver"));
 }
 
-}  // namespace
+}  // namespace backends_test
 }  // namespace postern

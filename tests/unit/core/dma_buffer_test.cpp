@@ -12,7 +12,7 @@
 #include "support/failing_kernel.hpp"
 
 namespace postern {
-namespace {
+namespace dma_buffer_test {
 
 constexpr std::uint64_t page = 4096;
 
@@ -68,5 +68,5 @@ TEST_F(DmaBufferTest, ThatTheKernelRefusesToUnmapKeepsItsIovaAndItsMemory) {
   EXPECT_TRUE(container()->unmap_all());
 }
 
-}  // namespace
+}  // namespace dma_buffer_test
 }  // namespace postern

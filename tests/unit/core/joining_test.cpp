@@ -10,7 +10,7 @@
 #include "support/iommufd_kernel.hpp"
 
 namespace postern {
-namespace {
+namespace joining_test {
 
 using test::IommufdKernel;
 using ::testing::ElementsAre;
@@ -147,5 +147,5 @@ TEST_F(Joining, AReplayThatFailsHalfWayLeavesNothing) {
   EXPECT_TRUE(attach(failing_, newcomer, {.backend = "iommufd", .join = {first.container()}}));
 }
 
-}  // namespace
+}  // namespace joining_test
 }  // namespace postern

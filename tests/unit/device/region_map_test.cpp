@@ -11,7 +11,7 @@
 #include "support/failing_kernel.hpp"
 
 namespace postern {
-namespace {
+namespace region_map_test {
 
 TEST(MappingARegion, ThatIsLongerThanAnyAddressSpaceIsRefusedWithoutAskingForIt) {
   SimulatedKernel simulated;
@@ -30,5 +30,5 @@ TEST(MappingARegion, ThatIsLongerThanAnyAddressSpaceIsRefusedWithoutAskingForIt)
   }
 }
 
-}  // namespace
+}  // namespace region_map_test
 }  // namespace postern

@@ -12,7 +12,7 @@
 #include "support/tree_kernel.hpp"
 
 namespace postern {
-namespace {
+namespace reset_set_test {
 
 using ::testing::AllOf;
 using ::testing::ElementsAre;
@@ -348,5 +348,5 @@ TEST_F(ResetSetTest, ADeviceThatIsNotPciHasNone) {
   EXPECT_EQ(script_.asked, 0);
 }
 
-}  // namespace
+}  // namespace reset_set_test
 }  // namespace postern

@@ -10,7 +10,7 @@
 #include "support/tree_kernel.hpp"
 
 namespace postern {
-namespace {
+namespace host_test {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -200,5 +200,5 @@ TEST(LockedMemory, IsNotLimitedForUnlimitedOrForCapIpcLock) {
   EXPECT_TRUE(memory.allows(~std::uint64_t{0}));
 }
 
-}  // namespace
+}  // namespace host_test
 }  // namespace postern

@@ -10,7 +10,7 @@
 #include "support/iommufd_kernel.hpp"
 
 namespace postern {
-namespace {
+namespace dirty_tracker_test {
 
 using test::IommufdKernel;
 using ::testing::ElementsAre;
@@ -405,5 +405,5 @@ TEST_F(DirtyTracking, AStopThatFailsIsOffEvenSo) {
   EXPECT_TRUE(tracker().start());
 }
 
-}  // namespace
+}  // namespace dirty_tracker_test
 }  // namespace postern

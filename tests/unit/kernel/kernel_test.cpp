@@ -14,7 +14,7 @@
 #include "support/failing_kernel.hpp"
 
 namespace postern {
-namespace {
+namespace kernel_test {
 
 bool is_open(int fd) { return ::fcntl(fd, F_GETFD) >= 0; }
 
@@ -177,5 +177,5 @@ TEST(InfoBuffer, AnAbsurdSizeIsRefused) {
             -E2BIG);
 }
 
-}  // namespace
+}  // namespace kernel_test
 }  // namespace postern

@@ -13,7 +13,7 @@
 #include <vector>
 
 namespace postern {
-namespace {
+namespace iova_allocator_test {
 
 constexpr std::uint64_t kib = 1024;
 constexpr std::uint64_t mib = 1024 * kib;
@@ -343,5 +343,5 @@ TEST(IovaAllocator, ADrainAndARefillAtScaleEndWhereTheyBegan) {
   }
 }
 
-}  // namespace
+}  // namespace iova_allocator_test
 }  // namespace postern

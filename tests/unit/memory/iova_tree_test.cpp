@@ -12,7 +12,7 @@
 #include <vector>
 
 namespace postern::memory {
-namespace {
+namespace iova_tree_test {
 
 constexpr std::uint64_t page = 4096;
 
@@ -201,5 +201,5 @@ RC_GTEST_PROP(IovaTree, AnySequenceOfInsertsAndErasesMatchesAMap, ()) {
   }
 }
 
-}  // namespace
+}  // namespace iova_tree_test
 }  // namespace postern::memory

@@ -9,7 +9,7 @@
 #include "memory/page_set.hpp"
 
 namespace postern::memory {
-namespace {
+namespace page_bits_test {
 
 constexpr std::uint64_t bits = 300;
 using Words = std::vector<std::uint64_t>;
@@ -123,5 +123,5 @@ RC_GTEST_PROP(PageSet, KeepsWhatIsAddedUntilItIsRemoved, ()) {
   RC_ASSERT(pages.empty() == model.empty());
 }
 
-}  // namespace
+}  // namespace page_bits_test
 }  // namespace postern::memory

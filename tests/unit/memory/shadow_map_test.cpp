@@ -13,7 +13,7 @@
 #include <vector>
 
 namespace postern {
-namespace {
+namespace shadow_map_test {
 
 constexpr std::uint64_t page = 4096;
 using Kind = ShadowMap::Cover::Kind;
@@ -237,5 +237,5 @@ RC_GTEST_PROP(ShadowMap, AnySequenceOfMapsAndUnmapsMatchesAModel, ()) {
   RC_ASSERT(map.size() == seen.size());
 }
 
-}  // namespace
+}  // namespace shadow_map_test
 }  // namespace postern

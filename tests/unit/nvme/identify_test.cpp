@@ -10,7 +10,7 @@
 #include "drivers/nvme/prp.hpp"
 
 namespace postern::nvme {
-namespace {
+namespace identify_test {
 
 constexpr std::string_view device = "0000:00:01.0";
 
@@ -188,5 +188,5 @@ TEST(IdentifyNamespace, MetadataWouldReachMemoryThatNobodyGaveSoItIsRefused) {
   EXPECT_EQ(ns.error().code(), EOPNOTSUPP);
 }
 
-}  // namespace
+}  // namespace identify_test
 }  // namespace postern::nvme

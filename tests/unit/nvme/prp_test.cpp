@@ -7,7 +7,7 @@
 #include <array>
 
 namespace postern::nvme {
-namespace {
+namespace prp_test {
 
 constexpr Iova data{0x10'0000};
 constexpr Iova list_iova{0xabc000};
@@ -100,5 +100,5 @@ TEST_F(Prp, DataAtTheVeryEndOfTheIovasIsNamedWithoutWrapping) {
   EXPECT_EQ(prps.prp2, 0xffff'ffff'ffff'f000);
 }
 
-}  // namespace
+}  // namespace prp_test
 }  // namespace postern::nvme

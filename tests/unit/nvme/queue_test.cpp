@@ -10,7 +10,7 @@
 #include <vector>
 
 namespace postern::nvme {
-namespace {
+namespace queue_test {
 
 // Takes commands off the submission ring and answers them, as a controller does, in any order that the test wants.
 class FakeController {
@@ -205,5 +205,5 @@ TEST(QueuePair, FewerThanTwoEntriesAreABrokenCaller) {
   EXPECT_DEATH((void)controller.queue(), "");
 }
 
-}  // namespace
+}  // namespace queue_test
 }  // namespace postern::nvme

@@ -5,7 +5,7 @@
 #include <postern/nvme.hpp>
 
 namespace postern::nvme {
-namespace {
+namespace status_test {
 
 TEST(NvmeStatus, KnownCodesAreWordsWithTheCodeBehind) {
   EXPECT_EQ(status_text(0x000), "success (0x000)");
@@ -26,5 +26,5 @@ TEST(NvmeStatus, OtherCodesAreHex) {
   EXPECT_EQ(status_text(0x7c1), "a status of the vendor's own (0x7c1)");
 }
 
-}  // namespace
+}  // namespace status_test
 }  // namespace postern::nvme

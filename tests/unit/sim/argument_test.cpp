@@ -11,7 +11,7 @@
 #include <postern/sim.hpp>
 
 namespace postern {
-namespace {
+namespace argument_test {
 
 constexpr std::size_t page = 4096;
 
@@ -76,5 +76,5 @@ TEST_F(Argument, ThatDoesNotBeginWithItsSizeIsReadNoFurther) {
   ASAN_UNPOISON_MEMORY_REGION(number + 8, 8);
 }
 
-}  // namespace
+}  // namespace argument_test
 }  // namespace postern

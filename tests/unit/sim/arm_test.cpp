@@ -7,7 +7,7 @@
 #include <postern/sim.hpp>
 
 namespace postern {
-namespace {
+namespace arm_test {
 
 constexpr PciAddress disk{.device = 1};
 
@@ -37,5 +37,5 @@ TEST(ArmServer, SysfsShowsTheWindowAndTheUnit) {
   EXPECT_EQ(kernel.read_file("/sys/class/iommu/dmar0/intel-iommu/ecap", text), -ENOENT);
 }
 
-}  // namespace
+}  // namespace arm_test
 }  // namespace postern

@@ -9,7 +9,7 @@
 #include "sim/devices/edu/edu.hpp"
 
 namespace postern::sim {
-namespace {
+namespace edu_test {
 
 // 64 KiB from iova 0 on.
 class EduSlot final : public Slot {
@@ -225,5 +225,5 @@ TEST_F(EduHardware, AResetForgetsEverything) {
   EXPECT_FALSE(edu_->poll());
 }
 
-}  // namespace
+}  // namespace edu_test
 }  // namespace postern::sim

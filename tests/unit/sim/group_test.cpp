@@ -7,7 +7,7 @@
 #include <postern/sim.hpp>
 
 namespace postern {
-namespace {
+namespace group_test {
 
 constexpr const char* group_node = "/dev/vfio/1";
 constexpr const char* unbind = "/sys/bus/pci/drivers/vfio-pci/unbind";
@@ -54,5 +54,5 @@ TEST_F(SimulatedGroup, IsAnotherOneWhenTheFunctionIsBoundAgain) {
   EXPECT_EQ(status(again), VFIO_GROUP_FLAGS_VIABLE);
 }
 
-}  // namespace
+}  // namespace group_test
 }  // namespace postern

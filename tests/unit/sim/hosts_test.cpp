@@ -5,7 +5,7 @@
 #include <postern/sim.hpp>
 
 namespace postern {
-namespace {
+namespace hosts_test {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
@@ -131,5 +131,5 @@ TEST(NamedHost, IsOneOfThoseThatTheRefusalLists) {
   EXPECT_EQ(simulated_host("sim:/nowhere/host.json").error().code(), ENOENT);
 }
 
-}  // namespace
+}  // namespace hosts_test
 }  // namespace postern

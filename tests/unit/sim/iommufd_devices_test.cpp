@@ -7,7 +7,7 @@
 #include <cstring>
 
 namespace postern::sim {
-namespace {
+namespace iommufd_devices_test {
 
 using namespace iommufd_test;
 using ::testing::ElementsAre;
@@ -251,5 +251,5 @@ TEST_F(SimulatedIommufd, LetsDmaThroughByItsMappings) {
   EXPECT_FALSE(function.domain->read({0x11ffc}, bytes));
 }
 
-}  // namespace
+}  // namespace iommufd_devices_test
 }  // namespace postern::sim

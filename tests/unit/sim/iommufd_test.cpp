@@ -7,7 +7,7 @@
 #include <functional>
 
 namespace postern::sim {
-namespace {
+namespace iommufd_test {
 
 using namespace iommufd_test;
 using ::testing::ElementsAre;
@@ -195,5 +195,5 @@ TEST_F(SimulatedIommufd, UnmapsWholeMappings) {
   EXPECT_EQ(length_, 3 * page);
 }
 
-}  // namespace
+}  // namespace iommufd_test
 }  // namespace postern::sim

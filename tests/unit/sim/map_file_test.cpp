@@ -9,7 +9,7 @@
 #include "unit/sim/iommufd_rig.hpp"
 
 namespace postern::sim {
-namespace {
+namespace map_file_test {
 
 using namespace iommufd_test;
 
@@ -109,5 +109,5 @@ TEST_F(MapFile, OfHugePagesIsMapped) {
   EXPECT_TRUE(function.domain->write({0x11000}, std::as_bytes(std::span(text))));
 }
 
-}  // namespace
+}  // namespace map_file_test
 }  // namespace postern::sim

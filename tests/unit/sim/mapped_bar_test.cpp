@@ -12,7 +12,7 @@
 #include <postern/sim.hpp>
 
 namespace postern {
-namespace {
+namespace mapped_bar_test {
 
 constexpr std::uint64_t page = 4096;
 constexpr std::uint64_t bar_length = 4 * page;
@@ -261,5 +261,5 @@ TEST_F(MappedBar, GoesWithTheKernelItIsOf) {
   EXPECT_EQ(::munmap(bar, bar_length), 0);
 }
 
-}  // namespace
+}  // namespace mapped_bar_test
 }  // namespace postern

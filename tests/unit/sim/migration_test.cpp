@@ -14,7 +14,7 @@
 #include "support/raw_device.hpp"
 
 namespace postern {
-namespace {
+namespace migration_test {
 
 using test::RawDevice;
 using Bytes = std::vector<std::byte>;
@@ -258,5 +258,5 @@ TEST_F(SimulatedDmaLog, IsStartedOnceAndReportedWhileItIsOn) {
   report(iova, 4096);
 }
 
-}  // namespace
+}  // namespace migration_test
 }  // namespace postern

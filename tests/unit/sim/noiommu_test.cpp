@@ -13,7 +13,7 @@
 #include <thread>
 
 namespace postern {
-namespace {
+namespace noiommu_test {
 
 constexpr const char* mode = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
 constexpr const char* disk_path = "/sys/bus/pci/devices/0000:00:01.0";
@@ -241,5 +241,5 @@ TEST(NoIommuWithoutPrivilege, NobodyOpensIt) {
   EXPECT_EQ(kernel.open("/dev/vfio/devices/noiommu-vfio0", O_RDWR), -EPERM);
 }
 
-}  // namespace
+}  // namespace noiommu_test
 }  // namespace postern

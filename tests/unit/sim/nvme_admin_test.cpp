@@ -7,7 +7,7 @@
 #include "unit/sim/nvme_rig.hpp"
 
 namespace postern::sim::nvme_test {
-namespace {
+namespace nvme_admin_test {
 
 class NvmeAdmin : public testing::Test, public NvmeRig {};
 
@@ -131,5 +131,5 @@ TEST_F(NvmeAdmin, OtherAdminCommands) {
   EXPECT_FALSE(reap(admin));
 }
 
-}  // namespace
+}  // namespace nvme_admin_test
 }  // namespace postern::sim::nvme_test

@@ -7,7 +7,7 @@
 #include "unit/sim/nvme_rig.hpp"
 
 namespace postern::sim::nvme_test {
-namespace {
+namespace nvme_hardware_test {
 
 constexpr std::uint32_t rdy = 1;
 constexpr std::uint32_t cfs = 2;
@@ -363,5 +363,5 @@ TEST_F(NvmeHardware, AHostileDriverHarmsOnlyItself) {
   EXPECT_EQ(run(io, transfer(0, 0, 1, 0)), (Done{.head = 1, .queue = 1, .id = 0}));
 }
 
-}  // namespace
+}  // namespace nvme_hardware_test
 }  // namespace postern::sim::nvme_test

@@ -8,7 +8,7 @@
 #include "unit/sim/nvme_rig.hpp"
 
 namespace postern::sim::nvme_test {
-namespace {
+namespace nvme_io_test {
 
 constexpr std::uint8_t flush_opcode = 0;
 constexpr std::uint8_t write_opcode = 1;
@@ -260,5 +260,5 @@ TEST_F(NvmeIo, AnEmptyDiskHasNoBlocks) {
   EXPECT_EQ(empty.io_status(transfer(read_opcode, 0, 1, list_page)), 0x080);
 }
 
-}  // namespace
+}  // namespace nvme_io_test
 }  // namespace postern::sim::nvme_test

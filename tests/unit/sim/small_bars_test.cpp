@@ -13,7 +13,7 @@
 #include "support/raw_device.hpp"
 
 namespace postern {
-namespace {
+namespace small_bars_test {
 
 constexpr std::size_t page = 4096;
 constexpr std::uint64_t bar(std::uint64_t index) { return index << 40; }
@@ -117,5 +117,5 @@ TEST_F(SimulatedSmallBars, ConfigSpaceEndsAt256Bytes) {
   EXPECT_EQ(read(test::RawDevice::config + 256, word), -EFAULT);
 }
 
-}  // namespace
+}  // namespace small_bars_test
 }  // namespace postern

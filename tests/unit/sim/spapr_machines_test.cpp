@@ -8,7 +8,7 @@
 #include "spapr_rig.hpp"
 
 namespace postern::sim::spapr_test {
-namespace {
+namespace spapr_machines_test {
 
 class OnPseries : public SpaprRig {
  protected:
@@ -303,5 +303,5 @@ INSTANTIATE_TEST_SUITE_P(Machines, DmaOnPower,
                            return test.param == SimulatedPlatform::pseries ? "pseries" : "powernv";
                          });
 
-}  // namespace
+}  // namespace spapr_machines_test
 }  // namespace postern::sim::spapr_test

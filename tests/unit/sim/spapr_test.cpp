@@ -6,7 +6,7 @@
 #include "spapr_rig.hpp"
 
 namespace postern::sim::spapr_test {
-namespace {
+namespace spapr_test {
 
 constexpr std::uint32_t read_only = VFIO_DMA_MAP_FLAG_READ;
 
@@ -344,5 +344,5 @@ INSTANTIATE_TEST_SUITE_P(Machines, OnPower, ::testing::Values(SimulatedPlatform:
                            return test.param == SimulatedPlatform::pseries ? "pseries" : "powernv";
                          });
 
-}  // namespace
+}  // namespace spapr_test
 }  // namespace postern::sim::spapr_test

@@ -10,7 +10,7 @@
 #include "support/tree_kernel.hpp"
 
 namespace postern::tool {
-namespace {
+namespace conditions_test {
 
 constexpr std::uint64_t mib = 1 << 20;
 constexpr PciAddress nvme{.domain = 0, .bus = 0, .device = 1, .function = 0};
@@ -332,5 +332,5 @@ TEST(Diagnosis, ForgivesNothingWhereNoWayIsOpen) {
   EXPECT_GE(diagnosis.not_met(), 2U);
 }
 
-}  // namespace
+}  // namespace conditions_test
 }  // namespace postern::tool

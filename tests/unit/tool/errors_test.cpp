@@ -7,7 +7,7 @@
 #include <cerrno>
 
 namespace postern::tool {
-namespace {
+namespace errors_test {
 
 Error locked() {
   return Error({.code = ENOMEM,
@@ -67,5 +67,5 @@ TEST(JsonText, TakesBytesThatAreNoUtf8) {
   EXPECT_NE(json_text({{"serial", "a\xff"}}).find("a\xef\xbf\xbd"), std::string::npos);
 }
 
-}  // namespace
+}  // namespace errors_test
 }  // namespace postern::tool

@@ -9,7 +9,7 @@
 #include "support/tree_kernel.hpp"
 
 namespace postern::tool {
-namespace {
+namespace host_use_test {
 
 const std::array<std::string, 2> nodes = {"/dev/vfio/2", "/dev/vfio/devices/vfio0"};
 constexpr PciAddress nvme{.domain = 0, .bus = 1, .device = 0, .function = 0};
@@ -97,5 +97,5 @@ TEST_F(BlockUseTest, IsNotThatOfAnotherDevice) {
   EXPECT_EQ(block_use(kernel_, {.domain = 0, .bus = 0, .device = 0x1f, .function = 2}), "sda is mounted on /");
 }
 
-}  // namespace
+}  // namespace host_use_test
 }  // namespace postern::tool

@@ -9,7 +9,7 @@
 #include "support/tree_kernel.hpp"
 
 namespace postern::tool {
-namespace {
+namespace leftovers_test {
 
 Leftovers held(test::TreeKernel& kernel) { return Leftovers::now(kernel).value(); }
 
@@ -72,5 +72,5 @@ TEST_F(LeftoversTest, MayBeTheKernelsFaultAfterAFailure) {
   EXPECT_NE(failed.error().remedy().find("could not make"), std::string::npos) << failed.error().remedy();
 }
 
-}  // namespace
+}  // namespace leftovers_test
 }  // namespace postern::tool

@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 
 namespace postern::tool {
-namespace {
+namespace names_test {
 
 PciFunction function() {
   PciFunction function;
@@ -68,5 +68,5 @@ TEST(FunctionJson, HasNullWhereThereIsNoDriverAndNoGroup) {
   EXPECT_EQ(json["class"], "010802");
 }
 
-}  // namespace
+}  // namespace names_test
 }  // namespace postern::tool

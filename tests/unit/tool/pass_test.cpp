@@ -11,7 +11,7 @@
 #include "support/tree_kernel.hpp"
 
 namespace postern::tool {
-namespace {
+namespace pass_test {
 
 class NoWindows : public DmaWindows {
  public:
@@ -91,5 +91,5 @@ TEST(Passes, SayInJsonWhatTheyAre) {
   EXPECT_EQ(pass_json({.backend = &versioned, .version = 2, .space = Space::default_window})["window"], "default");
 }
 
-}  // namespace
+}  // namespace pass_test
 }  // namespace postern::tool

@@ -9,7 +9,7 @@
 #include "proofs/sha256.hpp"
 
 namespace postern::tool {
-namespace {
+namespace poison_test {
 
 constexpr std::size_t block = 512;
 
@@ -68,5 +68,5 @@ TEST(Sha256, IsThatOfFips180) {
   EXPECT_EQ(digest.finish(), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 }
 
-}  // namespace
+}  // namespace poison_test
 }  // namespace postern::tool

@@ -10,7 +10,7 @@
 #include "support/tree_kernel.hpp"
 
 namespace postern::tool {
-namespace {
+namespace power_test {
 
 using namespace std::string_literals;
 
@@ -202,5 +202,5 @@ TEST(PowerHost, OfTheBareMachineHasNoHypervisorToAskForWindows) {
   EXPECT_EQ(find(judge_device(host, nvme), "dma-windows"), nullptr);
 }
 
-}  // namespace
+}  // namespace power_test
 }  // namespace postern::tool

@@ -11,7 +11,7 @@
 #include <fstream>
 
 namespace postern::tool {
-namespace {
+namespace remembered_test {
 
 class RememberedBindingsTest : public testing::Test {
  protected:
@@ -108,5 +108,5 @@ TEST_F(RememberedBindingsTest, AFolderThatCannotBeMadeIsAnError) {
   EXPECT_NE(remembered.error().object().find("/proc/postern/bind/0000:00:01.0.json"), std::string::npos);
 }
 
-}  // namespace
+}  // namespace remembered_test
 }  // namespace postern::tool

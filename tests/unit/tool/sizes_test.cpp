@@ -7,7 +7,7 @@
 #include <cerrno>
 
 namespace postern::tool {
-namespace {
+namespace sizes_test {
 
 constexpr std::uint64_t kib = 1024;
 constexpr std::uint64_t mib = 1024 * kib;
@@ -101,5 +101,5 @@ TEST(PageSizesText, PutsARunToTheEndShort) {
   EXPECT_EQ(page_sizes_text(0xfffffffffffff000), "every power of two from 4 KiB");
 }
 
-}  // namespace
+}  // namespace sizes_test
 }  // namespace postern::tool

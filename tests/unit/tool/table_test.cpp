@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 
 namespace postern::tool {
-namespace {
+namespace table_test {
 
 Terminal wide(std::size_t width) { return {.interactive = true, .colour = false, .width = width}; }
 
@@ -88,5 +88,5 @@ TEST(Table, EndsNoLineWithBlanks) {
   EXPECT_EQ(table.text({}), "A  B\n1  2\n1\n");
 }
 
-}  // namespace
+}  // namespace table_test
 }  // namespace postern::tool

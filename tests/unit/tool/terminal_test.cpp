@@ -11,7 +11,7 @@
 #include "text/progress.hpp"
 
 namespace postern::tool {
-namespace {
+namespace terminal_test {
 
 TEST(Terminal, IsNotInteractiveBehindAPipe) {
   std::array<int, 2> ends{};
@@ -73,5 +73,5 @@ TEST(Progress, NeverFillsTheLastColumn) {
   }
 }
 
-}  // namespace
+}  // namespace terminal_test
 }  // namespace postern::tool

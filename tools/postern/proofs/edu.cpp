@@ -170,7 +170,7 @@ void take(Steps& steps, std::string_view name, const Result<std::string>& result
   }
 }
 
-void run(Bench& bench) {
+void run_edu(Bench& bench) {
   if (auto done = bench.device.enable_bus_master(); !done) return bench.steps.failed("registers", done.error());
   auto bar = bench.device.map_bar(0);
   if (!bar) return bench.steps.failed("registers", bar.error());
@@ -187,10 +187,10 @@ void run(Bench& bench) {
   if (auto done = bench.device.disable_bus_master(); !done) bench.steps.failed("bus master", done.error());
 }
 
-bool fits(const PciFunction& function) { return function.vendor_id == 0x1234 && function.device_id == 0x11e8; }
+bool is_edu(const PciFunction& function) { return function.vendor_id == 0x1234 && function.device_id == 0x11e8; }
 
 }  // namespace
 
-const Proof edu_proof = {.device = "edu", .fits = fits, .run = run};
+const Proof edu_proof = {.device = "edu", .fits = is_edu, .run = run_edu};
 
 }  // namespace postern::tool

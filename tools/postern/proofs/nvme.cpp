@@ -117,7 +117,7 @@ void interrupt(Bench& bench) {
   bench.steps.ok("interrupt", fmt::format("a read completed by MSI-X in {}", duration_text(seconds)));
 }
 
-void run(Bench& bench) {
+void run_nvme(Bench& bench) {
   {
     auto controller = nvme::Controller::open(bench.device, bench.allocator);
     if (!controller) return bench.steps.failed("identify", controller.error());
@@ -136,13 +136,13 @@ void run(Bench& bench) {
   interrupt(bench);
 }
 
-bool fits(const PciFunction& function) {
+bool is_nvme(const PciFunction& function) {
   constexpr std::uint32_t nvme_controller = 0x010802;  // mass storage, non-volatile memory, NVM Express I/O controller
   return function.class_code == nvme_controller;
 }
 
 }  // namespace
 
-const Proof nvme_proof = {.device = "NVMe", .fits = fits, .run = run};
+const Proof nvme_proof = {.device = "NVMe", .fits = is_nvme, .run = run_nvme};
 
 }  // namespace postern::tool

@@ -32,7 +32,7 @@ std::vector<std::uint32_t> versions_here(Kernel& kernel, const Backend& backend)
   return versions;
 }
 
-Result<Ending> run(Session& session) {
+Result<Ending> run_backends(Session& session) {
   Table table({{"NAME"}, {"STATE"}, {"VERSIONS"}, {"SUMMARY", Fit::folded}});
   std::string refusals;
   Json list = Json::array();
@@ -78,7 +78,7 @@ Result<Ending> run(Session& session) {
   return any ? Ending::well : Ending::not_well;
 }
 
-Run add(CLI::App&) { return run; }
+Run add_backends(CLI::App&) { return run_backends; }
 
 }  // namespace
 
@@ -86,7 +86,7 @@ const Verb backends_verb = {
     .name = "backends",
     .summary = "List the host IOMMU interfaces, and say which can be used here and why the others cannot",
     .footer = "Example:\n  postern backends\n\nExit code 1: none can be used.",
-    .add = add,
+    .add = add_backends,
 };
 
 }  // namespace postern::tool

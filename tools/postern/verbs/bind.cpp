@@ -19,7 +19,7 @@
 namespace postern::tool {
 namespace {
 
-struct Options {
+struct BindOptions {
   PciAddress address;
   std::string driver = "vfio-pci";
   bool force = false;
@@ -78,7 +78,7 @@ void tell(const Session& session, const std::string& device, const std::optional
   }
 }
 
-Result<Ending> run(Session& session, const Options& options) {
+Result<Ending> run_bind(Session& session, const BindOptions& options) {
   auto function = find_pci_function(session.kernel, options.address);
   if (!function) return failure_of(function);
   const HostDevice& device = function->host;
@@ -113,8 +113,8 @@ Result<Ending> run(Session& session, const Options& options) {
   return Ending::well;
 }
 
-Run add(CLI::App& verb) {
-  auto options = std::make_shared<Options>();
+Run add_bind(CLI::App& verb) {
+  auto options = std::make_shared<BindOptions>();
   add_device(verb, options->address)->required();
   const auto name_driver = [options = options.get()](const std::string& name) {
     if (!is_vfio_driver(name)) {
@@ -126,7 +126,7 @@ Run add(CLI::App& verb) {
   verb.add_option_function<std::string>("--driver", name_driver, "The VFIO driver that gets it (default: vfio-pci)")
       ->type_name("NAME");
   verb.add_flag("--force", options->force, "Take it even while this host has file systems on it");
-  return [options](Session& session) { return run(session, *options); };
+  return [options](Session& session) { return run_bind(session, *options); };
 }
 
 }  // namespace
@@ -141,7 +141,7 @@ const Verb bind_verb = {
         "Needs root. What the device was bound to is remembered in /run/postern/bind, for \"postern unbind\". It lasts "
         "until\n"
         "the next boot. A device that is bound already is left alone, and that is no error.",
-    .add = add,
+    .add = add_bind,
 };
 
 }  // namespace postern::tool

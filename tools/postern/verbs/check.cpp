@@ -21,7 +21,7 @@ namespace {
 
 constexpr std::array<const Proof*, 2> proofs = {&nvme_proof, &edu_proof};
 
-struct Options {
+struct CheckOptions {
   PciAddress address;
   std::string backend = "all";
   std::optional<std::uint32_t> version;
@@ -78,7 +78,7 @@ void compare_digests(const std::vector<std::pair<std::string, std::string>>& dig
 }
 
 // Only with --version: every backend has one that can be used, or its probe would have refused.
-Error nothing_to_try(const Options& options, Passes passes) {
+Error nothing_to_try(const CheckOptions& options, Passes passes) {
   if (!passes.missing.empty()) return std::move(passes.missing.front().error);
   return proof_error(ENODEV, "check", fmt::format("version {}", *options.version),
                      "the backends that can be used here have no such version",
@@ -144,7 +144,7 @@ std::string conclusion(const Session& session, const std::string& introduction, 
   return introduction + paint(session.out, style, fold(session.out, list, columns_of(introduction))) + "\n";
 }
 
-Result<Ending> run(Session& session, const Options& options) {
+Result<Ending> run_check(Session& session, const CheckOptions& options) {
   auto function = find_pci_function(session.kernel, options.address);
   if (!function) return failure_of(function);
   const HostDevice& host = function->host;
@@ -184,7 +184,7 @@ Result<Ending> run(Session& session, const Options& options) {
 }
 
 // A version that the backend does not have at all is a mistake in the arguments.
-void require_version(const Options& options) {
+void require_version(const CheckOptions& options) {
   if (!options.version) return;
   const bool any = options.backend == "all" || options.backend == "auto";
   if (!any && !find_backend(options.backend)) return;  // which is said when the verb runs
@@ -203,8 +203,8 @@ void require_version(const Options& options) {
                   known.empty() ? "leave the version out" : fmt::format("use one of: {}", fmt::join(known, ", "))));
 }
 
-Run add(CLI::App& verb) {
-  auto options = std::make_shared<Options>();
+Run add_check(CLI::App& verb) {
+  auto options = std::make_shared<CheckOptions>();
   add_device(verb, options->address)->required();
   const auto name_backend = [options = options.get()](const std::string& name) {
     auto named = find_backend(name);
@@ -233,7 +233,7 @@ Run add(CLI::App& verb) {
       ->type_name("SIZE");
   verb.add_flag("--write-test", options->pass.proof.write_test,
                 "Also write to a disk's last blocks, and restore what was there");
-  return [options](Session& session) { return run(session, *options); };
+  return [options](Session& session) { return run_check(session, *options); };
 }
 
 }  // namespace
@@ -268,7 +268,7 @@ const Verb check_verb = {
         "--write-test is given: then its last blocks are overwritten for a moment, while their content is in memory "
         "alone.\n"
         "Exit code 1: a step failed.",
-    .add = add,
+    .add = add_check,
 };
 
 }  // namespace postern::tool

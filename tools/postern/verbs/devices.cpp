@@ -10,7 +10,7 @@
 namespace postern::tool {
 namespace {
 
-Result<Ending> run(Session& session) {
+Result<Ending> run_devices(Session& session) {
   auto functions = list_pci_functions(session.kernel);
   if (!functions) return failure_of(functions);
 
@@ -32,7 +32,7 @@ Result<Ending> run(Session& session) {
   return Ending::well;
 }
 
-Run add(CLI::App&) { return run; }
+Run add_devices(CLI::App&) { return run_devices; }
 
 }  // namespace
 
@@ -40,7 +40,7 @@ const Verb devices_verb = {
     .name = "devices",
     .summary = "List the PCI devices of this host: ids, IOMMU group, driver, name",
     .footer = "Example:\n  postern devices",
-    .add = add,
+    .add = add_devices,
 };
 
 }  // namespace postern::tool

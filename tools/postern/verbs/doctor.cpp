@@ -62,7 +62,7 @@ std::string summary(const Session& session, const Diagnosis& diagnosis) {
   return paint(session.out, Style::good, "nothing stands in the way") + doubt;
 }
 
-Result<Ending> run(Session& session, const Question& question) {
+Result<Ending> run_doctor(Session& session, const Question& question) {
   const Diagnosis diagnosis = diagnose(session.kernel, question);
   const Ending ending = diagnosis.not_met() == 0 ? Ending::well : Ending::not_well;
   if (session.json()) {
@@ -87,13 +87,13 @@ Result<Ending> run(Session& session, const Question& question) {
   return ending;
 }
 
-struct Options {
+struct DoctorOptions {
   PciAddress address;
   std::optional<std::uint64_t> memory;
 };
 
-Run add(CLI::App& verb) {
-  auto options = std::make_shared<Options>();
+Run add_doctor(CLI::App& verb) {
+  auto options = std::make_shared<DoctorOptions>();
   CLI::Option* device = add_device(verb, options->address);
   add_size(
       verb, "--memory", [options = options.get()](std::uint64_t bytes) { options->memory = bytes; },
@@ -101,7 +101,7 @@ Run add(CLI::App& verb) {
   return [options, device](Session& session) {
     Question question{.device = std::nullopt, .memory = options->memory};
     if (*device) question.device = options->address;
-    return run(session, question);
+    return run_doctor(session, question);
   };
 }
 
@@ -119,7 +119,7 @@ const Verb doctor_verb = {
         "Exit code 1: a condition is not met. Locked memory is judged for the process that runs postern: run it as "
         "the\n"
         "user, and in the shell, that will run the driver or the virtual machine.",
-    .add = add,
+    .add = add_doctor,
 };
 
 }  // namespace postern::tool

@@ -25,7 +25,7 @@ namespace {
 
 enum class Scope : std::uint8_t { function, bus };
 
-struct Options {
+struct ResetOptions {
   PciAddress address;
   std::string backend = "auto";
   Scope scope = Scope::function;
@@ -192,7 +192,7 @@ Result<Ending> reset_bus(const Session& session, const Device& device) {
   return Ending::well;
 }
 
-Result<Ending> run(Session& session, const Options& options) {
+Result<Ending> run_reset(Session& session, const ResetOptions& options) {
   auto function = find_pci_function(session.kernel, options.address);
   if (!function) return failure_of(function);
   const HostDevice& host = function->host;
@@ -206,8 +206,8 @@ Result<Ending> run(Session& session, const Options& options) {
   return reset_function(session, std::move(*device));
 }
 
-Run add(CLI::App& verb) {
-  auto options = std::make_shared<Options>();
+Run add_reset(CLI::App& verb) {
+  auto options = std::make_shared<ResetOptions>();
   add_device(verb, options->address)->required();
   verb.add_flag_callback(
       "--bus", [options = options.get()] { options->scope = Scope::bus; },
@@ -221,7 +221,7 @@ Run add(CLI::App& verb) {
   verb.add_option_function<std::string>("--backend", name_backend,
                                         "The backend to open it with, by name (default: the best)")
       ->type_name("NAME");
-  return [options](Session& session) { return run(session, *options); };
+  return [options](Session& session) { return run_reset(session, *options); };
 }
 
 }  // namespace
@@ -239,7 +239,7 @@ const Verb reset_verb = {
         "the first in /sys/bus/pci/devices/DEV/reset_method, which root may write. With --bus it is shown first what "
         "else\n"
         "would be reset; if one of these devices is not bound to VFIO, or somebody has it open, nothing is reset.",
-    .add = add,
+    .add = add_reset,
 };
 
 }  // namespace postern::tool

@@ -140,7 +140,7 @@ Json basics_json(const PciFunction& function) {
   return json;
 }
 
-Result<Ending> run(Session& session, PciAddress address) {
+Result<Ending> run_show(Session& session, PciAddress address) {
   auto function = find_pci_function(session.kernel, address);
   if (!function) return failure_of(function);
   const HostDevice& host = function->host;
@@ -177,10 +177,10 @@ Result<Ending> run(Session& session, PciAddress address) {
   return Ending::well;
 }
 
-Run add(CLI::App& verb) {
+Run add_show(CLI::App& verb) {
   auto address = std::make_shared<PciAddress>();
   add_device(verb, *address)->required();
-  return [address](Session& session) { return run(session, *address); };
+  return [address](Session& session) { return run_show(session, *address); };
 }
 
 }  // namespace
@@ -194,7 +194,7 @@ const Verb show_verb = {
         "\n"
         "A device that is bound to a VFIO driver and that nobody has open is opened to look into it; the kernel resets "
         "it then.",
-    .add = add,
+    .add = add_show,
 };
 
 }  // namespace postern::tool

@@ -15,7 +15,7 @@
 namespace postern::tool {
 namespace {
 
-Result<Ending> run(Session& session, PciAddress address) {
+Result<Ending> run_unbind(Session& session, PciAddress address) {
   auto function = find_pci_function(session.kernel, address);
   if (!function) return failure_of(function);
   const HostDevice& device = function->host;
@@ -57,10 +57,10 @@ Result<Ending> run(Session& session, PciAddress address) {
   return Ending::well;
 }
 
-Run add(CLI::App& verb) {
+Run add_unbind(CLI::App& verb) {
   auto address = std::make_shared<PciAddress>();
   add_device(verb, *address)->required();
-  return [address](Session& session) { return run(session, *address); };
+  return [address](Session& session) { return run_unbind(session, *address); };
 }
 
 }  // namespace
@@ -75,7 +75,7 @@ const Verb unbind_verb = {
         "Needs root. Where nothing is remembered of the device, the kernel chooses its driver. Waits until nobody has "
         "the\n"
         "device open. A device that is not bound to a VFIO driver is left alone, and that is no error.",
-    .add = add,
+    .add = add_unbind,
 };
 
 }  // namespace postern::tool

@@ -13,7 +13,7 @@
 #include "support/tree_kernel.hpp"
 
 namespace postern::spapr {
-namespace {
+namespace registered_memory_test {
 
 constexpr std::uint64_t page = 4096;
 constexpr std::uint64_t gib = std::uint64_t{1} << 30;
@@ -179,5 +179,5 @@ RC_GTEST_PROP(RegisteredMemory, EverythingThatIsMappedIsRegistered, (const std::
   RC_ASSERT(!memory.has_temporary());
 }
 
-}  // namespace
+}  // namespace registered_memory_test
 }  // namespace postern::spapr

@@ -11,7 +11,7 @@
 #include "support/tree_kernel.hpp"
 
 namespace postern::spapr {
-namespace {
+namespace window_table_test {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
@@ -184,5 +184,5 @@ TEST(Platform, IsReadFromTheDeviceTree) {
   EXPECT_EQ(read_platform(kernel), Platform::powernv);
 }
 
-}  // namespace
+}  // namespace window_table_test
 }  // namespace postern::spapr
