@@ -36,7 +36,7 @@ if(NOT POSTERN_UAPI_DIR)
       message(STATUS "Linux headers are too old for VFIO's cdev and iommufd; fetching newer ones")
       set(postern_unpacked ${CMAKE_BINARY_DIR}/linux-libc-dev)
       execute_process(
-        COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/scripts/debian-package --suite trixie-backports linux-libc-dev ${postern_unpacked}
+        COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/scripts/debian-package --suite trixie-backports,forky,sid linux-libc-dev ${postern_unpacked}
         RESULT_VARIABLE postern_fetched OUTPUT_QUIET)
       if(NOT postern_fetched EQUAL 0)
         message(FATAL_ERROR "linux/iommufd.h of Linux 7 or newer is needed and could not be fetched.\n"

@@ -7,7 +7,7 @@ kernel_key() {
     {
         if [[ $kernel_package ]]; then
             grep -v '^ *#' "$guests/stock-kernel"
-            echo "$kernel_package $kernel_suite $debian_arch ${kernel_modules[*]}"
+            echo "$kernel_package $kernel_suites $debian_arch ${kernel_modules[*]}"
         else
             grep CONFIG_ "$guests/$guest/kernel.config" | sort
             grep -v '^ *#' "$guests/build-kernel"
@@ -16,12 +16,14 @@ kernel_key() {
     } | sha256sum | cut -c 1-16
 }
 
-# Sets kernel to the path of the guest's kernel, and modules to that of its modules' folder, if it has one. Guests with the
-# same kernel package share it.
+# Where the guest's kernel is, or will be. Guests with the same kernel package share it.
+kernel_folder() { echo "$cache/${kernel_package:-$guest}/$(kernel_key)"; }
+
+# Sets kernel to the path of the guest's kernel, and modules to that of its modules' folder, if it has one.
 find_kernel() {
-    local maker=build-kernel folder lock
+    local maker=build-kernel folder lock code=0
     if [[ $kernel_package ]]; then maker=stock-kernel; fi
-    folder=$cache/${kernel_package:-$guest}/$(kernel_key)
+    folder=$(kernel_folder)
     if [[ ! -e $folder ]]; then
         mkdir -p "${folder%/*}"
         exec {lock}>"${folder%/*}/lock"
@@ -30,10 +32,24 @@ find_kernel() {
         if [[ ! -e $folder ]]; then
             # As a job, so that a signal ends it at once.
             "$guests/$maker" "$guest" "$folder" >&2 &
-            wait $!
+            wait $! || code=$?
         fi
         exec {lock}>&-
     fi
+    if ((code == 3)); then
+        folder=$(newest_kernel "${folder%/*}")
+        [[ $folder ]] || die "the guest $guest has no kernel: none could be fetched (see above), and none is in the cache"
+        say "no kernel could be fetched: using Linux $(<"$folder/version"), made before for another configuration"
+    elif ((code)); then
+        exit $code
+    fi
     kernel=$folder/kernel modules=''
     if [[ -e $folder/lib/modules ]]; then modules=$folder/lib/modules; fi
+}
+
+# The kernel in a folder that was made last; nothing if there is none. A folder is there only when it is complete.
+newest_kernel() {
+    local versions
+    versions=$(ls -t "$1"/*/version 2>/dev/null | head -n 1)
+    echo "${versions%/version}"
 }

@@ -8,7 +8,8 @@ triplet=powerpc64le-linux-gnu
 debian_arch=ppc64el
 
 kernel_package=linux-image-powerpc64le
-kernel_suite=trixie
+# Newest first; trixie's index has named a file that the archive does not have.
+kernel_suites=trixie,bookworm-backports,bookworm
 kernel_modules=(vfio_iommu_spapr_tce vfio-pci nvme)
 kernel_arguments=console=hvc0
 
