@@ -10,6 +10,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "host/chosen_host.hpp"
+
 namespace postern::tool {
 namespace remembered_test {
 
@@ -100,6 +102,18 @@ TEST_F(RememberedBindingsTest, AFileThatIsNoBindingOfTheDeviceIsAnErrorAndNotNot
 TEST_F(RememberedBindingsTest, AFileWithValuesOfTheWrongKindIsAnErrorToo) {
   write(R"({"bus": 3, "device": ["0000:00:01.0"], "driver": "nvme", "driver_override": null})");
   EXPECT_EQ(bindings().recall("0000:00:01.0").error().code(), EINVAL);
+}
+
+TEST(BindingsOfASimulatedHost, AreInNoFile) {
+  ChosenHost host;
+  ASSERT_EQ(host.choose("sim"), "");
+  EXPECT_EQ(host.bindings_folder(), "") << "what is on disk stays there when a signal ends the run";
+  const RememberedBindings bindings(host.bindings_folder());
+  EXPECT_TRUE(bindings.remember({.bus = "pci", .device = "0000:00:02.0", .driver = "nvme", .driver_override = {}}));
+  const auto recalled = bindings.recall("0000:00:02.0");
+  ASSERT_TRUE(recalled);
+  EXPECT_FALSE(recalled->has_value());
+  EXPECT_TRUE(bindings.forget("0000:00:02.0"));
 }
 
 TEST_F(RememberedBindingsTest, AFolderThatCannotBeMadeIsAnError) {

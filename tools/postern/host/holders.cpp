@@ -9,6 +9,8 @@
 #include <charconv>
 #include <string_view>
 
+#include "text/names.hpp"
+
 namespace postern::tool {
 namespace {
 
@@ -66,7 +68,7 @@ Holders find_holders(Kernel& kernel, std::span<const std::string> paths) {
 
 Holders find_holders(Kernel& kernel, const HostDevice& device) {
   std::vector<std::string> paths;
-  if (device.iommu_group) paths.push_back("/dev/vfio/" + to_string(*device.iommu_group));
+  if (device.iommu_group) paths.push_back("/dev/vfio/" + group_text(device));
   if (device.cdev) paths.push_back(device.cdev->path);
   return find_holders(kernel, paths);
 }

@@ -70,6 +70,7 @@ std::string RememberedBindings::path_of(const std::string& device) const {
 }
 
 Result<std::optional<Binding>> RememberedBindings::recall(const std::string& device) const {
+  if (folder_.empty()) return std::optional<Binding>();
   const std::string path = path_of(device);
   std::ifstream file(path);
   if (!file) {
@@ -88,6 +89,7 @@ Result<std::optional<Binding>> RememberedBindings::recall(const std::string& dev
 }
 
 Result<void> RememberedBindings::remember(const Binding& binding) const {
+  if (folder_.empty()) return {};
   const std::string path = path_of(binding.device);
   if (!make_folders(folder_)) return file_failure("mkdir", path, errno);
   const Json json = {{"bus", binding.bus},
@@ -107,6 +109,7 @@ Result<void> RememberedBindings::remember(const Binding& binding) const {
 }
 
 Result<void> RememberedBindings::forget(const std::string& device) const {
+  if (folder_.empty()) return {};
   const std::string path = path_of(device);
   if (::unlink(path.c_str()) == 0 || errno == ENOENT) return {};
   return file_failure("unlink", path, errno);

@@ -14,7 +14,8 @@ namespace postern::tool {
 // one step of the file system, so that a crash at any time leaves a whole file or none.
 class RememberedBindings {
  public:
-  // The folder is made, open to its owner alone, when something is first remembered.
+  // The folder is made, open to its owner alone, when something is first remembered. An empty name: nothing is kept, as
+  // on a simulated host, which is another one in the next run.
   explicit RememberedBindings(std::string folder);
 
   // Errors: EINVAL (the file is there, but is no binding of this device), those of reading it.
