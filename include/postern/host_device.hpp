@@ -39,7 +39,8 @@ struct HostDevice {
 
 struct IommuGroup {
   GroupId id{};
-  std::string path;                 // "/dev/vfio/N": the group's node, there once a member is bound to a VFIO driver
+  // The group's node, there once a member is bound to a VFIO driver: "/dev/vfio/N", or "/dev/vfio/noiommu-N".
+  std::string path;
   std::vector<HostDevice> members;  // ordered by name
 
   // The members that stand in the way of passing the group through: those bound to a driver that may do DMA of its own.

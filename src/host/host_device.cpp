@@ -105,7 +105,8 @@ Result<IommuGroup> find_iommu_group(Kernel& kernel, GroupId group) {
   if (const int result = kernel.list_directory(folder, names); result < 0) {
     return call_failure("opendir", {.result = result, .object = "IOMMU group " + to_string(group)});
   }
-  IommuGroup found{.id = group, .path = "/dev/vfio/" + to_string(group), .members = {}};
+  const char* const prefix = is_noiommu_group(kernel, to_string(group)) ? "noiommu-" : "";
+  IommuGroup found{.id = group, .path = "/dev/vfio/" + (prefix + to_string(group)), .members = {}};
   for (std::string& name : names) {
     std::string path = fmt::format("{}/{}", folder, name);
     std::string bus = sysfs::link_name(kernel, path + "/subsystem").value_or("unknown");

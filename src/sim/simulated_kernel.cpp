@@ -4,18 +4,23 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <system_error>
 #include <thread>
+#include <utility>
 
+#include "base/log.hpp"
 #include "sim/devices/edu/edu.hpp"
 #include "sim/devices/nvme/nvme.hpp"
 #include "sim/devices/small_bars/small_bars.hpp"
 #include "sim/hosts/hosts.hpp"
 #include "sim/iommufd/iommufd.hpp"
+#include "sim/lowest_free.hpp"
 #include "sim/machine.hpp"
 #include "sim/sysfs/sysfs.hpp"
 #include "sim/vfio/group_file.hpp"
@@ -91,8 +96,15 @@ class SimulatedKernel::State {
     machine.platform = host.platform;
     machine.tce = make_tce_platform(host.platform);
     for (const SimulatedFunction& function : host.functions) machine.add(make(function, host.platform));
+    made_ = machine.process.opened();
+    if (made_ == 0) made_ = machine.connect();
+    if (made_ < 0) return;
     for (const auto& [address, function] : machine.functions) (void)machine.probe(*function);
-    hardware_ = std::thread([this] { run_hardware(); });
+    try {
+      hardware_ = std::thread([this] { run_hardware(); });
+    } catch (const std::system_error& failed) {
+      made_ = -failed.code().value();
+    }
   }
   ~State() {
     {
@@ -100,13 +112,26 @@ class SimulatedKernel::State {
       stopping_ = true;
       machine.changed.notify_all();
     }
-    hardware_.join();
+    if (hardware_.joinable()) hardware_.join();
     // As where a process ends: devices leave their iommufds.
     unmapped(0, std::size_t{1} << 63);
     for (const auto& [fd, file] : files) file->release();
   }
   State(const State&) = delete;
   State& operator=(const State&) = delete;
+
+  // What comes before each call: 0 and the lock; or, without it, why there is no answer.
+  [[nodiscard]] int enter(Machine::Lock& lock) {
+    if (!is_of_this_process()) {
+      tell_of_fork();
+      return -ESTALE;
+    }
+    if (made_ < 0) return made_;
+    lock = Machine::Lock(machine.mutex);
+    return 0;
+  }
+  // A child of fork(2) has a copy of all this without the devices' thread, and with a lock that may be held for ever.
+  [[nodiscard]] bool is_of_this_process() const noexcept { return ::getpid() == process_; }
 
   [[nodiscard]] std::shared_ptr<File> find(int fd) const {
     const auto found = files.find(fd);
@@ -117,13 +142,17 @@ class SimulatedKernel::State {
     return is_ours(fd) || ::fcntl(fd, F_GETFD) < 0 ? find(fd) : std::make_shared<File>();
   }
   [[nodiscard]] int give_fd(std::shared_ptr<File> file) {
-    int fd = first_fd;
-    for (const auto& [taken, other] : files) {
-      if (taken != fd) break;
-      ++fd;
-    }
+    const int fd = fds_.take();
     files[fd] = std::move(file);
     return fd;
+  }
+  [[nodiscard]] int close(int fd) {
+    const auto file = find(fd);
+    if (!file) return -EBADF;
+    files.erase(fd);
+    fds_.give_back(fd);
+    put(*file);
+    return 0;
   }
   [[nodiscard]] int open_node(const std::string& path);
   // A reference is gone: an fd, or a mapping.
@@ -147,7 +176,12 @@ class SimulatedKernel::State {
 
  private:
   void run_hardware();
+  void tell_of_fork() noexcept;
 
+  const pid_t process_ = ::getpid();
+  int made_ = 0;  // or the negated errno of what could not be had for it
+  std::atomic<bool> has_told_ = false;
+  LowestFree fds_{first_fd};
   bool stopping_ = false;
   std::thread hardware_;
 };
@@ -201,66 +235,85 @@ void SimulatedKernel::State::run_hardware() {
   }
 }
 
+// Once: who destroys many things in a child need not hear it of each.
+void SimulatedKernel::State::tell_of_fork() noexcept {
+  if (has_told_.exchange(true)) return;
+  log(Error({.code = ESTALE,
+             .operation = "use simulated kernel",
+             .object = fmt::format("simulated kernel of process {}", process_),
+             .reason = fmt::format("process {} came of that by fork(2), and has neither its devices nor its lock",
+                                   ::getpid()),
+             .remedy = "use it in the process that made it, or make another one after fork(2)",
+             .causes = {}}));
+}
+
 SimulatedKernel::SimulatedKernel(const SimulatedHost& host) : state_(std::make_unique<State>(host)) {}
 
-SimulatedKernel::~SimulatedKernel() = default;
+// A child's copy cannot be taken apart: its thread cannot be joined, nor its lock taken. It stays, where leak checkers
+// find it.
+SimulatedKernel::~SimulatedKernel() {
+  if (state_->is_of_this_process()) return;
+  static auto* const left = new std::vector<State*>;
+  left->push_back(state_.release());
+}
 
 int SimulatedKernel::open(const char* path, int flags) {
   const std::string name(path);
   if (!state_->sysfs.shows(name)) return system_kernel().open(path, flags);
-  const Machine::Lock lock(state_->machine.mutex);
+  Machine::Lock lock;
+  if (const int result = state_->enter(lock); result < 0) return result;
   return state_->open_node(name);
 }
 
 int SimulatedKernel::close(int fd) {
   if (!State::is_ours(fd)) return system_kernel().close(fd);
-  const Machine::Lock lock(state_->machine.mutex);
+  Machine::Lock lock;
+  const int result = state_->enter(lock);
+  return result < 0 ? result : state_->close(fd);
+}
+
+// What a call on one of our fds gives: call(file).
+template <typename Call>
+auto SimulatedKernel::on_file(int fd, Call call) {
+  Machine::Lock lock;
+  using Given = decltype(call(std::declval<File&>()));
+  if (const int result = state_->enter(lock); result < 0) return static_cast<Given>(result);
   const auto file = state_->find(fd);
-  if (!file) return -EBADF;
-  state_->files.erase(fd);
-  state_->put(*file);
-  return 0;
+  return file ? call(*file) : static_cast<Given>(-EBADF);
 }
 
 int SimulatedKernel::ioctl(int fd, unsigned long request, void* argument) {
   if (!State::is_ours(fd)) return system_kernel().ioctl(fd, request, argument);
-  const Machine::Lock lock(state_->machine.mutex);
-  const auto file = state_->find(fd);
-  return file ? file->ioctl(request, argument) : -EBADF;
+  return on_file(fd, [&](File& file) { return file.ioctl(request, argument); });
 }
 
 ssize_t SimulatedKernel::pread(int fd, void* buffer, std::size_t length, std::uint64_t offset) {
   if (!State::is_ours(fd)) return system_kernel().pread(fd, buffer, length, offset);
-  const Machine::Lock lock(state_->machine.mutex);
-  const auto file = state_->find(fd);
-  return file ? file->pread(buffer, length, offset) : -EBADF;
+  return on_file(fd, [&](File& file) { return file.pread(buffer, length, offset); });
 }
 
 ssize_t SimulatedKernel::pwrite(int fd, const void* buffer, std::size_t length, std::uint64_t offset) {
   if (!State::is_ours(fd)) return system_kernel().pwrite(fd, buffer, length, offset);
-  const Machine::Lock lock(state_->machine.mutex);
-  const auto file = state_->find(fd);
-  return file ? file->pwrite(buffer, length, offset) : -EBADF;
+  return on_file(fd, [&](File& file) { return file.pwrite(buffer, length, offset); });
 }
 
 ssize_t SimulatedKernel::read(int fd, void* buffer, std::size_t length) {
   if (!State::is_ours(fd)) return system_kernel().read(fd, buffer, length);
-  const Machine::Lock lock(state_->machine.mutex);
-  const auto file = state_->find(fd);
-  return file ? file->read(buffer, length) : -EBADF;
+  return on_file(fd, [&](File& file) { return file.read(buffer, length); });
 }
 
 ssize_t SimulatedKernel::write(int fd, const void* buffer, std::size_t length) {
   if (!State::is_ours(fd)) return system_kernel().write(fd, buffer, length);
-  const Machine::Lock lock(state_->machine.mutex);
-  const auto file = state_->find(fd);
-  return file ? file->write(buffer, length) : -EBADF;
+  return on_file(fd, [&](File& file) { return file.write(buffer, length); });
 }
 
 std::intptr_t SimulatedKernel::mmap(void* address, std::size_t length, int protection, int flags, int fd,
                                     std::uint64_t offset) {
-  const Machine::Lock lock(state_->machine.mutex);
   const bool is_ours = State::is_ours(fd);
+  Machine::Lock lock;
+  if (const int result = state_->enter(lock); result < 0) {
+    return is_ours ? result : system_kernel().mmap(address, length, protection, flags, fd, offset);
+  }
   const auto file = is_ours ? state_->find(fd) : nullptr;
   if (is_ours && !file) return -EBADF;
   const std::intptr_t mapped = is_ours ? file->mmap(address, length, protection, flags, offset)
@@ -273,17 +326,20 @@ std::intptr_t SimulatedKernel::mmap(void* address, std::size_t length, int prote
   return mapped;
 }
 
+// Memory is the process's, whatever became of this kernel.
 int SimulatedKernel::munmap(void* address, std::size_t length) {
-  const Machine::Lock lock(state_->machine.mutex);
+  Machine::Lock lock;
+  const bool is_usable = state_->enter(lock) == 0;
   const int result = system_kernel().munmap(address, length);
-  if (result == 0) state_->unmapped(reinterpret_cast<std::uintptr_t>(address), length);
+  if (is_usable && result == 0) state_->unmapped(reinterpret_cast<std::uintptr_t>(address), length);
   return result;
 }
 
 int SimulatedKernel::eventfd() { return system_kernel().eventfd(); }
 
 int SimulatedKernel::read_file(const std::string& path, std::string& contents) {
-  Machine::Lock lock(state_->machine.mutex);
+  Machine::Lock lock;
+  if (const int result = state_->enter(lock); result < 0) return result;
   if (state_->sysfs.shows(path)) return state_->sysfs.read_file(path, contents);
   const int result = system_kernel().read_file(path, contents);
   const Process& process = state_->machine.process;
@@ -301,12 +357,14 @@ int SimulatedKernel::read_file(const std::string& path, std::string& contents) {
 }
 
 int SimulatedKernel::write_file(const std::string& path, const std::string& contents) {
-  Machine::Lock lock(state_->machine.mutex);
-  return state_->sysfs.write_file(path, contents, lock);
+  Machine::Lock lock;
+  const int result = state_->enter(lock);
+  return result < 0 ? result : state_->sysfs.write_file(path, contents, lock);
 }
 
 int SimulatedKernel::list_directory(const std::string& path, std::vector<std::string>& names) {
-  const Machine::Lock lock(state_->machine.mutex);
+  Machine::Lock lock;
+  if (const int result = state_->enter(lock); result < 0) return result;
   if (path != "/proc" && state_->sysfs.shows(path)) return state_->sysfs.list_directory(path, names);
   const int result = system_kernel().list_directory(path, names);
   if (path == "/proc/self/fd") {
@@ -317,14 +375,16 @@ int SimulatedKernel::list_directory(const std::string& path, std::vector<std::st
 
 int SimulatedKernel::read_link(const std::string& path, std::string& target) {
   if (!state_->sysfs.shows(path)) return system_kernel().read_link(path, target);
-  const Machine::Lock lock(state_->machine.mutex);
-  return state_->sysfs.read_link(path, target);
+  Machine::Lock lock;
+  const int result = state_->enter(lock);
+  return result < 0 ? result : state_->sysfs.read_link(path, target);
 }
 
 int SimulatedKernel::status(const std::string& path, FileStatus& status) {
   if (!state_->sysfs.shows(path)) return system_kernel().status(path, status);
-  const Machine::Lock lock(state_->machine.mutex);
-  return state_->sysfs.status(path, status);
+  Machine::Lock lock;
+  const int result = state_->enter(lock);
+  return result < 0 ? result : state_->sysfs.status(path, status);
 }
 
 int SimulatedKernel::access(const std::string& path, int mode) {

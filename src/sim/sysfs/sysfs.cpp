@@ -123,13 +123,15 @@ void Sysfs::show_nodes() {
   }
 }
 
+// Entries stand under paths without links: what is found as it is needs no walk.
 std::string Sysfs::resolve(const std::string& path) const {
+  if (entries_.contains(path)) return path;
   std::string resolved;
   for (std::size_t at = 1; at <= path.size();) {
     const std::size_t end = std::min(path.find('/', at), path.size());
-    resolved += "/" + path.substr(at, end - at);
-    const auto entry = entries_.find(resolved);
-    if (end < path.size() && entry != entries_.end() && entry->second.kind == Kind::link) resolved = entry->second.text;
+    resolved.append("/").append(path, at, end - at);
+    const auto entry = end < path.size() ? entries_.find(resolved) : entries_.end();
+    if (entry != entries_.end() && entry->second.kind == Kind::link) resolved = entry->second.text;
     at = end + 1;
   }
   return resolved;

@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <functional>
 #include <map>
 #include <postern/kernel.hpp>
 #include <string>
@@ -52,7 +53,7 @@ class Sysfs {
   [[nodiscard]] bool is_directory(const std::string& path) const;
 
   Machine& machine_;
-  std::map<std::string, Entry> entries_;
+  std::map<std::string, Entry, std::less<>> entries_;
   std::uint64_t shown_ = ~std::uint64_t{0};  // the machine's generation
 };
 
