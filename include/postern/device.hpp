@@ -22,7 +22,8 @@ class DeviceIo;
 // Made by attach(). Holds its container, so that the container cannot go first; letting it go turns its interrupts off,
 // closes it and takes it out of the container. A Mmap that it gave stays the caller's: let it go before the Device.
 // Thread rules: reads, writes and interrupts may be used by several threads at once; detach() by one, when no other
-// uses it.
+// uses it; attaching and detaching count as use of the container, which is for one thread at a time. A child of fork(2)
+// may let its copy go, which only closes its fd, and calls nothing else of it (container.hpp).
 class Device {
  public:
   Device(Device&&) noexcept;
@@ -51,8 +52,8 @@ class Device {
   // Maps part of a region, which must lie within one of its mappable areas; offset and length are multiples of the
   // host's page, but that the length may end with the region: so a BAR below a page is mapped, and what the rest of its
   // page holds is not for use. The address is aligned as the offset is, up to 1 GiB, so that the kernel can use huge
-  // pages for large BARs (6.12). Errors: ENODEV (no such region), EINVAL (unaligned), ERANGE (not within a mappable
-  // area: they are named), those of mmap(2).
+  // pages for large BARs (6.12), unless other threads take such addresses away each time that one is tried. Errors:
+  // ENODEV (no such region), EINVAL (unaligned), ERANGE (not within a mappable area: they are named), those of mmap(2).
   [[nodiscard]] Result<Mmap> map_region(std::uint32_t region, std::uint64_t offset, std::uint64_t length) const;
 
   // Lets vectors first, first+1, ... signal these events, all in one VFIO_DEVICE_SET_IRQS. A first above 0 adds vectors

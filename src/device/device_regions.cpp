@@ -42,10 +42,9 @@ Result<void> check_transfer(std::string_view call, const std::string& device, co
                        .reason = done < 0 ? "" : fmt::format("only {} bytes were taken", done)});
 }
 
-// Address space of `length` bytes, at an address that is aligned like `offset`, as far as the length goes and up to
-// 1 GiB: that lets the kernel use huge pages for a BAR (vfio_pci_mmap_huge_fault, Linux 6.12). Reserves more than is
-// needed, and gives back what surrounds the part that suits.
-Result<Mmap> reserve_aligned(Kernel& kernel, std::uint64_t length, std::uint64_t offset, std::uint64_t page) {
+// An address where `length` bytes are free, aligned like `offset`, as far as the length goes and up to 1 GiB: that lets
+// the kernel use huge pages for a BAR (vfio_pci_mmap_huge_fault, Linux 6.12). Nothing keeps it free.
+Result<void*> find_aligned(Kernel& kernel, std::uint64_t length, std::uint64_t offset, std::uint64_t page) {
   const std::uint64_t whole = (length + page - 1) & ~(page - 1);
   const std::uint64_t alignment = std::min(std::bit_floor(whole), std::uint64_t{1} << 30);
   const std::uint64_t reserved = whole + alignment;
@@ -58,11 +57,8 @@ Result<Mmap> reserve_aligned(Kernel& kernel, std::uint64_t length, std::uint64_t
         "mmap", {.result = static_cast<int>(space), .object = fmt::format("address space of {:#x} bytes", length)});
   }
   const auto start = static_cast<std::uint64_t>(space);
-  const std::uint64_t place = start + ((offset - start) & (alignment - 1));
-  const std::uint64_t behind = start + reserved - (place + whole);
-  if (place > start) kernel.munmap(reinterpret_cast<void*>(start), place - start);
-  if (behind > 0) kernel.munmap(reinterpret_cast<void*>(place + whole), behind);
-  return Mmap(kernel, reinterpret_cast<void*>(place), length);
+  kernel.munmap(reinterpret_cast<void*>(start), reserved);
+  return reinterpret_cast<void*>(start + ((offset - start) & (alignment - 1)));
 }
 
 }  // namespace
@@ -118,13 +114,21 @@ Result<Mmap> Device::map_region(std::uint32_t index, std::uint64_t offset, std::
                                  .remedy = "use read() and write() for the rest"});
   }
 
-  auto place = reserve_aligned(io_->kernel(), length, offset, page);
-  if (!place) return place;
+  // Not over a reservation with MAP_FIXED: where that fails, Linux may have dropped the reservation, and what is there
+  // may be another thread's by then. Another thread that is faster here costs a try, and in the end the alignment.
   const int protection = (region.readable ? PROT_READ : 0) | (region.writable ? PROT_WRITE : 0);
-  const std::intptr_t mapped =
-      io_->mmap(place->data(), length, protection, MAP_SHARED | MAP_FIXED, region.offset + offset);
+  const auto map = [&](void* place, int flags) {
+    return io_->mmap(place, length, protection, MAP_SHARED | flags, region.offset + offset);
+  };
+  std::intptr_t mapped = -EEXIST;
+  for (int tries = 0; tries < 8 && mapped == -EEXIST; ++tries) {
+    auto place = find_aligned(io_->kernel(), length, offset, page);
+    if (!place) return failure_of(place);
+    mapped = map(*place, MAP_FIXED_NOREPLACE);
+  }
+  if (mapped == -EEXIST) mapped = map(nullptr, 0);
   if (is_errno(mapped)) return call_failure("mmap", {.result = static_cast<int>(mapped), .object = object});
-  return place;
+  return Mmap(io_->kernel(), reinterpret_cast<void*>(mapped), length);
 }
 
 }  // namespace postern

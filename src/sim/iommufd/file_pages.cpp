@@ -20,18 +20,24 @@ constexpr std::uint64_t address_space = std::uint64_t{1} << 46;  // that a proce
 
 std::uint64_t huge_page_of(std::uint64_t at) { return at & ~(huge_page - 1); }
 
-// Writes to the file as far as it can be: the kernel does not ask how the fd was opened. 0 or a negated errno.
+// Writes to the file as far as it can be: the kernel does not ask how the fd was opened. What it refuses is seen by
+// mapping it elsewhere first: where MAP_FIXED fails, it may have dropped what was there. 0 or a negated errno.
 int map_over(std::uintptr_t address, std::uint64_t length, int fd, std::uint64_t offset) {
-  auto* const at = reinterpret_cast<void*>(address);
-  const auto map = [&](int protection, int from) {
-    return ::mmap(at, length, protection, MAP_SHARED | MAP_FIXED, from, static_cast<off_t>(offset)) != MAP_FAILED;
+  const auto map = [&](void* at, int protection, int flags, int from) {
+    return ::mmap(at, length, protection, MAP_SHARED | flags, from, static_cast<off_t>(offset));
   };
-  if (map(PROT_READ | PROT_WRITE, fd)) return 0;
+  const auto map_if_it_can_be = [&](int protection, int from) {
+    void* const elsewhere = map(nullptr, protection, MAP_NORESERVE, from);
+    if (elsewhere == MAP_FAILED) return false;
+    ::munmap(elsewhere, length);
+    return map(reinterpret_cast<void*>(address), protection, MAP_FIXED, from) != MAP_FAILED;
+  };
+  if (map_if_it_can_be(PROT_READ | PROT_WRITE, fd)) return 0;
   const int writable = ::open(fmt::format("/proc/self/fd/{}", fd).c_str(), O_RDWR | O_CLOEXEC);
   if (writable < 0 && (errno == EMFILE || errno == ENFILE)) return -errno;
-  const bool is_mapped = writable >= 0 && map(PROT_READ | PROT_WRITE, writable);
+  const bool is_mapped = writable >= 0 && map_if_it_can_be(PROT_READ | PROT_WRITE, writable);
   if (writable >= 0) ::close(writable);
-  return is_mapped || map(PROT_READ, fd) ? 0 : -ENOMEM;
+  return is_mapped || map_if_it_can_be(PROT_READ, fd) ? 0 : -ENOMEM;
 }
 
 }  // namespace
@@ -49,7 +55,7 @@ FilePages::FilePages(int fd, std::uint64_t start, std::uint64_t length)
 }
 
 FilePages::~FilePages() {
-  if (reserved_ != 0) ::munmap(reinterpret_cast<void*>(reserved_), reserved_length_);
+  if (reserved_ != 0 && !is_lost_) ::munmap(reinterpret_cast<void*>(reserved_), reserved_length_);
   if (fd_ >= 0) ::close(fd_);
 }
 
@@ -69,7 +75,10 @@ int FilePages::fill(std::uintptr_t address, std::uint64_t length) {
     offset -= before;
     address -= before;
   }
-  return map_over(address, length, fd_, offset);
+  if (is_lost_) return -ENOMEM;
+  const int result = map_over(address, length, fd_, offset);
+  is_lost_ = result == -ENOMEM;
+  return result;
 }
 
 }  // namespace postern::sim

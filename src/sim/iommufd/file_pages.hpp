@@ -28,6 +28,7 @@ class FilePages {
   int fd_;                       // negative: the negated errno
   std::uintptr_t reserved_ = 0;  // 0: there was no room for so much
   std::uint64_t reserved_length_ = 0;
+  bool is_lost_ = false;  // mapping over it failed: part of it may be somebody else's, so it is let be
   std::uint64_t start_;
   std::uintptr_t address_;
 };
