@@ -86,16 +86,17 @@ std::string basics_text(const Session& session, const PciFunction& function) {
   Table basics({{}, {"", Fit::folded}}, 2);
   basics.add_row({"ids", fmt::format("{}, subsystem {:04x}:{:04x}, revision {:02x}", ids_text(function),
                                      function.subsystem_vendor_id, function.subsystem_device_id, function.revision)});
-  basics.add_row({"class", function.class_name.empty()
+  const PciNames names = find_pci_names(function);
+  basics.add_row({"class", names.device_class.empty()
                                ? fmt::format("{:06x}", function.class_code)
-                               : fmt::format("{:06x} {}", function.class_code, function.class_name)});
+                               : fmt::format("{:06x} {}", function.class_code, names.device_class)});
   basics.add_row({"driver", host.driver.value_or("none")});
   const bool is_translated = host.iommu_group && !host.is_noiommu;
   basics.add_row({"IOMMU group", group_text(host) + (is_translated ? "" : ": no IOMMU translates for it")});
   basics.add_row({"VFIO cdev", bound || is_power(session.kernel) ? cdev : "none (bound to no VFIO driver)"});
   basics.add_row({"reset methods", function.reset_methods.empty() ? "none" : joined(function.reset_methods)});
   basics.add_row({"NUMA node", host.numa_node ? std::to_string(*host.numa_node) : "none"});
-  return paint(session.out, Style::heading, fmt::format("{}  {}", host.name, title_of(function))) + "\n" +
+  return paint(session.out, Style::heading, fmt::format("{}  {}", host.name, title_of(function, names))) + "\n" +
          basics.text(session.out);
 }
 
