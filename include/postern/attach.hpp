@@ -29,7 +29,8 @@ struct AttachOptions {
 // viable: every member in the way is named), EACCES (the node cannot be opened: it is named with its mode), EBUSY
 // (somebody else has it), EINVAL or EADDRINUSE (it cannot share this container: what is mapped does not fit it), those
 // of Container::map() (what is mapped cannot be mapped in a new one). Where containers were to be joined, causes() has
-// the refusal of each.
+// the refusal of each. Thread rules: it uses the containers that it is to join, which are for one thread at a time;
+// into new ones several threads may attach at once.
 [[nodiscard]] Result<Device> attach(Kernel& kernel, const HostDevice& device, const AttachOptions& options = {});
 
 }  // namespace postern

@@ -34,6 +34,8 @@ struct Backend {
   Result<std::shared_ptr<Container>> (*open)(Kernel& kernel, const ContainerOptions& options);
 };
 
+// What follows is for any thread.
+
 // The backends of this build, in order of preference.
 [[nodiscard]] std::span<const Backend* const> backends() noexcept;
 

@@ -10,6 +10,8 @@
 
 namespace postern {
 
+// Thread rules: any thread; of one device one at a time.
+
 // What a device was bound to before. Plain data: keep it, or write it down for another process that restores it.
 struct Binding {
   std::string bus;

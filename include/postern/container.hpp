@@ -28,7 +28,7 @@ class ShadowMap;
 // The public functions check (alignment, bounds, overlap, usable ranges, the limit), keep the shadow map, and put
 // errors in words; a backend does the one thing that differs. Made by attach(); it lives as long as a device or its
 // owner holds it, so no device can outlive it. Thread rules: one thread at a time; different containers may be used by
-// different threads at once.
+// different threads at once. A child of fork(2) may let its copy go, and do no more with it (docs/architecture.md).
 class Container {
  public:
   virtual ~Container();
@@ -76,7 +76,6 @@ class Container {
   [[nodiscard]] virtual Preregistration* preregistration() noexcept { return nullptr; }
   [[nodiscard]] virtual Eeh* eeh() noexcept { return nullptr; }
   [[nodiscard]] virtual DirtyTracker* dirty_tracker() noexcept { return nullptr; }
-
   [[nodiscard]] Kernel& kernel() const noexcept { return *kernel_; }
 
  protected:
@@ -135,6 +134,7 @@ class Container {
 
   Kernel* kernel_;
   Traits traits_;
+  int process_;  // that made it; a child of fork(2) is another one
   ContainerLimits limits_;
   // What map() asks for first: the usable range that the last mapping was in, or one that nothing fits.
   IovaRange likely_range_;

@@ -23,7 +23,7 @@ struct VfioCdev {
   std::optional<dev_t> number;  // from vfio-dev/vfioN/dev; missing where the kernel is built without VFIO_DEVICE_CDEV
 };
 
-// A snapshot of sysfs; nothing here holds the device.
+// A snapshot of sysfs; nothing here holds the device. Thread rules: as for std::string.
 struct HostDevice {
   std::string name;                    // as its bus names it: "0000:00:01.0"; what VFIO_GROUP_GET_DEVICE_FD takes
   std::string bus;                     // "pci", "platform", "ccw", "ap", "mdev"
@@ -49,6 +49,8 @@ struct IommuGroup {
   [[nodiscard]] std::vector<const HostDevice*> obstacles() const;
   [[nodiscard]] bool viable() const { return obstacles().empty(); }
 };
+
+// What follows is for any thread.
 
 // Reads a device of a bus. Errors: ENODEV (no such device; the remedy says how to list them), those of sysfs.
 [[nodiscard]] Result<HostDevice> find_host_device(Kernel& kernel, std::string_view bus, std::string_view name);

@@ -49,7 +49,8 @@ struct alignas(4) Completed {
 //
 // After ETIMEDOUT, or an EIO that says that the controller was stopped, the controller is disabled and has lost its
 // access to memory before the error is returned, so that the data of commands under way may be freed. Every function
-// gives ESHUTDOWN from then on: let the Controller go, and open another. Thread rules: one thread at a time.
+// gives ESHUTDOWN from then on: let the Controller go, and open another. Thread rules: one thread at a time. A child of
+// fork(2) may let its copy go, which leaves the controller alone.
 class Controller {
  public:
   // Resets and starts the controller, reads Identify, makes the I/O queues. The device must be an NVMe controller; it

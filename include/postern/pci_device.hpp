@@ -59,7 +59,8 @@ class PciDevice {
   // Maps a BAR whole (0..5). Errors: those of Device::map_region; ERANGE where only parts of it can be mapped.
   [[nodiscard]] Result<Mmap> map_bar(std::uint32_t bar) const;
 
-  // Lets the device reach memory and answer register accesses (command register), or stops it from reaching memory.
+  // Lets the device reach memory and answer register accesses (command register), or stops it from reaching memory. By
+  // one thread at a time: the register is read, changed and written.
   [[nodiscard]] Result<void> enable_bus_master() const;
   [[nodiscard]] Result<void> disable_bus_master() const;
 

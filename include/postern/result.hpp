@@ -11,6 +11,8 @@ namespace postern {
 template <typename T>
 using Result = tl::expected<T, Error>;
 
+// Thread rules of a Result: those of its value, and of Error.
+
 // A failure, ready to be returned from any function that gives a Result.
 [[nodiscard]] inline tl::unexpected<Error> failure(Error error) { return tl::unexpected<Error>(std::move(error)); }
 [[nodiscard]] inline tl::unexpected<Error> failure(Error::Details details) {

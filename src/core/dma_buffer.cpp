@@ -4,6 +4,7 @@
 
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/log.hpp"
 #include "base/words.hpp"
@@ -47,6 +48,11 @@ DmaBuffer::~DmaBuffer() { release(); }
 
 void DmaBuffer::release() noexcept {
   if (!container_) return;
+  if (container_->process_ != ::getpid()) {
+    memory_.reset();  // the child's; the mapping and its iova are the parent's
+    container_.reset();
+    return;
+  }
   const std::uint64_t length = memory_.size();
   log_failure(container_->unmap(iova_, length));
   if (!container_->find(iova_)) {

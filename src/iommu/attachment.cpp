@@ -2,6 +2,8 @@
 // Attachment: one device's place in a container.
 #include "iommu/attachment.hpp"
 
+#include <unistd.h>
+
 #include "base/log.hpp"
 
 namespace postern {
@@ -16,6 +18,10 @@ Attachment::~Attachment() { log_failure(detach()); }
 
 Result<void> Attachment::detach() {
   if (!fd_) return {};
+  if (container_->process_ != ::getpid()) {
+    fd_.reset();
+    return {};
+  }
   return container_->detach(device_, std::move(fd_));
 }
 

@@ -3,6 +3,7 @@
 #include <postern/container.hpp>
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <postern/dirty_tracker.hpp>
@@ -33,7 +34,11 @@ std::uint64_t smallest_page(const ContainerLimits& limits) {
 }  // namespace
 
 Container::Container(Kernel& kernel, const Traits& traits)
-    : kernel_(&kernel), traits_(traits), likely_range_(nowhere), mappings_(std::make_unique<ShadowMap>()) {}
+    : kernel_(&kernel),
+      traits_(traits),
+      process_(::getpid()),
+      likely_range_(nowhere),
+      mappings_(std::make_unique<ShadowMap>()) {}
 
 Container::~Container() = default;
 

@@ -12,6 +12,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstddef>
+#include <new>
 #include <postern/fd.hpp>
 #include <postern/kernel.hpp>
 
@@ -110,8 +112,10 @@ class SystemKernel final : public Kernel {
 
 }  // namespace
 
+// Never destroyed: objects with static storage may use it in their destructors, whatever the order of those is.
 Kernel& system_kernel() noexcept {
-  static SystemKernel kernel;
+  alignas(SystemKernel) static std::byte place[sizeof(SystemKernel)];
+  static Kernel& kernel = *new (place) SystemKernel;
   return kernel;
 }
 

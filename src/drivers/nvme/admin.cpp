@@ -223,7 +223,7 @@ tl::unexpected<Error> Admin::give_up(int code, std::string_view operation, std::
 }
 
 void Admin::stop() noexcept {
-  if (stopped_) return;
+  if (stopped_ || !is_of_this_process()) return;
   if (is_ready()) {
     const std::uint32_t current = registers_.read(Register32::configuration);
     registers_.write(Register32::configuration,

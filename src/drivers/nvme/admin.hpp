@@ -12,6 +12,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/maker.hpp"
 #include "drivers/nvme/identify.hpp"
 #include "drivers/nvme/queue.hpp"
 
@@ -54,6 +55,9 @@ class Admin {
   };
   [[nodiscard]] Result<QueuePair> create_queue_pair(const IoQueue& queue);
 
+  // False in a child of fork(2): the controller is the parent's, and is left alone.
+  [[nodiscard]] bool is_of_this_process() const noexcept { return maker_.is_this_process(); }
+
   // Deletes them, which ends what is under way there. A controller that does not do it in time is stopped at once. What
   // fails is logged.
   void delete_queue_pair(std::uint16_t id) noexcept;
@@ -87,6 +91,7 @@ class Admin {
   std::optional<DmaBuffer> memory_;  // a page of submissions, one of completions, and one for what Identify gives
   std::optional<QueuePair> queue_;
   bool stopped_ = false;
+  Maker maker_;
 };
 
 // The next completion, waiting for it by polling. Nothing when the time is over, or the queue stands still over a stray

@@ -59,6 +59,7 @@ class Controller::State {
   State(const State&) = delete;
   State& operator=(const State&) = delete;
   ~State() {
+    if (!admin_->is_of_this_process()) return;
     if (queue_) admin_->delete_queue_pair(io_queue);
     admin_->stop();  // before the members that the controller was told of go
     if (!events_.empty()) log_failure(device_.disable(PciInterrupt::msix));

@@ -10,6 +10,8 @@
 #include <string_view>
 #include <vector>
 
+#include "base/maker.hpp"
+
 namespace postern::iommufd {
 
 inline constexpr const char* path = "/dev/iommu";
@@ -44,11 +46,14 @@ class Iommufd {
   [[nodiscard]] Result<IovaLimits> iova_limits(ObjectId ioas) const;
   [[nodiscard]] Result<void> avoid_huge_pages(ObjectId ioas) const;
   [[nodiscard]] Hardware hardware_of(ObjectId device) const;
-  // `what` names the object in the error: "HWPT".
+  // `what` names the object in the error: "HWPT". Does nothing in a child of fork(2), which has only copies of it.
   [[nodiscard]] Result<void> destroy(ObjectId id, std::string_view what) const;
+
+  [[nodiscard]] bool is_of_this_process() const noexcept { return maker_.is_this_process(); }
 
  private:
   Fd fd_;
+  Maker maker_;
 };
 
 }  // namespace postern::iommufd
