@@ -176,4 +176,14 @@ json /error/operation arguments 'and in JSON, when JSON is asked for'
 echo '{"platform": "pc",}' >"$described"
 run postern devices --host "sim:$described"
 expect 'of what is no JSON the line and the column are told' 2 err 'line 1, column 19'
+echo '{"platform": "pc", "address_bits": 1e999, "functions": []}' >"$described"
+run postern devices --host "sim:$described"
+expect 'of a number out of range the key, the line and the column are told' 2 err 'address_bits: the number 1e999 is out of range (line 1, column 36)'
+mkfifo "$scratch/fifo"
+for file in "$scratch/fifo" /dev/zero "$scratch/."; do
+    run timeout 10 postern devices --host "sim:$file"
+    expect "$file is no regular file, and is not waited for" 2 err 'no regular file'
+done
+run postern bind 0000:00:03.0 --host sim
+expect 'vfio-pci takes no bridge' 1 err 'the driver refused the device'
 finish
