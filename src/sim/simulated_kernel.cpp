@@ -10,14 +10,13 @@
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <cstdlib>
 #include <system_error>
 #include <thread>
 #include <utility>
 
 #include "base/log.hpp"
-#include "sim/devices/edu/edu.hpp"
-#include "sim/devices/nvme/nvme.hpp"
-#include "sim/devices/small_bars/small_bars.hpp"
+#include "sim/devices/models.hpp"
 #include "sim/hosts/hosts.hpp"
 #include "sim/iommufd/iommufd.hpp"
 #include "sim/lowest_free.hpp"
@@ -29,40 +28,6 @@ namespace postern {
 namespace {
 
 using namespace sim;
-
-// A port: nothing is behind it here but its config space.
-class Bridge final : public Hardware {
- public:
-  explicit Bridge(SimulatedPlatform platform) {
-    if (platform != SimulatedPlatform::powernv) return;
-    info_.vendor = 0x1014;
-    info_.device = 0x04c1;
-  }
-  [[nodiscard]] const HardwareInfo& info() const override { return info_; }
-  void connect(Slot& /*slot*/, const Bars& /*bars*/) override {}
-  void reset() override {}
-  [[nodiscard]] bool poll() override { return false; }
-
- private:
-  HardwareInfo info_{.vendor = 0x1b36, .device = 0x000c, .class_code = 0x060400, .has_intx = false, .has_flr = false};
-};
-
-std::unique_ptr<Hardware> make_hardware(const SimulatedFunction& described, SimulatedPlatform platform) {
-  using Model = SimulatedFunction::Model;
-  switch (described.model) {
-    case Model::nvme:
-      return make_nvme(described.bytes, described.serial.c_str());
-    case Model::edu:
-      return make_edu();
-    case Model::migratable_edu:
-      return make_migratable_edu();
-    case Model::small_bars:
-      return make_small_bars();
-    case Model::bridge:
-      break;
-  }
-  return std::make_unique<Bridge>(platform);
-}
 
 std::unique_ptr<Function> make(const SimulatedFunction& described, SimulatedPlatform platform) {
   auto function =
@@ -193,15 +158,18 @@ int SimulatedKernel::State::open_node(const std::string& path) {
                         .give = [this](const std::shared_ptr<File>& file) { return give_fd(file); }};
   if (path == "/dev/vfio/vfio") return give_fd(std::make_shared<ContainerFile>(machine));
   if (path == "/dev/iommu") return give_fd(std::make_shared<Iommufd>(machine.iommu, machine.process, table));
+  // The numbers first: names are made of the one function or group alone that can be it.
+  const int number = std::atoi(path.c_str() + path.find_last_not_of("0123456789") + 1);
   for (const auto& [address, function] : machine.functions) {
-    if (function->minor && path == "/dev/vfio/devices/" + cdev_name(*function)) {
+    if (function->minor == number && path == "/dev/vfio/devices/" + cdev_name(*function)) {
       // vfio_device_fops_cdev_open
       if (!function->has_iommu() && !machine.process.is_privileged()) return -EPERM;
       return give_fd(std::make_shared<DeviceFile>(machine, *function, table));
     }
   }
-  for (auto& [id, group] : machine.groups) {
-    if (path != "/dev/vfio/" + node_name(group)) continue;
+  const auto found = machine.groups.find(number);
+  if (found != machine.groups.end() && path == "/dev/vfio/" + node_name(found->second)) {
+    auto& group = found->second;
     // vfio_group_fops_open
     if (group.is_noiommu && !machine.process.is_privileged()) return -EPERM;
     if (group.file != nullptr || group.open_cdevs > 0) return -EBUSY;
@@ -267,6 +235,7 @@ int SimulatedKernel::open(const char* path, int flags) {
 
 int SimulatedKernel::close(int fd) {
   if (!State::is_ours(fd)) return system_kernel().close(fd);
+  if (!state_->is_of_this_process()) return -ESTALE;  // a child lets its copies go, which is nothing to tell of
   Machine::Lock lock;
   const int result = state_->enter(lock);
   return result < 0 ? result : state_->close(fd);
@@ -329,7 +298,7 @@ std::intptr_t SimulatedKernel::mmap(void* address, std::size_t length, int prote
 // Memory is the process's, whatever became of this kernel.
 int SimulatedKernel::munmap(void* address, std::size_t length) {
   Machine::Lock lock;
-  const bool is_usable = state_->enter(lock) == 0;
+  const bool is_usable = state_->is_of_this_process() && state_->enter(lock) == 0;
   const int result = system_kernel().munmap(address, length);
   if (is_usable && result == 0) state_->unmapped(reinterpret_cast<std::uintptr_t>(address), length);
   return result;
