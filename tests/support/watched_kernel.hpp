@@ -3,6 +3,8 @@
 // in the kernel and not given back.
 #pragma once
 
+#include <sys/mman.h>
+
 #include <map>
 #include <mutex>
 
@@ -46,7 +48,8 @@ class WatchedKernel : public FailingKernel {
   std::intptr_t mmap(void* address, std::size_t length, int protection, int flags, int fd,
                      std::uint64_t offset) override {
     const std::intptr_t result = FailingKernel::mmap(address, length, protection, flags, fd, offset);
-    if (!is_errno(result) && address == nullptr) mapped_ += static_cast<std::int64_t>(length);
+    // MAP_FIXED takes the place of what was counted already.
+    if (!is_errno(result) && (flags & MAP_FIXED) == 0) mapped_ += static_cast<std::int64_t>(length);
     return result;
   }
   int munmap(void* address, std::size_t length) override {
