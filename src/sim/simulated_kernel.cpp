@@ -4,6 +4,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <pthread.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -39,6 +40,16 @@ std::unique_ptr<Function> make(const SimulatedFunction& described, SimulatedPlat
   function->driver_override = described.driver;
   function->interrupts().can_add_vectors = platform == SimulatedPlatform::pc || platform == SimulatedPlatform::arm;
   return function;
+}
+
+// How many fork(2)s led to this process since the first kernel was made. Each call asks, and getpid(2) would cost as
+// much as the rest of a short one.
+std::atomic<unsigned> forks = 0;  // NOLINT(cppcoreguidelines-avoid-non-const-global-variables): of pthread_atfork(3)
+unsigned count_forks() {
+  static const int registered =
+      ::pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1, std::memory_order_relaxed); });
+  (void)registered;
+  return forks.load(std::memory_order_relaxed);
 }
 
 // The value of a line "Name:   123 kB" replaced.
@@ -96,7 +107,7 @@ class SimulatedKernel::State {
     return 0;
   }
   // A child of fork(2) has a copy of all this without the devices' thread, and with a lock that may be held for ever.
-  [[nodiscard]] bool is_of_this_process() const noexcept { return ::getpid() == process_; }
+  [[nodiscard]] bool is_of_this_process() const noexcept { return forks.load(std::memory_order_relaxed) == forks_; }
 
   [[nodiscard]] std::shared_ptr<File> find(int fd) const {
     const auto found = files.find(fd);
@@ -144,6 +155,7 @@ class SimulatedKernel::State {
   void tell_of_fork() noexcept;
 
   const pid_t process_ = ::getpid();
+  const unsigned forks_ = count_forks();
   int made_ = 0;  // or the negated errno of what could not be had for it
   std::atomic<bool> has_told_ = false;
   LowestFree fds_{first_fd};
