@@ -148,6 +148,7 @@ class Liar {
     std::uint32_t status = configuration & 1;
     if ((configuration & 0xc000) != 0) status |= 2U << 2;  // the shutdown is done
     if (((configuration ^ before) & 1) != 0) {
+      for (std::size_t doorbell = 0x1000; doorbell < 0x1010; doorbell += 4) set<std::uint32_t>(doorbell, 0);
       queues_[1] = {};
       queues_[0] = {.submissions = get<std::uint64_t>(0x28),
                     .completions = get<std::uint64_t>(0x30),
