@@ -42,7 +42,7 @@ TEST(SimulatedNoIommuGroup, HasTheNodeThatFindIommuGroupNames) {
                                         {.address = {.device = 2}, .iommu_group = 5, .driver = "vfio-pci"}},
                           .locked_memory = {},
                           .enable_unsafe_noiommu_mode = true});
-  for (const std::uint8_t device : {1, 2}) {
+  for (const std::uint8_t device : {std::uint8_t{1}, std::uint8_t{2}}) {
     const auto function = find_pci_function(kernel, {.device = device});
     ASSERT_TRUE(function);
     const auto group = find_iommu_group(kernel, function->host.iommu_group.value());
