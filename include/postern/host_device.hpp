@@ -55,6 +55,29 @@ struct IommuGroup {
 // Errors: ENOENT (no such group), those of sysfs.
 [[nodiscard]] Result<IommuGroup> find_iommu_group(Kernel& kernel, GroupId group);
 
+// What must hold of a host and a device before it can be passed through. Errors: ENODEV, with the remedy that fits this
+// machine (its firmware, its kernel's parameters, what it runs under).
+// The kernel uses an IOMMU for some device at least.
+[[nodiscard]] Result<void> require_iommu(Kernel& kernel);
+// The device is in an IOMMU group, and that is an IOMMU's.
+[[nodiscard]] Result<GroupId> require_group(Kernel& kernel, const HostDevice& device);
+// The device is bound to a driver that gives it to user space.
+[[nodiscard]] Result<void> require_vfio_driver(const HostDevice& device);
+
+// Whether a device can raise no interrupts but its own: VFIO refuses it (EPERM) where that is known to be missing.
+struct InterruptIsolation {
+  std::optional<bool> isolated;  // nothing: this host does not tell
+  std::string reason;            // what says so
+  std::string remedy;            // where they are not isolated
+};
+// By what the kernel does (/proc/interrupts). `iommu`: the name of one under /sys/class/iommu ("dmar0"); without one,
+// all of them are looked at.
+[[nodiscard]] InterruptIsolation read_interrupt_isolation(Kernel& kernel, const std::optional<std::string>& iommu);
+// Whether a backend's kernel module is told to take devices without it (its parameter allow_unsafe_interrupts), and the
+// remedy that tells it to.
+[[nodiscard]] bool accepts_unsafe_interrupts(Kernel& kernel, std::string_view backend);
+[[nodiscard]] std::string accept_unsafe_interrupts(std::string_view backend);
+
 // Whether a driver of this name gives its devices to user space through VFIO ("vfio-pci", its variants,
 // "vfio-platform").
 [[nodiscard]] bool is_vfio_driver(std::string_view driver);

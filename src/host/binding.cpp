@@ -92,7 +92,7 @@ Result<Binding> bind_to_driver(Kernel& kernel, const HostDevice& device, const s
     if (!now) return failure_of(now);
     if (*now == driver) return {};
     // A VFIO driver refuses a device without a group (vfio_group_find_or_alloc).
-    if (auto group = require_group(device); !group && is_vfio_driver(driver)) return failure_of(group);
+    if (auto group = require_group(kernel, device); !group && is_vfio_driver(driver)) return failure_of(group);
     return call_failure("drivers_probe", {.result = -EBUSY,
                                           .object = fmt::format("bind {} to {}", device.name, driver),
                                           .reason = "the driver refused the device",

@@ -7,15 +7,9 @@
 #include <postern/locked_memory.hpp>
 
 #include "base/words.hpp"
+#include "host/turn_iommu_on.hpp"
 
 namespace postern {
-namespace {
-
-constexpr const char* turn_iommu_on =
-    "turn the IOMMU on in the firmware (VT-d, AMD-Vi, SMMU) and, for VT-d, on the kernel's command line "
-    "(intel_iommu=on)";
-
-}  // namespace
 
 bool is_noiommu_group(Kernel& kernel, const std::string& group) {
   FileStatus status;
@@ -33,7 +27,7 @@ Result<void> require_iommu(Kernel& kernel) {
                                 .object = "host",
                                 .reason = fmt::format("{} {}: the kernel uses no IOMMU", groups,
                                                       names.empty() ? "is empty" : "has no group of an IOMMU's"),
-                                .remedy = turn_iommu_on});
+                                .remedy = turn_iommu_on(kernel)});
 }
 
 Result<void> require_vfio_driver(const HostDevice& device) {
@@ -46,21 +40,20 @@ Result<void> require_vfio_driver(const HostDevice& device) {
                        .remedy = fmt::format("bind it with \"postern bind {}\"", device.name)});
 }
 
-Result<GroupId> require_group(const HostDevice& device) {
-  if (device.is_noiommu) {
-    return call_failure(
-        "probe",
-        {.result = -ENODEV,
-         .object = device.name,
-         .reason = "no IOMMU is in front of it: VFIO took it in no-IOMMU mode, in which its DMA reaches all of "
-                   "memory and what is mapped is not translated",
-         .remedy = turn_iommu_on});
-  }
-  if (device.iommu_group) return *device.iommu_group;
-  return call_failure("probe", {.result = -ENODEV,
-                                .object = device.name,
-                                .reason = "it is in no IOMMU group: no IOMMU that the kernel uses is in front of it",
-                                .remedy = turn_iommu_on});
+Result<GroupId> require_group(Kernel& kernel, const HostDevice& device) {
+  if (device.iommu_group && !device.is_noiommu) return *device.iommu_group;
+  CallFailed what{.result = -ENODEV, .object = device.name};
+  what.reason = device.is_noiommu
+                    ? "no IOMMU is in front of it: VFIO took it in no-IOMMU mode, in which its DMA reaches all of "
+                      "memory and what is mapped is not translated"
+                    : "it is in no IOMMU group: no IOMMU that the kernel uses is in front of it";
+  const auto used = require_iommu(kernel);
+  what.remedy = used ? fmt::format(
+                           "other devices have an IOMMU, so this one sits where none reaches ({}): try another "
+                           "slot",
+                           device.name)
+                     : used.error().remedy();
+  return call_failure("probe", std::move(what));
 }
 
 std::string obstacles_text(const IommuGroup& group) {
@@ -89,12 +82,6 @@ void explain_locked_memory(CallFailed& what, Kernel& kernel, std::uint64_t bytes
                             size_text(*memory->limit), size_text(used), size_text(bytes));
   what.remedy =
       fmt::format("raise RLIMIT_MEMLOCK (\"ulimit -l {}\") or run with CAP_IPC_LOCK", (used + bytes + 1023) / 1024);
-}
-
-void explain_unsafe_interrupts(CallFailed& what, std::string_view parameter) {
-  what.reason = "interrupts of this device cannot be isolated (no interrupt remapping)";
-  what.remedy =
-      fmt::format("turn interrupt remapping on, or accept the risk with the module parameter {}=1", parameter);
 }
 
 }  // namespace postern

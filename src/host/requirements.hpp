@@ -13,15 +13,6 @@ namespace postern {
 // Whether VFIO made this group for a device without an IOMMU (vfio_noiommu_group_alloc); its number as sysfs has it.
 [[nodiscard]] bool is_noiommu_group(Kernel& kernel, const std::string& group);
 
-// The kernel uses an IOMMU for some device at least.
-[[nodiscard]] Result<void> require_iommu(Kernel& kernel);
-
-// The device is in an IOMMU group, and that is an IOMMU's.
-[[nodiscard]] Result<GroupId> require_group(const HostDevice& device);
-
-// The device is bound to a driver that gives it to user space.
-[[nodiscard]] Result<void> require_vfio_driver(const HostDevice& device);
-
 // A group that is not viable, in words: every member in the way with its driver, and what to do about them.
 [[nodiscard]] std::string obstacles_text(const IommuGroup& group);
 [[nodiscard]] std::string obstacles_remedy(const IommuGroup& group);
@@ -29,8 +20,7 @@ namespace postern {
 // What ENOMEM means where so many bytes were to be pinned: which limit it met, and how high that must be.
 void explain_locked_memory(CallFailed& what, Kernel& kernel, std::uint64_t bytes);
 
-// What EPERM means where a device is given to an IOMMU: its interrupts could be forged by DMA. `parameter` is the
-// module parameter that accepts this risk.
-void explain_unsafe_interrupts(CallFailed& what, std::string_view parameter);
+// What EPERM means where a device is given to an IOMMU: its interrupts could be forged by DMA.
+void explain_unsafe_interrupts(CallFailed& what, Kernel& kernel, std::string_view backend);
 
 }  // namespace postern

@@ -82,7 +82,7 @@ Result<Fd> Group::open_device(const std::string& name) const {
 }
 
 Result<void> probe_group(Kernel& kernel, const HostDevice& device) {
-  auto group = require_group(device);
+  auto group = require_group(kernel, device);
   if (!group) return failure_of(group);
   if (auto bound = require_vfio_driver(device); !bound) return bound;
   return probe_node(kernel, group_path(*group), device.name, no_group_node);

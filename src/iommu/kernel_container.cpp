@@ -109,7 +109,7 @@ Result<void> KernelContainer::release_idle_groups() {
 }
 
 Result<Fd> KernelContainer::attach(const HostDevice& device) {
-  auto id = require_group(device);
+  auto id = require_group(fd_.kernel(), device);
   if (!id) return failure_of(id);
   if (auto bound = require_vfio_driver(device); !bound) return failure_of(bound);
   auto group = join(device, *id);

@@ -207,7 +207,7 @@ SimulatedKernel::~SimulatedKernel() = default;
 
 int SimulatedKernel::open(const char* path, int flags) {
   const std::string name(path);
-  if (!state_->sysfs.shows(name)) return system_kernel().open(path, flags);
+  if (!Sysfs::shows(name)) return system_kernel().open(path, flags);
   const Machine::Lock lock(state_->machine.mutex);
   return state_->open_node(name);
 }
@@ -284,7 +284,7 @@ int SimulatedKernel::eventfd() { return system_kernel().eventfd(); }
 
 int SimulatedKernel::read_file(const std::string& path, std::string& contents) {
   Machine::Lock lock(state_->machine.mutex);
-  if (state_->sysfs.shows(path)) return state_->sysfs.read_file(path, contents);
+  if (Sysfs::shows(path)) return state_->sysfs.read_file(path, contents);
   const int result = system_kernel().read_file(path, contents);
   const Process& process = state_->machine.process;
   if (path == "/proc/self/status") {
@@ -307,7 +307,7 @@ int SimulatedKernel::write_file(const std::string& path, const std::string& cont
 
 int SimulatedKernel::list_directory(const std::string& path, std::vector<std::string>& names) {
   const Machine::Lock lock(state_->machine.mutex);
-  if (path != "/proc" && state_->sysfs.shows(path)) return state_->sysfs.list_directory(path, names);
+  if (Sysfs::shows(path)) return state_->sysfs.list_directory(path, names);
   const int result = system_kernel().list_directory(path, names);
   if (path == "/proc/self/fd") {
     for (const auto& [fd, file] : state_->files) names.push_back(std::to_string(fd));
@@ -316,19 +316,19 @@ int SimulatedKernel::list_directory(const std::string& path, std::vector<std::st
 }
 
 int SimulatedKernel::read_link(const std::string& path, std::string& target) {
-  if (!state_->sysfs.shows(path)) return system_kernel().read_link(path, target);
+  if (!Sysfs::shows(path)) return system_kernel().read_link(path, target);
   const Machine::Lock lock(state_->machine.mutex);
   return state_->sysfs.read_link(path, target);
 }
 
 int SimulatedKernel::status(const std::string& path, FileStatus& status) {
-  if (!state_->sysfs.shows(path)) return system_kernel().status(path, status);
+  if (!Sysfs::shows(path)) return system_kernel().status(path, status);
   const Machine::Lock lock(state_->machine.mutex);
   return state_->sysfs.status(path, status);
 }
 
 int SimulatedKernel::access(const std::string& path, int mode) {
-  if (!state_->sysfs.shows(path)) return system_kernel().access(path, mode);
+  if (!Sysfs::shows(path)) return system_kernel().access(path, mode);
   FileStatus found;
   return status(path, found);
 }

@@ -22,7 +22,7 @@ tl::unexpected<Error> bind_failure(Kernel& kernel, int result, const HostDevice&
     what.reason = obstacles_text(*group);
     what.remedy = obstacles_remedy(*group);
   } else if (result == -EPERM) {
-    explain_unsafe_interrupts(what, "iommufd.allow_unsafe_interrupts");
+    explain_unsafe_interrupts(what, kernel, "iommufd");
     // The same errno from iommu_device_claim_dma_owner (Linux 6.0).
     if (group && group->members.size() > 1) {
       what.reason = "another process has a device of its group; or " + what.reason;
@@ -42,7 +42,7 @@ tl::unexpected<Error> bind_failure(Kernel& kernel, int result, const HostDevice&
 }  // namespace
 
 Result<void> probe_cdev(Kernel& kernel, const HostDevice& device) {
-  if (auto group = require_group(device); !group) return failure_of(group);
+  if (auto group = require_group(kernel, device); !group) return failure_of(group);
   if (auto bound = require_vfio_driver(device); !bound) return bound;
   if (!device.cdev || !device.cdev->number) {
     return call_failure(

@@ -78,7 +78,7 @@ Result<Hwpt*> IommufdContainer::attach_hwpt(const BoundDevice& bound, const std:
   if (const int result = attach_page_table(bound.fd, page_table); result < 0) {
     CallFailed what{.result = result,
                     .object = fmt::format("{} to {} {}", name, mediated ? "IOAS" : "HWPT", page_table)};
-    if (result == -EPERM) explain_unsafe_interrupts(what, "iommufd.allow_unsafe_interrupts");
+    if (result == -EPERM) explain_unsafe_interrupts(what, kernel(), "iommufd");
     return call_failure(vfio::device_attach_pt.symbol, std::move(what));
   }
   return mediated ? nullptr : &hwpts_.emplace_back(std::move(*made));

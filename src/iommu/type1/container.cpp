@@ -52,7 +52,7 @@ Result<void> Type1Container::set_iommu(const HostDevice& device) {
   const int result = vfio::set_iommu(kernel(), container_.fd().get(), extension_.number);
   if (result >= 0) return {};
   CallFailed what{.result = result, .object = fmt::format("container type1 for {}", device.name)};
-  if (result == -EPERM) explain_unsafe_interrupts(what, "vfio_iommu_type1.allow_unsafe_interrupts");
+  if (result == -EPERM) explain_unsafe_interrupts(what, kernel(), "type1");
   return call_failure(vfio::set_iommu.symbol, std::move(what));
 }
 

@@ -6,6 +6,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include <algorithm>
 #include <cerrno>
 
 namespace postern::sim {
@@ -32,6 +33,9 @@ bool starts_with(const std::string& text, std::string_view start) { return text.
 
 }  // namespace
 
+// Of the process alone /proc shows what is so; what else is there is another machine's.
+bool Sysfs::shows(const std::string& path) { return path != "/proc/self" && !starts_with(path, "/proc/self/"); }
+
 void Sysfs::refresh() {
   if (shown_ == machine_.generation) return;
   shown_ = machine_.generation;
@@ -46,6 +50,7 @@ void Sysfs::refresh() {
     show_device_tree();
     return;
   }
+  show_platform();
   file(mapping_limit, fmt::format("{}\n", machine_.mapping_limit));
   file(noiommu_mode, machine_.unsafe_noiommu ? "Y\n" : "N\n");
 }
@@ -79,6 +84,22 @@ void Sysfs::show_function(const Function& function) {
     file(fmt::format("{}/vfio-dev/{}/dev", path, name), fmt::format("{}:{}\n", cdev_major, *function.minor));
     node("/dev/vfio/devices/" + name, ::makedev(cdev_major, static_cast<unsigned>(*function.minor)));
   }
+}
+
+// What the kernel and the firmware of a PC or an Arm server say of its processor and its IOMMU.
+void Sysfs::show_platform() {
+  const bool is_pc = machine_.iommu.unit == IommuUnit::vtd;
+  const bool has_iommu = std::any_of(machine_.functions.begin(), machine_.functions.end(),
+                                     [](const auto& each) { return each.second->has_iommu(); });
+  file("/proc/cpuinfo", is_pc ? "processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: fpu vme\n"
+                              : "processor\t: 0\nCPU implementer\t: 0x41\n");
+  file("/proc/cmdline", is_pc && has_iommu ? "quiet intel_iommu=on\n" : "quiet\n");
+  const std::string tables = "/sys/firmware/acpi/tables/";
+  file(tables + "FACP", "");
+  if (has_iommu) file(tables + (is_pc ? "DMAR" : "IORT"), "");
+  file("/proc/interrupts", !is_pc      ? "           CPU0\n 11:       4711     GICv3  30 Level     arch_timer\n"
+                           : has_iommu ? "            CPU0\n   2:         11  IR-IO-APIC    2-edge      timer\n"
+                                       : "            CPU0\n   2:         11     IO-APIC    2-edge      timer\n");
 }
 
 void Sysfs::show_groups() {

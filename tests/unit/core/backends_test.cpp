@@ -37,6 +37,7 @@ class Choosing : public ::testing::Test {
     for (const char* path : {"/dev/iommu", "/dev/vfio/vfio", "/dev/vfio/7", "/dev/vfio/devices/vfio0"}) {
       kernel.node(path, {.mode = S_IFCHR | 0660, .owner = 0, .group = 0, .device = 0});
     }
+    kernel.file("/proc/cpuinfo", "vendor_id\t: GenuineIntel\n");
     device.name = "0000:00:01.0";
     device.bus = "pci";
     device.driver = "vfio-pci";

@@ -43,6 +43,15 @@ void add_device(test::TreeKernel& kernel, const std::string& address, const std:
   kernel.file("/sys/kernel/iommu_groups/" + group + "/reserved_regions", "0x00000000fee00000 0x00000000feefffff msi\n");
 }
 
+constexpr const char* remapped =
+    "            CPU0       CPU1\n   2:         11          0  IR-IO-APIC    2-edge      timer\n"
+    "  24:          0          3  IR-PCI-MSIX-0000:00:02.0    0-edge      nvme0q0\n NMI:          0          0   "
+    "Non-maskable interrupts\n";
+constexpr const char* not_remapped =
+    "            CPU0       CPU1\n   2:         11          0   IO-APIC    2-edge      timer\n"
+    "  24:          0          3  DMAR-MSI    0-edge      dmar0\n"
+    "  25:          0          3  PCI-MSI 524288-edge      IR-nvme0q0\n";
+
 // A host on which an NVMe at 00:01.0 is ready to be passed through, by group and by cdev.
 class Host : public test::TreeKernel {
  public:
@@ -51,6 +60,7 @@ class Host : public test::TreeKernel {
     file("/proc/self/status", status_of("0000000000000000"));
     file("/proc/cmdline", "console=ttyS0 intel_iommu=on\n");
     file("/sys/class/iommu/dmar0/intel-iommu/ecap", "f00f5a\n");
+    file("/proc/interrupts", remapped);
     link("/sys/class/iommu/dmar0/devices/0000:00:01.0", "../../../../pci0000:00/0000:00:01.0");
     directory("/sys/bus/pci/drivers/vfio-pci");
     node("/dev/vfio/vfio", {.mode = S_IFCHR | 0666U});
@@ -134,49 +144,75 @@ TEST(LockedMemory, IsUnknownWithoutProc) {
   EXPECT_EQ(judge_locked_memory(kernel, mib).verdict, Verdict::unknown);
 }
 
-TEST(InterruptIsolation, IsMetWhereVtdRemapsInterrupts) {
+TEST(InterruptIsolation, IsMetWhereTheKernelRemapsInterrupts) {
   Host host;
   EXPECT_EQ(judge_interrupt_isolation(host, std::nullopt).verdict, Verdict::met);
+  EXPECT_EQ(judge_interrupt_isolation(host, std::nullopt).detail, "interrupt remapping by dmar0");
 }
 
-TEST(InterruptIsolation, IsNotMetWhereBit3OfEcapIsMissing) {
+TEST(InterruptIsolation, IsNotMetWhereTheKernelDoesNotAlthoughVtdCould) {
   Host host;
+  host.file("/proc/interrupts", not_remapped);
+  const Condition condition = judge_interrupt_isolation(host, std::nullopt);
+  EXPECT_EQ(condition.verdict, Verdict::not_met);
+  EXPECT_TRUE(mentions(condition.detail, "/proc/interrupts")) << condition.detail;
+}
+
+TEST(InterruptIsolation, IsTakenFromTheKernelAndNotFromItsParameters) {
+  Host host;
+  host.file("/proc/cmdline", "intremap=off intremap=on\n");
+  EXPECT_EQ(judge_interrupt_isolation(host, std::nullopt).verdict, Verdict::met);
+  host.file("/proc/cmdline", "intremap=off,nosid\n");
+  host.file("/proc/interrupts", not_remapped);
+  const Condition condition = judge_interrupt_isolation(host, std::nullopt);
+  EXPECT_EQ(condition.verdict, Verdict::not_met);
+  EXPECT_TRUE(mentions(condition.remedy, "take \"off\" out of \"intremap=off,nosid\"")) << condition.remedy;
+  host.file("/proc/cmdline", "nointremap\n");
+  EXPECT_TRUE(mentions(judge_interrupt_isolation(host, std::nullopt).remedy, "take \"nointremap\" off"));
+}
+
+TEST(InterruptIsolation, IsToldOfAmdInTheSameWay) {
+  Host host;
+  host.remove("/sys/class/iommu/dmar0/intel-iommu/ecap");
+  host.remove("/sys/class/iommu/dmar0/devices/0000:00:01.0");
+  host.directory("/sys/class/iommu/ivhd0/devices/0000:00:02.0");
+  EXPECT_EQ(judge_interrupt_isolation(host, std::nullopt).verdict, Verdict::met);
+  host.file("/proc/interrupts", not_remapped);
+  EXPECT_EQ(judge_interrupt_isolation(host, std::nullopt).verdict, Verdict::not_met);
+}
+
+TEST(InterruptIsolation, IsNotMetWhereNothingShowsAndBit3OfEcapIsMissing) {
+  Host host;
+  host.remove("/proc/interrupts");
+  EXPECT_EQ(judge_interrupt_isolation(host, std::nullopt).verdict, Verdict::unknown) << "that it could is no proof";
   host.file("/sys/class/iommu/dmar0/intel-iommu/ecap", "f00f52\n");
   const Condition condition = judge_interrupt_isolation(host, std::nullopt);
   EXPECT_EQ(condition.verdict, Verdict::not_met);
+  EXPECT_TRUE(mentions(condition.detail, "dmar0 cannot"));
   EXPECT_TRUE(mentions(condition.remedy, "allow_unsafe_interrupts"));
 }
 
-TEST(InterruptIsolation, IsNotNeededWhereTheKernelWasToldSo) {
+TEST(InterruptIsolation, IsNotNeededForTheBackendAloneThatWasToldSo) {
   Host host;
-  host.file("/sys/class/iommu/dmar0/intel-iommu/ecap", "f00f52\n");
+  host.file("/proc/interrupts", not_remapped);
   host.file("/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts", "Y\n");
-  EXPECT_EQ(judge_interrupt_isolation(host, std::nullopt).verdict, Verdict::optional);
-}
-
-TEST(InterruptIsolation, IsNotMetWhereTheCommandLineTurnsItOff) {
-  Host host;
-  host.file("/proc/cmdline", "intel_iommu=on intremap=off\n");
-  EXPECT_EQ(judge_interrupt_isolation(host, std::nullopt).verdict, Verdict::not_met);
-}
-
-TEST(InterruptIsolation, LooksAtTheDevicesOwnIommuAlone) {
-  Host host;
-  host.file("/sys/class/iommu/dmar1/intel-iommu/ecap", "f00f52\n");
-  host.directory("/sys/class/iommu/dmar1/devices/0000:00:02.0");
-  EXPECT_EQ(judge_interrupt_isolation(host, "dmar0").verdict, Verdict::met);
-  EXPECT_EQ(judge_interrupt_isolation(host, "dmar1").verdict, Verdict::not_met);
-  EXPECT_EQ(judge_interrupt_isolation(host, std::nullopt).verdict, Verdict::not_met);
-}
-
-TEST(InterruptIsolation, CannotBeToldOfAmdAndArm) {
-  Host host;
-  host.remove("/sys/class/iommu/dmar0/intel-iommu/ecap");
-  host.file("/sys/class/iommu/ivhd0/amd-iommu/cap", "190b640f\n");
-  host.directory("/sys/class/iommu/ivhd0/devices/0000:00:02.0");
+  host.file("/sys/module/iommufd/parameters/allow_unsafe_interrupts", "N\n");
   const Condition condition = judge_interrupt_isolation(host, std::nullopt);
+  EXPECT_EQ(condition.verdict, Verdict::optional);
+  EXPECT_TRUE(mentions(condition.detail, "type1 is told")) << condition.detail;
+  const Diagnosis diagnosis = diagnose(host, {.device = nvme, .memory = std::nullopt});
+  const Condition* iommufd = find(diagnosis.device, "backend-iommufd");
+  ASSERT_NE(iommufd, nullptr);
+  EXPECT_NE(iommufd->verdict, Verdict::met);
+  EXPECT_TRUE(mentions(iommufd->detail, "not isolated")) << iommufd->detail;
+}
+
+TEST(InterruptIsolation, CannotBeToldOfArm) {
+  Host host;
+  host.directory("/sys/class/iommu/smmu3.0x9050000/devices/0000:00:02.0");
+  const Condition condition = judge_interrupt_isolation(host, "smmu3.0x9050000");
   EXPECT_EQ(condition.verdict, Verdict::unknown);
-  EXPECT_TRUE(mentions(condition.detail, "ivhd0"));
+  EXPECT_TRUE(mentions(condition.detail, "smmu3"));
 }
 
 TEST(InterruptIsolation, DoesNotDependOnAnIommuWithoutDevices) {

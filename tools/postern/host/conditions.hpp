@@ -47,7 +47,7 @@ struct Question {
 [[nodiscard]] Condition judge_vfio_pci(Kernel& kernel);
 [[nodiscard]] Condition judge_locked_memory(Kernel& kernel, std::optional<std::uint64_t> needed);
 // `iommu`: the name of one under /sys/class/iommu ("dmar0"); without one, all of them are looked at.
-[[nodiscard]] Condition judge_interrupt_isolation(Kernel& kernel, std::optional<std::string> iommu);
+[[nodiscard]] Condition judge_interrupt_isolation(Kernel& kernel, const std::optional<std::string>& iommu);
 // A device node that must be opened to read and write. `missing`: the remedy when it is not there.
 [[nodiscard]] Condition judge_node(Kernel& kernel, std::string key, const std::string& path, std::string missing);
 // What there is of iommufd and cdevs does not exist on POWER (VFIO_DEVICE_CDEV depends on !SPAPR_TCE_IOMMU).

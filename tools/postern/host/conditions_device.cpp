@@ -66,11 +66,7 @@ Condition judge_group(Kernel& kernel, const HostDevice& host, const IommuGroup* 
   condition.verdict = Verdict::not_met;
   condition.detail = host.is_noiommu ? "none: VFIO took it in no-IOMMU mode, in which its DMA reaches all of memory"
                                      : "none: no IOMMU translates for this device";
-  condition.remedy = judge_iommu(kernel).remedy;
-  if (condition.remedy.empty()) {
-    condition.remedy = fmt::format(
-        "other devices have an IOMMU, so this one sits where none reaches ({}): try another slot", host.name);
-  }
+  if (auto found = require_group(kernel, host); !found) condition.remedy = found.error().remedy();
   return condition;
 }
 
