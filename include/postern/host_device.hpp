@@ -64,6 +64,12 @@ struct IommuGroup {
 // The device is bound to a driver that gives it to user space.
 [[nodiscard]] Result<void> require_vfio_driver(const HostDevice& device);
 
+// This process can open a node of VFIO's ("/dev/vfio/2", "/dev/iommu"): it is opened and closed, which opens no device.
+// Errors: those of open(2); the remedy says what brings or allows it.
+[[nodiscard]] Result<void> require_node(Kernel& kernel, const std::string& path);
+// The device answers, as far as sysfs shows: its config space does not read as all ones. Errors: EIO.
+[[nodiscard]] Result<void> require_answer(Kernel& kernel, const HostDevice& device);
+
 // Whether a device can raise no interrupts but its own: VFIO refuses it (EPERM) where that is known to be missing.
 struct InterruptIsolation {
   std::optional<bool> isolated;  // nothing: this host does not tell

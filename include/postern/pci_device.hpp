@@ -81,7 +81,10 @@ class PciDevice {
   // another; it takes the first, and goes on to the next only where a device does not come back
   // (__pci_reset_function_locked). Empty where the kernel does not tell (before 5.15). Errors: those of
   // Device::reset().
+  // It is well only where the device answers afterwards.
   [[nodiscard]] Result<std::string> reset() const;
+  // Whether the device answers at all: one that has left, or sleeps, reads as all ones. Errors: EIO.
+  [[nodiscard]] Result<void> require_answer() const;
 
   // Signals `event` when the device has had an uncorrectable error (PciInterrupt::error; AER), or when the kernel wants
   // the device back, because it is unbound or unplugged (PciInterrupt::request): then detach(), soon.

@@ -2,11 +2,14 @@
 // What must hold before a device can be passed through, and what to do where it does not.
 #include "host/requirements.hpp"
 
+#include <fcntl.h>
 #include <fmt/format.h>
 
+#include <postern/fd.hpp>
 #include <postern/locked_memory.hpp>
 
 #include "base/words.hpp"
+#include "host/sysfs.hpp"
 #include "host/turn_iommu_on.hpp"
 
 namespace postern {
@@ -54,6 +57,31 @@ Result<GroupId> require_group(Kernel& kernel, const HostDevice& device) {
                            device.name)
                      : used.error().remedy();
   return call_failure("probe", std::move(what));
+}
+
+tl::unexpected<Error> no_answer(std::string_view call, Kernel& kernel, const std::string& device) {
+  const std::string path = "/sys/bus/pci/devices/" + device;
+  const std::string power = sysfs::text(kernel, path + "/power_state").value_or("");
+  return call_failure(
+      call, {.result = -EIO,
+             .object = device,
+             .reason = fmt::format("the device does not answer: its config space reads as all ones{}",
+                                   power.empty() ? "" : fmt::format(" (power state {})", power)),
+             .remedy = fmt::format("wake it (\"echo on > {0}/power/control\"); if that does not help, take it away and "
+                                   "look for it again (\"echo 1 > {0}/remove\", \"echo 1 > /sys/bus/pci/rescan\"), or "
+                                   "turn the machine off and on",
+                                   path)});
+}
+
+Result<void> require_answer(Kernel& kernel, const HostDevice& device) {
+  // Of config space everybody may read this much, and no more is wanted: reading the rest makes some devices hang.
+  const Fd config(kernel, kernel.open((device.sysfs_path + "/config").c_str(), O_RDONLY));
+  std::uint32_t revision_and_class = 0;
+  constexpr std::uint64_t offset = 8;
+  if (!config || kernel.pread(config.get(), &revision_and_class, sizeof revision_and_class, offset) !=
+                     ssize_t{sizeof revision_and_class})
+    return {};
+  return is_no_answer(revision_and_class) ? no_answer("pread", kernel, device.name) : Result<void>();
 }
 
 std::string obstacles_text(const IommuGroup& group) {

@@ -2,9 +2,11 @@
 // What must hold of a host and a device before the device can be passed through, and what to do where it does not.
 #pragma once
 
+#include <cstdint>
 #include <postern/host_device.hpp>
 #include <postern/result.hpp>
 #include <string>
+#include <string_view>
 
 #include "kernel/ioctl.hpp"
 
@@ -16,6 +18,11 @@ namespace postern {
 // A group that is not viable, in words: every member in the way with its driver, and what to do about them.
 [[nodiscard]] std::string obstacles_text(const IommuGroup& group);
 [[nodiscard]] std::string obstacles_remedy(const IommuGroup& group);
+
+// The failure where `call` was well and the device does not answer: its registers read as all ones.
+[[nodiscard]] tl::unexpected<Error> no_answer(std::string_view call, Kernel& kernel, const std::string& device);
+// Whether this is what a device that does not answer gives for revision and class, which no device has.
+[[nodiscard]] constexpr bool is_no_answer(std::uint32_t revision_and_class) { return revision_and_class == ~0U; }
 
 // What ENOMEM means where so many bytes were to be pinned: which limit it met, and how high that must be.
 void explain_locked_memory(CallFailed& what, Kernel& kernel, std::uint64_t bytes);

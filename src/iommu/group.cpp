@@ -4,8 +4,8 @@
 
 #include <fmt/format.h>
 
+#include "host/node.hpp"
 #include "host/requirements.hpp"
-#include "iommu/node.hpp"
 #include "kernel/vfio.hpp"
 
 namespace postern {
@@ -13,9 +13,6 @@ namespace {
 
 std::string group_path(GroupId id) { return "/dev/vfio/" + to_string(id); }
 std::string group_text(GroupId id) { return "IOMMU group " + to_string(id); }
-
-constexpr const char* no_group_node =
-    "the kernel makes the node when a device of the group is bound to a VFIO driver and CONFIG_VFIO_GROUP is set";
 
 tl::unexpected<Error> not_viable(Kernel& kernel, GroupId id, const std::string& device) {
   const auto group = find_iommu_group(kernel, id);
@@ -29,7 +26,7 @@ tl::unexpected<Error> not_viable(Kernel& kernel, GroupId id, const std::string& 
 }  // namespace
 
 Result<Group> Group::open(Kernel& kernel, GroupId id, const std::string& device) {
-  auto fd = open_node(kernel, group_path(id), fmt::format("{} of {}", group_text(id), device), no_group_node);
+  auto fd = open_node(kernel, group_path(id), fmt::format("{} of {}", group_text(id), device));
   if (!fd) return failure_of(fd);
   vfio_group_status status{.argsz = sizeof status, .flags = 0};
   if (const int result = vfio::group_get_status(kernel, fd->get(), status); result < 0) {
@@ -85,7 +82,7 @@ Result<void> probe_group(Kernel& kernel, const HostDevice& device) {
   auto group = require_group(kernel, device);
   if (!group) return failure_of(group);
   if (auto bound = require_vfio_driver(device); !bound) return bound;
-  return probe_node(kernel, group_path(*group), device.name, no_group_node);
+  return probe_node(kernel, group_path(*group), device.name);
 }
 
 }  // namespace postern

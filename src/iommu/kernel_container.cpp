@@ -8,8 +8,8 @@
 
 #include "base/log.hpp"
 #include "base/words.hpp"
+#include "host/node.hpp"
 #include "host/requirements.hpp"
-#include "iommu/node.hpp"
 #include "kernel/vfio.hpp"
 
 namespace postern {
@@ -26,7 +26,7 @@ std::string load_text(std::string_view module) {
 Result<KernelContainer::Opened> KernelContainer::open(Kernel& kernel, const Interface& interface,
                                                       std::uint32_t version) {
   const std::string object = fmt::format("container {}", interface.backend);
-  auto fd = open_node(kernel, container_path, object, load_text(interface.module));
+  auto fd = open_node(kernel, container_path, object);
   if (!fd) return failure_of(fd);
   if (const int api = vfio::get_api_version(kernel, fd->get()); api != VFIO_API_VERSION) {
     return call_failure(
@@ -55,8 +55,7 @@ Result<KernelContainer::Opened> KernelContainer::open(Kernel& kernel, const Inte
 }
 
 Result<void> KernelContainer::probe(Kernel& kernel, const Interface& interface, const HostDevice* device) {
-  auto node =
-      probe_node(kernel, container_path, fmt::format("backend {}", interface.backend), load_text(interface.module));
+  auto node = probe_node(kernel, container_path, fmt::format("backend {}", interface.backend));
   if (!node) return node;
   auto there = device != nullptr ? probe_group(kernel, *device) : require_iommu(kernel);
   if (!there) return there;

@@ -8,10 +8,22 @@
 #include <algorithm>
 #include <bitset>
 
+#include "device/pci/answer.hpp"
+#include "host/requirements.hpp"
 #include "host/sysfs.hpp"
 #include "kernel/ioctl.hpp"
 
 namespace postern {
+
+Result<void> require_answer_of(const Device& device) {
+  // The ids would not do: VFIO makes up those of virtual functions (vfio_config_init).
+  std::uint32_t revision_and_class = 0;
+  auto read = device.read(VFIO_PCI_CONFIG_REGION_INDEX, PCI_CLASS_REVISION,
+                          std::as_writable_bytes(std::span(&revision_and_class, 1)));
+  if (!read) return failure_of(read);
+  return is_no_answer(revision_and_class) ? no_answer("pread", device.container()->kernel(), device.name())
+                                          : Result<void>();
+}
 
 Result<PciDevice> PciDevice::open(Device device) {
   if (!device.is_pci()) {
@@ -92,8 +104,11 @@ Result<std::string> PciDevice::reset() const {
   const auto path = fmt::format("/sys/bus/pci/devices/{}/reset_method", name());
   const std::string methods = sysfs::text(device_.container()->kernel(), path).value_or("");
   if (auto done = device_.reset(); !done) return failure_of(done);
+  if (auto alive = require_answer(); !alive) return failure_of(alive);
   return methods.substr(0, methods.find(' '));
 }
+
+Result<void> PciDevice::require_answer() const { return require_answer_of(device_); }
 
 const Interrupt& PciDevice::interrupt(PciInterrupt kind) const noexcept {
   static constexpr Interrupt none;

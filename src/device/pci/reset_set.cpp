@@ -8,6 +8,7 @@
 
 #include "base/words.hpp"
 #include "device/device_io.hpp"
+#include "device/pci/answer.hpp"
 #include "iommu/group.hpp"
 #include "kernel/tailed.hpp"
 #include "kernel/vfio.hpp"
@@ -177,7 +178,13 @@ Result<void> ResetSet::reset() const {
   Tailed<vfio_pci_hot_reset, std::int32_t> proof(groups.size());
   for (const Group* group : groups) proof.tail()[proof.head().count++] = group->fd();
   const int result = device_->io_->pci_hot_reset(proof.head());
-  if (result >= 0) return {};
+  if (result >= 0) {
+    auto alive = require_answer_of(*device_);
+    for (const Device* device : lent_) {
+      if (alive) alive = require_answer_of(*device);
+    }
+    return alive;
+  }
 
   CallFailed what{.result = result, .object = object_of(*device_)};
   if (result == -EINVAL || result == -ENODEV) {

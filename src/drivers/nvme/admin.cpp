@@ -91,6 +91,11 @@ Result<void> Admin::check_capabilities() {
     return unfit("its registers read as all ones: it does not answer");
 
   capabilities_.raw = registers_.read(Register64::capabilities);
+  // One that hangs in its start, or whose link came back without it.
+  if (capabilities_.raw == 0 && registers_.read(Register32::version) == 0) {
+    return nvme_failure(EIO, enabling, name(), "its registers read as all zeroes: the controller does not work",
+                        std::string(reset_remedy) + ", or turn the machine off and on");
+  }
   if (!capabilities_.has_nvm_commands()) return unfit("it does not have the NVM command set (CAP.CSS)");
   if (capabilities_.smallest_page() != page_size) {
     return unfit(fmt::format("its smallest page is {} KiB, not 4 (CAP.MPSMIN)", capabilities_.smallest_page() / 1024));

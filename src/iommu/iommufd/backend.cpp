@@ -3,16 +3,16 @@
 #include <postern/backend.hpp>
 
 #include "base/log.hpp"
+#include "host/node.hpp"
 #include "host/requirements.hpp"
 #include "iommu/iommufd/cdev.hpp"
 #include "iommu/iommufd/container.hpp"
-#include "iommu/node.hpp"
 
 namespace postern {
 namespace {
 
 Result<void> probe(Kernel& kernel, const HostDevice* device) {
-  if (auto node = probe_node(kernel, iommufd::path, "backend iommufd", iommufd::missing); !node) return node;
+  if (auto node = probe_node(kernel, iommufd::path, "backend iommufd"); !node) return node;
   return device != nullptr ? iommufd::probe_cdev(kernel, *device) : require_iommu(kernel);
 }
 

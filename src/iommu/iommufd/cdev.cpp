@@ -4,14 +4,12 @@
 
 #include <fmt/format.h>
 
+#include "host/node.hpp"
 #include "host/requirements.hpp"
-#include "iommu/node.hpp"
 #include "kernel/vfio.hpp"
 
 namespace postern::iommufd {
 namespace {
-
-constexpr const char* no_cdev_node = "mount devtmpfs on /dev, or let udev make the node";
 
 tl::unexpected<Error> bind_failure(Kernel& kernel, int result, const HostDevice& device) {
   CallFailed what{.result = result, .object = device.name};
@@ -54,13 +52,13 @@ Result<void> probe_cdev(Kernel& kernel, const HostDevice& device) {
                                         : "it has no vfio-dev folder in sysfs: the kernel is older than 6.1",
                   .remedy = "use a kernel with CONFIG_VFIO_DEVICE_CDEV (6.6 or newer), or the backend type1"});
   }
-  return probe_node(kernel, device.cdev->path, device.name, no_cdev_node);
+  return probe_node(kernel, device.cdev->path, device.name);
 }
 
 Result<BoundDevice> open_cdev(const Iommufd& iommufd, const HostDevice& device) {
   Kernel& kernel = iommufd.kernel();
   if (auto there = probe_cdev(kernel, device); !there) return failure_of(there);
-  auto fd = open_node(kernel, device.cdev->path, device.name, no_cdev_node);
+  auto fd = open_node(kernel, device.cdev->path, device.name);
   if (!fd) return failure_of(fd);
 
   // vfio0 may have become another device's since sysfs was read, or the node may be left over: the number tells.

@@ -11,7 +11,7 @@
 #include <map>
 #include <mutex>
 
-#include "iommu/node.hpp"
+#include "host/node.hpp"
 #include "kernel/iommufd.hpp"
 
 namespace postern::iommufd {
@@ -51,7 +51,7 @@ Result<std::shared_ptr<Iommufd>> Iommufd::shared(Kernel& kernel) {
   const std::lock_guard lock(mutex);
   std::erase_if(open, [](const auto& entry) { return entry.second.expired(); });
   if (auto found = open[&kernel].lock()) return found;
-  auto fd = open_node(kernel, path, "container iommufd", missing);
+  auto fd = open_node(kernel, path, "container iommufd");
   if (!fd) return failure_of(fd);
   auto made = std::make_shared<Iommufd>(std::move(*fd));
   open[&kernel] = made;

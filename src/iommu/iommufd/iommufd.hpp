@@ -13,7 +13,6 @@
 namespace postern::iommufd {
 
 inline constexpr const char* path = "/dev/iommu";
-inline constexpr const char* missing = "load the module with \"modprobe iommufd\"; the kernel needs CONFIG_IOMMUFD";
 
 // Ids are the kernel's: of an IOAS, a HWPT, a bound device. 0 is none.
 using ObjectId = std::uint32_t;

@@ -7,6 +7,7 @@
 #include <sys/sysmacros.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 
 namespace postern::sim {
@@ -28,6 +29,13 @@ std::string without_newline(std::string text) {
 
 // An IOMMU's name under /sys/class/iommu (alloc_iommu; arm_smmu_device_probe, of QEMU's virt).
 const char* name_of(IommuUnit unit) { return unit == IommuUnit::vtd ? "dmar0" : "smmu3.0x0000000009050000"; }
+
+// MGAW, and SAGAW with one depth of page tables that reaches as far.
+std::uint64_t vtd_capabilities(const IommuModel& iommu) {
+  const auto bits = static_cast<unsigned>(std::bit_width(iommu.aperture.last.value));
+  const unsigned depth = bits <= 39 ? 1 : bits <= 48 ? 2 : 3;
+  return std::uint64_t{0xd2008c40000062} | std::uint64_t{bits - 1} << 16 | std::uint64_t{1} << (8 + depth);
+}
 
 bool starts_with(const std::string& text, std::string_view start) { return text.compare(0, start.size(), start) == 0; }
 
@@ -139,7 +147,10 @@ void Sysfs::show_nodes() {
   const std::string iommu = fmt::format("/sys/class/iommu/{}", name_of(machine_.iommu.unit));
   for (const auto& [address, function] : machine_.functions) {
     if (!function->has_iommu()) continue;
-    if (machine_.iommu.unit == IommuUnit::vtd) file(iommu + "/intel-iommu/ecap", "f00f5e\n");
+    if (machine_.iommu.unit == IommuUnit::vtd) {
+      file(iommu + "/intel-iommu/ecap", "f00f5e\n");
+      file(iommu + "/intel-iommu/cap", fmt::format("{:x}\n", vtd_capabilities(machine_.iommu)));
+    }
     link(iommu + "/devices/" + function->name(), devices + function->name());
   }
 }

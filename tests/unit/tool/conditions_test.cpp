@@ -221,21 +221,89 @@ TEST(InterruptIsolation, DoesNotDependOnAnIommuWithoutDevices) {
   EXPECT_EQ(judge_interrupt_isolation(host, std::nullopt).verdict, Verdict::met);
 }
 
-TEST(Node, ThatDoesNotExistHasTheRemedyItWasGiven) {
+TEST(Node, ThatDoesNotExistHasTheRemedyThatBringsIt) {
   test::TreeKernel kernel;
-  const Condition condition = judge_node(kernel, "iommufd-node", "/dev/iommu", "load it");
+  const Condition condition = judge_node(kernel, "iommufd-node", "/dev/iommu");
   EXPECT_EQ(condition.verdict, Verdict::not_met);
   EXPECT_EQ(condition.detail, "does not exist");
-  EXPECT_EQ(condition.remedy, "load it");
+  EXPECT_TRUE(mentions(condition.remedy, "modprobe iommufd")) << condition.remedy;
+}
+
+TEST(Node, ThatIsMissingInAContainerAloneIsGivenToIt) {
+  test::TreeKernel kernel;
+  kernel.file("/sys/class/misc/vfio/dev", "10:196\n");
+  const Condition condition = judge_node(kernel, "container-node", "/dev/vfio/vfio");
+  EXPECT_EQ(condition.verdict, Verdict::not_met);
+  EXPECT_FALSE(mentions(condition.remedy, "modprobe")) << condition.remedy;
+  EXPECT_TRUE(mentions(condition.remedy, "--device /dev/vfio/vfio")) << condition.remedy;
+  EXPECT_TRUE(mentions(condition.remedy, "mknod /dev/vfio/vfio c 10 196")) << condition.remedy;
 }
 
 TEST(Node, ThatMayNotBeOpenedIsShownWithModeAndOwnerAndHowToChangeThem) {
   Host host;
   host.access_gives("/dev/vfio/2", -EACCES);
-  const Condition condition = judge_node(host, "group-node", "/dev/vfio/2", "");
+  const Condition condition = judge_node(host, "group-node", "/dev/vfio/2");
   EXPECT_EQ(condition.verdict, Verdict::not_met);
   EXPECT_TRUE(mentions(condition.detail, "crw------- root root")) << condition.detail;
   EXPECT_TRUE(mentions(condition.remedy, "chown")) << condition.remedy;
+}
+
+TEST(Node, OfWhichTheModeAllowsWhatADeviceCgroupForbidsIsNotMet) {
+  Host host;
+  for (const char* const path : {"/dev/vfio/2", "/dev/vfio/devices/vfio0"}) host.open_gives(path, -EPERM);
+  for (const char* const key : {"group-node", "cdev-node"}) {
+    const Condition condition = of_device(host, key);
+    EXPECT_EQ(condition.verdict, Verdict::not_met) << key;
+    EXPECT_TRUE(mentions(condition.detail, "device cgroup")) << condition.detail;
+    EXPECT_TRUE(mentions(condition.remedy, "DeviceAllow=/dev/vfio/")) << condition.remedy;
+  }
+}
+
+TEST(Node, OfAGroupThatSomebodyHasOpenIsThere) {
+  Host host;
+  host.open_gives("/dev/vfio/2", -EBUSY);
+  EXPECT_EQ(of_device(host, "group-node").verdict, Verdict::met) << "\"in use\" tells of that";
+}
+
+// One whose every read gives ones.
+class SilentHost : public Host {
+ public:
+  SilentHost() { node("/sys/bus/pci/devices/0000:00:01.0/config", {.mode = S_IFREG | 0644U}); }
+  ssize_t pread(int /*fd*/, void* buffer, std::size_t length, std::uint64_t /*offset*/) override {
+    std::fill_n(static_cast<unsigned char*>(buffer), length, value);
+    return static_cast<ssize_t>(length);
+  }
+  unsigned char value = 0xff;
+};
+
+TEST(Device, ThatDoesNotAnswerIsToldWithWhatToTry) {
+  SilentHost host;
+  host.file("/sys/bus/pci/devices/0000:00:01.0/power_state", "D3cold\n");
+  const Condition condition = of_device(host, "answers");
+  EXPECT_EQ(condition.verdict, Verdict::not_met);
+  EXPECT_TRUE(mentions(condition.detail, "D3cold")) << condition.detail;
+  EXPECT_TRUE(mentions(condition.detail, "EIO")) << condition.detail;
+  EXPECT_TRUE(mentions(condition.remedy, "0000:00:01.0/remove")) << condition.remedy;
+  EXPECT_TRUE(mentions(condition.remedy, "pci/rescan")) << condition.remedy;
+  host.value = 1;
+  EXPECT_EQ(of_device(host, "answers").key, "missing");
+}
+
+TEST(AddressWidth, IsTheNarrowerOfWhatVtdTakesAndWhatItsPageTablesReach) {
+  Host host;
+  constexpr std::uint64_t gib = 1 << 30;
+  EXPECT_FALSE(judge_address_width(host, "dmar0", gib)) << "it does not say";
+  // MGAW 39 bits, and page tables of 39 and 48 bits.
+  host.file("/sys/class/iommu/dmar0/intel-iommu/cap", "d2008c40260662\n");
+  EXPECT_EQ(judge_address_width(host, "dmar0", 256 * gib)->verdict, Verdict::met);
+  const Condition narrow = *judge_address_width(host, std::nullopt, 1024 * gib);
+  EXPECT_EQ(narrow.verdict, Verdict::not_met);
+  EXPECT_TRUE(mentions(narrow.detail, "0x0-0x7fffffffff")) << narrow.detail;
+  EXPECT_EQ(judge_address_width(host, "dmar0", 512 * gib)->verdict, Verdict::not_met) << "interrupts take a part of it";
+  // MGAW 57 bits, of which page tables of 48 bits reach no more than that.
+  host.file("/sys/class/iommu/dmar0/intel-iommu/cap", "d2008c40380462\n");
+  EXPECT_EQ(judge_address_width(host, "dmar0", 1024 * gib)->verdict, Verdict::met);
+  EXPECT_EQ(judge_address_width(host, "dmar0", gib << 18)->verdict, Verdict::not_met);
 }
 
 TEST(Device, ThatIsReadyMeetsEveryCondition) {

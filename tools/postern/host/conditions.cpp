@@ -5,6 +5,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
+#include <charconv>
 #include <iterator>
 #include <postern/backend.hpp>
 #include <postern/locked_memory.hpp>
@@ -17,6 +19,19 @@
 
 namespace postern::tool {
 namespace {
+
+// Of VT-d's capability register: MGAW (bits 16 to 21) is one less than the bits that it takes, and SAGAW (bits 8 to 12)
+// has a bit for each depth of its page tables, of which the second stands for 39 bits.
+std::optional<unsigned> address_bits(Kernel& kernel, const std::string& iommu) {
+  std::string text;
+  if (kernel.read_file(fmt::format("/sys/class/iommu/{}/intel-iommu/cap", iommu), text) < 0) return std::nullopt;
+  std::uint64_t cap = 0;
+  if (std::from_chars(text.data(), text.data() + text.size(), cap, 16).ec != std::errc()) return std::nullopt;
+  const unsigned taken = static_cast<unsigned>(cap >> 16 & 0x3f) + 1;
+  const auto depths = static_cast<unsigned>(cap >> 8 & 0x1f);
+  if (depths == 0) return std::nullopt;
+  return std::min(taken, 30 + 9 * (std::bit_width(depths) - 1U));
+}
 
 Condition judge_backend(Kernel& kernel, const HostDevice* device, const Backend& backend) {
   Condition condition{.key = fmt::format("backend-{}", backend.name),
@@ -262,6 +277,37 @@ Condition judge_interrupt_isolation(Kernel& kernel, const std::optional<std::str
   return condition;
 }
 
+std::optional<Condition> judge_address_width(Kernel& kernel, const std::optional<std::string>& iommu,
+                                             std::uint64_t memory) {
+  std::vector<std::string> names;
+  if (iommu) {
+    names.push_back(*iommu);
+  } else if (kernel.list_directory("/sys/class/iommu", names) < 0) {
+    return std::nullopt;
+  }
+  std::optional<unsigned> narrowest;
+  std::string whose;
+  for (const std::string& name : names) {
+    const auto bits = address_bits(kernel, name);
+    if (!bits || (narrowest && *narrowest <= *bits)) continue;
+    narrowest = bits;
+    whose = name;
+  }
+  if (!narrowest) return std::nullopt;
+  // Of it the doorbells of interrupts are never usable (IOAPIC_RANGE_START to IOAPIC_RANGE_END).
+  constexpr std::uint64_t doorbells = std::uint64_t{1} << 20;
+  const std::uint64_t all = *narrowest >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << *narrowest) - 1;
+  const bool fits = memory <= all - doorbells;
+  return Condition{.key = "address-width",
+                   .title = "address width",
+                   .verdict = fits ? Verdict::met : Verdict::not_met,
+                   .detail = fmt::format("{} bits: {} translates 0x0-{:#x}, and {} {} there", *narrowest, whose, all,
+                                         size_text(memory), fits ? "have room" : "have no room"),
+                   .remedy = fits ? ""
+                                  : "map less memory; a virtual machine may get a wider IOMMU (QEMU: -device "
+                                    "intel-iommu,aw-bits=48)"};
+}
+
 Diagnosis diagnose(Kernel& kernel, const Question& question) {
   Diagnosis diagnosis;
   std::optional<std::string> iommu;
@@ -280,14 +326,14 @@ Diagnosis diagnose(Kernel& kernel, const Question& question) {
       judge_iommu(kernel),
       judge_interrupt_isolation(kernel, iommu),
       judge_vfio_pci(kernel),
-      judge_node(kernel, "container-node", "/dev/vfio/vfio",
-                 "\"modprobe vfio\" (a kernel without it has no CONFIG_VFIO)"),
-      power ? not_on_power("iommufd-node", "/dev/iommu")
-            : judge_node(kernel, "iommufd-node", "/dev/iommu",
-                         "\"modprobe iommufd\" (Linux 6.2 or later, built with CONFIG_IOMMUFD; Debian's kernels are "
-                         "not)"),
+      judge_node(kernel, "container-node", "/dev/vfio/vfio"),
+      power ? not_on_power("iommufd-node", "/dev/iommu") : judge_node(kernel, "iommufd-node", "/dev/iommu"),
       window ? judge_locked_on_power(kernel, question.memory, *window) : judge_locked_memory(kernel, question.memory),
   };
+  if (question.memory && !power) {
+    auto width = judge_address_width(kernel, iommu, *question.memory);
+    if (width) diagnosis.host.push_back(std::move(*width));
+  }
   // What a device lacks that is not bound is said already.
   const bool bound = host && host->driver && is_vfio_driver(*host->driver);
   auto usable = judge_backends(kernel, bound ? &*host : nullptr, iommu);

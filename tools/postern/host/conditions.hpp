@@ -39,7 +39,7 @@ struct Question {
   std::optional<std::uint64_t> memory;  // bytes that are to be mapped
 };
 
-// Reads sysfs and procfs, and probes the backends. Opens no device; changes nothing.
+// Reads sysfs and procfs, and probes the backends and the nodes. Opens no device; changes nothing.
 [[nodiscard]] Diagnosis diagnose(Kernel& kernel, const Question& question);
 
 // The parts, each a judgement of its own.
@@ -48,8 +48,11 @@ struct Question {
 [[nodiscard]] Condition judge_locked_memory(Kernel& kernel, std::optional<std::uint64_t> needed);
 // `iommu`: the name of one under /sys/class/iommu ("dmar0"); without one, all of them are looked at.
 [[nodiscard]] Condition judge_interrupt_isolation(Kernel& kernel, const std::optional<std::string>& iommu);
-// A device node that must be opened to read and write. `missing`: the remedy when it is not there.
-[[nodiscard]] Condition judge_node(Kernel& kernel, std::string key, const std::string& path, std::string missing);
+// A device node, by opening and closing it: its mode says nothing of a container's device cgroup.
+[[nodiscard]] Condition judge_node(Kernel& kernel, std::string key, const std::string& path);
+// Whether so much memory has room in what the IOMMU translates. Nothing where this host does not tell (VT-d's alone).
+[[nodiscard]] std::optional<Condition> judge_address_width(Kernel& kernel, const std::optional<std::string>& iommu,
+                                                           std::uint64_t memory);
 // What there is of iommufd and cdevs does not exist on POWER (VFIO_DEVICE_CDEV depends on !SPAPR_TCE_IOMMU).
 [[nodiscard]] Condition not_on_power(std::string key, std::string title);
 // The remedy where so many bytes may not be locked.

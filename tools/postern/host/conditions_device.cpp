@@ -134,8 +134,7 @@ std::vector<Condition> judge_cdev(Kernel& kernel, const HostDevice& host) {
        .detail = numbered ? host.cdev->name : "the kernel made none",
        .remedy = numbered ? "" : "iommufd needs Linux 6.6 or later, built with CONFIG_VFIO_DEVICE_CDEV"});
   if (!numbered) return conditions;
-  Condition node =
-      judge_node(kernel, "cdev-node", host.cdev->path, "udev or devtmpfs makes it: see that one of them runs");
+  Condition node = judge_node(kernel, "cdev-node", host.cdev->path);
   FileStatus status;
   const bool stale = kernel.status(host.cdev->path, status) >= 0 && status.device != *host.cdev->number;
   if (stale) {
@@ -172,23 +171,22 @@ Condition not_on_power(std::string key, std::string title) {
           .remedy = {}};
 }
 
-Condition judge_node(Kernel& kernel, std::string key, const std::string& path, std::string missing) {
-  Condition condition{.key = std::move(key), .title = path, .verdict = Verdict::not_met, .detail = {}, .remedy = {}};
+Condition judge_node(Kernel& kernel, std::string key, const std::string& path) {
+  Condition condition{.key = std::move(key), .title = path, .verdict = Verdict::met, .detail = {}, .remedy = {}};
   FileStatus status;
-  if (const int result = kernel.status(path, status); result < 0) {
-    condition.detail = result == -ENOENT ? "does not exist" : std::strerror(-result);
-    condition.remedy = std::move(missing);
-    return condition;
+  const bool there = kernel.status(path, status) >= 0;
+  if (there) condition.detail = mode_text(status);
+  const auto opened = require_node(kernel, path);
+  // A group that somebody has open is told of by "in use".
+  if (opened || opened.error().code() == EBUSY) return condition;
+  const Error& error = opened.error();
+  condition.verdict = Verdict::not_met;
+  condition.remedy = error.remedy();
+  if (error.code() == EACCES) {
+    condition.detail += fmt::format(": {} may not open it", user_name(::geteuid()));
+  } else {
+    condition.detail = there ? fmt::format("{}: {}", condition.detail, reason_line(error)) : "does not exist";
   }
-  condition.detail = mode_text(status);
-  if (kernel.access(path, R_OK | W_OK) >= 0) {
-    condition.verdict = Verdict::met;
-    return condition;
-  }
-  const std::string user = user_name(::geteuid());
-  condition.detail += fmt::format(": {} may not open it", user);
-  condition.remedy =
-      fmt::format("as root: \"chown {} {}\" (for good: a udev rule with OWNER=\"{}\")", user, path, user);
   return condition;
 }
 
@@ -217,6 +215,14 @@ std::vector<Condition> judge_device(Kernel& kernel, PciAddress address) {
     return conditions;
   }
 
+  if (auto alive = require_answer(kernel, host); !alive) {
+    conditions.push_back({.key = "answers",
+                          .title = "answers",
+                          .verdict = Verdict::not_met,
+                          .detail = reason_line(alive.error()),
+                          .remedy = alive.error().remedy()});
+  }
+
   std::optional<IommuGroup> group;
   if (host.iommu_group && !host.is_noiommu) {
     if (auto found = find_iommu_group(kernel, *host.iommu_group)) group = std::move(*found);
@@ -230,8 +236,7 @@ std::vector<Condition> judge_device(Kernel& kernel, PciAddress address) {
 
   const bool bound = host.driver && is_vfio_driver(*host.driver);
   if (group && bound) {
-    conditions.push_back(
-        judge_node(kernel, "group-node", group->path, "udev or devtmpfs makes it: see that one of them runs"));
+    conditions.push_back(judge_node(kernel, "group-node", group->path));
   } else if (group) {
     conditions.push_back(appears_later("group-node", group->path));
   }

@@ -37,6 +37,7 @@ Result<void> look(const Session& session, const PciFunction& function, const Bac
   auto device = PciDevice::open(std::move(*attached));
   if (!device) return failure_of(device);
   const auto container = device->device().container();
+  if (auto alive = device->require_answer(); !alive) return alive;
 
   if (!found.json.contains("regions")) {
     found.text = opened_text(*device, session.out) + found.text;
