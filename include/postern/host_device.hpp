@@ -6,6 +6,7 @@
 #include <optional>
 #include <postern/kernel.hpp>
 #include <postern/result.hpp>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -48,6 +49,18 @@ struct IommuGroup {
   [[nodiscard]] std::vector<const HostDevice*> obstacles() const;
   [[nodiscard]] bool viable() const { return obstacles().empty(); }
 };
+
+// What a device's group means for it.
+struct GroupAdvice {
+  std::string why;                   // the members share the group; empty where there is one alone
+  std::vector<std::string> to_bind;  // names of those in the way, where all of them can be given to VFIO
+  std::string remedy;                // empty where nothing is in the way
+};
+// Never advises to take what the device itself hangs on (its physical function), or what the host does (its chipset).
+// Whether somebody uses the others is not looked at: "postern bind" does.
+[[nodiscard]] GroupAdvice advise_on_group(Kernel& kernel, const IommuGroup& group, const std::string& device);
+// The remedy where some members must stay; `staying` are their names, with the reason of each.
+[[nodiscard]] std::string leave_group_alone(std::span<const std::string> staying);
 
 // Reads a device of a bus. Errors: ENODEV (no such device; the remedy says how to list them), those of sysfs.
 [[nodiscard]] Result<HostDevice> find_host_device(Kernel& kernel, std::string_view bus, std::string_view name);

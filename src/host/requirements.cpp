@@ -84,18 +84,13 @@ Result<void> require_answer(Kernel& kernel, const HostDevice& device) {
   return is_no_answer(revision_and_class) ? no_answer("pread", kernel, device.name) : Result<void>();
 }
 
-std::string obstacles_text(const IommuGroup& group) {
+std::string obstacles_text(const IommuGroup& group, const GroupAdvice& advice) {
   std::vector<std::string> members;
   for (const HostDevice* member : group.obstacles()) {
-    members.push_back(fmt::format("{} (driver {})", member->name, *member->driver));
+    members.push_back(fmt::format("{} (driver {})", member->name, member->driver.value_or("none")));
   }
-  return fmt::format("the group is not viable: in the way: {}", list_text(members));
-}
-
-std::string obstacles_remedy(const IommuGroup& group) {
-  std::vector<std::string> binds;
-  for (const HostDevice* member : group.obstacles()) binds.push_back(fmt::format("\"postern bind {}\"", member->name));
-  return fmt::format("give them to VFIO too: {}", list_text(binds));
+  return fmt::format("the group is not viable: in the way: {}{}{}", list_text(members), advice.why.empty() ? "" : "; ",
+                     advice.why);
 }
 
 void explain_locked_memory(CallFailed& what, Kernel& kernel, std::uint64_t bytes) {

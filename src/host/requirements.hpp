@@ -15,9 +15,11 @@ namespace postern {
 // Whether VFIO made this group for a device without an IOMMU (vfio_noiommu_group_alloc); its number as sysfs has it.
 [[nodiscard]] bool is_noiommu_group(Kernel& kernel, const std::string& group);
 
-// A group that is not viable, in words: every member in the way with its driver, and what to do about them.
-[[nodiscard]] std::string obstacles_text(const IommuGroup& group);
-[[nodiscard]] std::string obstacles_remedy(const IommuGroup& group);
+// A group that is not viable, in words: every member in the way with its driver, and why they share it.
+[[nodiscard]] std::string obstacles_text(const IommuGroup& group, const GroupAdvice& advice);
+
+// Why this member may not be taken from its driver for the sake of `device`; empty where it may.
+[[nodiscard]] std::string must_stay(Kernel& kernel, const HostDevice& member, const std::string& device);
 
 // The failure where `call` was well and the device does not answer: its registers read as all ones.
 [[nodiscard]] tl::unexpected<Error> no_answer(std::string_view call, Kernel& kernel, const std::string& device);

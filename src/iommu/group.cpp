@@ -16,11 +16,12 @@ std::string group_text(GroupId id) { return "IOMMU group " + to_string(id); }
 
 tl::unexpected<Error> not_viable(Kernel& kernel, GroupId id, const std::string& device) {
   const auto group = find_iommu_group(kernel, id);
+  const GroupAdvice advice = group ? advise_on_group(kernel, *group, device) : GroupAdvice();
   return call_failure(vfio::group_get_status.symbol,
                       {.result = -EPERM,
                        .object = fmt::format("{} of {}", group_text(id), device),
-                       .reason = group ? obstacles_text(*group) : "the group is not viable",
-                       .remedy = group ? obstacles_remedy(*group) : ""});
+                       .reason = group ? obstacles_text(*group, advice) : "the group is not viable",
+                       .remedy = advice.remedy});
 }
 
 }  // namespace

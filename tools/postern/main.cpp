@@ -99,6 +99,7 @@ WrongUsage unknown_verb(const std::string& name) {
 
 void choose_host(ChosenHost& host, const std::string& name) {
   if (const std::string wrong = host.choose(name); !wrong.empty()) throw CLI::ValidationError("--host", wrong);
+  name_host(name);
 }
 
 WrongUsage wrong_usage(const CLI::App& app, const CLI::ParseError& wrong) {

@@ -9,6 +9,7 @@
 #include "base/words.hpp"
 #include "device/device_io.hpp"
 #include "device/pci/answer.hpp"
+#include "host/requirements.hpp"
 #include "iommu/group.hpp"
 #include "kernel/tailed.hpp"
 #include "kernel/vfio.hpp"
@@ -141,13 +142,18 @@ tl::unexpected<Error> ResetSet::refuse_incomplete() const {
   std::vector<std::string> missing;
   std::vector<std::string> to_bind;
   std::vector<std::string> to_attach;
+  std::vector<std::string> must_not;
   bool bridge = false;
   for (const ResetMember& member : members_) {
     if (member.ours()) continue;
     const std::string name = to_string(member.address);
     missing.push_back(fmt::format("{} ({})", name, member.obstacle));
+    const auto host = find_host_device(device_->container()->kernel(), "pci", name);
+    const std::string staying = host ? must_stay(device_->container()->kernel(), *host, device_->name()) : "";
     if (member.driver == "pcieport") {
       bridge = true;
+    } else if (!staying.empty()) {
+      must_not.push_back(fmt::format("{} must stay: {}", name, staying));
     } else if (member.driver && is_vfio_driver(*member.driver)) {
       to_attach.push_back(name);
     } else {
@@ -156,7 +162,8 @@ tl::unexpected<Error> ResetSet::refuse_incomplete() const {
   }
   std::vector<std::string> remedies;
   if (bridge) remedies.emplace_back("what has a bridge in it, which no VFIO driver takes, cannot be reset from here");
-  if (!to_bind.empty()) remedies.push_back("give them to VFIO: " + list_text(to_bind));
+  remedies.insert(remedies.end(), must_not.begin(), must_not.end());
+  if (!to_bind.empty() && must_not.empty()) remedies.push_back("give them to VFIO: " + list_text(to_bind));
   if (!to_attach.empty()) remedies.push_back("attach to this process too: " + list_text(to_attach));
   return call_failure(hot_reset.symbol, {.result = -EPERM,
                                          .object = object_of(*device_),

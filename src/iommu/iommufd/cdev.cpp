@@ -17,8 +17,9 @@ tl::unexpected<Error> bind_failure(Kernel& kernel, int result, const HostDevice&
       device.iommu_group ? find_iommu_group(kernel, *device.iommu_group) : Result<IommuGroup>(IommuGroup{});
   if (group && !group->viable()) {
     // iommufd_device_bind claims the group for user space; a driver that uses DMA refuses that (Linux 6.0).
-    what.reason = obstacles_text(*group);
-    what.remedy = obstacles_remedy(*group);
+    GroupAdvice advice = advise_on_group(kernel, *group, device.name);
+    what.reason = obstacles_text(*group, advice);
+    what.remedy = std::move(advice.remedy);
   } else if (result == -EPERM) {
     explain_unsafe_interrupts(what, kernel, "iommufd");
     // The same errno from iommu_device_claim_dma_owner (Linux 6.0).

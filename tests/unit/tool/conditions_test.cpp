@@ -342,8 +342,68 @@ TEST(Device, WithOthersInItsGroupNamesEachThatStandsInTheWay) {
   add_device(host, "0000:00:01.4", "2", "vfio-pci");
   const Condition condition = of_device(host, "group-viable");
   EXPECT_EQ(condition.verdict, Verdict::not_met);
-  EXPECT_EQ(condition.detail, "in the way: 0000:00:01.1 (nvme) and 0000:00:01.2 (ahci)");
-  EXPECT_TRUE(mentions(condition.remedy, "\"postern bind 0000:00:01.1\" and \"postern bind 0000:00:01.2\""));
+  EXPECT_EQ(condition.detail,
+            "in the way: 0000:00:01.1 (nvme) and 0000:00:01.2 (ahci); they share the group because the functions of "
+            "0000:00:01 have no ACS between them");
+  EXPECT_TRUE(mentions(condition.remedy, "\"postern bind 0000:00:01.1\", \"postern bind 0000:00:01.2\""))
+      << condition.remedy;
+}
+
+TEST(Device, ThatSharesItsGroupWithItsPhysicalFunctionIsNotToldToTakeThat) {
+  Host host;
+  add_device(host, "0000:00:01.1", "2", "nvme");
+  host.link("/sys/bus/pci/devices/0000:00:01.0/physfn", "../0000:00:01.1");
+  const Condition condition = of_device(host, "group-viable");
+  EXPECT_EQ(condition.verdict, Verdict::not_met);
+  EXPECT_FALSE(mentions(condition.remedy, "postern bind")) << condition.remedy;
+  EXPECT_TRUE(mentions(condition.remedy, "another slot")) << condition.remedy;
+  EXPECT_TRUE(mentions(condition.detail, "does not isolate 0000:00:01.0 from 0000:00:01.1")) << condition.detail;
+}
+
+TEST(Device, OfTheChipsetIsNotToldToTakeTheChipset) {
+  Host host;
+  add_device(host, "0000:00:01.1", "2", "i801_smbus");
+  add_device(host, "0000:00:01.2", "2", "snd_hda_intel");
+  for (const char* const folder : {"/sys/bus/pci/devices/", "/sys/kernel/iommu_groups/2/devices/"}) {
+    host.file(std::string(folder) + "0000:00:01.1/class", "0x0c0500\n");
+  }
+  const Condition condition = of_device(host, "group-viable");
+  EXPECT_EQ(condition.verdict, Verdict::not_met);
+  EXPECT_FALSE(mentions(condition.remedy, "postern bind")) << condition.remedy;
+  EXPECT_TRUE(mentions(condition.remedy, "another slot")) << condition.remedy;
+  EXPECT_TRUE(mentions(condition.remedy, "0000:00:01.1: it is a part of the chipset")) << condition.remedy;
+  EXPECT_TRUE(mentions(condition.detail, "functions of 0000:00:01 have no ACS")) << condition.detail;
+}
+
+TEST(Device, WhosePortDoesNotIsolateItNamesThePort) {
+  Host host;
+  add_device(host, "0000:00:00.0", "2", "pcieport");
+  add_device(host, "0000:02:00.0", "2", "nvme");
+  host.file("/sys/kernel/iommu_groups/2/devices/0000:00:00.0/class", "0x060400\n");
+  const Condition condition = of_device(host, "group-viable");
+  EXPECT_TRUE(mentions(condition.detail, "because 0000:00:00.0 has no ACS")) << condition.detail;
+  EXPECT_TRUE(mentions(condition.remedy, "\"postern bind 0000:02:00.0\"")) << condition.remedy;
+}
+
+TEST(Device, IsNotToldToTakeTheControllerThatADiskOfTheHostIsBehind) {
+  Host host;
+  add_device(host, "0000:00:01.1", "2", "ahci");
+  host.link("/sys/class/block/sda1", "../../devices/pci0000:00/0000:00:01.1/ata1/host0/block/sda/sda1");
+  host.file("/proc/self/mounts", "/dev/sda1 / ext4 rw 0 0\n");
+  const Condition condition = of_device(host, "group-viable");
+  EXPECT_FALSE(mentions(condition.remedy, "postern bind")) << condition.remedy;
+  EXPECT_TRUE(mentions(condition.remedy, "sda1 is mounted on /")) << condition.remedy;
+}
+
+TEST(Device, IsNotToldToTakeAMemberOfAnotherBus) {
+  Host host;
+  const std::string member = "/sys/kernel/iommu_groups/2/devices/a0000.ethernet";
+  host.link(member + "/subsystem", "../../../bus/platform");
+  host.link(member + "/driver", "../../../bus/platform/drivers/stmmac");
+  const Condition condition = of_device(host, "group-viable");
+  EXPECT_TRUE(mentions(condition.detail, "a0000.ethernet (stmmac)")) << condition.detail;
+  EXPECT_FALSE(mentions(condition.remedy, "unbind")) << condition.remedy;
+  EXPECT_TRUE(mentions(condition.remedy, "platform")) << condition.remedy;
 }
 
 TEST(Device, BehindNoIommuSaysSo) {

@@ -13,6 +13,7 @@
 #include <postern/pci_function.hpp>
 #include <sstream>
 
+#include "host/block_use.hpp"
 #include "host/conditions.hpp"
 #include "host/holders.hpp"
 #include "host/power.hpp"
@@ -70,25 +71,33 @@ Condition judge_group(Kernel& kernel, const HostDevice& host, const IommuGroup* 
   return condition;
 }
 
-Condition judge_viability(const IommuGroup& group, const std::string& device) {
+// The remedy that advise_on_group() has, unless this host lives on what it would take.
+std::string without_what_is_used(Kernel& kernel, const GroupAdvice& advice) {
+  std::vector<std::string> used;
+  for (const std::string& name : advice.to_bind) {
+    const auto address = PciAddress::parse(name);
+    const std::string use = address ? block_use(kernel, *address) : "";
+    if (!use.empty()) used.push_back(fmt::format("{}: {}", name, use));
+  }
+  return used.empty() ? advice.remedy : leave_group_alone(used);
+}
+
+Condition judge_viability(Kernel& kernel, const IommuGroup& group, const std::string& device) {
   Condition condition{.key = "group-viable",
                       .title = "rest of the group",
                       .verdict = Verdict::met,
                       .detail = group.members.size() == 1 ? "there is none" : "nothing in the way",
                       .remedy = {}};
   std::vector<std::string> in_the_way;
-  std::vector<std::string> commands;
   for (const HostDevice* obstacle : group.obstacles()) {
-    if (obstacle->name == device) continue;
-    in_the_way.push_back(fmt::format("{} ({})", obstacle->name, obstacle->driver.value_or("no driver")));
-    commands.push_back(obstacle->bus == "pci"
-                           ? fmt::format("\"postern bind {}\"", obstacle->name)
-                           : fmt::format("\"echo {} > {}/driver/unbind\"", obstacle->name, obstacle->sysfs_path));
+    if (obstacle->name != device)
+      in_the_way.push_back(fmt::format("{} ({})", obstacle->name, obstacle->driver.value_or("no driver")));
   }
   if (in_the_way.empty()) return condition;
+  const GroupAdvice advice = advise_on_group(kernel, group, device);
   condition.verdict = Verdict::not_met;
-  condition.detail = fmt::format("in the way: {}", list_of(in_the_way));
-  condition.remedy = fmt::format("the group goes as a whole: {}", list_of(commands));
+  condition.detail = fmt::format("in the way: {}; {}", list_of(in_the_way), advice.why);
+  condition.remedy = without_what_is_used(kernel, advice);
   return condition;
 }
 
@@ -232,7 +241,7 @@ std::vector<Condition> judge_device(Kernel& kernel, PciAddress address) {
   if (machine == Machine::pseries) conditions.push_back(judge_dma_windows(kernel, host));
   if (group) conditions.push_back(judge_firmware_ranges(kernel, group->id));
   conditions.push_back(judge_binding(host));
-  if (group) conditions.push_back(judge_viability(*group, host.name));
+  if (group) conditions.push_back(judge_viability(kernel, *group, host.name));
 
   const bool bound = host.driver && is_vfio_driver(*host.driver);
   if (group && bound) {

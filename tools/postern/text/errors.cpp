@@ -15,6 +15,20 @@ namespace {
 
 std::atomic<std::size_t> logged{0};
 
+// As a shell takes it; empty for this host. Set while the arguments are read, before anything is shown.
+std::string& named_host() {
+  static std::string host;
+  return host;
+}
+
+std::string shell_word(const std::string& word) {
+  constexpr std::string_view plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.,:/+";
+  if (word.find_first_not_of(plain) == std::string::npos) return word;
+  std::string text = "'";
+  for (const char c : word) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return text + "'";
+}
+
 std::string reason_of(const Error& error) {
   if (!error.reason().empty()) return error.reason();
   return error.code() != 0 ? std::strerror(error.code()) : "failed";
@@ -42,10 +56,35 @@ std::string error_line(const Error& error) {
   return error.object().empty() ? reason_line(error) : error.object() + ": " + reason_line(error);
 }
 
+void name_host(std::string host) { named_host() = shell_word(host); }
+
+std::string for_host(std::string_view remedy) {
+  std::string text(remedy);
+  if (named_host().empty()) return text;
+  const std::string option = " --host " + named_host();
+  constexpr std::string_view command = "\"postern ";
+  bool binds = false;
+  for (std::size_t at = text.find(command); at != std::string::npos; at = text.find(command, at + 1)) {
+    const std::size_t end = text.find('"', at + 1);
+    if (end == std::string::npos) break;
+    const std::string_view words = std::string_view(text).substr(at, end - at);
+    if (words.find("--help") != std::string_view::npos) continue;
+    binds = binds || words.starts_with("\"postern bind ");
+    text.insert(end, option);
+  }
+  // Bound there is bound for that run alone.
+  if (binds) {
+    text +=
+        "; a simulated host begins anew in each run: to find it bound, describe the function with \"driver\": "
+        "\"vfio-pci\"";
+  }
+  return text;
+}
+
 std::string remedy_text(std::string_view remedy, const Terminal& terminal, std::size_t indent) {
   constexpr std::string_view label = "remedy: ";
   return std::string(indent, ' ') + paint(terminal, Style::heading, label) +
-         fold(terminal, remedy, indent + label.size()) + "\n";
+         fold(terminal, for_host(remedy), indent + label.size()) + "\n";
 }
 
 std::string error_details(const Error& error, const Terminal& terminal, std::size_t indent) {
@@ -62,7 +101,7 @@ Json error_json(const Error& error) {
   Json causes = Json::array();
   for (const Error& cause : error.causes()) causes.push_back(error_json(cause));
   return {{"operation", error.operation()}, {"object", error.object()},   {"errno", errno_name(error.code())},
-          {"code", error.code()},           {"reason", reason_of(error)}, {"remedy", error.remedy()},
+          {"code", error.code()},           {"reason", reason_of(error)}, {"remedy", for_host(error.remedy())},
           {"causes", std::move(causes)}};
 }
 

@@ -29,6 +29,11 @@ using Json = nlohmann::ordered_json;  // keys stay in the order that they are wr
 // copied.
 [[nodiscard]] std::string remedy_text(std::string_view remedy, const Terminal& terminal, std::size_t indent);
 
+// From now on each command of postern's in a remedy carries "--host HOST": it is for the host that was asked about.
+void name_host(std::string host);
+// A remedy as it is to be shown. remedy_text() and error_json() do it; for one that stands elsewhere.
+[[nodiscard]] std::string for_host(std::string_view remedy);
+
 // One JSON document with its line end. Bytes that are no UTF-8 (a device may name itself anything) become U+FFFD.
 [[nodiscard]] std::string json_text(const Json& document);
 

@@ -46,7 +46,7 @@ Json to_json(const std::vector<Condition>& conditions) {
                     {"title", condition.title},
                     {"verdict", to_string(condition.verdict)},
                     {"detail", condition.detail},
-                    {"remedy", condition.remedy}});
+                    {"remedy", for_host(condition.remedy)}});
   }
   return list;
 }

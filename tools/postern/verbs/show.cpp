@@ -167,13 +167,14 @@ Result<Ending> run_show(Session& session, PciAddress address) {
   if (bound) {
     session.print(opened.text);
   } else {
-    session.print("\n" +
-                  fold(session.out,
-                       fmt::format("Its regions, interrupts and capabilities can be shown when it is bound to a VFIO "
-                                   "driver: \"postern bind {}\"",
-                                   host.name),
-                       0) +
-                  "\n");
+    session.print(
+        "\n" +
+        fold(session.out,
+             for_host(fmt::format("Its regions, interrupts and capabilities can be shown when it is bound to a VFIO "
+                                  "driver: \"postern bind {}\"",
+                                  host.name)),
+             0) +
+        "\n");
   }
   return Ending::well;
 }
