@@ -72,6 +72,8 @@ class Device {
   [[nodiscard]] Result<void> reset() const;
 
   // Whether the device has this feature (VFIO_DEVICE_FEATURE with VFIO_DEVICE_FEATURE_PROBE), by its VFIO number.
+  // Sets one, by the bytes that it takes. Errors: ENOTTY (the device does not have it), those of VFIO_DEVICE_FEATURE.
+  [[nodiscard]] Result<void> set_feature(std::uint32_t number, std::span<const std::uint8_t> bytes) const;
   [[nodiscard]] bool has_feature(std::uint32_t feature) const;
   // The features it has, by name, for people: "MIGRATION", "DMA_BUF", ...
   [[nodiscard]] std::vector<std::string_view> features() const;

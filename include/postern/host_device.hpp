@@ -2,6 +2,7 @@
 // HostDevice and IommuGroup: what the host knows of a device before it is passed through, whatever bus it is on.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <postern/kernel.hpp>
@@ -24,6 +25,15 @@ struct VfioCdev {
   std::optional<dev_t> number;  // from vfio-dev/vfioN/dev; missing where the kernel is built without VFIO_DEVICE_CDEV
 };
 
+// The secret that a physical function's driver and those of its virtual functions share: where the physical function is
+// bound to vfio-pci, none of them can be opened without it. A UUID, its bytes in the order in which it is written.
+struct VfToken {
+  std::array<std::uint8_t, 16> bytes{};
+  // As "bd8d9d2b-5a5f-4f5a-a211-f591514ba1f3". Errors: EINVAL.
+  [[nodiscard]] static Result<VfToken> parse(std::string_view uuid);
+};
+[[nodiscard]] std::string to_string(const VfToken& token);
+
 // A snapshot of sysfs; nothing here holds the device.
 struct HostDevice {
   std::string name;                    // as its bus names it: "0000:00:01.0"; what VFIO_GROUP_GET_DEVICE_FD takes
@@ -36,6 +46,7 @@ struct HostDevice {
   // VFIO took it without an IOMMU (vfio.enable_unsafe_noiommu_mode): its DMA reaches all of memory, and its group is
   // one that VFIO made for it.
   bool is_noiommu = false;
+  std::optional<VfToken> vf_token;  // to open it with; sysfs has none (AttachOptions::vf_token)
 };
 
 struct IommuGroup {
@@ -82,6 +93,9 @@ struct GroupAdvice {
 [[nodiscard]] Result<void> require_node(Kernel& kernel, const std::string& path);
 // The device answers, as far as sysfs shows: its config space does not read as all ones. Errors: EIO.
 [[nodiscard]] Result<void> require_answer(Kernel& kernel, const HostDevice& device);
+
+// The physical function of a virtual one, where a VFIO driver has it: then the device wants a VF token.
+[[nodiscard]] std::optional<std::string> physical_function_with_token(Kernel& kernel, const HostDevice& device);
 
 // Whether a device can raise no interrupts but its own: VFIO refuses it (EPERM) where that is known to be missing.
 struct InterruptIsolation {

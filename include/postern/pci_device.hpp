@@ -83,6 +83,9 @@ class PciDevice {
   // Device::reset().
   // It is well only where the device answers afterwards.
   [[nodiscard]] Result<std::string> reset() const;
+  // Of a physical function: the token that its virtual functions are opened with from now on. Errors: ENOTTY (it is no
+  // physical function).
+  [[nodiscard]] Result<void> set_vf_token(const VfToken& token) const;
   // Whether the device answers at all: one that has left, or sleeps, reads as all ones. Errors: EIO.
   [[nodiscard]] Result<void> require_answer() const;
 

@@ -61,6 +61,11 @@ tl::unexpected<Error> failure_with(std::vector<Error> causes, const Error& error
 }  // namespace
 
 Result<Device> attach(Kernel& kernel, const HostDevice& device, const AttachOptions& options) {
+  if (options.vf_token && !device.vf_token) {
+    HostDevice with_token = device;
+    with_token.vf_token = options.vf_token;
+    return attach(kernel, with_token, options);
+  }
   if (options.container) return attach_to(options.container, device);
   std::vector<Error> refusals;
   auto joined = join(device, options, refusals);

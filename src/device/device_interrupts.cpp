@@ -67,9 +67,15 @@ Result<void> Device::act_on_interrupt(std::uint32_t index, std::uint32_t action,
   irqs.count = count;
   const int result = io_->set_irqs(irqs);
   if (result >= 0) return {};
-  return call_failure(
-      vfio::device_set_irqs.symbol,
-      {.result = result, .object = fmt::format("{} interrupt {} vectors {}+{}", name_, index, first, count)});
+  CallFailed what{.result = result, .object = fmt::format("{} interrupt {} vectors {}+{}", name_, index, first, count)};
+  if (action != VFIO_IRQ_SET_ACTION_TRIGGER && result == -ENOTTY && !(*found)->maskable) {
+    what.reason = "VFIO does not mask interrupts of this kind (no VFIO_IRQ_INFO_MASKABLE)";
+    what.remedy = "turn them off, or have the device hold them back";
+  } else if (action != VFIO_IRQ_SET_ACTION_TRIGGER && result == -EINVAL) {
+    what.reason = "it is not on";
+    what.remedy = "enable it first";
+  }
+  return call_failure(vfio::device_set_irqs.symbol, std::move(what));
 }
 
 Result<void> Device::disable_interrupts(std::uint32_t index) const {

@@ -32,14 +32,26 @@ Result<void> check_bounds(std::string_view call, const std::string& device, cons
                        .reason = fmt::format("the region has {:#x} bytes", region.length)});
 }
 
+// vfio_pci_core_setup_barmap, vfio_pci_core_mmap: EBUSY is pci_request_selected_regions' word for it.
+void explain_held_bar(CallFailed& what, const std::string& device) {
+  if (what.result != -EBUSY) return;
+  what.reason =
+      "another driver of this host holds the BAR, as a framebuffer of the boot display does (efifb, simpledrm)";
+  what.remedy = fmt::format(
+      "see who does with \"grep -A 4 {} /proc/iomem\"; for a boot display, boot with "
+      "\"initcall_blacklist=sysfb_init\", or have another one in the machine",
+      device);
+}
+
 // What pread or pwrite gave, against what was asked of it.
 Result<void> check_transfer(std::string_view call, const std::string& device, const Region& region,
                             std::uint64_t offset, std::size_t length, ssize_t done) {
   if (done == static_cast<ssize_t>(length)) return {};
-  return call_failure(call,
-                      {.result = done < 0 ? static_cast<int>(done) : -EIO,
-                       .object = fmt::format("{} region {} offset {:#x}+{:#x}", device, region.index, offset, length),
-                       .reason = done < 0 ? "" : fmt::format("only {} bytes were taken", done)});
+  CallFailed what{.result = done < 0 ? static_cast<int>(done) : -EIO,
+                  .object = fmt::format("{} region {} offset {:#x}+{:#x}", device, region.index, offset, length),
+                  .reason = done < 0 ? "" : fmt::format("only {} bytes were taken", done)};
+  explain_held_bar(what, device);
+  return call_failure(call, std::move(what));
 }
 
 // Address space of `length` bytes, at an address that is aligned like `offset`, as far as the length goes and up to
@@ -123,8 +135,10 @@ Result<Mmap> Device::map_region(std::uint32_t index, std::uint64_t offset, std::
   const int protection = (region.readable ? PROT_READ : 0) | (region.writable ? PROT_WRITE : 0);
   const std::intptr_t mapped =
       io_->mmap(place->data(), length, protection, MAP_SHARED | MAP_FIXED, region.offset + offset);
-  if (is_errno(mapped)) return call_failure("mmap", {.result = static_cast<int>(mapped), .object = object});
-  return place;
+  if (!is_errno(mapped)) return place;
+  CallFailed what{.result = static_cast<int>(mapped), .object = object};
+  explain_held_bar(what, name_);
+  return call_failure("mmap", std::move(what));
 }
 
 }  // namespace postern

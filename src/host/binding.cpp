@@ -19,10 +19,15 @@ std::string device_path(const std::string& bus, const std::string& device) {
 Result<void> write_sysfs(Kernel& kernel, const std::string& path, const std::string& text, const std::string& device) {
   const int result = kernel.write_file(path, text);
   if (result >= 0) return {};
-  const bool denied = result == -EACCES || result == -EPERM;
-  return call_failure("write " + path, {.result = result,
-                                        .object = fmt::format("driver of {}", device),
-                                        .remedy = denied ? "run as root: changing a device's driver needs it" : ""});
+  CallFailed what{.result = result, .object = fmt::format("driver of {}", device)};
+  if (result == -EACCES || result == -EPERM) what.remedy = "run as root: changing a device's driver needs it";
+  if (result == -EROFS) {
+    what.reason = "sysfs is mounted read-only here, as containers have it";
+    what.remedy =
+        "change the driver outside of the container; or give it a /sys that can be written "
+        "(\"mount -o remount,rw /sys\" as root, where that is allowed)";
+  }
+  return call_failure("write " + path, std::move(what));
 }
 
 // None where it is bound to nothing; that it cannot be read is no answer.
@@ -59,6 +64,20 @@ Result<void> probe(Kernel& kernel, const std::string& bus, const std::string& de
   return write_sysfs(kernel, fmt::format("/sys/bus/{}/drivers_probe", bus), device, device);
 }
 
+// Before anything is done: of a driver that is not loaded a device gets nothing.
+Result<void> require_driver(Kernel& kernel, const std::string& bus, const std::string& driver, std::string object) {
+  FileStatus status;
+  const int result = kernel.status(fmt::format("/sys/bus/{}/drivers/{}", bus, driver), status);
+  if (result >= 0) return {};
+  CallFailed what{.result = result, .object = std::move(object)};
+  if (result == -ENOENT) {
+    what.result = -ENODEV;
+    what.reason = fmt::format("the {} bus has no driver {}", bus, driver);
+    what.remedy = fmt::format("load it with \"modprobe {}\"", driver);
+  }
+  return call_failure("stat", std::move(what));
+}
+
 }  // namespace
 
 Result<Binding> bind_to_driver(Kernel& kernel, const HostDevice& device, const std::string& driver) {
@@ -71,16 +90,9 @@ Result<Binding> bind_to_driver(Kernel& kernel, const HostDevice& device, const s
                  .driver_override = read_override(kernel, path)};
   if (before.driver == driver) return before;
 
-  FileStatus status;
-  if (const int result = kernel.status(fmt::format("/sys/bus/{}/drivers/{}", device.bus, driver), status); result < 0) {
-    CallFailed what{.result = result, .object = fmt::format("bind {} to {}", device.name, driver)};
-    if (result == -ENOENT) {
-      what.result = -ENODEV;
-      what.reason = fmt::format("the {} bus has no driver {}", device.bus, driver);
-      what.remedy = fmt::format("load it with \"modprobe {}\"", driver);
-    }
-    return call_failure("stat", std::move(what));
-  }
+  if (auto there = require_driver(kernel, device.bus, driver, fmt::format("bind {} to {}", device.name, driver));
+      !there)
+    return failure_of(there);
 
   auto bound = [&]() -> Result<void> {
     if (auto done = set_override(kernel, path, driver, device.name); !done) return done;
@@ -105,6 +117,10 @@ Result<Binding> bind_to_driver(Kernel& kernel, const HostDevice& device, const s
 
 Result<void> restore_binding(Kernel& kernel, const Binding& binding) {
   const std::string path = device_path(binding.bus, binding.device);
+  if (binding.driver) {
+    const std::string object = fmt::format("give {} back to {}", binding.device, *binding.driver);
+    if (auto there = require_driver(kernel, binding.bus, *binding.driver, object); !there) return there;
+  }
   if (auto done = set_override(kernel, path, binding.driver_override, binding.device); !done) return done;
   auto now = read_driver(kernel, path, binding.device);
   if (!now) return failure_of(now);

@@ -26,6 +26,9 @@ namespace postern {
 // Whether this is what a device that does not answer gives for revision and class, which no device has.
 [[nodiscard]] constexpr bool is_no_answer(std::uint32_t revision_and_class) { return revision_and_class == ~0U; }
 
+// What an errno of opening a device means where it is for a VF token; false where it is not.
+[[nodiscard]] bool explain_vf_token(CallFailed& what, Kernel& kernel, const HostDevice& device);
+
 // What ENOMEM means where so many bytes were to be pinned: which limit it met, and how high that must be.
 void explain_locked_memory(CallFailed& what, Kernel& kernel, std::uint64_t bytes);
 

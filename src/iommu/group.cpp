@@ -67,16 +67,20 @@ Result<void> Group::unset_container() {
   return {};
 }
 
-Result<Fd> Group::open_device(const std::string& name) const {
+Result<Fd> Group::open_device(const HostDevice& device) const {
+  // Options stand behind the name (vfio_pci_core_match).
+  const std::string name =
+      device.vf_token ? fmt::format("{} vf_token={}", device.name, to_string(*device.vf_token)) : device.name;
   const int fd = vfio::group_get_device_fd(fd_.kernel(), fd_.get(), *name.c_str());
-  if (fd < 0) {
-    return call_failure(vfio::group_get_device_fd.symbol,
-                        {.result = fd,
-                         .object = fmt::format("{} in {}", name, group_text(id_)),
-                         .reason = fd == -ENODEV ? "the group has no device of this name that is bound to VFIO" : "",
-                         .remedy = fd == -ENODEV ? fmt::format("bind it with \"postern bind {}\"", name) : ""});
+  if (fd >= 0) return Fd(fd_.kernel(), fd);
+  CallFailed what{.result = fd, .object = fmt::format("{} in {}", device.name, group_text(id_))};
+  if (fd == -ENODEV) {
+    what.reason = "the group has no device of this name that is bound to VFIO";
+    what.remedy = fmt::format("bind it with \"postern bind {}\"", device.name);
+  } else {
+    (void)explain_vf_token(what, fd_.kernel(), device);
   }
-  return Fd(fd_.kernel(), fd);
+  return call_failure(vfio::group_get_device_fd.symbol, std::move(what));
 }
 
 Result<void> probe_group(Kernel& kernel, const HostDevice& device) {

@@ -113,7 +113,7 @@ Result<Fd> KernelContainer::attach(const HostDevice& device) {
   if (auto bound = require_vfio_driver(device); !bound) return failure_of(bound);
   auto group = join(device, *id);
   if (!group) return failure_of(group);
-  auto fd = (*group)->open_device(device.name);
+  auto fd = (*group)->open_device(device);
   if (!fd) {
     if (members_.empty() || !hooks_.keeps_groups()) log_failure(release_idle_groups());
     return fd;

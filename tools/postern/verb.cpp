@@ -47,6 +47,17 @@ CLI::Option* add_device(CLI::App& verb, PciAddress& address) {
   return verb.add_option_function<std::string>("DEV", parse, "PCI address: 0000:00:01.0 or 00:01.0")->type_name("");
 }
 
+void add_vf_token(CLI::App& verb, std::optional<VfToken>& token) {
+  const auto parse = [&token](const std::string& text) {
+    auto parsed = VfToken::parse(text);
+    if (!parsed) refuse("--vf-token", parsed.error());
+    token = *parsed;
+  };
+  verb.add_option_function<std::string>("--vf-token", parse,
+                                        "The token of its physical function, where vfio-pci has that")
+      ->type_name("UUID");
+}
+
 CLI::Option* add_size(CLI::App& verb, const std::string& name, std::function<void(std::uint64_t)> set,
                       const std::string& description) {
   const auto parse = [name, set = std::move(set)](const std::string& text) {

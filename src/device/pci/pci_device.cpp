@@ -11,7 +11,7 @@
 #include "device/pci/answer.hpp"
 #include "host/requirements.hpp"
 #include "host/sysfs.hpp"
-#include "kernel/ioctl.hpp"
+#include "kernel/vfio.hpp"
 
 namespace postern {
 
@@ -106,6 +106,10 @@ Result<std::string> PciDevice::reset() const {
   if (auto done = device_.reset(); !done) return failure_of(done);
   if (auto alive = require_answer(); !alive) return failure_of(alive);
   return methods.substr(0, methods.find(' '));
+}
+
+Result<void> PciDevice::set_vf_token(const VfToken& token) const {
+  return device_.set_feature(VFIO_DEVICE_FEATURE_PCI_VF_TOKEN, token.bytes);
 }
 
 Result<void> PciDevice::require_answer() const { return require_answer_of(device_); }

@@ -27,13 +27,13 @@ tl::unexpected<Error> bind_failure(Kernel& kernel, int result, const HostDevice&
       what.reason = "another process has a device of its group; or " + what.reason;
       what.remedy = "find who holds one with \"fuser -v /dev/vfio/devices/*\" as root; or " + what.remedy;
     }
+  } else if (explain_vf_token(what, kernel, device)) {
+    // It says all.
   } else if (result == -EBUSY || result == -EINVAL) {
     // EINVAL is how vfio_df_open (Linux 6.6) answers a second open of the cdev; EBUSY, one beside an open group.
     what.result = -EBUSY;
     what.reason = "the device, or another one of its group, is in use already, through its cdev or its group";
     what.remedy = fmt::format("find who holds it with \"fuser -v {} /dev/vfio/*\" as root", device.cdev->path);
-  } else if (result == -EACCES) {
-    what.reason = "the device wants a VF token";
   }
   return call_failure(vfio::device_bind_iommufd.symbol, std::move(what));
 }
@@ -77,6 +77,10 @@ Result<BoundDevice> open_cdev(const Iommufd& iommufd, const HostDevice& device) 
   vfio_device_bind_iommufd bind{};
   bind.argsz = sizeof bind;
   bind.iommufd = iommufd.fd();
+  if (device.vf_token) {
+    bind.flags = VFIO_DEVICE_BIND_FLAG_TOKEN;
+    bind.token_uuid_ptr = reinterpret_cast<std::uintptr_t>(device.vf_token->bytes.data());
+  }
   if (const int result = vfio::device_bind_iommufd(kernel, fd->get(), bind); result < 0) {
     return bind_failure(kernel, result, device);
   }

@@ -161,6 +161,36 @@ TEST_F(SmallHost, AVfioDriverThatRefusesADeviceWithoutAGroupIsExplained) {
   EXPECT_THAT(bound.error().message(), HasSubstr("in no IOMMU group"));
 }
 
+TEST(Binding, StaysWhereItIsWhenTheDriverThatItCameFromIsNotLoaded) {
+  test::TreeKernel kernel;
+  const std::string path = "/sys/bus/pci/devices/0000:00:01.0";
+  kernel.link(path + "/driver", "../../../bus/pci/drivers/vfio-pci");
+  kernel.file(path + "/driver/unbind", "");
+  kernel.file(path + "/driver_override", "vfio-pci\n");
+  const auto restored =
+      restore_binding(kernel, {.bus = "pci", .device = "0000:00:01.0", .driver = "nvme", .driver_override = {}});
+  ASSERT_FALSE(restored);
+  EXPECT_THAT(restored.error().message(), HasSubstr("modprobe nvme"));
+  std::string text;
+  EXPECT_EQ(kernel.read_file(path + "/driver/unbind", text), 0);
+  EXPECT_EQ(text, "") << "it was not taken from vfio-pci";
+  EXPECT_EQ(kernel.read_file(path + "/driver_override", text), 0);
+  EXPECT_EQ(text, "vfio-pci\n");
+}
+
+TEST(Binding, SaysThatSysfsIsReadOnlyWhereItIs) {
+  class ReadOnly : public test::TreeKernel {
+    int write_file(const std::string& /*path*/, const std::string& /*contents*/) override { return -EROFS; }
+  } kernel;
+  const std::string path = "/sys/bus/pci/devices/0000:00:01.0";
+  kernel.file(path + "/driver_override", "(null)\n");
+  kernel.directory("/sys/bus/pci/drivers/vfio-pci");
+  const auto bound = bind_to_driver(kernel, find_host_device(kernel, "pci", "0000:00:01.0").value(), "vfio-pci");
+  ASSERT_FALSE(bound);
+  EXPECT_EQ(bound.error().code(), EROFS);
+  EXPECT_THAT(bound.error().message(), HasSubstr("read-only"));
+}
+
 TEST(LockedMemory, IsReadFromProc) {
   test::TreeKernel kernel;
   kernel.file("/proc/self/limits",

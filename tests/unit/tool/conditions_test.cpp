@@ -360,6 +360,22 @@ TEST(Device, ThatSharesItsGroupWithItsPhysicalFunctionIsNotToldToTakeThat) {
   EXPECT_TRUE(mentions(condition.detail, "does not isolate 0000:00:01.0 from 0000:00:01.1")) << condition.detail;
 }
 
+TEST(Device, ThatIsAVirtualFunctionOfOneThatVfioHasNeedsAToken) {
+  Host host;
+  EXPECT_EQ(of_device(host, "vf-token").key, "missing");
+  add_device(host, "0000:00:02.0", "3", "nvme");
+  host.link("/sys/bus/pci/devices/0000:00:01.0/physfn", "../0000:00:02.0");
+  EXPECT_EQ(of_device(host, "vf-token").key, "missing") << "the host's driver asks for none";
+  add_device(host, "0000:00:02.0", "3", "vfio-pci");
+  const Condition condition = of_device(host, "vf-token");
+  EXPECT_EQ(condition.verdict, Verdict::not_met);
+  EXPECT_TRUE(mentions(condition.detail, "0000:00:02.0")) << condition.detail;
+  EXPECT_TRUE(mentions(condition.remedy, "--vf-token")) << condition.remedy;
+  const auto conditions = judge_device(host, nvme, VfToken());
+  ASSERT_NE(find(conditions, "vf-token"), nullptr);
+  EXPECT_EQ(find(conditions, "vf-token")->verdict, Verdict::unknown);
+}
+
 TEST(Device, OfTheChipsetIsNotToldToTakeTheChipset) {
   Host host;
   add_device(host, "0000:00:01.1", "2", "i801_smbus");

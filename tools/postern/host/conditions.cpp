@@ -313,7 +313,7 @@ Diagnosis diagnose(Kernel& kernel, const Question& question) {
   std::optional<std::string> iommu;
   std::optional<HostDevice> host;
   if (question.device) {
-    diagnosis.device = judge_device(kernel, *question.device);
+    diagnosis.device = judge_device(kernel, *question.device, question.vf_token);
     if (auto found = find_host_device(kernel, "pci", to_string(*question.device))) host = std::move(*found);
     std::string target;
     if (host && kernel.read_link(host->sysfs_path + "/iommu", target) >= 0)

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <postern/host_device.hpp>
 #include <postern/kernel.hpp>
 #include <postern/pci_address.hpp>
 #include <string>
@@ -37,6 +38,7 @@ struct Diagnosis {
 struct Question {
   std::optional<PciAddress> device;
   std::optional<std::uint64_t> memory;  // bytes that are to be mapped
+  std::optional<VfToken> vf_token = {};
 };
 
 // Reads sysfs and procfs, and probes the backends and the nodes. Opens no device; changes nothing.
@@ -58,7 +60,8 @@ struct Question {
 // The remedy where so many bytes may not be locked.
 [[nodiscard]] std::string raise_locked_memory(std::uint64_t bytes);
 // The conditions of one device, in the order in which they can be put right.
-[[nodiscard]] std::vector<Condition> judge_device(Kernel& kernel, PciAddress address);
+[[nodiscard]] std::vector<Condition> judge_device(Kernel& kernel, PciAddress address,
+                                                  const std::optional<VfToken>& token = std::nullopt);
 
 // The names of verdicts in JSON: "met", "not met", "unknown", "optional".
 [[nodiscard]] std::string_view to_string(Verdict verdict);

@@ -199,7 +199,7 @@ Condition judge_node(Kernel& kernel, std::string key, const std::string& path) {
   return condition;
 }
 
-std::vector<Condition> judge_device(Kernel& kernel, PciAddress address) {
+std::vector<Condition> judge_device(Kernel& kernel, PciAddress address, const std::optional<VfToken>& token) {
   std::vector<Condition> conditions;
   auto function = find_pci_function(kernel, address);
   if (!function) {
@@ -242,6 +242,18 @@ std::vector<Condition> judge_device(Kernel& kernel, PciAddress address) {
   if (group) conditions.push_back(judge_firmware_ranges(kernel, group->id));
   conditions.push_back(judge_binding(host));
   if (group) conditions.push_back(judge_viability(kernel, *group, host.name));
+
+  if (const auto physical = physical_function_with_token(kernel, host)) {
+    conditions.push_back(
+        {.key = "vf-token",
+         .title = "VF token",
+         .verdict = token ? Verdict::unknown : Verdict::not_met,
+         .detail = token
+                       ? fmt::format("whether it is the one that {} has is seen when the device is attached", *physical)
+                       : fmt::format("needed: its physical function {} is bound to VFIO", *physical),
+         .remedy =
+             token ? "" : fmt::format("give the token that the driver of {} has set, with --vf-token", *physical)});
+  }
 
   const bool bound = host.driver && is_vfio_driver(*host.driver);
   if (group && bound) {

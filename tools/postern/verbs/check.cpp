@@ -25,6 +25,7 @@ struct CheckOptions {
   PciAddress address;
   std::string backend = "all";
   std::optional<std::uint32_t> version;
+  std::optional<VfToken> vf_token;
   PassOptions pass;
 };
 
@@ -147,6 +148,7 @@ std::string conclusion(const Session& session, const std::string& introduction, 
 Result<Ending> run_check(Session& session, const CheckOptions& options) {
   auto function = find_pci_function(session.kernel, options.address);
   if (!function) return failure_of(function);
+  function->host.vf_token = options.vf_token;
   const HostDevice& host = function->host;
   if (options.backend != "auto" && options.backend != "all") {
     if (auto named = find_backend(options.backend); !named) return failure_of(named);
@@ -233,6 +235,7 @@ Run add_check(CLI::App& verb) {
       ->type_name("SIZE");
   verb.add_flag("--write-test", options->pass.proof.write_test,
                 "Also write to a disk's last blocks, and restore what was there");
+  add_vf_token(verb, options->vf_token);
   return [options](Session& session) { return run_check(session, *options); };
 }
 

@@ -29,6 +29,7 @@ struct ResetOptions {
   PciAddress address;
   std::string backend = "auto";
   Scope scope = Scope::function;
+  std::optional<VfToken> vf_token;
 };
 
 // The same error with more to say.
@@ -200,7 +201,7 @@ Result<Ending> run_reset(Session& session, const ResetOptions& options) {
     if (auto named = find_backend(options.backend); !named) return failure_of(named);
   }
   if (auto bound = require_bound(host, "reset"); !bound) return failure_of(bound);
-  auto device = take(session.kernel, host, {.backend = options.backend});
+  auto device = take(session.kernel, host, {.backend = options.backend, .vf_token = options.vf_token});
   if (!device) return failure_of(device);
   if (options.scope == Scope::bus) return reset_bus(session, *device);
   return reset_function(session, std::move(*device));
@@ -209,6 +210,7 @@ Result<Ending> run_reset(Session& session, const ResetOptions& options) {
 Run add_reset(CLI::App& verb) {
   auto options = std::make_shared<ResetOptions>();
   add_device(verb, options->address)->required();
+  add_vf_token(verb, options->vf_token);
   verb.add_flag_callback(
       "--bus", [options = options.get()] { options->scope = Scope::bus; },
       "Reset all on its slot or bus, which must all be bound to VFIO and used by nobody");

@@ -141,9 +141,15 @@ Json basics_json(const PciFunction& function) {
   return json;
 }
 
-Result<Ending> run_show(Session& session, PciAddress address) {
-  auto function = find_pci_function(session.kernel, address);
+struct ShowOptions {
+  PciAddress address;
+  std::optional<VfToken> vf_token;
+};
+
+Result<Ending> run_show(Session& session, const ShowOptions& options) {
+  auto function = find_pci_function(session.kernel, options.address);
   if (!function) return failure_of(function);
+  function->host.vf_token = options.vf_token;
   const HostDevice& host = function->host;
   std::optional<IommuGroup> group;
   if (host.iommu_group) {
@@ -180,9 +186,10 @@ Result<Ending> run_show(Session& session, PciAddress address) {
 }
 
 Run add_show(CLI::App& verb) {
-  auto address = std::make_shared<PciAddress>();
-  add_device(verb, *address)->required();
-  return [address](Session& session) { return run_show(session, *address); };
+  auto options = std::make_shared<ShowOptions>();
+  add_device(verb, options->address)->required();
+  add_vf_token(verb, options->vf_token);
+  return [options](Session& session) { return run_show(session, *options); };
 }
 
 }  // namespace
