@@ -59,7 +59,7 @@ std::string must_stay(Kernel& kernel, const HostDevice& member, const std::strin
   if (member.name == physical_function_of(kernel, device))
     return fmt::format("without its driver {} is gone, whose physical function it is", device);
   if (member.bus != "pci")
-    return fmt::format("it is on the {} bus, of which VFIO takes whole devices alone", member.bus);
+    return fmt::format("it is on the {} bus, and postern binds PCI devices alone", member.bus);
   switch (class_of(kernel, member)) {
     case host_bridge:
     case isa_bridge:

@@ -16,10 +16,12 @@
 namespace postern {
 
 Result<void> require_answer_of(const Device& device) {
+  const auto regions = device.regions();
+  constexpr std::size_t config = VFIO_PCI_CONFIG_REGION_INDEX;
+  if (regions.size() <= config || regions[config].length == 0) return {};  // nothing to ask
   // The ids would not do: VFIO makes up those of virtual functions (vfio_config_init).
   std::uint32_t revision_and_class = 0;
-  auto read = device.read(VFIO_PCI_CONFIG_REGION_INDEX, PCI_CLASS_REVISION,
-                          std::as_writable_bytes(std::span(&revision_and_class, 1)));
+  auto read = device.read(config, PCI_CLASS_REVISION, std::as_writable_bytes(std::span(&revision_and_class, 1)));
   if (!read) return failure_of(read);
   return is_no_answer(revision_and_class) ? no_answer("pread", device.container()->kernel(), device.name())
                                           : Result<void>();

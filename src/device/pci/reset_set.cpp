@@ -148,8 +148,8 @@ tl::unexpected<Error> ResetSet::refuse_incomplete() const {
     if (member.ours()) continue;
     const std::string name = to_string(member.address);
     missing.push_back(fmt::format("{} ({})", name, member.obstacle));
-    const auto host = find_host_device(device_->container()->kernel(), "pci", name);
-    const std::string staying = host ? must_stay(device_->container()->kernel(), *host, device_->name()) : "";
+    const auto host = find_host_device(device_->io_->kernel(), "pci", name);
+    const std::string staying = host ? must_stay(device_->io_->kernel(), *host, device_->name()) : "";
     if (member.driver == "pcieport") {
       bridge = true;
     } else if (!staying.empty()) {
@@ -188,7 +188,7 @@ Result<void> ResetSet::reset() const {
   if (result >= 0) {
     auto alive = require_answer_of(*device_);
     for (const Device* device : lent_) {
-      if (alive) alive = require_answer_of(*device);
+      if (alive && device->io_) alive = require_answer_of(*device);
     }
     return alive;
   }
