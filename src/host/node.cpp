@@ -4,7 +4,10 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <pwd.h>
 #include <unistd.h>
+
+#include <array>
 
 #include <postern/host_device.hpp>
 
@@ -14,6 +17,16 @@
 
 namespace postern {
 namespace {
+
+// By name, or by number where that is not known.
+std::string this_user() {
+  std::array<char, 1024> buffer{};
+  passwd entry{};
+  passwd* found = nullptr;
+  const uid_t user = ::geteuid();
+  const bool known = ::getpwuid_r(user, &entry, buffer.data(), buffer.size(), &found) == 0 && found != nullptr;
+  return known ? entry.pw_name : std::to_string(user);
+}
 
 // What the kernel shows of a node where it has one, and what brings it where it does not.
 struct NodeOrigin {
@@ -75,9 +88,10 @@ tl::unexpected<Error> node_failure(Kernel& kernel, const char* call, int result,
       if (kernel.status(path, node) >= 0) {
         what.reason += fmt::format(": its mode is {} {}:{}", mode_text(node.mode), node.owner, node.group);
       }
+      const std::string user = this_user();
       what.remedy = fmt::format(
           "run as root, or give it to this user as root: \"chown {} {}\" (for good: a udev rule with OWNER=\"{}\")",
-          ::geteuid(), path, ::geteuid());
+          user, path, user);
       break;
     }
     case EBUSY:
