@@ -53,6 +53,8 @@ run postern check 00:01.0 --bytes 0
 expect 'a size of zero is refused' 2 err 'zero bytes'
 run postern check 00:01.0 --memory 99999999999G
 expect 'a size beyond 64 bits is refused' 2 err '64 bits'
+run postern check 00:01.0 --vf-token nonsense
+expect 'a VF token is a UUID' 2 err 'VF token "nonsense"' err uuidgen
 run postern check 00:01.0 --backend legacy
 expect 'a backend that does not exist is refused and the others are listed' 2 err 'no backend of this name' err 'use one of: auto, '
 run postern reset 00:01.0 --backend legacy
@@ -115,6 +117,8 @@ run postern check $other --host sim
 expect 'a device that is bound to its own driver is refused' 1 err "\"postern bind $other --host sim\"" err "begins anew in each run"
 run postern doctor $disk --host sim --memory 1024G
 expect 'doctor finds that so much memory has no room in what the IOMMU translates' 1 out 'NO  address width' out '0x0-0x7fffffffff'
+run postern check $disk --host sim --vf-token bd8d9d2b-5a5f-4f5a-a211-f591514ba1f3
+expect 'a VF token for what wants none is refused in words' 1 out 'takes no VF token' out EINVAL
 run postern bind $other --host sim
 expect 'bind says what it did' 0 out "$other: nvme -> vfio-pci"
 that 'and remembers nothing of it on this machine' test ! -e /run/postern/bind/$other.json
