@@ -80,8 +80,8 @@ struct SimulatedHost {
 // - The devices run in a thread of their own, so that one sees a write to a mapped BAR soon, not at once. A mapped BAR
 //   keeps its device open until munmap() here: that the process called munmap(2) itself is not seen. While memory
 //   decoding is off, it can still be read and written where it is mapped, but not mapped for DMA.
-// - Of /proc it has the folder of the process itself, which is the real one but for the numbers of locked memory and the
-//   list of open files, and the few files that tell of the host (cmdline, cpuinfo, interrupts).
+// - Of /proc it has the folder of the process itself, which is the real one but for the numbers of locked memory and
+//   the list of open files, and the few files that tell of the host (cmdline, cpuinfo, interrupts).
 // Thread rules: as Kernel. It must outlive what was attached on it.
 class SimulatedKernel final : public Kernel {
  public:

@@ -58,8 +58,7 @@ std::string why_shared(Kernel& kernel, const IommuGroup& group, const std::strin
 std::string must_stay(Kernel& kernel, const HostDevice& member, const std::string& device) {
   if (member.name == physical_function_of(kernel, device))
     return fmt::format("without its driver {} is gone, whose physical function it is", device);
-  if (member.bus != "pci")
-    return fmt::format("it is on the {} bus, and postern binds PCI devices alone", member.bus);
+  if (member.bus != "pci") return fmt::format("it is on the {} bus, and postern binds PCI devices alone", member.bus);
   switch (class_of(kernel, member)) {
     case host_bridge:
     case isa_bridge:
