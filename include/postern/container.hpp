@@ -39,14 +39,14 @@ class Container {
 
   // Lets the attached devices reach `memory` at `iova`. The memory stays the caller's, is pinned until unmapped, and
   // must not be freed before. Address, length and iova are multiples of the smallest page size. Kernel:
-  // VFIO_IOMMU_MAP_DMA, IOMMU_IOAS_MAP. Errors: EINVAL (empty or unaligned), ERANGE (outside the usable ranges, which
-  // are named), EEXIST (overlaps a mapping: both are named), ENOSPC (the mapping limit), ENODEV (no device is
-  // attached), EBADF (closed), ENOMEM (locked memory: how much is needed is said), EFAULT (no such memory). On an error
-  // nothing is mapped.
+  // VFIO_IOMMU_MAP_DMA, IOMMU_IOAS_MAP. Errors: EINVAL (empty or unaligned), EOVERFLOW (iovas or memory run past 2^64),
+  // ERANGE (outside the usable ranges, which are named), EEXIST (overlaps a mapping: both are named), ENOSPC (the
+  // mapping limit), ENODEV (no device is attached), EBADF (closed), ENOMEM (locked memory: how much is needed is said),
+  // EFAULT (no such memory). On an error nothing is mapped.
   [[nodiscard]] Result<void> map(Iova iova, std::span<std::byte> memory, Access access = Access::read_write);
 
   // Takes back one mapping, or several at once if the range covers each of them whole. Kernel: VFIO_IOMMU_UNMAP_DMA,
-  // IOMMU_IOAS_UNMAP. Errors: EINVAL (empty, unaligned, or would split a mapping: it is named), ENOENT (nothing there).
+  // IOMMU_IOAS_UNMAP. Errors: EINVAL (empty, unaligned, or splits a mapping: it is named), EOVERFLOW, ENOENT (nothing).
   [[nodiscard]] Result<void> unmap(Iova iova, std::uint64_t length);
 
   // Takes back every mapping. Kernel: VFIO_DMA_UNMAP_FLAG_ALL, IOMMU_IOAS_UNMAP of everything.

@@ -79,8 +79,8 @@ class DirtyTracker {
   // Which pages of this range were written since the start, or since the last query that forgot. All of the range is
   // mapped; it may be part of a mapping, or cover several. Ends and length are multiples of the bitmap's page size.
   // Errors: EINVAL (not on; unaligned; a page size that is none, or smaller than the IOMMU's; a bitmap that is too
-  // short), ENOENT (part of it is not mapped: the first such address is named), those of the ioctls: then the bitmap
-  // may have some of the bits, and the next query tells all pages of the range.
+  // short), EOVERFLOW (it runs past 2^64), ENOENT (part of it is not mapped: the first such address is named), those of
+  // the ioctls: then the bitmap may have some of the bits, and the next query tells all pages of the range.
   [[nodiscard]] Result<DirtyAnswer> query(IovaRange range, const DirtyBitmap& bitmap,
                                           AfterQuery after = AfterQuery::forget);
 

@@ -27,7 +27,7 @@ Result<void> check_bounds(std::string_view call, const std::string& device, cons
                           std::uint64_t length) {
   if (length <= region.length && offset <= region.length - length) return {};
   return call_failure(call,
-                      {.result = -ERANGE,
+                      {.result = offset + length < offset ? -EOVERFLOW : -ERANGE,
                        .object = fmt::format("{} region {} offset {:#x}+{:#x}", device, region.index, offset, length),
                        .reason = fmt::format("the region has {:#x} bytes", region.length)});
 }
@@ -112,7 +112,7 @@ Result<Mmap> Device::map_region(std::uint32_t index, std::uint64_t offset, std::
     return area.offset <= offset && length <= area.length && offset - area.offset <= area.length - length;
   };
   if (std::none_of(region.mappable_areas.begin(), region.mappable_areas.end(), within)) {
-    return call_failure("mmap", {.result = -ERANGE,
+    return call_failure("mmap", {.result = offset + length < offset ? -EOVERFLOW : -ERANGE,
                                  .object = object,
                                  .reason = "not within one area that can be mapped: " + areas_text(region),
                                  .remedy = "use read() and write() for the rest"});

@@ -20,6 +20,9 @@ constexpr IovaRange nowhere{{1}, {0}};
 
 std::uint64_t address_of(const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer); }
 
+// Whether there is a byte in it, and it ends below 2^64: what cannot be said of the last page of all.
+bool ends_behind(std::uint64_t first, std::uint64_t length) { return first < first + length; }
+
 bool covered(const std::vector<IovaRange>& usable, IovaRange range) {
   return std::any_of(usable.begin(), usable.end(), [range](IovaRange candidate) { return candidate.contains(range); });
 }
@@ -42,11 +45,10 @@ Result<void> Container::map(Iova iova, std::span<std::byte> memory, Access acces
   void* const address = memory.data();
   const std::uint64_t length = memory.size();
   const IovaRange range{iova, iova + (length - 1)};
-  // What is nearly always so is asked first and quickly; which rule was broken is found out when one was. A length of
-  // zero makes a range that ends before it begins or, from 0, one that no usable range contains.
-  const bool fits = ((iova.value | address_of(address) | length) & misaligned_) == 0 && iova <= range.last &&
-                    likely_range_.contains(range) && mappings_->size() < mapping_limit_ &&
-                    mappings_->insert_surely(range, address, access);
+  // What is nearly always so is asked first and quickly; which rule was broken is found out when one was.
+  const bool fits = ((iova.value | address_of(address) | length) & misaligned_) == 0 &&
+                    ends_behind(address_of(address), length) && iova <= range.last && likely_range_.contains(range) &&
+                    mappings_->size() < mapping_limit_ && mappings_->insert_surely(range, address, access);
   if (!fits) [[unlikely]]
     return map_slowly(range, memory, access);
   return map_latest();
@@ -55,8 +57,8 @@ Result<void> Container::map(Iova iova, std::span<std::byte> memory, Access acces
 // The same, with every question asked.
 Result<void> Container::map_slowly(IovaRange range, std::span<std::byte> memory, Access access) {
   const auto bits = range.first.value | address_of(memory.data()) | memory.size();
-  const bool fits =
-      (bits & misaligned_) == 0 && range.first <= range.last && is_usable(range) && mappings_->size() < mapping_limit_;
+  const bool fits = (bits & misaligned_) == 0 && ends_behind(address_of(memory.data()), memory.size()) &&
+                    range.first <= range.last && is_usable(range) && mappings_->size() < mapping_limit_;
   if (!fits) return Errors(*this).refuse_map(range, memory);
   if (const auto* taken = mappings_->insert(range, memory.data(), access))
     return Errors(*this).refuse_overlap(range, taken->range);
@@ -80,7 +82,7 @@ Result<void> Container::undo_latest(int result) {
 Result<void> Container::unmap(Iova iova, std::uint64_t length) {
   const IovaRange range{iova, iova + (length - 1)};
   // Nearly always one mapping is unmapped as it was mapped, and what was mapped is well formed.
-  if (!kernel_has_mappings_ || !mappings_->seek(range)) [[unlikely]]
+  if (!ends_behind(iova.value, length) || !kernel_has_mappings_ || !mappings_->seek(range)) [[unlikely]]
     return unmap_several(range, length);
   if (const int result = do_unmap(iova, length); result < 0) [[unlikely]]
     return Errors(*this).unmap_failure(result, mappings_->latest().range);

@@ -11,6 +11,8 @@
 namespace postern {
 namespace {
 
+constexpr const char* past_the_end = "it runs past the last address, 2^64-1";
+
 std::string map_text(const Container& container, Iova iova, std::uint64_t length) {
   return fmt::format("map {}+{} into container {}", to_string(iova), size_text(length), container.backend());
 }
@@ -49,7 +51,10 @@ tl::unexpected<Error> Container::Errors::refuse_map(IovaRange range, std::span<s
                                                                          : memory.size(),
                               size_text(container_.misaligned_ + 1));
     what.remedy = "align iova, address and length to it";
-  } else if (range.last < range.first || container_.mappings_left() != 0) {
+  } else if (range.last < range.first || address + memory.size() <= address) {
+    what.result = -EOVERFLOW;
+    what.reason = range.last < range.first ? past_the_end : "the memory runs past the last address, 2^64-1";
+  } else if (container_.mappings_left() != 0) {
     what.result = -ERANGE;
     what.reason = fmt::format("outside the usable ranges {}", ranges_text(container_.usable_ranges()));
     what.remedy = "choose an iova within them, for instance with IovaAllocator";
@@ -121,7 +126,8 @@ tl::unexpected<Error> Container::Errors::refuse_unmap(IovaRange range, std::uint
     what.reason = fmt::format("iova and length must be multiples of the IOMMU's smallest page, {}",
                               size_text(container_.misaligned_ + 1));
   } else {
-    what.reason = "it runs past the last address";
+    what.result = -EOVERFLOW;
+    what.reason = past_the_end;
   }
   return call_failure(container_.traits_.unmap, std::move(what));
 }

@@ -242,10 +242,13 @@ Result<void> DirtyTracker::check(IovaRange range, const DirtyBitmap& bitmap, std
     what.reason =
         fmt::format("the bitmap's page size, {}, is no power of two of at least {}, the IOMMU's smallest page",
                     size_text(page), size_text(page_size_));
-  } else if (range.last < range.first || length == 0) {
-    what.reason = "the range is empty, or runs past the last address";
+  } else if (length == 0) {
+    what.reason = "the range is empty, or the whole space";
   } else if (((range.first.value | length) & (page - 1)) != 0) {
     what.reason = fmt::format("iova and length must be multiples of the bitmap's page size, {}", size_text(page));
+  } else if (range.last < range.first) {
+    what.result = -EOVERFLOW;
+    what.reason = "it runs past the last address, 2^64-1";
   } else if (bitmap.words.size() < DirtyBitmap::words_for(length, page)) {
     what.reason = fmt::format("the bitmap has {} words, and this range needs {}", bitmap.words.size(),
                               DirtyBitmap::words_for(length, page));

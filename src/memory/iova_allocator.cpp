@@ -350,7 +350,10 @@ tl::unexpected<Error> IovaAllocator::State::refused_range(const char* operation,
   const auto range = IovaRange::from_length(iova, length);
   std::string object = "iova " + (range ? to_string(*range) : to_string(iova) + "+" + size_text(length));
   if (!is_pages(length) || !is_pages_or_0(iova.value)) return not_pages(operation, std::move(object), page());
-  if (!range || !is_usable(*range)) {
+  if (!range) {
+    return refused(EOVERFLOW, operation, std::move(object), "it runs past the last address, 2^64-1", "");
+  }
+  if (!is_usable(*range)) {
     return refused(ERANGE, operation, std::move(object), "the usable iovas are " + ranges_text(usable_),
                    "stay inside one usable range");
   }

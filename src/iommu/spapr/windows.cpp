@@ -114,6 +114,11 @@ Result<void> SpaprContainer::add(std::span<std::byte> memory) {
         memory.empty() ? "the length is zero" : fmt::format("not a multiple of the page, {}", size_text(page));
     return call_failure(register_memory.symbol, std::move(what));
   }
+  if (range.address + range.length < range.address) {
+    what.result = -EOVERFLOW;
+    what.reason = "it runs past the last address, 2^64-1";
+    return call_failure(register_memory.symbol, std::move(what));
+  }
   if (registered_.overlaps(range)) {
     what.result = -EEXIST;
     what.reason = "part of it is registered already, or mapped without having been registered first";
