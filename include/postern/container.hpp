@@ -96,7 +96,7 @@ class Container {
   [[nodiscard]] virtual int do_unmap(Iova iova, std::uint64_t length) = 0;  // one mapping
   // All that is mapped in the range, of which there may be none; a call that fails half way is made again.
   [[nodiscard]] virtual int do_unmap_several(IovaRange range) { return do_unmap(range.first, range.length()); }
-  [[nodiscard]] virtual int do_unmap_all() = 0;
+  [[nodiscard]] virtual int do_unmap_all();  // one by one, unless there is a call for all
   // Brings the device in, and gives the fd it is driven through. On an error the container is as it was.
   [[nodiscard]] virtual Result<Fd> do_attach(const HostDevice& device) = 0;
   // The group that an attached device was opened through; null where it was opened by a node of its own.

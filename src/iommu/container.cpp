@@ -128,6 +128,18 @@ Result<void> Container::unmap_all() {
   return {};
 }
 
+// Each mapping is forgotten when it is unmapped, so that after a refusal the next try meets what is left. ENOENT is no
+// refusal: there is nothing to unmap.
+int Container::do_unmap_all() {
+  while (const MappingRecord* mapping = mappings_->at_or_above({0})) {
+    const IovaRange range = mapping->range;
+    const int result = do_unmap(range.first, range.length());
+    if (result < 0 && result != -ENOENT) return result;
+    mappings_->erase(range);
+  }
+  return 0;
+}
+
 Result<void> Container::close() {
   if (closed_) return Errors(*this).closed("close");
   if (!devices_.empty()) {

@@ -302,6 +302,39 @@ TEST_P(ContainerOnKernel, RemembersItsMappingsFromTheLastDeviceToTheNext) {
   ASSERT_TRUE(kept->unmap(base, page)) << "the kernel has it again";
 }
 
+// A kernel before 5.10 has no VFIO_UNMAP_ALL; here, as if it had not.
+TEST_P(ContainerOnKernel, UnmapAllAfterARefusalUnmapsWhatIsLeft) {
+  ASSERT_TRUE(device_->detach());
+  device_.reset();
+  test::FailingKernel old(test::kernel());
+  old.answer = [](unsigned long request, void* argument, int result) {
+    const bool unmaps_all = reinterpret_cast<std::uintptr_t>(argument) == VFIO_UNMAP_ALL;
+    return request == VFIO_CHECK_EXTENSION && unmaps_all ? 0 : result;
+  };
+  {
+    const Device device = attach(old, bound_.host(), test::options_for(GetParam())).value();
+    const auto kept = device.container();
+    for (const int refused : {1, 3}) {
+      for (std::uint64_t i = 0; i < 3; ++i) ASSERT_TRUE(kept->map(base + 2 * i * page, memory(page)));
+      int unmaps = 0;
+      old.refuse = [&](unsigned long request, void*) {
+        const bool is_unmap = backend() == "iommufd" ? request == IOMMU_IOAS_UNMAP : request == VFIO_IOMMU_UNMAP_DMA;
+        return is_unmap && ++unmaps == refused ? -EINTR : 0;
+      };
+      const auto first = kept->unmap_all();
+      if (backend() != "iommufd" || refused == 1) {  // which has one call for all
+        EXPECT_EQ(first.error().code(), EINTR);
+      }
+      EXPECT_TRUE(kept->unmap_all());
+      EXPECT_EQ(kept->mapping_count(), 0U);
+      old.refuse = nullptr;
+    }
+    ASSERT_TRUE(kept->map(base, memory(16 * page))) << "the kernel has nothing there any more";
+    ASSERT_TRUE(kept->unmap_all());
+  }
+  device_.emplace(attach(test::kernel(), bound_.host(), test::options_for(GetParam())).value());
+}
+
 INSTANTIATE_TEST_SUITE_P(Backends, ContainerOnKernel, ::testing::ValuesIn(test::interfaces()), test::interface_name);
 
 }  // namespace container_test

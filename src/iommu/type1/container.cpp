@@ -41,11 +41,7 @@ int Type1Container::do_unmap_all() {
     unmap.flags = VFIO_DMA_UNMAP_FLAG_ALL;
     return vfio::iommu_unmap_dma(kernel(), container_.fd().get(), unmap);
   }
-  int result = 0;
-  for_each_mapping([&](const Mapping& mapping) {
-    if (const int one = do_unmap(mapping.range.first, mapping.range.length()); one < 0) result = one;
-  });
-  return result;
+  return Container::do_unmap_all();
 }
 
 Result<void> Type1Container::set_iommu(const HostDevice& device) {
