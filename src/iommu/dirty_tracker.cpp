@@ -47,6 +47,7 @@ void hand_over(const DirtyRequest& told, IovaRange part, const DirtyBitmap& bitm
 // What is mapped, with neighbours joined.
 std::vector<IovaRange> mapped_ranges(const Container& container) {
   std::vector<IovaRange> ranges;
+  ranges.reserve(container.mapping_count());
   container.for_each_mapping([&](const Mapping& mapping) {
     if (!ranges.empty() && end_of(ranges.back()) == mapping.range.first) {
       ranges.back().last = mapping.range.last;
