@@ -6,6 +6,7 @@
 
 #include <cerrno>
 
+#include "core/choice.hpp"
 #include "core/replay.hpp"
 #include "device/kernel_device_io.hpp"
 
@@ -19,9 +20,9 @@ Result<Device> attach_to(std::shared_ptr<Container> container, const HostDevice&
 }
 
 Result<Device> attach_to_new(Kernel& kernel, const HostDevice& device, const AttachOptions& options) {
-  auto backend = choose_backend(kernel, options.backend, device);
-  if (!backend) return failure_of(backend);
-  auto opened = (*backend)->open(kernel, options.container_options);
+  auto choice = choose(kernel, options.backend, device);
+  if (!choice) return failure_of(choice);
+  auto opened = choice->backend->open_at(std::move(choice->node), kernel, options.container_options);
   if (!opened) return failure_of(opened);
   auto attached = attach_to(std::move(*opened), device);
   if (!attached || options.join.empty()) return attached;

@@ -21,23 +21,32 @@ std::string load_text(std::string_view module) {
   return fmt::format("load the module with \"modprobe {}\"; the kernel needs CONFIG_VFIO_CONTAINER", module);
 }
 
+Result<Fd> open_container(Kernel& kernel, const std::string& object, std::string_view module) {
+  auto fd = open_node(kernel, container_path, object, load_text(module));
+  if (!fd) return fd;
+  const int api = vfio::get_api_version(kernel, fd->get());
+  if (api == VFIO_API_VERSION) return fd;
+  if (api < 0) return call_failure(vfio::get_api_version.symbol, {.result = api, .object = object});
+  return refusal({.result = -EPROTO,
+                  .object = object,
+                  .reason = fmt::format("the kernel speaks another version: VFIO_GET_API_VERSION gives {}", api)});
+}
+
 }  // namespace
 
-Result<KernelContainer::Opened> KernelContainer::open(Kernel& kernel, const Interface& interface,
-                                                      std::uint32_t version) {
+Result<KernelContainer::Opened> KernelContainer::open(Kernel& kernel, const Interface& interface, std::uint32_t version,
+                                                      Fd node) {
   const std::string object = fmt::format("container {}", interface.backend);
-  auto fd = open_node(kernel, container_path, object, load_text(interface.module));
-  if (!fd) return failure_of(fd);
-  if (const int api = vfio::get_api_version(kernel, fd->get()); api != VFIO_API_VERSION) {
-    return call_failure(
-        vfio::get_api_version.symbol,
-        {.result = api < 0 ? api : -EPROTO, .object = object, .reason = "the kernel speaks another version"});
+  if (!node) {
+    auto opened = open_container(kernel, object, interface.module);
+    if (!opened) return failure_of(opened);
+    node = std::move(*opened);
   }
   std::vector<std::string_view> symbols;
   for (const Extension& extension : interface.extensions) {
     if (version != 0 && version != extension.version) continue;
-    const int has = vfio::check_extension(kernel, fd->get(), extension.number);
-    if (has > 0) return Opened{std::move(*fd), extension};
+    const int has = vfio::check_extension(kernel, node.get(), extension.number);
+    if (has > 0) return Opened{std::move(node), extension};
     // No answer is no reason to take an older version.
     if (has < 0) return call_failure(vfio::check_extension.symbol, {.result = has, .object = object});
     symbols.push_back(extension.symbol);
@@ -54,15 +63,15 @@ Result<KernelContainer::Opened> KernelContainer::open(Kernel& kernel, const Inte
   return call_failure(vfio::check_extension.symbol, std::move(what));
 }
 
-Result<void> KernelContainer::probe(Kernel& kernel, const Interface& interface, const HostDevice* device) {
-  auto node =
+Result<Fd> KernelContainer::probe(Kernel& kernel, const Interface& interface, const HostDevice* device) {
+  auto usable =
       probe_node(kernel, container_path, fmt::format("backend {}", interface.backend), load_text(interface.module));
-  if (!node) return node;
-  auto there = device != nullptr ? probe_group(kernel, *device) : require_iommu(kernel);
-  if (!there) return there;
+  if (usable) usable = device != nullptr ? probe_group(kernel, *device) : require_iommu(kernel);
+  if (!usable) return failure_of(usable);
   // The node is there without the module that knows the host's IOMMU; opening it does nothing yet.
   auto opened = open(kernel, interface, 0);
-  return opened ? Result<void>() : failure_of(opened);
+  if (!opened) return failure_of(opened);
+  return std::move(opened->fd);
 }
 
 bool KernelContainer::has_extension(unsigned long number) const {

@@ -19,6 +19,7 @@ class WatchedKernel : public FailingKernel {
   void begin(int failing, int code) {
     const std::lock_guard lock(mutex_);
     calls_.clear();
+    by_path_.clear();
     fail_call(failing, code);
   }
   [[nodiscard]] std::vector<NamedCall> calls_made() const {
@@ -29,6 +30,13 @@ class WatchedKernel : public FailingKernel {
   [[nodiscard]] std::string_view last_call() const {
     const std::lock_guard lock(mutex_);
     return calls_.empty() ? std::string_view() : calls_.back().name;
+  }
+
+  // How often a call that takes a path was made with this one.
+  [[nodiscard]] int calls_of(std::string_view function, std::string_view path) const {
+    const std::lock_guard lock(mutex_);
+    const auto found = by_path_.find({std::string(function), std::string(path)});
+    return found != by_path_.end() ? found->second : 0;
   }
 
   // HWPTs and IOASes that are in an iommufd, which goes with its fd; bytes of address space taken by mmap().
@@ -57,6 +65,7 @@ class WatchedKernel : public FailingKernel {
  protected:
   void begun(const KernelCall& call) override {
     const std::lock_guard lock(mutex_);
+    if (!call.path.empty()) ++by_path_[{std::string(call.function), std::string(call.path)}];
     const auto node = nodes_.find(call.fd);
     calls_.push_back(named_call(call.function, node != nodes_.end() ? node->second : Node::none, call.request));
   }
@@ -99,6 +108,7 @@ class WatchedKernel : public FailingKernel {
   mutable std::mutex mutex_;
   std::map<int, Node> nodes_;
   std::vector<NamedCall> calls_;
+  std::map<std::pair<std::string, std::string>, int> by_path_;
   std::atomic<int> objects_ = 0;
   std::atomic<std::int64_t> mapped_ = 0;
 };

@@ -11,12 +11,14 @@
 namespace postern {
 namespace {
 
-Result<void> probe(Kernel& kernel, const HostDevice* device) {
-  if (auto node = probe_node(kernel, iommufd::path, "backend iommufd", iommufd::missing); !node) return node;
-  return device != nullptr ? iommufd::probe_cdev(kernel, *device) : require_iommu(kernel);
+// Nothing has to be opened for that.
+Result<Fd> probe(Kernel& kernel, const HostDevice* device) {
+  auto usable = probe_node(kernel, iommufd::path, "backend iommufd", iommufd::missing);
+  if (usable) usable = device != nullptr ? iommufd::probe_cdev(kernel, *device) : require_iommu(kernel);
+  return usable ? Result<Fd>() : failure_of(usable);
 }
 
-Result<std::shared_ptr<Container>> open(Kernel& kernel, const ContainerOptions& options) {
+Result<std::shared_ptr<Container>> open_at(Fd /*node*/, Kernel& kernel, const ContainerOptions& options) {
   if (options.version != 0) {
     return call_failure("open", {.result = -EINVAL,
                                  .object = "container iommufd",
@@ -41,6 +43,6 @@ const Backend iommufd_backend = {.name = "iommufd",
                                  .summary = "devices by their cdev in an IOAS (/dev/iommu, /dev/vfio/devices/vfioN)",
                                  .versions = {},
                                  .probe = probe,
-                                 .open = open};
+                                 .open_at = open_at};
 
 }  // namespace postern

@@ -39,9 +39,8 @@ tl::unexpected<Error> bind_failure(Kernel& kernel, int result, const HostDevice&
   return call_failure(vfio::device_bind_iommufd.symbol, std::move(what));
 }
 
-}  // namespace
-
-Result<void> probe_cdev(Kernel& kernel, const HostDevice& device) {
+// Whether it has one at all; looks at no node.
+Result<void> require_cdev(const HostDevice& device) {
   if (auto group = require_group(device); !group) return failure_of(group);
   if (auto bound = require_vfio_driver(device); !bound) return bound;
   if (!device.cdev || !device.cdev->number) {
@@ -54,12 +53,19 @@ Result<void> probe_cdev(Kernel& kernel, const HostDevice& device) {
                                         : "it has no vfio-dev folder in sysfs: the kernel is older than 6.1",
                   .remedy = "use a kernel with CONFIG_VFIO_DEVICE_CDEV (6.6 or newer), or the backend type1"});
   }
+  return {};
+}
+
+}  // namespace
+
+Result<void> probe_cdev(Kernel& kernel, const HostDevice& device) {
+  if (auto there = require_cdev(device); !there) return there;
   return probe_node(kernel, device.cdev->path, device.name, no_cdev_node);
 }
 
 Result<BoundDevice> open_cdev(const Iommufd& iommufd, const HostDevice& device) {
   Kernel& kernel = iommufd.kernel();
-  if (auto there = probe_cdev(kernel, device); !there) return failure_of(there);
+  if (auto there = require_cdev(device); !there) return failure_of(there);
   auto fd = open_node(kernel, device.cdev->path, device.name, no_cdev_node);
   if (!fd) return failure_of(fd);
 
