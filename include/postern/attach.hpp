@@ -27,9 +27,9 @@ struct AttachOptions {
 // The device must be bound to a VFIO driver already (bind_to_driver()). On an error nothing is left open or mapped.
 // Errors: those of choose_backend(); ENODEV (bound to the wrong driver, or in no IOMMU group), EPERM (its group is not
 // viable: every member in the way is named), EACCES (the node cannot be opened: it is named with its mode), EBUSY
-// (somebody else has it), EINVAL or EADDRINUSE (it cannot share this container: what is mapped does not fit it), those
-// of Container::map() (what is mapped cannot be mapped in a new one). Where containers were to be joined, causes() has
-// the refusal of each.
+// (somebody else has it; VFIO_DEVICE_BIND_IOMMUFD says so with EINVAL, too), EINVAL or EADDRINUSE (it cannot share this
+// container: what is mapped does not fit it), those of Container::map() (what is mapped cannot be mapped in a new one).
+// Where containers were to be joined, causes() has the refusal of each.
 [[nodiscard]] Result<Device> attach(Kernel& kernel, const HostDevice& device, const AttachOptions& options = {});
 
 }  // namespace postern

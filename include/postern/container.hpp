@@ -91,7 +91,7 @@ class Container {
   };
   Container(Kernel& kernel, const Traits& traits);
 
-  // Each gives 0 or a negated errno.
+  // Each gives 0 or a negated errno; do_unmap() gives 1 where the call succeeded, and unmapped nothing.
   [[nodiscard]] virtual int do_map(Iova iova, std::uint64_t length, void* address, Access access) = 0;
   [[nodiscard]] virtual int do_unmap(Iova iova, std::uint64_t length) = 0;  // one mapping
   // All that is mapped in the range, of which there may be none; a call that fails half way is made again.
@@ -109,12 +109,11 @@ class Container {
   struct Explanation {
     std::string reason;
     std::string remedy;
-    std::string_view call = {};  // that failed, where it is not the one that maps
+    std::optional<std::string_view> call = {};  // that failed, where it is not the one that maps; empty: none did
   };
   [[nodiscard]] virtual Explanation explain_map(int result, IovaRange range, const void* address) const;
 
-  // For a backend whose limits change while no device joins or leaves.
-  void set_limits(ContainerLimits limits);
+  void set_limits(ContainerLimits limits);  // for a backend whose limits change while no device joins or leaves
 
  private:
   friend class Attachment;    // attaching and detaching go through the one owner of an attached device

@@ -85,11 +85,11 @@ class Device {
   friend class ResetSet;  // which asks through the same DeviceIo
 
   Device() = default;
-  [[nodiscard]] Result<const Region*> find_region(std::uint32_t index, std::string_view operation) const;
+  [[nodiscard]] Result<const Region*> find_region(std::uint32_t index) const;
   [[nodiscard]] Result<const Interrupt*> find_interrupt(std::uint32_t index) const;
   [[nodiscard]] Result<void> act_on_interrupt(std::uint32_t index, std::uint32_t action, std::uint32_t first,
                                               std::uint32_t count) const;
-  [[nodiscard]] tl::unexpected<Error> closed(std::string_view operation) const;
+  [[nodiscard]] tl::unexpected<Error> closed() const;
 
   // The order is the order of tear-down, backwards: the io closes the device in its container before the container can
   // go.

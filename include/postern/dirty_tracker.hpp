@@ -104,7 +104,7 @@ class DirtyTracker {
   [[nodiscard]] Result<void> start_members(std::span<Member> members);
   [[nodiscard]] Result<void> stop_members(std::span<Member> members);
   [[nodiscard]] bool misses_one() const;
-  [[nodiscard]] Result<void> check(IovaRange range, const DirtyBitmap& bitmap, std::string_view operation) const;
+  [[nodiscard]] Result<void> check(IovaRange range, const DirtyBitmap& bitmap) const;
   [[nodiscard]] Result<void> collect(const DirtyRequest& request, AfterQuery after);
   [[nodiscard]] Result<void> collect_devices(const DirtyRequest& request);
   [[nodiscard]] Result<void> unmap_one(IovaRange mapping, Iova first, const DirtyBitmap& bitmap);

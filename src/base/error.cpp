@@ -30,7 +30,7 @@ Error& Error::operator=(Error&&) noexcept = default;
 
 std::string Error::message() const {
   std::string text = object();
-  append(text, ": ", operation());
+  append(text, ": ", refused() ? std::string_view("refused") : operation());
   append(text, ": ", errno_name(code()));
   append(text, ": ", reason().empty() ? std::strerror(code()) : reason());
   append(text, "; ", remedy());

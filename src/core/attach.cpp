@@ -36,8 +36,8 @@ std::optional<Device> join(const HostDevice& device, const AttachOptions& option
   for (const auto& container : options.join) {
     if (options.backend != "auto" && options.backend != container->backend()) {
       refusals.push_back(Error({.code = EINVAL,
-                                .operation = "attach",
-                                .object = fmt::format("{} in container {}", device.name, container->backend()),
+                                .operation = {},
+                                .object = fmt::format("attach {} to container {}", device.name, container->backend()),
                                 .reason = fmt::format("the backend {} is asked for", options.backend)}));
       continue;
     }

@@ -15,9 +15,9 @@ Result<DmaBuffer> DmaBuffer::allocate(std::shared_ptr<Container> container, Iova
                                       std::uint64_t length, Access access) {
   const std::uint64_t page = container->page_sizes() & -container->page_sizes();
   if (page > 0 && length > ~(page - 1)) {
-    return call_failure("mmap", {.result = -EOVERFLOW,
-                                 .object = fmt::format("DMA buffer of {}", size_text(length)),
-                                 .reason = "rounded up to pages it runs past the last address, 2^64-1"});
+    return refusal({.result = -EOVERFLOW,
+                    .object = fmt::format("DMA buffer of {}", size_text(length)),
+                    .reason = "rounded up to pages it runs past the last address, 2^64-1"});
   }
   if (page > 0) length = (length + page - 1) & ~(page - 1);
   Kernel& kernel = container->kernel();

@@ -85,10 +85,9 @@ bool Device::can_reset() const noexcept { return (flags_ & VFIO_DEVICE_FLAGS_RES
 bool Device::is_pci() const noexcept { return (flags_ & VFIO_DEVICE_FLAGS_PCI) != 0; }
 
 Result<void> Device::reset() const {
-  if (!io_) return closed(vfio::device_reset.symbol);
+  if (!io_) return closed();
   if (!can_reset()) {
-    return call_failure(
-        vfio::device_reset.symbol,
+    return refusal(
         {.result = -EOPNOTSUPP, .object = name_, .reason = "the kernel has no way to reset this device alone"});
   }
   const int result = io_->reset();
@@ -113,7 +112,7 @@ std::vector<std::string_view> Device::features() const {
 }
 
 Result<void> Device::detach() {
-  if (!io_) return closed("close");
+  if (!io_) return closed();
   // Closing the device turns its interrupts off (vfio_pci_core_close_device).
   auto done = io_->close();
   io_.reset();
@@ -121,9 +120,8 @@ Result<void> Device::detach() {
   return done;
 }
 
-tl::unexpected<Error> Device::closed(std::string_view operation) const {
-  return call_failure(
-      operation, {.result = -EBADF, .object = name_, .reason = "the device was detached", .remedy = "attach it again"});
+tl::unexpected<Error> Device::closed() const {
+  return refusal({.result = -EBADF, .object = name_, .reason = "the device was detached", .remedy = "attach it again"});
 }
 
 }  // namespace postern

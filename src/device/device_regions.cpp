@@ -23,23 +23,23 @@ std::string areas_text(const Region& region) {
   return list_text(words);
 }
 
-Result<void> check_bounds(std::string_view call, const std::string& device, const Region& region, std::uint64_t offset,
-                          std::uint64_t length) {
+Result<void> check_bounds(const std::string& device, const Region& region, std::uint64_t offset, std::uint64_t length) {
   if (length <= region.length && offset <= region.length - length) return {};
-  return call_failure(call,
-                      {.result = offset + length < offset ? -EOVERFLOW : -ERANGE,
-                       .object = fmt::format("{} region {} offset {:#x}+{:#x}", device, region.index, offset, length),
-                       .reason = fmt::format("the region has {:#x} bytes", region.length)});
+  return refusal({.result = offset + length < offset ? -EOVERFLOW : -ERANGE,
+                  .object = fmt::format("{} region {} offset {:#x}+{:#x}", device, region.index, offset, length),
+                  .reason = fmt::format("the region has {:#x} bytes", region.length)});
 }
 
 // What pread or pwrite gave, against what was asked of it.
 Result<void> check_transfer(std::string_view call, const std::string& device, const Region& region,
                             std::uint64_t offset, std::size_t length, ssize_t done) {
   if (done == static_cast<ssize_t>(length)) return {};
-  return call_failure(call,
-                      {.result = done < 0 ? static_cast<int>(done) : -EIO,
-                       .object = fmt::format("{} region {} offset {:#x}+{:#x}", device, region.index, offset, length),
-                       .reason = done < 0 ? "" : fmt::format("only {} bytes were taken", done)});
+  CallFailed what{.result = static_cast<int>(done),
+                  .object = fmt::format("{} region {} offset {:#x}+{:#x}", device, region.index, offset, length)};
+  if (done < 0) return call_failure(call, std::move(what));
+  what.result = -EIO;
+  what.reason = fmt::format("{} took only {} bytes", call, done);
+  return refusal(std::move(what));
 }
 
 // Address space of `length` bytes, at an address that is aligned like `offset`, as far as the length goes and up to
@@ -67,32 +67,32 @@ Result<Mmap> reserve_aligned(Kernel& kernel, std::uint64_t length, std::uint64_t
 
 }  // namespace
 
-Result<const Region*> Device::find_region(std::uint32_t index, std::string_view operation) const {
-  if (!io_) return closed(operation);
+Result<const Region*> Device::find_region(std::uint32_t index) const {
+  if (!io_) return closed();
   if (index < regions_.size() && regions_[index].length > 0) return &regions_[index];
-  return call_failure(operation, {.result = -ENODEV,
-                                  .object = fmt::format("{} region {}", name_, index),
-                                  .reason = "the device has no such region"});
+  return refusal({.result = -ENODEV,
+                  .object = fmt::format("{} region {}", name_, index),
+                  .reason = "the device has no such region"});
 }
 
 Result<void> Device::read(std::uint32_t index, std::uint64_t offset, std::span<std::byte> bytes) const {
-  auto region = find_region(index, "pread");
+  auto region = find_region(index);
   if (!region) return failure_of(region);
-  if (auto inside = check_bounds("pread", name_, **region, offset, bytes.size()); !inside) return inside;
+  if (auto inside = check_bounds(name_, **region, offset, bytes.size()); !inside) return inside;
   const ssize_t done = io_->read(bytes.data(), bytes.size(), (*region)->offset + offset);
   return check_transfer("pread", name_, **region, offset, bytes.size(), done);
 }
 
 Result<void> Device::write(std::uint32_t index, std::uint64_t offset, std::span<const std::byte> bytes) const {
-  auto region = find_region(index, "pwrite");
+  auto region = find_region(index);
   if (!region) return failure_of(region);
-  if (auto inside = check_bounds("pwrite", name_, **region, offset, bytes.size()); !inside) return inside;
+  if (auto inside = check_bounds(name_, **region, offset, bytes.size()); !inside) return inside;
   const ssize_t done = io_->write(bytes.data(), bytes.size(), (*region)->offset + offset);
   return check_transfer("pwrite", name_, **region, offset, bytes.size(), done);
 }
 
 Result<Mmap> Device::map_region(std::uint32_t index, std::uint64_t offset, std::uint64_t length) const {
-  auto found = find_region(index, "mmap");
+  auto found = find_region(index);
   if (!found) return failure_of(found);
   const Region& region = **found;
   const std::string object = fmt::format("{} region {} offset {:#x}+{:#x}", name_, index, offset, length);
@@ -101,21 +101,21 @@ Result<Mmap> Device::map_region(std::uint32_t index, std::uint64_t offset, std::
   // (vfio_pci_probe_mmaps).
   const bool ends_region = length <= region.length && offset == region.length - length;
   if (length == 0 || offset % page != 0 || (length % page != 0 && !ends_region)) {
-    return call_failure("mmap", {.result = -EINVAL,
-                                 .object = object,
-                                 .reason = fmt::format("offset and length must be multiples of {}, unless the region "
-                                                       "ends there",
-                                                       size_text(page)),
-                                 .remedy = "use read() and write() for less"});
+    return refusal({.result = -EINVAL,
+                    .object = object,
+                    .reason = fmt::format("offset and length must be multiples of {}, unless the region "
+                                          "ends there",
+                                          size_text(page)),
+                    .remedy = "use read() and write() for less"});
   }
   const auto within = [&](const RegionArea& area) {
     return area.offset <= offset && length <= area.length && offset - area.offset <= area.length - length;
   };
   if (std::none_of(region.mappable_areas.begin(), region.mappable_areas.end(), within)) {
-    return call_failure("mmap", {.result = offset + length < offset ? -EOVERFLOW : -ERANGE,
-                                 .object = object,
-                                 .reason = "not within one area that can be mapped: " + areas_text(region),
-                                 .remedy = "use read() and write() for the rest"});
+    return refusal({.result = offset + length < offset ? -EOVERFLOW : -ERANGE,
+                    .object = object,
+                    .reason = "not within one area that can be mapped: " + areas_text(region),
+                    .remedy = "use read() and write() for the rest"});
   }
 
   auto place = reserve_aligned(io_->kernel(), length, offset, page);

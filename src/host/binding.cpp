@@ -78,6 +78,7 @@ Result<Binding> bind_to_driver(Kernel& kernel, const HostDevice& device, const s
       what.result = -ENODEV;
       what.reason = fmt::format("the {} bus has no driver {}", device.bus, driver);
       what.remedy = fmt::format("load it with \"modprobe {}\"", driver);
+      return refusal(std::move(what));
     }
     return call_failure("stat", std::move(what));
   }
@@ -93,10 +94,10 @@ Result<Binding> bind_to_driver(Kernel& kernel, const HostDevice& device, const s
     if (*now == driver) return {};
     // A VFIO driver refuses a device without a group (vfio_group_find_or_alloc).
     if (auto group = require_group(device); !group && is_vfio_driver(driver)) return failure_of(group);
-    return call_failure("drivers_probe", {.result = -EBUSY,
-                                          .object = fmt::format("bind {} to {}", device.name, driver),
-                                          .reason = "the driver refused the device",
-                                          .remedy = "see the kernel's log (dmesg) for the reason"});
+    return refusal({.result = -EBUSY,
+                    .object = fmt::format("bind {} to {}", device.name, driver),
+                    .reason = "the driver refused the device",
+                    .remedy = "see the kernel's log (dmesg) for the reason"});
   }();
   if (bound) return before;
   log_failure(restore_binding(kernel, before));

@@ -90,11 +90,12 @@ Result<HostDevice> find_host_device(Kernel& kernel, std::string_view bus, std::s
   std::string path = fmt::format("/sys/bus/{}/devices/{}", bus, name);
   FileStatus status;
   if (const int result = kernel.status(path, status); result < 0) {
-    const bool missing = result == -ENOENT || result == -ENOTDIR;
-    return call_failure("stat", {.result = missing ? -ENODEV : result,
-                                 .object = fmt::format("{} device {}", bus, name),
-                                 .reason = missing ? fmt::format("{} does not exist", path) : "",
-                                 .remedy = missing ? "list the devices of this host with \"postern devices\"" : ""});
+    CallFailed what{.result = result, .object = fmt::format("{} device {}", bus, name)};
+    if (result != -ENOENT && result != -ENOTDIR) return call_failure("stat", std::move(what));
+    what.result = -ENODEV;
+    what.reason = fmt::format("{} does not exist", path);
+    what.remedy = "list the devices of this host with \"postern devices\"";
+    return refusal(std::move(what));
   }
   return read_device(kernel, std::string(bus), std::string(name), std::move(path));
 }

@@ -69,8 +69,7 @@ Result<std::uint64_t> backing_page_size(Kernel& kernel, const void* address) {
     }
     rest.remove_prefix(std::min(line.size() + 1, rest.size()));
   }
-  return call_failure(
-      "read", {.result = -EFAULT, .object = path, .reason = "there is no memory at " + fmt::format("{}", address)});
+  return refusal({.result = -EFAULT, .object = path, .reason = "there is no memory at " + fmt::format("{}", address)});
 }
 
 }  // namespace postern

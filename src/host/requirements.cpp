@@ -29,38 +29,36 @@ Result<void> require_iommu(Kernel& kernel) {
   for (const std::string& name : names) {
     if (!is_noiommu_group(kernel, name)) return {};
   }
-  return call_failure("probe", {.result = -ENODEV,
-                                .object = "host",
-                                .reason = fmt::format("{} {}: the kernel uses no IOMMU", groups,
-                                                      names.empty() ? "is empty" : "has no group of an IOMMU's"),
-                                .remedy = turn_iommu_on});
+  return refusal({.result = -ENODEV,
+                  .object = "host",
+                  .reason = fmt::format("{} {}: the kernel uses no IOMMU", groups,
+                                        names.empty() ? "is empty" : "has no group of an IOMMU's"),
+                  .remedy = turn_iommu_on});
 }
 
 Result<void> require_vfio_driver(const HostDevice& device) {
   if (device.driver && is_vfio_driver(*device.driver)) return {};
-  return call_failure("probe",
-                      {.result = -ENODEV,
-                       .object = device.name,
-                       .reason = device.driver ? fmt::format("it is bound to {}, not to a VFIO driver", *device.driver)
-                                               : "it is bound to no driver",
-                       .remedy = fmt::format("bind it with \"postern bind {}\"", device.name)});
+  return refusal({.result = -ENODEV,
+                  .object = device.name,
+                  .reason = device.driver ? fmt::format("it is bound to {}, not to a VFIO driver", *device.driver)
+                                          : "it is bound to no driver",
+                  .remedy = fmt::format("bind it with \"postern bind {}\"", device.name)});
 }
 
 Result<GroupId> require_group(const HostDevice& device) {
   if (device.is_noiommu) {
-    return call_failure(
-        "probe",
-        {.result = -ENODEV,
-         .object = device.name,
-         .reason = "no IOMMU is in front of it: VFIO took it in no-IOMMU mode, in which its DMA reaches all of "
-                   "memory and what is mapped is not translated",
-         .remedy = turn_iommu_on});
+    return refusal({.result = -ENODEV,
+                    .object = device.name,
+                    .reason =
+                        "no IOMMU is in front of it: VFIO took it in no-IOMMU mode, in which its DMA reaches all of "
+                        "memory and what is mapped is not translated",
+                    .remedy = turn_iommu_on});
   }
   if (device.iommu_group) return *device.iommu_group;
-  return call_failure("probe", {.result = -ENODEV,
-                                .object = device.name,
-                                .reason = "it is in no IOMMU group: no IOMMU that the kernel uses is in front of it",
-                                .remedy = turn_iommu_on});
+  return refusal({.result = -ENODEV,
+                  .object = device.name,
+                  .reason = "it is in no IOMMU group: no IOMMU that the kernel uses is in front of it",
+                  .remedy = turn_iommu_on});
 }
 
 std::string obstacles_text(const IommuGroup& group) {

@@ -33,6 +33,10 @@ std::uint64_t smallest_page(const ContainerLimits& limits) {
   return std::max(limits.page_sizes & -limits.page_sizes, least);
 }
 
+std::string attach_text(const std::string& device, std::string_view backend) {
+  return fmt::format("attach {} to container {}", device, backend);
+}
+
 }  // namespace
 
 Container::Container(Kernel& kernel, const Traits& traits)
@@ -84,7 +88,7 @@ Result<void> Container::unmap(Iova iova, std::uint64_t length) {
   // Nearly always one mapping is unmapped as it was mapped, and what was mapped is well formed.
   if (!ends_behind(iova.value, length) || !kernel_has_mappings_ || !mappings_->seek(range)) [[unlikely]]
     return unmap_several(range, length);
-  if (const int result = do_unmap(iova, length); result < 0) [[unlikely]]
+  if (const int result = do_unmap(iova, length); result != 0) [[unlikely]]
     return Errors(*this).unmap_failure(result, mappings_->latest().range);
   mappings_->erase_found();
   return {};
@@ -111,13 +115,13 @@ Result<void> Container::unmap_by(IovaRange mapping, const std::function<int()>& 
 Result<void> Container::unmap_several(IovaRange range, std::uint64_t length) {
   if (auto checked = check_unmap(range, length); !checked) return checked;
   const int result = kernel_has_mappings_ ? do_unmap_several(range) : 0;
-  if (result < 0) return Errors(*this).unmap_failure(result, range);
+  if (result != 0) return Errors(*this).unmap_failure(result, range);
   mappings_->erase_within(range);
   return {};
 }
 
 Result<void> Container::unmap_all() {
-  if (closed_) return Errors(*this).closed("unmap all");
+  if (closed_) return Errors(*this).closed(fmt::format("unmap all of container {}", backend()));
   if (kernel_has_mappings_ && !mappings_->empty()) {
     if (const int result = do_unmap_all(); result < 0) {
       return call_failure(traits_.unmap,
@@ -141,12 +145,12 @@ int Container::do_unmap_all() {
 }
 
 Result<void> Container::close() {
-  if (closed_) return Errors(*this).closed("close");
+  if (closed_) return Errors(*this).closed(fmt::format("close container {}", backend()));
   if (!devices_.empty()) {
-    return call_failure("close", {.result = -EBUSY,
-                                  .object = fmt::format("container {}", backend()),
-                                  .reason = "devices are attached: " + list_text(devices_),
-                                  .remedy = "detach them first"});
+    return refusal({.result = -EBUSY,
+                    .object = fmt::format("close container {}", backend()),
+                    .reason = "devices are attached: " + list_text(devices_),
+                    .remedy = "detach them first"});
   }
   if (auto unmapped = unmap_all(); !unmapped) return unmapped;
   auto done = do_close();
@@ -198,7 +202,7 @@ Result<void> Container::admit(const ContainerLimits& limits, const HostDevice& d
   for_each_mapping([&](const Mapping& mapping) {
     if (!admitted) return;
     const std::uint64_t ends = mapping.range.first.value | (mapping.range.last.value + 1) | address_of(mapping.address);
-    CallFailed what{.object = fmt::format("{} in container {}", device.name, backend())};
+    CallFailed what{.object = attach_text(device.name, backend())};
     if (!covered(limits.usable_ranges, mapping.range)) {
       what.result = -EADDRINUSE;
       what.reason = fmt::format("{} is mapped, and with this device only {} can be used", to_string(mapping.range),
@@ -215,17 +219,16 @@ Result<void> Container::admit(const ContainerLimits& limits, const HostDevice& d
       return;
     }
     what.remedy = "unmap it first, or attach the device to a container of its own";
-    admitted = call_failure("attach", std::move(what));
+    admitted = refusal(std::move(what));
   });
   return admitted;
 }
 
 Result<Fd> Container::attach(const HostDevice& device) {
-  if (closed_) return Errors(*this).closed("attach " + device.name);
+  if (closed_) return Errors(*this).closed(attach_text(device.name, backend()));
   if (std::find(devices_.begin(), devices_.end(), device.name) != devices_.end()) {
-    return call_failure("attach", {.result = -EBUSY,
-                                   .object = fmt::format("{} in container {}", device.name, backend()),
-                                   .reason = "it is attached already"});
+    return refusal(
+        {.result = -EBUSY, .object = attach_text(device.name, backend()), .reason = "it is attached already"});
   }
   auto fd = do_attach(device);
   if (!fd) return fd;

@@ -19,6 +19,14 @@
 namespace postern {
 namespace {
 
+std::string tracking_text(std::string_view what, const Container& container) {
+  return fmt::format("{} dirty tracking in container {}", what, container.backend());
+}
+
+std::string pages_text(IovaRange range, const Container& container) {
+  return fmt::format("dirty pages of {} in container {}", to_string(range), container.backend());
+}
+
 Iova end_of(IovaRange range) { return range.last + 1; }
 
 // The first address of the range that nothing is mapped at.
@@ -113,11 +121,10 @@ Result<void> DirtyTracker::start_members(std::span<Member> members) {
     if (choice.source == DirtySource::nobody) lacking.push_back(fmt::format("{}: {}", member.device, choice.note));
   }
   if (only_ && !lacking.empty()) {
-    return call_failure("start dirty tracking",
-                        {.result = -EOPNOTSUPP,
-                         .object = fmt::format("container {}", container_->backend()),
-                         .reason = list_text(lacking),
-                         .remedy = "name no source: what nobody tracks counts as written as a whole"});
+    return refusal({.result = -EOPNOTSUPP,
+                    .object = tracking_text("start", *container_),
+                    .reason = list_text(lacking),
+                    .remedy = "name no source: what nobody tracks counts as written as a whole"});
   }
   const std::vector<IovaRange> mapped = mapped_ranges(*container_);
   Result<void> started;
@@ -132,7 +139,7 @@ Result<void> DirtyTracker::start_members(std::span<Member> members) {
 }
 
 Result<void> DirtyTracker::start(std::optional<DirtySource> only) {
-  CallFailed what{.object = fmt::format("container {}", container_->backend())};
+  CallFailed what{.object = tracking_text("start", *container_)};
   if (on_) {
     what.result = -EBUSY;
     what.reason = "it is on already";
@@ -142,7 +149,7 @@ Result<void> DirtyTracker::start(std::optional<DirtySource> only) {
     what.reason = "no device is attached, so there is nobody who could write";
     what.remedy = "attach a device first";
   }
-  if (what.result != 0) return call_failure("start dirty tracking", std::move(what));
+  if (what.result != 0) return refusal(std::move(what));
   only_ = only == DirtySource::nobody ? std::nullopt : only;
   page_size_ = container_->misaligned_ + 1;
   pending_ = std::make_unique<memory::PageSet>(page_size_);
@@ -154,9 +161,7 @@ Result<void> DirtyTracker::start(std::optional<DirtySource> only) {
 
 Result<void> DirtyTracker::stop() {
   if (!on_) {
-    return call_failure(
-        "stop dirty tracking",
-        {.result = -EINVAL, .object = fmt::format("container {}", container_->backend()), .reason = "it is not on"});
+    return refusal({.result = -EINVAL, .object = tracking_text("stop", *container_), .reason = "it is not on"});
   }
   on_ = false;
   only_.reset();
@@ -174,12 +179,12 @@ Result<void> DirtyTracker::join(const std::string& device, int fd, std::uint64_t
   Member joining{.device = device, .log = DeviceLog(container_->kernel(), fd, device)};
   if (on_) {
     if (smallest_page != page_size_) {
-      return call_failure("attach", {.result = -EBUSY,
-                                     .object = fmt::format("{} in container {}", device, container_->backend()),
-                                     .reason = fmt::format("dirty pages are tracked by {}, and with this device the "
-                                                           "smallest page is {}",
-                                                           size_text(page_size_), size_text(smallest_page)),
-                                     .remedy = "stop dirty tracking first"});
+      return refusal({.result = -EBUSY,
+                      .object = fmt::format("attach {} to container {}", device, container_->backend()),
+                      .reason = fmt::format("dirty pages are tracked by {}, and with this device the "
+                                            "smallest page is {}",
+                                            size_text(page_size_), size_text(smallest_page)),
+                      .remedy = "stop dirty tracking first"});
     }
     if (auto started = start_members(std::span(&joining, 1)); !started) return started;
   }
@@ -231,9 +236,8 @@ Result<void> DirtyTracker::collect_devices(const DirtyRequest& request) {
   return {};
 }
 
-Result<void> DirtyTracker::check(IovaRange range, const DirtyBitmap& bitmap, std::string_view operation) const {
-  CallFailed what{.result = -EINVAL,
-                  .object = fmt::format("dirty pages of {} in container {}", to_string(range), container_->backend())};
+Result<void> DirtyTracker::check(IovaRange range, const DirtyBitmap& bitmap) const {
+  CallFailed what{.result = -EINVAL, .object = pages_text(range, *container_)};
   const std::uint64_t length = range.length();
   const std::uint64_t page = bitmap.page_size;
   if (!on_) {
@@ -256,16 +260,14 @@ Result<void> DirtyTracker::check(IovaRange range, const DirtyBitmap& bitmap, std
   } else {
     return {};
   }
-  return call_failure(operation, std::move(what));
+  return refusal(std::move(what));
 }
 
 Result<DirtyAnswer> DirtyTracker::query(IovaRange range, const DirtyBitmap& bitmap, AfterQuery after) {
-  constexpr std::string_view operation = "query dirty pages";
-  if (auto fine = check(range, bitmap, operation); !fine) return failure_of(fine);
+  if (auto fine = check(range, bitmap); !fine) return failure_of(fine);
   if (const auto hole = find_hole(*container_, range)) {
-    return call_failure(
-        operation, {.result = -ENOENT,
-                    .object = fmt::format("dirty pages of {} in container {}", to_string(range), container_->backend()),
+    return refusal({.result = -ENOENT,
+                    .object = pages_text(range, *container_),
                     .reason = fmt::format("nothing is mapped at {}", to_string(*hole)),
                     .remedy = "ask for what is mapped; for_each_mapping() tells"});
   }
@@ -288,7 +290,7 @@ Result<DirtyAnswer> DirtyTracker::query(IovaRange range, const DirtyBitmap& bitm
 
 Result<DirtyAnswer> DirtyTracker::unmap(Iova iova, std::uint64_t length, const DirtyBitmap& bitmap) {
   const IovaRange range{iova, iova + (length - 1)};
-  if (auto fine = check(range, bitmap, "unmap and query dirty pages"); !fine) return failure_of(fine);
+  if (auto fine = check(range, bitmap); !fine) return failure_of(fine);
   if (auto whole = container_->check_unmap(range, length); !whole) return failure_of(whole);
   const DirtyAnswer answer = misses_one() ? DirtyAnswer::everything : DirtyAnswer::pages;
   while (const MappingRecord* mapping = container_->mappings_->at_or_above(iova)) {

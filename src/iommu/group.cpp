@@ -19,11 +19,10 @@ constexpr const char* no_group_node =
 
 tl::unexpected<Error> not_viable(Kernel& kernel, GroupId id, const std::string& device) {
   const auto group = find_iommu_group(kernel, id);
-  return call_failure(vfio::group_get_status.symbol,
-                      {.result = -EPERM,
-                       .object = fmt::format("{} of {}", group_text(id), device),
-                       .reason = group ? obstacles_text(*group) : "the group is not viable",
-                       .remedy = group ? obstacles_remedy(*group) : ""});
+  return refusal({.result = -EPERM,
+                  .object = fmt::format("{} of {}", group_text(id), device),
+                  .reason = group ? obstacles_text(*group) : "the group is not viable",
+                  .remedy = group ? obstacles_remedy(*group) : ""});
 }
 
 }  // namespace

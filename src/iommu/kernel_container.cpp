@@ -60,7 +60,7 @@ Result<KernelContainer::Opened> KernelContainer::open(Kernel& kernel, const Inte
     what.reason = fmt::format("the kernel does not have {}", fmt::join(symbols, " or "));
     what.remedy = load_text(interface.module);
   }
-  return call_failure(vfio::check_extension.symbol, std::move(what));
+  return refusal(std::move(what));
 }
 
 Result<Fd> KernelContainer::probe(Kernel& kernel, const Interface& interface, const HostDevice* device) {

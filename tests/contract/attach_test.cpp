@@ -52,7 +52,9 @@ TEST_P(AttachOnKernel, ADeviceThatIsInUseIsRefusedWhicheverInterfaceHasIt) {
   for (const test::Interface holder : test::interfaces()) {
     auto first = attach(test::kernel(), bound.host(), test::options_for(holder));
     ASSERT_TRUE(first) << first.error().message();
-    EXPECT_THAT(refusal(bound.host(), EBUSY), HasSubstr(bound.host().name));
+    // A second open of the cdev itself the kernel answers with EINVAL (vfio_df_open).
+    const bool by_cdev_twice = holder.backend == "iommufd" && GetParam().backend == "iommufd";
+    EXPECT_THAT(refusal(bound.host(), by_cdev_twice ? EINVAL : EBUSY), HasSubstr(bound.host().name));
   }
 }
 

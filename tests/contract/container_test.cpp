@@ -7,11 +7,12 @@
 
 #include <algorithm>
 #include <postern/dirty_tracker.hpp>
+#include <postern/dma_windows.hpp>
 #include <postern/iova_allocator.hpp>
 #include <postern/preregistration.hpp>
 
-#include "support/failing_kernel.hpp"
 #include "support/host_devices.hpp"
+#include "support/watched_kernel.hpp"
 
 namespace postern {
 namespace container_test {
@@ -300,6 +301,53 @@ TEST_P(ContainerOnKernel, RemembersItsMappingsFromTheLastDeviceToTheNext) {
   EXPECT_EQ(kept->mapping_count(), 1U);
   EXPECT_EQ(kept->mapping_limit(), limit);
   ASSERT_TRUE(kept->unmap(base, page)) << "the kernel has it again";
+}
+
+TEST_P(ContainerOnKernel, ARefusalNamesNoCallAndNoneWasMade) {
+  ASSERT_TRUE(device_->detach());
+  device_.reset();
+  test::WatchedKernel watched(test::kernel());
+  {
+    const Device device = attach(watched, bound_.host(), test::options_for(GetParam())).value();
+    const auto kept = device.container();
+    const auto bytes = memory(4 * page);
+    ASSERT_TRUE(kept->map(base, bytes));
+    const auto expect_refused = [&](const auto& refuse, int code) {
+      watched.begin(-1, 0);
+      const auto refused = refuse();
+      ASSERT_FALSE(refused);
+      EXPECT_EQ(refused.error().code(), code) << refused.error().message();
+      EXPECT_TRUE(refused.error().refused()) << refused.error().message();
+      EXPECT_THAT(refused.error().message(), HasSubstr("refused: " + errno_name(code)));
+      EXPECT_TRUE(watched.calls_made().empty()) << watched.last_call();
+    };
+    expect_refused([&] { return kept->map(base + 1, bytes); }, EINVAL);
+    expect_refused([&] { return kept->map(base, {}); }, EINVAL);
+    expect_refused([&] { return kept->map(base + 2 * page, bytes); }, EEXIST);
+    expect_refused([&] { return kept->map(kept->usable_ranges().back().last + 1, bytes); }, ERANGE);
+    expect_refused([&] { return kept->unmap(base, 0); }, EINVAL);
+    expect_refused([&] { return kept->unmap(base, page); }, EINVAL);
+    expect_refused([&] { return kept->unmap(base + 8 * page, page); }, ENOENT);
+    expect_refused([&] { return kept->close(); }, EBUSY);
+    expect_refused([&] { return attach(watched, bound_.host(), {.container = kept}); }, EBUSY);
+    expect_refused([&] { return device.read(99, 0, {}); }, ENODEV);
+    expect_refused([&] { return device.map_region(0, 1, page); }, EINVAL);
+    expect_refused([&] { return device.enable_interrupts(99, 0, {}); }, ENODEV);
+    if (auto* const tracker = kept->dirty_tracker()) {
+      expect_refused([&] { return tracker->stop(); }, EINVAL);
+      expect_refused([&] { return tracker->query({base, base + (page - 1)}, {}); }, EINVAL);
+    }
+    if (auto* const windows = kept->dma_windows()) {
+      expect_refused([&] { return windows->remove({page}); }, ENOENT);
+      expect_refused([&] { return windows->create({.size = 3 * page, .page_size = page}); }, EINVAL);
+    }
+    if (auto* const registered = kept->preregistration()) {
+      expect_refused([&] { return registered->add({}); }, EINVAL);
+      expect_refused([&] { return registered->remove(bytes.first(page)); }, ENOENT);
+    }
+    ASSERT_TRUE(kept->unmap_all());
+  }
+  device_.emplace(attach(test::kernel(), bound_.host(), test::options_for(GetParam())).value());
 }
 
 // A kernel before 5.10 has no VFIO_UNMAP_ALL; here, as if it had not.

@@ -77,6 +77,15 @@ std::optional<std::vector<NamedCall>> Fault::calls() {
   return kernel_.calls_made();
 }
 
+// Every call that the error names was made.
+void expect_calls_were_made(const Error& error, const std::vector<NamedCall>& made) {
+  const bool was_made = std::any_of(made.begin(), made.end(), [&](const NamedCall& call) {
+    return error.operation().compare(0, call.name.size(), call.name) == 0;
+  });
+  EXPECT_TRUE(error.refused() || was_made) << error.message();
+  for (const Error& cause : error.causes()) expect_calls_were_made(cause, made);
+}
+
 void Fault::fail(int number, const NamedCall& call, int code) {
   SCOPED_TRACE("call " + std::to_string(number) + ", " + std::string(call.name) + ", fails with " + errno_name(code));
   {
@@ -87,7 +96,9 @@ void Fault::fail(int number, const NamedCall& call, int code) {
     const auto done = scenario().act(world);
     ASSERT_TRUE(kernel_.failed()) << "it did not come to this call";
     EXPECT_EQ(kernel_.calls_made()[static_cast<std::size_t>(number)].name, call.name) << "calls come in another order";
+    const auto made = kernel_.calls_made();
     kernel_.begin(-1, 0);
+    if (!done) expect_calls_were_made(done.error(), made);
     if (done) {
       // Told all the same: why a container was not joined.
       const bool told = std::any_of(world.refusals.begin(), world.refusals.end(), [&](const Error& refusal) {

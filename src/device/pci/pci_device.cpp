@@ -15,12 +15,10 @@ namespace postern {
 
 Result<PciDevice> PciDevice::open(Device device) {
   if (!device.is_pci()) {
-    return call_failure("VFIO_DEVICE_GET_INFO",
-                        {.result = -EINVAL, .object = device.name(), .reason = "it is no PCI device"});
+    return refusal({.result = -EINVAL, .object = device.name(), .reason = "it is no PCI device"});
   }
   if (device.regions().size() <= config_region || device.regions()[config_region].length == 0) {
-    return call_failure("VFIO_DEVICE_GET_REGION_INFO",
-                        {.result = -EIO, .object = device.name(), .reason = "it has no config space region"});
+    return refusal({.result = -EIO, .object = device.name(), .reason = "it has no config space region"});
   }
   PciDevice pci(std::move(device));
   if (auto walked = pci.walk_capabilities(); !walked) return failure_of(walked);
@@ -73,8 +71,7 @@ const PciCapability* PciDevice::find_extended_capability(std::uint16_t id) const
 
 Result<Mmap> PciDevice::map_bar(std::uint32_t bar) const {
   if (bar > PCI_STD_NUM_BARS - 1) {
-    return call_failure(
-        "mmap", {.result = -ENODEV, .object = fmt::format("{} BAR {}", name(), bar), .reason = "BARs are 0 to 5"});
+    return refusal({.result = -ENODEV, .object = fmt::format("{} BAR {}", name(), bar), .reason = "BARs are 0 to 5"});
   }
   return device_.map_region(bar, 0, device_.regions()[bar].length);
 }

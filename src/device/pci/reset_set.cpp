@@ -62,7 +62,8 @@ tl::unexpected<Error> ask_failure(int result, const Device& device) {
     what.reason = fmt::format("devices came and went each of the {} times that the kernel was asked", most_attempts);
     what.remedy = "try again";
   } else if (result == -EPROTO) {
-    what.reason = "the kernel tells of no device at all, or of more than there can be";
+    what.reason = fmt::format("{} tells of no device at all, or of more than there can be", get_info.symbol);
+    return refusal(std::move(what));
   }
   return call_failure(get_info.symbol, std::move(what));
 }
@@ -83,9 +84,9 @@ ResetMember look_up(Kernel& kernel, PciAddress address) {
 }  // namespace
 
 Result<ResetSet> ResetSet::of(const Device& device, std::span<const Device* const> lent) {
-  if (!device.io_) return device.closed(get_info.symbol);
+  if (!device.io_) return device.closed();
   if (!device.is_pci()) {
-    return call_failure(get_info.symbol, {.result = -EINVAL, .object = device.name(), .reason = "it is no PCI device"});
+    return refusal({.result = -EINVAL, .object = device.name(), .reason = "it is no PCI device"});
   }
   Dependents dependents;
   if (const int result = ask(*device.io_, dependents); result < 0) return ask_failure(result, device);
@@ -157,14 +158,14 @@ tl::unexpected<Error> ResetSet::refuse_incomplete() const {
   if (bridge) remedies.emplace_back("what has a bridge in it, which no VFIO driver takes, cannot be reset from here");
   if (!to_bind.empty()) remedies.push_back("give them to VFIO: " + list_text(to_bind));
   if (!to_attach.empty()) remedies.push_back("attach to this process too: " + list_text(to_attach));
-  return call_failure(hot_reset.symbol, {.result = -EPERM,
-                                         .object = object_of(*device_),
-                                         .reason = "it resets these too, which are not ours: " + list_text(missing),
-                                         .remedy = fmt::format("{}", fmt::join(remedies, "; "))});
+  return refusal({.result = -EPERM,
+                  .object = object_of(*device_),
+                  .reason = "it resets these too, which are not ours: " + list_text(missing),
+                  .remedy = fmt::format("{}", fmt::join(remedies, "; "))});
 }
 
 Result<void> ResetSet::reset() const {
-  if (!device_->io_) return device_->closed(hot_reset.symbol);
+  if (!device_->io_) return device_->closed();
   if (!complete()) return refuse_incomplete();
   // The kernel takes no more groups than there are devices, and of a device with a node of its own none at all
   // (vfio_pci_ioctl_pci_hot_reset, Linux 6.5).

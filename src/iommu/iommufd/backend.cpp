@@ -20,10 +20,10 @@ Result<Fd> probe(Kernel& kernel, const HostDevice* device) {
 
 Result<std::shared_ptr<Container>> open_at(Fd /*node*/, Kernel& kernel, const ContainerOptions& options) {
   if (options.version != 0) {
-    return call_failure("open", {.result = -EINVAL,
-                                 .object = "container iommufd",
-                                 .reason = "the backend has no versions",
-                                 .remedy = "leave the version out"});
+    return refusal({.result = -EINVAL,
+                    .object = "container iommufd",
+                    .reason = "the backend has no versions",
+                    .remedy = "leave the version out"});
   }
   auto iommufd = iommufd::Iommufd::shared(kernel);
   if (!iommufd) return failure_of(iommufd);

@@ -30,7 +30,6 @@ tl::unexpected<Error> bind_failure(Kernel& kernel, int result, const HostDevice&
     }
   } else if (result == -EBUSY || result == -EINVAL) {
     // EINVAL is how vfio_df_open (Linux 6.6) answers a second open of the cdev; EBUSY, one beside an open group.
-    what.result = -EBUSY;
     what.reason = "the device, or another one of its group, is in use already, through its cdev or its group";
     what.remedy = fmt::format("find who holds it with \"fuser -v {} /dev/vfio/*\" as root", device.cdev->path);
   } else if (result == -EACCES) {
@@ -44,14 +43,13 @@ Result<void> require_cdev(const HostDevice& device) {
   if (auto group = require_group(device); !group) return failure_of(group);
   if (auto bound = require_vfio_driver(device); !bound) return bound;
   if (!device.cdev || !device.cdev->number) {
-    return call_failure(
-        "probe", {.result = -ENODEV,
-                  .object = device.name,
-                  .reason = device.cdev ? fmt::format("vfio-dev/{} has no \"dev\" file: the kernel is built without "
-                                                      "CONFIG_VFIO_DEVICE_CDEV",
-                                                      device.cdev->name)
-                                        : "it has no vfio-dev folder in sysfs: the kernel is older than 6.1",
-                  .remedy = "use a kernel with CONFIG_VFIO_DEVICE_CDEV (6.6 or newer), or the backend type1"});
+    return refusal({.result = -ENODEV,
+                    .object = device.name,
+                    .reason = device.cdev ? fmt::format("vfio-dev/{} has no \"dev\" file: the kernel is built without "
+                                                        "CONFIG_VFIO_DEVICE_CDEV",
+                                                        device.cdev->name)
+                                          : "it has no vfio-dev folder in sysfs: the kernel is older than 6.1",
+                    .remedy = "use a kernel with CONFIG_VFIO_DEVICE_CDEV (6.6 or newer), or the backend type1"});
   }
   return {};
 }
@@ -74,11 +72,10 @@ Result<BoundDevice> open_cdev(const Iommufd& iommufd, const HostDevice& device) 
   const int known = kernel.status(device.cdev->path, node);
   if (known < 0) return call_failure("stat", {.result = known, .object = device.name});
   if (node.device != *device.cdev->number) {
-    return call_failure("stat",
-                        {.result = -ESTALE,
-                         .object = device.name,
-                         .reason = fmt::format("{} is another device's node", device.cdev->path),
-                         .remedy = "read the device from sysfs again; if it stays, the node is stale: remove it"});
+    return refusal({.result = -ESTALE,
+                    .object = device.name,
+                    .reason = fmt::format("{} is another device's node", device.cdev->path),
+                    .remedy = "read the device from sysfs again; if it stays, the node is stale: remove it"});
   }
 
   vfio_device_bind_iommufd bind{};

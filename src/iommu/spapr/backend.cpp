@@ -23,10 +23,10 @@ Result<Fd> probe(Kernel& kernel, const HostDevice* device) { return KernelContai
 
 Result<std::shared_ptr<Container>> open_at(Fd node, Kernel& kernel, const ContainerOptions& options) {
   if (options.huge_pages == HugePages::avoid) {
-    return call_failure("open", {.result = -EOPNOTSUPP,
-                                 .object = "container spapr",
-                                 .reason = "each DMA window has pages of one size",
-                                 .remedy = "create a window of the page size you want"});
+    return refusal({.result = -EOPNOTSUPP,
+                    .object = "container spapr",
+                    .reason = "each DMA window has pages of one size",
+                    .remedy = "create a window of the page size you want"});
   }
   auto opened = KernelContainer::open(kernel, interface, options.version, std::move(node));
   if (!opened) return failure_of(opened);

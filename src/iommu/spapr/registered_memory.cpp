@@ -2,6 +2,8 @@
 // RegisteredMemory: registering, counting and unregistering.
 #include "iommu/spapr/registered_memory.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <vector>
@@ -19,10 +21,15 @@ vfio_iommu_spapr_register_memory argument(std::uint64_t address, std::uint64_t l
 
 // Where memory ends within the range the kernel answers with how many pages there were, and has registered nothing
 // (mm_iommu_do_alloc; Linux 6.12, 7.3).
-int RegisteredMemory::call_register(Range range) const {
+int RegisteredMemory::call_register(Range range) {
   auto memory = argument(range.address, range.length);
   const int result = register_memory(container_.kernel(), container_.get(), memory);
+  pages_found_ = std::max(result, 0);
   return result > 0 ? -EFAULT : result;
+}
+
+std::string RegisteredMemory::pages_found_text() const {
+  return fmt::format("{} found {} pages of memory there, and registered none", register_memory.symbol, pages_found_);
 }
 
 int RegisteredMemory::call_unregister(Range range) const {

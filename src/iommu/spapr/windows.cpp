@@ -8,12 +8,12 @@
 
 namespace postern::spapr {
 
-Result<void> SpaprContainer::require_device(std::string_view operation) const {
+Result<void> SpaprContainer::require_device(std::string object) const {
   if (!container_.empty()) return {};
-  return call_failure(operation, {.result = -ENODEV,
-                                  .object = "container spapr",
-                                  .reason = "no device is attached, so there is no IOMMU",
-                                  .remedy = "attach a device first"});
+  return refusal({.result = -ENODEV,
+                  .object = std::move(object),
+                  .reason = "no device is attached, so there is no IOMMU",
+                  .remedy = "attach a device first"});
 }
 
 Result<DmaWindow> SpaprContainer::create_in_kernel(vfio_iommu_spapr_tce_create create) {
@@ -31,6 +31,7 @@ Result<DmaWindow> SpaprContainer::create_in_kernel(vfio_iommu_spapr_tce_create c
     (void)remove_in_kernel({create.start_addr});
     what.result = -EPROTO;
     what.reason = fmt::format("the kernel says that it is at {:#x}, where it cannot be", create.start_addr);
+    return refusal(std::move(what));
   } else if (result == -ENOMEM) {
     const std::uint64_t own = windows_.table_size(wanted.window_size, page);
     what.reason = fmt::format("its table counts as {} of locked memory", size_text(own));
@@ -59,7 +60,7 @@ int SpaprContainer::remove_in_kernel(Iova start) {
 }
 
 Result<DmaWindow> SpaprContainer::create(const DmaWindowRequest& request) {
-  if (auto ready = require_device(tce_create.symbol); !ready) return failure_of(ready);
+  if (auto ready = require_device("DMA window of container spapr"); !ready) return failure_of(ready);
   auto plan = windows_.plan(request);
   if (!plan) return failure_of(plan);
   auto made = create_in_kernel(*plan);
@@ -69,14 +70,14 @@ Result<DmaWindow> SpaprContainer::create(const DmaWindowRequest& request) {
 }
 
 Result<void> SpaprContainer::remove(Iova start) {
-  if (auto ready = require_device(tce_remove.symbol); !ready) return ready;
+  if (auto ready = require_device("DMA window of container spapr"); !ready) return ready;
   CallFailed what{.result = -ENOENT, .object = fmt::format("DMA window at {}", to_string(start))};
   // The kernel takes any address within a window for its name (tce_iommu_remove_window); that would be too easy a
   // mistake.
   const DmaWindow* const window = windows_.starting_at(start);
   if (window == nullptr) {
     what.reason = "no window starts there";
-    return call_failure(tce_remove.symbol, std::move(what));
+    return refusal(std::move(what));
   }
   std::optional<IovaRange> mapped;
   for_each_mapping([&](const Mapping& mapping) {
@@ -86,7 +87,7 @@ Result<void> SpaprContainer::remove(Iova start) {
     what.result = -EBUSY;
     what.reason = fmt::format("{} is mapped in it", to_string(*mapped));
     what.remedy = "unmap everything in it first";
-    return call_failure(tce_remove.symbol, std::move(what));
+    return refusal(std::move(what));
   }
   what.result = remove_in_kernel(start);
   if (what.result < 0) return call_failure(tce_remove.symbol, std::move(what));
@@ -103,7 +104,7 @@ Result<DmaWindow> SpaprContainer::make_room(std::uint64_t bytes, std::uint64_t p
 }
 
 Result<void> SpaprContainer::add(std::span<std::byte> memory) {
-  if (auto ready = require_device(register_memory.symbol); !ready) return ready;
+  if (auto ready = require_device("memory of container spapr"); !ready) return ready;
   const RegisteredMemory::Range range{reinterpret_cast<std::uintptr_t>(memory.data()), memory.size()};
   const std::uint64_t page = windows_.host_page();
   CallFailed what{.result = -EINVAL,
@@ -112,33 +113,37 @@ Result<void> SpaprContainer::add(std::span<std::byte> memory) {
   if (memory.empty() || ((range.address | range.length) & (page - 1)) != 0) {
     what.reason =
         memory.empty() ? "the length is zero" : fmt::format("not a multiple of the page, {}", size_text(page));
-    return call_failure(register_memory.symbol, std::move(what));
+    return refusal(std::move(what));
   }
   if (range.address + range.length < range.address) {
     what.result = -EOVERFLOW;
     what.reason = "it runs past the last address, 2^64-1";
-    return call_failure(register_memory.symbol, std::move(what));
+    return refusal(std::move(what));
   }
   if (registered_.overlaps(range)) {
     what.result = -EEXIST;
     what.reason = "part of it is registered already, or mapped without having been registered first";
     what.remedy = "register memory before mapping it, and once";
-    return call_failure(register_memory.symbol, std::move(what));
+    return refusal(std::move(what));
   }
   what.result = registered_.keep(range);
   if (what.result >= 0) return {};
   if (what.result == -ENOMEM) explain_locked_memory(what, kernel(), range.length);
+  if (what.result == -EFAULT && registered_.pages_found()) {
+    what.reason = registered_.pages_found_text();
+    return refusal(std::move(what));
+  }
   return call_failure(register_memory.symbol, std::move(what));
 }
 
 Result<void> SpaprContainer::remove(std::span<std::byte> memory) {
-  if (auto ready = require_device(unregister_memory.symbol); !ready) return ready;
+  if (auto ready = require_device("memory of container spapr"); !ready) return ready;
   const RegisteredMemory::Range range{reinterpret_cast<std::uintptr_t>(memory.data()), memory.size()};
   CallFailed what{.result = -ENOENT,
                   .object = fmt::format("memory at {}+{}", fmt::ptr(memory.data()), size_text(memory.size()))};
   if (!registered_.is_kept_as(range)) {
     what.reason = "exactly this was not registered";
-    return call_failure(unregister_memory.symbol, std::move(what));
+    return refusal(std::move(what));
   }
   std::optional<IovaRange> mapped;
   for_each_mapping([&](const Mapping& mapping) {
@@ -151,7 +156,7 @@ Result<void> SpaprContainer::remove(std::span<std::byte> memory) {
     what.result = -EBUSY;
     what.reason = fmt::format("it is mapped at {}", to_string(*mapped));
     what.remedy = "unmap it first";
-    return call_failure(unregister_memory.symbol, std::move(what));
+    return refusal(std::move(what));
   }
   what.result = registered_.drop(range);
   if (what.result < 0) return call_failure(unregister_memory.symbol, std::move(what));

@@ -23,10 +23,10 @@ Result<Fd> probe(Kernel& kernel, const HostDevice* device) { return KernelContai
 
 Result<std::shared_ptr<Container>> open_at(Fd node, Kernel& kernel, const ContainerOptions& options) {
   if (options.huge_pages == HugePages::avoid) {
-    return call_failure("open", {.result = -EOPNOTSUPP,
-                                 .object = "container type1",
-                                 .reason = "type1 cannot avoid huge pages for one container",
-                                 .remedy = "use iommufd, or load vfio_iommu_type1 with disable_hugepages=1"});
+    return refusal({.result = -EOPNOTSUPP,
+                    .object = "container type1",
+                    .reason = "type1 cannot avoid huge pages for one container",
+                    .remedy = "use iommufd, or load vfio_iommu_type1 with disable_hugepages=1"});
   }
   auto opened = KernelContainer::open(kernel, interface, options.version, std::move(node));
   if (!opened) return failure_of(opened);

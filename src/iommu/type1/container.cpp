@@ -31,7 +31,7 @@ int Type1Container::do_unmap(Iova iova, std::uint64_t length) {
   const int result = container_.unmap_dma(iova, length, unmapped);
   // The kernel takes a range that it has no mapping in for a success, and says how much it unmapped
   // (vfio_dma_do_unmap).
-  return result == 0 && unmapped == 0 ? -ENOENT : result;
+  return result == 0 && unmapped == 0 ? 1 : result;
 }
 
 int Type1Container::do_unmap_all() {

@@ -86,10 +86,9 @@ struct Translation {
 };
 
 inline constexpr std::array translations = {
-    Translation{"", "VFIO_DEVICE_GET_REGION_INFO", EINVAL, "VFIO_DEVICE_GET_REGION_INFO: EIO: it has no config space"},
-    Translation{"", "VFIO_DEVICE_BIND_IOMMUFD", EINVAL, "VFIO_DEVICE_BIND_IOMMUFD: EBUSY"},  // vfio_df_open
+    Translation{"", "VFIO_DEVICE_GET_REGION_INFO", EINVAL, "refused: EIO: it has no config space"},
     Translation{"hot_reset", "VFIO_DEVICE_GET_PCI_HOT_RESET_INFO", ENOSPC,
-                "VFIO_DEVICE_GET_PCI_HOT_RESET_INFO: EPROTO"},  // ENOSPC without a count
+                "refused: EPROTO: VFIO_DEVICE_GET_PCI_HOT_RESET_INFO"},  // ENOSPC without a count
     Translation{"hot_reset", "stat", ENOENT, "no longer there"},
     Translation{"hot_reset", "readlink", 0, "bound to no driver"},
     Translation{"bind", "stat", ENOENT, "has no driver"},

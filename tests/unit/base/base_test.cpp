@@ -31,12 +31,19 @@ TEST(Error, SaysWhatTheErrnoMeansWhenNothingMoreIsKnown) {
             "/dev/vfio/9: open: ENOENT: No such file or directory");
 }
 
+TEST(Error, WithoutACallIsARefusalAndSaysSo) {
+  const Error refused({.code = EINVAL, .object = "map 0x123+4 KiB", .reason = "unaligned"});
+  EXPECT_TRUE(refused.refused());
+  EXPECT_EQ(refused.message(), "map 0x123+4 KiB: refused: EINVAL: unaligned");
+  EXPECT_FALSE(Error({.code = ENOENT, .operation = "open", .object = "/dev/vfio/9"}).refused());
+}
+
 TEST(Error, ListsTheRefusalsBehindIt) {
-  Error::Details details{.code = ENODEV, .operation = "choose backend", .object = "x", .reason = "none"};
+  Error::Details details{.code = ENODEV, .operation = {}, .object = "x", .reason = "none"};
   details.causes.emplace_back(Error::Details{.code = ENOENT, .operation = "open", .object = "a", .reason = "gone"});
   details.causes.emplace_back(Error::Details{.code = EACCES, .operation = "open", .object = "b", .reason = "shut"});
   EXPECT_EQ(Error(std::move(details)).message(),
-            "x: choose backend: ENODEV: none [a: open: ENOENT: gone] [b: open: EACCES: shut]");
+            "x: refused: ENODEV: none [a: open: ENOENT: gone] [b: open: EACCES: shut]");
 }
 
 TEST(Error, AnErrnoWithoutANameIsANumber) { EXPECT_EQ(errno_name(4000), "4000"); }
