@@ -129,6 +129,7 @@ class Container {
   [[nodiscard]] Result<void> unmap_by(IovaRange mapping, const std::function<int()>& unmap);
   [[nodiscard]] bool is_usable(IovaRange range);
   [[nodiscard]] Result<void> admit(const ContainerLimits& limits, const HostDevice& device);
+  [[nodiscard]] Result<ContainerLimits> let_in(const HostDevice& device, int fd);
   [[nodiscard]] Result<Fd> attach(const HostDevice& device);
   [[nodiscard]] Result<void> detach(const std::string& device, Fd fd);
 

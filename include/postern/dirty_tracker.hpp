@@ -46,7 +46,7 @@ enum class AfterQuery : std::uint8_t { forget, keep };
 
 enum class DirtyAnswer : std::uint8_t {
   pages,       // the pages that are marked were written
-  everything,  // there is a device that nobody tracks: all pages are marked
+  everything,  // there is a device that nobody tracks, or memory ran out for what was written: all pages are marked
 };
 
 struct TrackedDevice {
@@ -98,7 +98,7 @@ class DirtyTracker {
   struct Member;
 
   [[nodiscard]] Result<void> join(const std::string& device, int fd, std::uint64_t smallest_page);
-  void leave(const std::string& device);
+  void leave(const std::string& device) noexcept;
 
   [[nodiscard]] TrackedDevice choose(const Member& member) const;
   [[nodiscard]] Result<void> start_members(std::span<Member> members);
@@ -119,6 +119,7 @@ class DirtyTracker {
   std::optional<DirtySource> only_;
   std::uint64_t page_size_ = 0;  // while on: the container's smallest page
   bool on_ = false;
+  bool lost_ = false;  // memory ran out for what was written: every page counts as that, until tracking stops
 };
 
 }  // namespace postern

@@ -34,6 +34,7 @@ class DmaBuffer {
   DmaBuffer(std::shared_ptr<Container> container, IovaAllocator& allocator, Mmap memory, Iova iova) noexcept
       : container_(std::move(container)), allocator_(&allocator), memory_(std::move(memory)), iova_(iova) {}
   void release() noexcept;
+  void keep_memory() noexcept;
 
   std::shared_ptr<Container> container_;
   IovaAllocator* allocator_;

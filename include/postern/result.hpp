@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Result<T>: a value, or the Error that took its place. Spelled like std::expected, so that it can become one.
+// Result<T>: a value, or the Error that took its place. Spelled like std::expected, so that it can become one. The one
+// exception that this library throws is std::bad_alloc: then what was asked for is not done, as after an error, and may
+// be asked for again. Destructors and what is noexcept throw nothing.
 #pragma once
 
 #include <postern/error.hpp>

@@ -2,6 +2,7 @@
 // Where destructors take their failures.
 #pragma once
 
+#include <new>
 #include <postern/result.hpp>
 
 namespace postern {
@@ -12,6 +13,15 @@ void log(const Error& error) noexcept;
 template <typename T>
 void log_failure(const Result<T>& result) noexcept {
   if (!result) log(result.error());
+}
+
+// The same of something that is done now. Where memory runs out for the words of a failure, it is dropped.
+template <typename Act>
+void log_failure_of(Act&& act) noexcept {
+  try {
+    log_failure(act());
+  } catch (const std::bad_alloc&) {
+  }
 }
 
 }  // namespace postern

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 #include "base/log.hpp"
+#include "base/on_throw.hpp"
 #include "base/words.hpp"
 #include "kernel/ioctl.hpp"
 
@@ -30,8 +31,10 @@ Result<DmaBuffer> DmaBuffer::allocate(std::shared_ptr<Container> container, Iova
   Mmap memory(kernel, reinterpret_cast<void*>(address), length);
   auto iova = allocator.allocate(length);
   if (!iova) return failure_of(iova);
+  const auto give_back = [&] { log_failure_of([&] { return allocator.free(*iova, length); }); };
+  const OnThrow undo(give_back);
   if (auto mapped = container->map(*iova, memory.bytes(), access); !mapped) {
-    log_failure(allocator.free(*iova, length));
+    give_back();
     return failure_of(mapped);
   }
   return DmaBuffer(std::move(container), allocator, std::move(memory), *iova);
@@ -53,14 +56,25 @@ DmaBuffer::~DmaBuffer() { release(); }
 void DmaBuffer::release() noexcept {
   if (!container_) return;
   const std::uint64_t length = memory_.size();
-  log_failure(container_->unmap(iova_, length));
+  log_failure_of([&] { return container_->unmap(iova_, length); });
   if (!container_->find(iova_)) {
-    log_failure(allocator_->free(iova_, length));
+    log_failure_of([&] { return allocator_->free(iova_, length); });
   } else {
-    // What devices may still reach must not become somebody else's: then iova and memory stay taken.
-    container_->left_behind_.push_back(std::move(memory_));
+    keep_memory();
   }
   container_.reset();
+}
+
+// What devices may still reach must not become somebody else's: iova and memory stay taken, until the container goes
+// or, where there is no memory to write it down, for good.
+void DmaBuffer::keep_memory() noexcept {
+  try {
+    container_->left_behind_.reserve(container_->left_behind_.size() + 1);
+    container_->left_behind_.push_back(std::move(memory_));
+  } catch (const std::bad_alloc&) {
+    alignas(Mmap) std::byte never_destroyed[sizeof(Mmap)];
+    ::new (static_cast<void*>(never_destroyed)) Mmap(std::move(memory_));
+  }
 }
 
 }  // namespace postern

@@ -8,6 +8,7 @@
 #include <postern/dirty_tracker.hpp>
 
 #include "base/log.hpp"
+#include "base/on_throw.hpp"
 #include "base/words.hpp"
 #include "iommu/container_errors.hpp"
 #include "kernel/ioctl.hpp"
@@ -71,6 +72,7 @@ Result<void> Container::map_slowly(IovaRange range, std::span<std::byte> memory,
 
 [[gnu::always_inline]] inline Result<void> Container::map_latest() {
   const MappingRecord& mapping = mappings_->latest();
+  const OnThrow forget([this]() noexcept { mappings_->erase(mappings_->latest().range); });
   const int result = do_map(mapping.range.first, mapping.range.length(), mapping.address, mapping.access);
   if (result < 0) [[unlikely]]
     return undo_latest(result);
@@ -230,26 +232,40 @@ Result<Fd> Container::attach(const HostDevice& device) {
     return refusal(
         {.result = -EBUSY, .object = attach_text(device.name, backend()), .reason = "it is attached already"});
   }
+  std::string name = device.name;
+  devices_.reserve(devices_.size() + 1);
   auto fd = do_attach(device);
   if (!fd) return fd;
-  auto limits = read_limits();
-  auto admitted = limits ? admit(*limits, device) : Result<void>(failure_of(limits));
-  if (admitted && !kernel_has_mappings_ && !mappings_->empty()) {
-    limits = read_limits();  // how many mappings are left was asked before the kernel had these again
-    if (!limits) admitted = failure_of(limits);
-  }
-  if (admitted && dirty_tracker() != nullptr) {
-    admitted = dirty_tracker()->join(device.name, fd->get(), smallest_page(*limits));
-  }
-  if (!admitted) {
-    // Where the kernel forgets, it forgets again what was replayed so far.
-    log_failure(do_detach(device.name, std::move(*fd)));
-    return failure_of(admitted);
+  // Where the kernel forgets, it forgets again what was replayed so far.
+  const auto take_out = [&] { log_failure_of([&] { return do_detach(device.name, std::move(*fd)); }); };
+  const OnThrow undo(take_out);
+  auto limits = let_in(device, fd->get());
+  if (!limits) {
+    take_out();
+    return failure_of(limits);
   }
   set_limits(std::move(*limits));
   kernel_has_mappings_ = true;
-  devices_.push_back(device.name);
+  devices_.push_back(std::move(name));
   return fd;
+}
+
+// What is mapped fits what can be mapped with the device, and its writes are tracked if those of the others are. Gives
+// the limits.
+Result<ContainerLimits> Container::let_in(const HostDevice& device, int fd) {
+  auto limits = read_limits();
+  if (!limits) return limits;
+  if (auto admitted = admit(*limits, device); !admitted) return failure_of(admitted);
+  if (!kernel_has_mappings_ && !mappings_->empty()) {
+    limits = read_limits();  // how many mappings are left was asked before the kernel had these again
+    if (!limits) return limits;
+  }
+  if (dirty_tracker() != nullptr) {
+    if (auto joined = dirty_tracker()->join(device.name, fd, smallest_page(*limits)); !joined) {
+      return failure_of(joined);
+    }
+  }
+  return limits;
 }
 
 Result<void> Container::detach(const std::string& device, Fd fd) {
@@ -257,8 +273,11 @@ Result<void> Container::detach(const std::string& device, Fd fd) {
   std::erase(devices_, device);
   auto detached = do_detach(device, std::move(fd));
   if (!devices_.empty()) {
-    // Without this device more may be usable.
-    if (auto limits = read_limits()) set_limits(std::move(*limits));
+    // Without this device more may be usable; where that cannot be had, what was usable stays so.
+    try {
+      if (auto limits = read_limits()) set_limits(std::move(*limits));
+    } catch (const std::bad_alloc&) {
+    }
   } else if (traits_.when_empty == WhenEmpty::forgets_mappings) {
     kernel_has_mappings_ = false;
   }

@@ -64,18 +64,20 @@ bool DeviceLog::available() const {
 
 Result<void> DeviceLog::start(const std::vector<IovaRange>& ranges, std::uint64_t page_size) {
   if (auto stopped = stop(); !stopped) return stopped;  // where that was refused before
-  logged_ = few(ranges);
-  if (logged_.empty()) return {};  // the kernel takes no empty list; there is nothing that it could write
+  std::vector<IovaRange> logged = few(ranges);
+  if (logged.empty()) return {};  // the kernel takes no empty list; there is nothing that it could write
   std::vector<vfio_device_feature_dma_logging_range> list;
-  for (const IovaRange range : logged_) list.push_back({.iova = range.first.value, .length = range.length()});
+  for (const IovaRange range : logged) list.push_back({.iova = range.first.value, .length = range.length()});
   Tailed<vfio_device_feature, vfio_device_feature_dma_logging_control> start;
   start.head().flags = set | VFIO_DEVICE_FEATURE_DMA_LOGGING_START;
   start.tail()->page_size = page_size;
   start.tail()->num_ranges = static_cast<std::uint32_t>(list.size());
   start.tail()->ranges = reinterpret_cast<std::uintptr_t>(list.data());
   const int result = vfio::device_feature(*kernel_, fd_, start.head());
-  if (result >= 0) return {};
-  logged_.clear();
+  if (result >= 0) {
+    logged_ = std::move(logged);
+    return {};
+  }
   return call_failure(
       "VFIO_DEVICE_FEATURE_DMA_LOGGING_START",
       {.result = result,

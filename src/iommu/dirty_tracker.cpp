@@ -8,6 +8,7 @@
 #include <bit>
 
 #include "base/log.hpp"
+#include "base/on_throw.hpp"
 #include "base/words.hpp"
 #include "iommu/device_log.hpp"
 #include "iommu/dirty_log.hpp"
@@ -106,8 +107,8 @@ TrackedDevice DirtyTracker::choose(const Member& member) const {
 }
 
 bool DirtyTracker::misses_one() const {
-  return std::any_of(members_.begin(), members_.end(),
-                     [](const Member& member) { return member.source == DirtySource::nobody; });
+  return lost_ || std::any_of(members_.begin(), members_.end(),
+                              [](const Member& member) { return member.source == DirtySource::nobody; });
 }
 
 // For these devices as a whole, or not at all.
@@ -129,12 +130,16 @@ Result<void> DirtyTracker::start_members(std::span<Member> members) {
   const std::vector<IovaRange> mapped = mapped_ranges(*container_);
   Result<void> started;
   auto member = members.begin();
+  const auto stop_started = [&] {
+    for (Member& one : std::span(members.begin(), member)) log_failure_of([&] { return one.log.stop(); });
+  };
+  const OnThrow undo(stop_started);
   for (; started && member != members.end(); ++member) {
     if (member->source == DirtySource::device) started = member->log.start(mapped, page_size_);
   }
   if (started && !by_iommu.empty()) started = log_->start(by_iommu);
   if (started) return started;
-  for (Member& one : std::span(members.begin(), member)) log_failure(one.log.stop());
+  stop_started();
   return started;
 }
 
@@ -150,9 +155,11 @@ Result<void> DirtyTracker::start(std::optional<DirtySource> only) {
     what.remedy = "attach a device first";
   }
   if (what.result != 0) return refusal(std::move(what));
-  only_ = only == DirtySource::nobody ? std::nullopt : only;
   page_size_ = container_->misaligned_ + 1;
   pending_ = std::make_unique<memory::PageSet>(page_size_);
+  lost_ = false;
+  only_ = only == DirtySource::nobody ? std::nullopt : only;
+  const OnThrow undo([this] { only_.reset(); });
   auto started = start_members(members_);
   if (!started) only_.reset();
   on_ = started.has_value();
@@ -163,7 +170,7 @@ Result<void> DirtyTracker::stop() {
   if (!on_) {
     return refusal({.result = -EINVAL, .object = tracking_text("stop", *container_), .reason = "it is not on"});
   }
-  on_ = false;
+  on_ = lost_ = false;
   only_.reset();
   pending_.reset();
   scratch_ = {};
@@ -186,6 +193,7 @@ Result<void> DirtyTracker::join(const std::string& device, int fd, std::uint64_t
                                             size_text(page_size_), size_text(smallest_page)),
                       .remedy = "stop dirty tracking first"});
     }
+    members_.reserve(members_.size() + 1);
     if (auto started = start_members(std::span(&joining, 1)); !started) return started;
   }
   members_.push_back(std::move(joining));
@@ -193,12 +201,16 @@ Result<void> DirtyTracker::join(const std::string& device, int fd, std::uint64_t
 }
 
 // While the device, and what tracks it, are still there.
-void DirtyTracker::leave(const std::string& device) {
-  if (on_) remember_all();
+void DirtyTracker::leave(const std::string& device) noexcept {
+  try {
+    if (on_) remember_all();
+  } catch (const std::bad_alloc&) {
+    lost_ = true;
+  }
   const auto leaving =
       std::find_if(members_.begin(), members_.end(), [&](const Member& member) { return member.device == device; });
   if (leaving == members_.end()) return;
-  log_failure(leaving->log.stop());
+  log_failure_of([&] { return leaving->log.stop(); });
   members_.erase(leaving);
 }
 
@@ -275,6 +287,7 @@ Result<DirtyAnswer> DirtyTracker::query(IovaRange range, const DirtyBitmap& bitm
     memory::set_bits(bitmap.words.data(), 0, range.length() / bitmap.page_size);
     return DirtyAnswer::everything;
   }
+  const OnThrow lose([this] { lost_ = true; });
   const IovaRange told = log_->tells_whole_mappings() ? whole_mappings(*container_, range) : range;
   // Nearly always the caller's bitmap is one that everybody can write to.
   const bool in_place = bitmap.page_size == page_size_ && told == range && after == AfterQuery::forget;
@@ -301,6 +314,7 @@ Result<DirtyAnswer> DirtyTracker::unmap(Iova iova, std::uint64_t length, const D
 }
 
 Result<void> DirtyTracker::unmap_one(IovaRange range, Iova first, const DirtyBitmap& bitmap) {
+  const OnThrow lose([this] { lost_ = true; });
   const DirtyRequest request{.range = range, .page_size = page_size_, .bits = cleared_words(range)};
   Result<void> told;
   if (misses_one()) {

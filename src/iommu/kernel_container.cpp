@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "base/log.hpp"
+#include "base/on_throw.hpp"
 #include "base/words.hpp"
 #include "host/requirements.hpp"
 #include "iommu/node.hpp"
@@ -93,16 +94,19 @@ Result<Group*> KernelContainer::join(const HostDevice& device, GroupId id) {
   for (Group& group : groups_) {
     if (group.id() == id) return &group;
   }
-  auto group = Group::open(fd_.kernel(), id, device.name);
-  if (!group) return failure_of(group);
-  if (auto joined = group->set_container(fd_); !joined) return failure_of(joined);
+  auto opened = Group::open(fd_.kernel(), id, device.name);
+  if (!opened) return failure_of(opened);
+  std::list<Group> joining;  // its place is made before the kernel is asked
+  Group& group = joining.emplace_back(std::move(*opened));
+  if (auto joined = group.set_container(fd_); !joined) return failure_of(joined);
   if (groups_.empty()) {
     if (auto ready = hooks_.set_up(device); !ready) {
-      log_failure(group->unset_container());
+      log_failure(group.unset_container());
       return failure_of(ready);
     }
   }
-  return &groups_.emplace_back(std::move(*group));
+  groups_.splice(groups_.end(), joining);
+  return &group;
 }
 
 Result<void> KernelContainer::release_idle_groups() {
@@ -121,15 +125,22 @@ Result<Fd> KernelContainer::attach(const HostDevice& device) {
   auto id = require_group(device);
   if (!id) return failure_of(id);
   if (auto bound = require_vfio_driver(device); !bound) return failure_of(bound);
+  Member member{.device = device.name, .group = nullptr};
+  members_.reserve(members_.size() + 1);
   auto group = join(device, *id);
   if (!group) return failure_of(group);
+  const auto let_go = [this] {
+    if (members_.empty() || !hooks_.keeps_groups()) log_failure_of([this] { return release_idle_groups(); });
+  };
+  const OnThrow undo(let_go);
   auto fd = (*group)->open_device(device.name);
   if (!fd) {
-    if (members_.empty() || !hooks_.keeps_groups()) log_failure(release_idle_groups());
+    let_go();
     return fd;
   }
   ++(*group)->users;
-  members_.push_back({.device = device.name, .group = *group});
+  member.group = *group;
+  members_.push_back(std::move(member));
   return fd;
 }
 

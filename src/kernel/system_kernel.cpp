@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <memory>
 #include <postern/fd.hpp>
 #include <postern/kernel.hpp>
 
@@ -75,15 +76,14 @@ class SystemKernel final : public Kernel {
 
   int list_directory(const std::string& path, std::vector<std::string>& names) override {
     names.clear();
-    DIR* directory = ::opendir(path.c_str());
+    const std::unique_ptr<DIR, int (*)(DIR*)> directory(::opendir(path.c_str()), ::closedir);
     if (directory == nullptr) return -errno;
     errno = 0;
-    while (const dirent* entry = ::readdir(directory)) {
+    while (const dirent* entry = ::readdir(directory.get())) {
       const std::string name = entry->d_name;
       if (name != "." && name != "..") names.push_back(name);
     }
     const int failed = errno;
-    ::closedir(directory);
     std::sort(names.begin(), names.end());
     return -failed;
   }

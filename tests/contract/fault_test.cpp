@@ -5,36 +5,17 @@
 
 #include "contract/faults/scenario.hpp"
 #include "contract/faults/survived.hpp"
+#include "support/held.hpp"
 
 namespace postern {
 namespace fault_test {
 
-using test::Holdings;
+using test::Held;
 using test::NamedCall;
 using test::Retry;
 using test::Scenario;
 using test::World;
 using ::testing::HasSubstr;
-
-// What is held now, by this process and in the kernel.
-struct Held {
-  Holdings holdings = Holdings::now();
-  int files = 0;
-  int objects = 0;
-  std::int64_t mapped = 0;
-  std::string driver;  // of the second device
-
-  Held(const test::WatchedKernel& kernel, const HostDevice& second)
-      : files(kernel.open_files()), objects(kernel.objects()), mapped(kernel.mapped()) {
-    (void)test::kernel().read_link(second.sysfs_path + "/driver", driver);
-  }
-  friend bool operator==(const Held&, const Held&) = default;
-  friend std::ostream& operator<<(std::ostream& out, const Held& held) {
-    return out << held.files << " files, " << held.objects << " objects, " << held.mapped << " bytes of address space, "
-               << held.holdings.files.size() << " fds, " << held.holdings.locked << " bytes locked and "
-               << held.holdings.pinned << " pinned, driver " << held.driver;
-  }
-};
 
 // Two functions of a slot, where the scenario wants those and the host has them; else the first disk and the last.
 std::pair<PciAddress, PciAddress> choose(test::Devices devices) {

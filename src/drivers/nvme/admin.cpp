@@ -196,13 +196,13 @@ Result<QueuePair> Admin::create_queue_pair(const IoQueue& queue) {
 
 void Admin::delete_queue_pair(std::uint16_t id) noexcept {
   // Section 7.4.3: the submission queue goes first.
-  const std::string object = fmt::format("{} queue {}", name(), id);
-  if (stopped_ || !is_ready()) return;
-  log_failure(
-      command(delete_queue(AdminOpcode::delete_submission_queue, id), "NVMe Delete I/O Submission Queue", object));
-  if (stopped_) return;
-  log_failure(
-      command(delete_queue(AdminOpcode::delete_completion_queue, id), "NVMe Delete I/O Completion Queue", object));
+  const auto remove = [&](AdminOpcode opcode, std::string_view operation) {
+    if (stopped_ || !is_ready()) return;
+    log_failure_of(
+        [&] { return command(delete_queue(opcode, id), operation, fmt::format("{} queue {}", name(), id)); });
+  };
+  remove(AdminOpcode::delete_submission_queue, "NVMe Delete I/O Submission Queue");
+  remove(AdminOpcode::delete_completion_queue, "NVMe Delete I/O Completion Queue");
 }
 
 // False as well where all is ones: the device has gone.
@@ -228,17 +228,17 @@ void Admin::stop() noexcept {
     const std::uint32_t current = registers_.read(Register32::configuration);
     registers_.write(Register32::configuration,
                      (current & ~configuration::shutdown_mask) | configuration::shutdown_normal);
-    log_failure(wait_status(status::shutdown_mask, status::shutdown_complete, shutting_down));
+    log_failure_of([this] { return wait_status(status::shutdown_mask, status::shutdown_complete, shutting_down); });
   }
   halt();
 }
 
 void Admin::halt() noexcept {
   if (std::exchange(stopped_, true)) return;
-  if (registers_.read(Register32::status) != all_ones) log_failure(disable());
+  if (registers_.read(Register32::status) != all_ones) log_failure_of([this] { return disable(); });
   // This holds even for a controller that did not let itself be disabled: it cannot reach the memory that is freed
   // next.
-  log_failure(device_.disable_bus_master());
+  log_failure_of([this] { return device_.disable_bus_master(); });
 }
 
 }  // namespace postern::nvme

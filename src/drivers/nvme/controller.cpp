@@ -61,7 +61,7 @@ class Controller::State {
   ~State() {
     if (queue_) admin_->delete_queue_pair(io_queue);
     admin_->stop();  // before the members that the controller was told of go
-    if (!events_.empty()) log_failure(device_.disable(PciInterrupt::msix));
+    if (!events_.empty()) log_failure_of([this] { return device_.disable(PciInterrupt::msix); });
   }
 
   // The steps of open().

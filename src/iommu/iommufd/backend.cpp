@@ -3,6 +3,7 @@
 #include <postern/backend.hpp>
 
 #include "base/log.hpp"
+#include "base/on_throw.hpp"
 #include "host/requirements.hpp"
 #include "iommu/iommufd/cdev.hpp"
 #include "iommu/iommufd/container.hpp"
@@ -29,7 +30,10 @@ Result<std::shared_ptr<Container>> open_at(Fd /*node*/, Kernel& kernel, const Co
   if (!iommufd) return failure_of(iommufd);
   auto ioas = (*iommufd)->allocate_ioas();
   if (!ioas) return failure_of(ioas);
-  auto container = std::make_shared<iommufd::IommufdContainer>(*iommufd, *ioas);
+  const auto container = [&] {
+    const OnThrow undo([&] { log_failure_of([&] { return (*iommufd)->destroy(*ioas, "IOAS"); }); });
+    return std::make_shared<iommufd::IommufdContainer>(*iommufd, *ioas);
+  }();
   if (options.huge_pages == HugePages::avoid) {
     if (auto done = (*iommufd)->avoid_huge_pages(*ioas); !done) return failure_of(done);
   }

@@ -10,6 +10,7 @@
 #include <postern/locked_memory.hpp>
 
 #include "base/log.hpp"
+#include "base/on_throw.hpp"
 #include "base/words.hpp"
 #include "host/requirements.hpp"
 #include "kernel/spapr.hpp"
@@ -91,14 +92,16 @@ int SpaprContainer::do_unmap(Iova iova, std::uint64_t length) {
 // One mapping at a time, since a range may cross from one window to another; unmapping what is not mapped does no harm.
 int SpaprContainer::do_unmap_several(IovaRange range) {
   int result = 0;
-  for_each_mapping([&](const Mapping& each) {
+  const auto unmap = [&](const Mapping& each) {
     if (range.contains(each.range) && result >= 0) result = unmap_in_kernel(each.range.first, each.range.length());
-  });
+  };
+  for_each_mapping(std::ref(unmap));  // which takes no memory
   if (result < 0 || !registered_.has_temporary()) return result;
   // Only now: a call that fails half way is made again.
-  for_each_mapping([&](const Mapping& each) {
+  const auto release = [&](const Mapping& each) {
     if (range.contains(each.range)) registered_.release(address_of(each.address), each.range.length());
-  });
+  };
+  for_each_mapping(std::ref(release));
   return 0;
 }
 
@@ -162,7 +165,8 @@ Result<void> SpaprContainer::enable() {
 // The windows and the registered memory that were there when the last device left.
 // After an error all of it is still to be restored.
 Result<void> SpaprContainer::restore() {
-  const WindowTable wanted = windows_;
+  WindowTable wanted = windows_;
+  const OnThrow undo([&] { windows_ = std::move(wanted); });
   auto restored = restore_windows();
   if (restored) {
     CallFailed what{.result = registered_.resume(), .object = "memory of container spapr"};
@@ -173,7 +177,7 @@ Result<void> SpaprContainer::restore() {
       restored = call_failure(register_memory.symbol, std::move(what));
     }
   }
-  if (!restored) windows_ = wanted;
+  if (!restored) windows_ = std::move(wanted);
   return restored;
 }
 
@@ -204,14 +208,15 @@ Result<void> SpaprContainer::restore_windows() {
 // mappings, windows, registrations, the IOMMU. Nothing is forgotten here: a device that comes later finds it all again.
 void SpaprContainer::tear_down() {
   bool all_unmapped = true;
-  for_each_mapping([&](const Mapping& mapping) {
+  const auto unmap = [&](const Mapping& mapping) {
     const int result = unmap_in_kernel(mapping.range.first, mapping.range.length());
     if (result < 0) {
       all_unmapped = false;
     } else if (registered_.has_temporary()) {
       registered_.release(address_of(mapping.address), mapping.range.length());
     }
-  });
+  };
+  for_each_mapping(std::ref(unmap));
   if (!is_v2()) {
     (void)spapr::disable(kernel(), container_.fd().get(), 0);
     return;
@@ -276,9 +281,10 @@ Result<void> SpaprContainer::do_close() {
 
 Result<ContainerLimits> SpaprContainer::read_limits() { return window_limits(); }
 
-ContainerLimits SpaprContainer::window_limits() const {
+ContainerLimits SpaprContainer::window_limits(std::optional<Iova> without) const {
   ContainerLimits limits;
   for (const DmaWindow& window : windows_.list()) {
+    if (window.range.first == without) continue;
     limits.usable_ranges.push_back(window.range);
     limits.page_sizes |= window.page_size;
   }

@@ -50,7 +50,7 @@ class SpaprContainer final : public Container, private DmaWindows, private Prere
   [[nodiscard]] int register_and_map(Iova iova, std::uint64_t length, void* address, Access access);
   [[nodiscard]] int unmap_in_kernel(Iova iova, std::uint64_t length);
   [[nodiscard]] Result<void> set_up(const HostDevice& device);
-  [[nodiscard]] ContainerLimits window_limits() const;
+  [[nodiscard]] ContainerLimits window_limits(std::optional<Iova> without = std::nullopt) const;
   [[nodiscard]] Result<void> enable();
   [[nodiscard]] Result<void> restore();
   [[nodiscard]] Result<void> restore_windows();

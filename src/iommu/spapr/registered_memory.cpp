@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <vector>
 
+#include "base/on_throw.hpp"
 #include "kernel/spapr.hpp"
 
 namespace postern::spapr {
@@ -46,18 +47,21 @@ RegisteredMemory::Pieces::iterator RegisteredMemory::first_overlapping(std::uint
 
 // Registers what has no piece yet, in as few pieces as the kernel takes it.
 int RegisteredMemory::add_pieces(Range range, bool kept) {
+  // Its place is made before the kernel is asked.
+  const auto piece = pieces_.emplace(range.address, Piece{.length = range.length, .users = 0, .kept = kept}).first;
   const int result = call_register(range);
   if (result >= 0) {
-    pieces_.emplace(range.address, Piece{.length = range.length, .users = 0, .kept = kept});
     if (!kept) ++temporary_;
     return 0;
   }
+  pieces_.erase(piece);
   // The kernel makes one array with 8 bytes for each page (mm_iommu_do_alloc); where it has no room for that, two
   // smaller ones may find it.
   constexpr std::uint64_t smallest_part = std::uint64_t{1} << 30;
   if (result != -ENOMEM || range.length < 2 * smallest_part) return result;
   const std::uint64_t half = range.length / 2 / smallest_part * smallest_part;
   if (const int first = add_pieces({range.address, half}, kept); first < 0) return first;
+  const OnThrow undo([&] { (void)remove_pieces({range.address, half}); });
   const int second = add_pieces({range.address + half, range.length - half}, kept);
   if (second < 0) (void)remove_pieces({range.address, half});
   return second;
@@ -90,10 +94,15 @@ int RegisteredMemory::acquire(std::uint64_t address, std::uint64_t length) {
     if (piece->second.kept) recent_ = {piece->first, piece->second.length};
   }
   if (at < end) gaps.push_back({at, end - at});
-  for (auto gap = gaps.begin(); gap != gaps.end(); ++gap) {
+  auto gap = gaps.begin();
+  const auto remove_added = [&] {
+    std::for_each(gaps.begin(), gap, [this](Range added) { (void)remove_pieces(added); });
+  };
+  const OnThrow undo(remove_added);
+  for (; gap != gaps.end(); ++gap) {
     const int result = add_pieces(*gap, false);
     if (result >= 0) continue;
-    std::for_each(gaps.begin(), gap, [this](Range added) { (void)remove_pieces(added); });
+    remove_added();
     return result;
   }
   for (auto piece = first_overlapping(address); piece != pieces_.end() && piece->first < end; ++piece) {
@@ -118,9 +127,14 @@ bool RegisteredMemory::overlaps(Range range) {
 }
 
 int RegisteredMemory::keep(Range range) {
+  const auto kept = kept_.emplace(range.address, range.length).first;
+  const auto forget = [&] { kept_.erase(kept); };
+  const OnThrow undo(forget);
   const int result = add_pieces(range, true);
-  if (result < 0) return result;
-  kept_.emplace(range.address, range.length);
+  if (result < 0) {
+    forget();
+    return result;
+  }
   recent_ = {range.address, pieces_.at(range.address).length};
   return 0;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // SpaprContainer: its two powers, DMA windows and registered memory, as calls of the kernel.
 #include <fmt/format.h>
+#include "base/on_throw.hpp"
 #include "base/words.hpp"
 #include "host/requirements.hpp"
 #include "iommu/spapr/container.hpp"
@@ -18,14 +19,15 @@ Result<void> SpaprContainer::require_device(std::string object) const {
 
 Result<DmaWindow> SpaprContainer::create_in_kernel(vfio_iommu_spapr_tce_create create) {
   const vfio_iommu_spapr_tce_create wanted = create;
+  windows_.reserve_one();
+  const std::uint64_t page = std::uint64_t{1} << wanted.page_shift;
+  CallFailed what{.object =
+                      fmt::format("DMA window of {} with pages of {}", size_text(wanted.window_size), size_text(page))};
   const int result = tce_create(kernel(), container_.fd().get(), create);
   // Before it makes another window, the kernel makes the default one (tce_iommu_create_default_window).
   const DmaWindow* const first = default_pending_ ? windows_.default_window() : nullptr;
   if (result >= 0) default_pending_ = false;
-  const std::uint64_t page = std::uint64_t{1} << wanted.page_shift;
-  CallFailed what{
-      .result = result,
-      .object = fmt::format("DMA window of {} with pages of {}", size_text(wanted.window_size), size_text(page))};
+  what.result = result;
   if (result >= 0) {
     if (const auto* made = windows_.add(wanted, {create.start_addr})) return *made;
     (void)remove_in_kernel({create.start_addr});
@@ -65,6 +67,10 @@ Result<DmaWindow> SpaprContainer::create(const DmaWindowRequest& request) {
   if (!plan) return failure_of(plan);
   auto made = create_in_kernel(*plan);
   if (!made) return made;
+  const OnThrow undo([&] {
+    (void)remove_in_kernel(made->range.first);
+    windows_.remove(made->range.first);
+  });
   set_limits(window_limits());
   return made;
 }
@@ -89,10 +95,11 @@ Result<void> SpaprContainer::remove(Iova start) {
     what.remedy = "unmap everything in it first";
     return refusal(std::move(what));
   }
+  ContainerLimits limits = window_limits(start);
   what.result = remove_in_kernel(start);
   if (what.result < 0) return call_failure(tce_remove.symbol, std::move(what));
   windows_.remove(start);
-  set_limits(window_limits());
+  set_limits(std::move(limits));
   return {};
 }
 
