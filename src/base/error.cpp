@@ -45,8 +45,8 @@ std::string errno_name(int code) {
 
 void set_log_handler(LogHandler handler) noexcept { log_handler = handler; }
 
-void log(const Error& error) noexcept {
-  if (LogHandler handler = log_handler) handler(error);
+void log(LogKind kind, const Error& error) noexcept {
+  if (LogHandler handler = log_handler) handler(kind, error);
 }
 
 }  // namespace postern

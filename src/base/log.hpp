@@ -2,16 +2,17 @@
 // Where destructors take their failures.
 #pragma once
 
+#include <postern/log.hpp>
 #include <postern/result.hpp>
 
 namespace postern {
 
-void log(const Error& error) noexcept;
+void log(LogKind kind, const Error& error) noexcept;
 
 // For destructors: the failure is logged, since nobody can be given it.
 template <typename T>
-void log_failure(const Result<T>& result) noexcept {
-  if (!result) log(result.error());
+void log_failure(const Result<T>& result, LogKind kind = LogKind::tear_down) noexcept {
+  if (!result) log(kind, result.error());
 }
 
 }  // namespace postern

@@ -205,7 +205,7 @@ void DirtyTracker::remember_all() {
     const DirtyRequest request{.range = range, .page_size = page_size_, .bits = cleared_words(range)};
     auto collected = collect(request, AfterQuery::forget);
     if (collected) pending_->add(range, request.bits);
-    log_failure(collected);
+    log_failure(collected, LogKind::remark);
   }
 }
 

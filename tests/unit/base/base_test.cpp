@@ -46,9 +46,17 @@ TEST(Error, AResultOfNothingIsNoLargerThanTwoPointers) { EXPECT_LE(sizeof(Result
 TEST(Log, ReceivesWhatADestructorCannotReturnAndIsSilentWhenOff) {
   static int seen = 0;
   seen = 0;
-  set_log_handler([](const Error& error) noexcept { seen = error.code(); });
+  static LogKind kind = LogKind::remark;
+  set_log_handler([](LogKind of, const Error& error) noexcept {
+    seen = error.code();
+    kind = of;
+  });
   log_failure(Result<void>(failure({.code = EBUSY, .operation = "close", .object = "x"})));
   EXPECT_EQ(seen, EBUSY);
+  EXPECT_EQ(kind, LogKind::tear_down);
+  log_failure(Result<void>(failure({.code = ETIMEDOUT, .operation = "stop", .object = "x"})), LogKind::device);
+  EXPECT_EQ(kind, LogKind::device);
+  log_failure(Result<void>(failure({.code = EBUSY, .operation = "close", .object = "x"})));
   set_log_handler(nullptr);
   log_failure(Result<void>(failure({.code = EIO, .operation = "close", .object = "x"})));
   EXPECT_EQ(seen, EBUSY);

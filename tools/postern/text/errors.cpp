@@ -8,22 +8,49 @@
 #include <cstdio>
 #include <cstring>
 #include <exception>
+#include <mutex>
 #include <postern/log.hpp>
+#include <utility>
 
 namespace postern::tool {
 namespace {
 
 std::atomic<std::size_t> logged{0};
 
+std::mutex remarks_mutex;
+std::vector<Remark> kept_remarks;
+int remarks_keepers = 0;
+
+std::string_view kind_text(LogKind kind) {
+  switch (kind) {
+    case LogKind::device:
+      return "device";
+    case LogKind::remark:
+      return "remark";
+    case LogKind::tear_down:
+      break;
+  }
+  return "while cleaning up";
+}
+
+void keep_or_print(Remark remark) {
+  const std::lock_guard lock(remarks_mutex);
+  if (remarks_keepers == 0) return fmt::print(stderr, "postern: {}\n", remark.text);
+  kept_remarks.push_back(std::move(remark));
+}
+
 std::string reason_of(const Error& error) {
   if (!error.reason().empty()) return error.reason();
   return error.code() != 0 ? std::strerror(error.code()) : "failed";
 }
 
-void show_logged(const Error& error) noexcept {
-  ++logged;
+void show_logged(LogKind kind, const Error& error) noexcept {
+  if (kind == LogKind::tear_down) ++logged;
   try {
-    fmt::print(stderr, "postern: while cleaning up: {}\n", error_line(error));
+    const std::string text = fmt::format("{}: {}", kind_text(kind), error_line(error));
+    if (kind != LogKind::tear_down)
+      return keep_or_print({.text = text, .json = {{"kind", kind_text(kind)}, {"error", error_json(error)}}});
+    fmt::print(stderr, "postern: {}\n", text);
   } catch (const std::exception&) {
     // Out of memory, or stderr is gone: it is counted, and that is what decides.
   }
@@ -72,5 +99,18 @@ std::string json_text(const Json& document) {
 
 void show_logged_errors() { set_log_handler(show_logged); }
 std::size_t logged_errors() noexcept { return logged; }
+
+RemarksKept::RemarksKept() noexcept {
+  const std::lock_guard lock(remarks_mutex);
+  ++remarks_keepers;
+}
+RemarksKept::~RemarksKept() {
+  const std::lock_guard lock(remarks_mutex);
+  if (--remarks_keepers == 0) kept_remarks.clear();
+}
+std::vector<Remark> RemarksKept::take() {
+  const std::lock_guard lock(remarks_mutex);
+  return std::exchange(kept_remarks, {});
+}
 
 }  // namespace postern::tool

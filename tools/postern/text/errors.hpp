@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <postern/error.hpp>
 #include <string>
+#include <vector>
 
 #include "text/terminal.hpp"
 
@@ -32,8 +33,25 @@ using Json = nlohmann::ordered_json;  // keys stay in the order that they are wr
 // One JSON document with its line end. Bytes that are no UTF-8 (a device may name itself anything) become U+FFFD.
 [[nodiscard]] std::string json_text(const Json& document);
 
-// Prints what the library can give to nobody, such as a destructor's failure, and counts it.
+// Shows what the library can give to nobody. A destructor's failure is printed, and counted. Remarks, and what devices
+// did not do, are kept for whoever keeps them, and printed otherwise.
 void show_logged_errors();
 [[nodiscard]] std::size_t logged_errors() noexcept;
+
+struct Remark {
+  std::string text;
+  Json json;  // {"kind", "error"}
+};
+// While it lives, remarks are kept for take().
+class RemarksKept {
+ public:
+  RemarksKept() noexcept;
+  ~RemarksKept();
+  RemarksKept(const RemarksKept&) = delete;
+  RemarksKept& operator=(const RemarksKept&) = delete;
+
+  // Those since the last call, of all that live.
+  [[nodiscard]] std::vector<Remark> take();
+};
 
 }  // namespace postern::tool
