@@ -14,7 +14,8 @@ namespace postern {
 Result<DmaBuffer> DmaBuffer::allocate(std::shared_ptr<Container> container, IovaAllocator& allocator,
                                       std::uint64_t length, Access access) {
   const std::uint64_t page = container->page_sizes() & -container->page_sizes();
-  if (page > 0) length = (length + page - 1) & ~(page - 1);
+  // What cannot be rounded up is more than there is, which mmap(2) says.
+  if (const std::uint64_t rounded = (length + page - 1) & ~(page - 1); page > 0 && rounded >= length) length = rounded;
   Kernel& kernel = container->kernel();
   const std::intptr_t address =
       kernel.mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
