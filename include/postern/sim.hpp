@@ -13,6 +13,10 @@
 
 namespace postern {
 
+namespace sim {
+class Laboratory;
+}
+
 // A function on the simulated PCI bus.
 struct SimulatedFunction {
   enum class Model {
@@ -106,6 +110,7 @@ class SimulatedKernel final : public Kernel {
   [[nodiscard]] int access(const std::string& path, int mode) override;
 
  private:
+  friend class sim::Laboratory;
   class State;
   std::unique_ptr<State> state_;
 };

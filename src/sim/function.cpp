@@ -41,12 +41,24 @@ Interrupts::Counts counts_of(const HardwareInfo& info) {
 
 Function::Function(PciAddress address, int group, std::unique_ptr<Hardware> hardware)
     : address_(address), group_(group), hardware_(std::move(hardware)), interrupts_(counts_of(hardware_->info())) {
+  for (std::size_t i = 0; i < bars_.size(); ++i) {
+    if (const std::uint32_t size = info().bars[i].size; size != 0) bars_[i].emplace(size);
+  }
+  connect();
+  make_config();
+}
+
+void Function::connect() {
   Bars memory;
   for (std::size_t i = 0; i < bars_.size(); ++i) {
-    if (const std::uint32_t size = info().bars[i].size; size != 0) memory[i] = bars_[i].emplace(size).bytes();
+    if (bars_[i]) memory[i] = bars_[i]->bytes();
   }
   hardware_->connect(*this, memory);
-  make_config();
+}
+
+void Function::wrap_hardware(const std::function<std::unique_ptr<Hardware>(std::unique_ptr<Hardware>)>& wrap) {
+  hardware_ = wrap(std::move(hardware_));
+  connect();
 }
 
 Function::~Function() { hardware_.reset(); }

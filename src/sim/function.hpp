@@ -5,6 +5,7 @@
 #include <linux/pci_regs.h>
 
 #include <array>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <postern/pci_address.hpp>
@@ -75,6 +76,9 @@ class Function final : private Slot {
 
   [[nodiscard]] Interrupts& interrupts() noexcept { return interrupts_; }
 
+  // Puts other hardware around its own, of the same kind.
+  void wrap_hardware(const std::function<std::unique_ptr<Hardware>(std::unique_ptr<Hardware>)>& wrap);
+
   void reset();  // config space is saved and restored around it
   [[nodiscard]] bool poll();
 
@@ -90,6 +94,7 @@ class Function final : private Slot {
   [[nodiscard]] std::byte shown_bar(std::uint64_t offset) const;
   [[nodiscard]] std::byte writable(std::uint64_t offset) const;
   void make_config();
+  void connect();
 
   PciAddress address_;
   int group_;

@@ -16,6 +16,7 @@
 #include "sim/devices/small_bars/small_bars.hpp"
 #include "sim/hosts/hosts.hpp"
 #include "sim/iommufd/iommufd.hpp"
+#include "sim/laboratory.hpp"
 #include "sim/machine.hpp"
 #include "sim/sysfs/sysfs.hpp"
 #include "sim/vfio/group_file.hpp"
@@ -204,6 +205,14 @@ void SimulatedKernel::State::run_hardware() {
 SimulatedKernel::SimulatedKernel(const SimulatedHost& host) : state_(std::make_unique<State>(host)) {}
 
 SimulatedKernel::~SimulatedKernel() = default;
+
+bool Laboratory::wrap(SimulatedKernel& kernel, PciAddress address, const Wrap& wrap) {
+  Machine& machine = kernel.state_->machine;
+  const Machine::Lock lock(machine.mutex);
+  Function* const function = machine.find(to_string(address));
+  if (function != nullptr) function->wrap_hardware(wrap);
+  return function != nullptr;
+}
 
 int SimulatedKernel::open(const char* path, int flags) {
   const std::string name(path);
