@@ -12,6 +12,10 @@
 
 namespace postern {
 
+namespace nvme {
+class Owner;
+}
+
 // A capability in config space. Extended ones (from offset 0x100) have 16-bit ids of their own.
 struct PciCapability {
   std::uint16_t id = 0;
@@ -59,7 +63,10 @@ class PciDevice {
   // Maps a BAR whole (0..5). Errors: those of Device::map_region; ERANGE where only parts of it can be mapped.
   [[nodiscard]] Result<Mmap> map_bar(std::uint32_t bar) const;
 
-  // Lets the device reach memory and answer register accesses (command register), or stops it from reaching memory.
+  // Lets the device answer accesses to its registers in memory (command register).
+  [[nodiscard]] Result<void> enable_memory() const;
+  // Lets it reach memory, too, or stops it from reaching memory. A device that did DMA before goes on with it: see that
+  // it is at rest first.
   [[nodiscard]] Result<void> enable_bus_master() const;
   [[nodiscard]] Result<void> disable_bus_master() const;
 
@@ -90,6 +97,7 @@ class PciDevice {
   }
 
  private:
+  friend class nvme::Owner;
   static constexpr std::uint32_t config_region = 7;  // VFIO_PCI_CONFIG_REGION_INDEX
   explicit PciDevice(Device device) : device_(std::move(device)) {}
   [[nodiscard]] Result<void> walk_capabilities();
@@ -97,6 +105,7 @@ class PciDevice {
 
   Device device_;
   std::vector<PciCapability> capabilities_;
+  bool is_owned_ = false;  // by a driver of the library, which keeps it where it is
 };
 
 }  // namespace postern

@@ -85,6 +85,7 @@ Result<void> PciDevice::update_command(std::uint16_t set, std::uint16_t clear) c
   return write_config<std::uint16_t>(PCI_COMMAND, static_cast<std::uint16_t>((*command | set) & ~clear));
 }
 
+Result<void> PciDevice::enable_memory() const { return update_command(PCI_COMMAND_MEMORY, 0); }
 Result<void> PciDevice::enable_bus_master() const { return update_command(PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER, 0); }
 Result<void> PciDevice::disable_bus_master() const { return update_command(0, PCI_COMMAND_MASTER); }
 
