@@ -50,7 +50,7 @@ CLI::Option* add_device(CLI::App& verb, PciAddress& address) {
 CLI::Option* add_size(CLI::App& verb, const std::string& name, std::function<void(std::uint64_t)> set,
                       const std::string& description) {
   const auto parse = [name, set = std::move(set)](const std::string& text) {
-    auto parsed = parse_size(text);
+    auto parsed = parse_memory(text);
     if (!parsed) refuse(name, parsed.error());
     set(*parsed);
   };

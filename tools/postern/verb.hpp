@@ -64,7 +64,7 @@ extern const Verb unbind_verb;
 extern const Verb check_verb;
 extern const Verb reset_verb;
 
-// Options that several verbs have. A malformed value is an error of usage.
+// Options that several verbs have. A malformed value is an error of usage. The size is one of memory.
 CLI::Option* add_device(CLI::App& verb, PciAddress& address);
 CLI::Option* add_size(CLI::App& verb, const std::string& name, std::function<void(std::uint64_t)> set,
                       const std::string& description);
