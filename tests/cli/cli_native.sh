@@ -53,6 +53,10 @@ run postern check 00:01.0 --bytes 0
 expect 'a size of zero is refused' 2 err 'zero bytes'
 run postern check 00:01.0 --memory 99999999999G
 expect 'a size beyond 64 bits is refused' 2 err '64 bits'
+run postern check 00:01.0 --memory 18446744073709551615
+expect 'memory that no process can have is refused' 2 err 'more memory than any process can have'
+run postern doctor 00:01.0 --memory 9E
+expect 'by doctor, too' 2 err 'more memory than any process can have'
 run postern check 00:01.0 --backend legacy
 expect 'a backend that does not exist is refused and the others are listed' 2 err 'no backend of this name' err 'use one of: auto, '
 run postern reset 00:01.0 --backend legacy
@@ -111,6 +115,13 @@ expect 'all passes read the same' 0 out '3 passes read the same bytes'
 expect 'its page table tells exactly the pages that were written' 0 out '37 pages written, all of them among the 37 of 256 that its IOMMU told'
 run postern check $disk --host sim:pc --bytes 1M --write-test --json
 json /ok true 'in JSON too, and with writing'
+run postern check $disk --host sim:pc --bytes 1M --backend iommufd --write-test --keep-in "$scratch/kept"
+expect 'what a disk held while it is written to is told of before, and gone after' 0 err "are in $scratch/kept/$disk-namespace-1-block-" out 'and the old content restored'
+that 'the folder that was named was used' test -d "$scratch/kept"
+that 'and nothing is left in it' test -z "$(ls "$scratch/kept")"
+: >"$scratch/kept/$disk-namespace-1-block-130944"
+run postern check $disk --host sim:pc --bytes 1M --backend iommufd --write-test --keep-in "$scratch/kept"
+expect 'what an earlier write test has left there is not written over' 1 out 'FAIL  write' out 'an earlier write test was ended' out 'conv=notrunc'
 run postern check $other --host sim
 expect 'a device that is bound to its own driver is refused' 1 err "\"postern bind $other\""
 run postern bind $other --host sim
