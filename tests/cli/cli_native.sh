@@ -116,7 +116,7 @@ expect 'its page table tells exactly the pages that were written' 0 out '37 page
 run postern check $disk --host sim:pc --bytes 1M --write-test --json
 json /ok true 'in JSON too, and with writing'
 run postern check $disk --host sim:pc --bytes 1M --backend iommufd --write-test --keep-in "$scratch/kept"
-expect 'what a disk held while it is written to is told of before, and gone after' 0 err "are in $scratch/kept/$disk-namespace-1-block-" out 'and the old content restored'
+expect 'what a disk held while it is written to is told of before, and gone after' 0 err "is kept in $scratch/kept/$disk-namespace-1-block-" out 'and the old content restored'
 that 'the folder that was named was used' test -d "$scratch/kept"
 that 'and nothing is left in it' test -z "$(ls "$scratch/kept")"
 : >"$scratch/kept/$disk-namespace-1-block-130944"

@@ -87,6 +87,15 @@ TEST_F(LyingController, ThatIsReadyAndFatalAtOnceHasNotStarted) {
   EXPECT_FALSE(disk.is_bus_master());
 }
 
+TEST_F(LyingController, ThatReadsAsAllOnesIsNotLetAtMemory) {
+  disk.lies.is_gone = true;
+  disk.attach();
+  const auto controller = disk.open();
+  ASSERT_FALSE(controller);
+  EXPECT_EQ(controller.error().code(), ENODEV) << why(controller);
+  EXPECT_FALSE(disk.is_bus_master());
+}
+
 TEST_F(LyingController, ThatStaysFatalWhenItIsDisabledIsRefused) {
   disk.lies.stays_fatal = true;
   disk.attach();

@@ -39,7 +39,7 @@ class WriteTest {
     if (!old) return failure_of(old);
     const std::string path =
         fmt::format("{}/{}-namespace-{}-block-{}", bench_.options.keep_in, bench_.device.name(), ns_.id, block_);
-    bench_.session.note(fmt::format("postern: {} are in {} while they are written to\n", text(), path));
+    bench_.session.note(fmt::format("postern: what {} hold is kept in {} while they are written to\n", text(), path));
 
     const SignalsHeld held;
     auto kept = KeptBlocks::keep(path, *old);
