@@ -71,12 +71,13 @@ std::unique_ptr<Function> make(const SimulatedFunction& described, SimulatedPlat
   return function;
 }
 
-// The value of a line "Name:   123 kB" replaced.
-void set_line(std::string& text, std::string_view name, std::uint64_t kib) {
-  const auto at = text.find(name);
-  if (at == std::string::npos) return;
-  const auto end = text.find('\n', at);
-  text.replace(at, end - at, fmt::format("{}\t{:8} kB", name, kib));
+// The value of a line "Name:   123 kB" replaced. The label counts at the start of a line alone: a process may be called
+// like one.
+void set_line(std::string& text, std::string_view name, const std::string& value) {
+  const auto before = text.find(fmt::format("\n{}", name));
+  if (before == std::string::npos) return;
+  const auto at = before + 1 + name.size();
+  text.replace(at, text.find('\n', at) - at, "\t" + value);
 }
 
 }  // namespace
@@ -288,11 +289,10 @@ int SimulatedKernel::read_file(const std::string& path, std::string& contents) {
   const int result = system_kernel().read_file(path, contents);
   const Process& process = state_->machine.process;
   if (path == "/proc/self/status") {
-    set_line(contents, "VmLck:", process.locked() / 1024);
-    set_line(contents, "VmPin:", process.pinned() / 1024);
+    set_line(contents, "VmLck:", fmt::format("{:8} kB", process.locked() / 1024));
+    set_line(contents, "VmPin:", fmt::format("{:8} kB", process.pinned() / 1024));
     // With a limit it is one that holds: without CAP_IPC_LOCK.
-    const auto capabilities = contents.find("CapEff:");
-    if (process.memory_limit && capabilities != std::string::npos) contents.replace(capabilities + 8, 16, 16, '0');
+    if (process.memory_limit) set_line(contents, "CapEff:", std::string(16, '0'));
   } else if (path == "/proc/self/limits" && process.memory_limit) {
     contents =
         fmt::format("Max locked memory         {0}                {0}                bytes\n", *process.memory_limit);

@@ -176,6 +176,28 @@ TEST(LockedMemory, IsReadFromProc) {
   EXPECT_FALSE(memory.allows(8388608 - (192 << 10) + 1));
 }
 
+// A process chooses its own name, and that of the files it maps.
+TEST(LockedMemory, IsNotReadFromTheNameOfTheProcess) {
+  test::TreeKernel kernel;
+  kernel.file("/proc/self/limits", "Max locked memory         8388608              8388608              bytes\n");
+  kernel.file("/proc/self/status",
+              "Name:\tVmPin:\t999999\\nVmLck:\t7\nUmask:\t0022\nVmLck:\t      64 kB\nVmPin:\t     128 kB\n"
+              "CapEff:\t0000000000000000\n");
+  const auto memory = LockedMemory::read(kernel).value();
+  EXPECT_EQ(memory.pinned, 128U << 10);
+  EXPECT_EQ(memory.locked, 64U << 10);
+  kernel.file("/proc/self/status", "Name:\tCapEff:\tffffffff\nUmask:\t0022\nCapEff:\t0000000000000000\n");
+  EXPECT_FALSE(LockedMemory::read(kernel)->exempt);
+}
+
+TEST(BackingPageSize, IsNotReadFromTheNameOfAFile) {
+  test::TreeKernel kernel;
+  kernel.file("/proc/self/smaps",
+              "10000000-10200000 rw-p 00000000 00:00 0 /tmp/KernelPageSize: 8 kB\nSize: 2048 kB\n"
+              "KernelPageSize:        4 kB\nVmFlags: rd wr \n");
+  EXPECT_EQ(backing_page_size(kernel, reinterpret_cast<const void*>(0x10000000)).value(), 4096U);
+}
+
 TEST(BackingPageSize, IsThatOfTheMappingThatHoldsTheAddress) {
   test::TreeKernel kernel;
   kernel.file("/proc/self/smaps",
