@@ -35,6 +35,9 @@ struct HostDevice {
   // VFIO took it without an IOMMU (vfio.enable_unsafe_noiommu_mode): its DMA reaches all of memory, and its group is
   // one that VFIO made for it.
   bool is_noiommu = false;
+  // Its driver gives it to user space through VFIO, whatever the driver is called: sysfs has a vfio-dev/ of it. Where
+  // the kernel has no such thing (before Linux 6.1), by the node of its group and the driver's name.
+  bool is_vfio = false;
 };
 
 struct IommuGroup {
@@ -43,20 +46,21 @@ struct IommuGroup {
   std::vector<HostDevice> members;  // ordered by name
 
   // The members that stand in the way of passing the group through: those bound to a driver that may do DMA of its own.
-  // A member without a driver, or with vfio-pci or pci-stub or a PCIe port driver, does not
+  // A member without a driver, or with a VFIO driver or pci-stub or a PCIe port driver, does not
   // (iommu_device_claim_dma_owner, and driver_managed_dma of the driver, Linux 6.0).
   [[nodiscard]] std::vector<const HostDevice*> obstacles() const;
   [[nodiscard]] bool viable() const { return obstacles().empty(); }
 };
 
-// Reads a device of a bus. Errors: ENODEV (no such device; the remedy says how to list them), those of sysfs.
+// Reads a device of a bus. Errors: ENODEV (no such device; the remedy says how to list them), EINVAL (a name that leads
+// elsewhere, as "../x" does), those of sysfs.
 [[nodiscard]] Result<HostDevice> find_host_device(Kernel& kernel, std::string_view bus, std::string_view name);
 
 // Errors: ENOENT (no such group), those of sysfs.
 [[nodiscard]] Result<IommuGroup> find_iommu_group(Kernel& kernel, GroupId group);
 
-// Whether a driver of this name gives its devices to user space through VFIO ("vfio-pci", its variants,
-// "vfio-platform").
+// Whether a driver of this name is one of VFIO's ("vfio-pci", its variants, "vfio-platform"), as far as a name tells:
+// for drivers that have no device yet. Of a device, HostDevice::is_vfio tells: some vendors' drivers serve VFIO too.
 [[nodiscard]] bool is_vfio_driver(std::string_view driver);
 
 }  // namespace postern

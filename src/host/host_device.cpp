@@ -45,6 +45,19 @@ std::optional<GroupId> parse_group(const std::optional<std::string>& name) {
   return GroupId{id};
 }
 
+bool is_there(Kernel& kernel, const std::string& path) {
+  FileStatus status;
+  return kernel.status(path, status) >= 0;
+}
+
+bool is_bound_to_vfio(Kernel& kernel, const HostDevice& device) {
+  if (device.cdev) return true;
+  if (!device.driver || !device.iommu_group || is_there(kernel, "/sys/class/vfio-dev")) return false;
+  // The group's node shows that one of its members is VFIO's, and the name which.
+  const std::string node = (device.is_noiommu ? "noiommu-" : "") + to_string(*device.iommu_group);
+  return is_vfio_driver(*device.driver) && is_there(kernel, "/sys/class/vfio/" + node);
+}
+
 HostDevice read_device(Kernel& kernel, std::string bus, std::string name, std::string path) {
   HostDevice device{.name = std::move(name),
                     .bus = std::move(bus),
@@ -57,6 +70,7 @@ HostDevice read_device(Kernel& kernel, std::string bus, std::string name, std::s
   device.iommu_group = parse_group(sysfs::link_name(kernel, device.sysfs_path + "/iommu_group"));
   device.cdev = read_cdev(kernel, device.sysfs_path);
   device.is_noiommu = device.iommu_group && is_noiommu_group(kernel, to_string(*device.iommu_group));
+  device.is_vfio = is_bound_to_vfio(kernel, device);
   // -1 is how the kernel says that there is none.
   if (const auto node = sysfs::number(kernel, device.sysfs_path + "/numa_node"); node && *node >= 0) {
     device.numa_node = static_cast<int>(*node);
@@ -80,7 +94,7 @@ std::vector<const HostDevice*> IommuGroup::obstacles() const {
   constexpr std::array<std::string_view, 4> harmless = {"pci-stub", "pcieport", "shpchp", "fsl_mc_bus"};
   std::vector<const HostDevice*> in_the_way;
   for (const HostDevice& member : members) {
-    if (!member.driver || is_vfio_driver(*member.driver)) continue;
+    if (!member.driver || member.is_vfio) continue;
     if (std::find(harmless.begin(), harmless.end(), *member.driver) == harmless.end()) in_the_way.push_back(&member);
   }
   return in_the_way;

@@ -37,7 +37,7 @@ Result<void> require_iommu(Kernel& kernel) {
 }
 
 Result<void> require_vfio_driver(const HostDevice& device) {
-  if (device.driver && is_vfio_driver(*device.driver)) return {};
+  if (device.is_vfio) return {};
   return call_failure("probe",
                       {.result = -ENODEV,
                        .object = device.name,

@@ -69,14 +69,16 @@ tl::unexpected<Error> ask_failure(int result, const Device& device) {
 
 // What sysfs knows of a function; its driver is in the way where it is no VFIO driver.
 ResetMember look_up(Kernel& kernel, PciAddress address) {
-  ResetMember member{.address = address, .driver = {}, .group = {}, .device_id = {}, .obstacle = "no longer there"};
+  ResetMember member{
+      .address = address, .driver = {}, .is_vfio = false, .group = {}, .device_id = {}, .obstacle = "no longer there"};
   auto host = find_host_device(kernel, "pci", to_string(address));
   if (!host && host.error().code() != ENODEV) member.obstacle = host.error().message();
   if (!host) return member;
   member.driver = std::move(host->driver);
+  member.is_vfio = host->is_vfio;
   member.group = host->iommu_group;
   member.obstacle = member.driver ? fmt::format("bound to {}", *member.driver) : "bound to no driver";
-  if (member.driver && is_vfio_driver(*member.driver)) member.obstacle.clear();
+  if (member.is_vfio) member.obstacle.clear();
   return member;
 }
 
@@ -147,7 +149,7 @@ tl::unexpected<Error> ResetSet::refuse_incomplete() const {
     missing.push_back(fmt::format("{} ({})", name, member.obstacle));
     if (member.driver == "pcieport") {
       bridge = true;
-    } else if (member.driver && is_vfio_driver(*member.driver)) {
+    } else if (member.is_vfio) {
       to_attach.push_back(name);
     } else {
       to_bind.push_back(fmt::format("\"postern bind {}\"", name));

@@ -40,6 +40,7 @@ class Choosing : public ::testing::Test {
     device.name = "0000:00:01.0";
     device.bus = "pci";
     device.driver = "vfio-pci";
+    device.is_vfio = true;
     device.iommu_group = GroupId{7};
     device.cdev = VfioCdev{.name = "vfio0", .path = "/dev/vfio/devices/vfio0", .number = dev_t{0}};
   }
@@ -130,6 +131,7 @@ TEST_F(Choosing, ANodeThatMayNotBeOpenedIsNamedWithItsModeAndOwner) {
 }
 
 TEST_F(Choosing, ADeviceOfAnotherDriverIsSentToBind) {
+  device.is_vfio = false;
   device.driver = "nvme";
   EXPECT_THAT(refusal("type1", ENODEV), HasSubstr("postern bind 0000:00:01.0"));
   device.driver.reset();

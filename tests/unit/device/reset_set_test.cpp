@@ -30,6 +30,7 @@ class BusKernel : public test::TreeKernel {
     const std::string path = "/sys/bus/pci/devices/" + name;
     if (!driver.empty()) link(path + "/driver", "../../bus/pci/drivers/" + driver);
     link(path + "/iommu_group", "../../kernel/iommu_groups/" + std::to_string(group));
+    if (is_vfio_driver(driver)) directory(path + "/vfio-dev/vfio0");
   }
   int open(const char* path, int /*flags*/) override {
     const std::string text(path);

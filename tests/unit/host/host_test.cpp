@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the host room reads from sysfs, and how it moves a device between drivers, over a file tree in memory.
+// What the host room reads from sysfs and /proc, over a file tree in memory.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <postern/binding.hpp>
 #include <postern/locked_memory.hpp>
 #include <postern/pci_function.hpp>
 
@@ -111,10 +110,13 @@ TEST_F(SmallHost, AGroupIsNotViableWhileAnotherDriverHoldsAMemberAndNamesIt) {
 TEST_F(SmallHost, MembersOfVfioPciStubAndPortDriversOrOfNoneDoNotStandInTheWay) {
   IommuGroup group;
   for (const char* driver : {"vfio-pci", "mlx5-vfio-pci", "pci-stub", "pcieport"}) {
-    group.members.push_back({.name = driver, .bus = "pci", .driver = driver});
+    group.members.push_back({.name = driver, .bus = "pci", .driver = driver, .is_vfio = is_vfio_driver(driver)});
   }
   group.members.push_back({.name = "unbound", .bus = "pci"});
+  group.members.push_back({.name = "vgpu", .bus = "pci", .driver = "nvidia", .is_vfio = true});
   EXPECT_TRUE(group.viable());
+  group.members.push_back({.name = "other", .bus = "pci", .driver = "my-vfio"});
+  EXPECT_FALSE(group.viable()) << "the name alone does not tell";
 }
 
 TEST_F(SmallHost, AGroupThatIsNotThereIsNamed) {
@@ -124,41 +126,31 @@ TEST_F(SmallHost, AGroupThatIsNotThereIsNamed) {
   EXPECT_THAT(group.error().message(), HasSubstr("IOMMU group 99"));
 }
 
-TEST_F(SmallHost, BindingToADriverThatIsNotLoadedSaysHowToLoadIt) {
-  auto bound = bind_to_driver(kernel, disk(), "vfio-platform");
-  ASSERT_FALSE(bound);
-  EXPECT_EQ(bound.error().code(), ENODEV);
-  EXPECT_THAT(bound.error().message(), HasSubstr("modprobe vfio-platform"));
+TEST_F(SmallHost, ADeviceIsVfiosBySysfsAndNotByTheNameOfItsDriver) {
+  EXPECT_FALSE(disk().is_vfio);
+  kernel.directory("/sys/bus/pci/devices/0000:00:01.0/vfio-dev/vfio3");
+  EXPECT_TRUE(disk().is_vfio) << "a vendor's driver may serve VFIO, too";
+  kernel.remove("/sys/bus/pci/devices/0000:00:01.0/vfio-dev/vfio3");
+  kernel.link("/sys/bus/pci/devices/0000:00:01.0/driver", "../../../bus/pci/drivers/my-vfio-pci");
+  EXPECT_FALSE(disk().is_vfio) << "VFIO does not know it";
 }
 
-TEST_F(SmallHost, BindingToTheDriverThatIsThereChangesNothing) {
-  const auto before = bind_to_driver(kernel, disk(), "nvme").value();
-  EXPECT_EQ(before.driver, "nvme");
-  EXPECT_EQ(disk().driver, "nvme");
+TEST_F(SmallHost, BeforeLinux61ADeviceIsVfiosByTheNodeOfItsGroupAndTheName) {
+  kernel.link("/sys/bus/pci/devices/0000:00:01.0/driver", "../../../bus/pci/drivers/vfio-pci");
+  EXPECT_FALSE(disk().is_vfio);
+  kernel.directory("/sys/class/vfio/7");
+  EXPECT_TRUE(disk().is_vfio);
+  EXPECT_FALSE(find_host_device(kernel, "pci", "0000:00:02.0")->is_vfio) << "the node is there for the other member";
+  kernel.directory("/sys/class/vfio-dev");
+  EXPECT_FALSE(disk().is_vfio) << "this kernel would show a vfio-dev of it";
 }
 
-TEST_F(SmallHost, ADriverThatRefusesTheDeviceIsReportedAndTheOldOneIsPutBack) {
-  // This tree has no driver core behind it: probing does nothing, as when a driver's probe function refuses.
-  kernel.file("/sys/bus/pci/devices/0000:00:01.0/driver/unbind", "");
-  kernel.file("/sys/bus/pci/drivers_probe", "");
-  auto bound = bind_to_driver(kernel, disk(), "vfio-pci");
-  ASSERT_FALSE(bound);
-  EXPECT_EQ(bound.error().code(), EBUSY);
-  EXPECT_THAT(bound.error().message(), HasSubstr("dmesg"));
-  std::string override;
-  ASSERT_EQ(kernel.read_file("/sys/bus/pci/devices/0000:00:01.0/driver_override", override), 0);
-  EXPECT_EQ(override, "\n") << "an empty line takes the override away";
-}
-
-TEST_F(SmallHost, AVfioDriverThatRefusesADeviceWithoutAGroupIsExplained) {
-  kernel.file("/sys/bus/pci/devices/0000:00:01.0/driver/unbind", "");
-  kernel.file("/sys/bus/pci/drivers_probe", "");
-  HostDevice untranslated = disk();
-  untranslated.iommu_group.reset();
-  auto bound = bind_to_driver(kernel, untranslated, "vfio-pci");
-  ASSERT_FALSE(bound);
-  EXPECT_EQ(bound.error().code(), ENODEV);
-  EXPECT_THAT(bound.error().message(), HasSubstr("in no IOMMU group"));
+TEST_F(SmallHost, ANameThatLeadsElsewhereIsNoDevice) {
+  for (const char* name : {"", ".", "..", "../../../class/net", "0000:00:01.0/driver", "a\nb"}) {
+    const auto found = find_host_device(kernel, "pci", name);
+    ASSERT_FALSE(found) << name;
+    EXPECT_EQ(found.error().code(), EINVAL) << name;
+  }
 }
 
 TEST(LockedMemory, IsReadFromProc) {

@@ -6,6 +6,7 @@
 #include <sys/sysmacros.h>
 
 #include <algorithm>
+#include <postern/host_device.hpp>
 
 #include "support/tree_kernel.hpp"
 
@@ -35,6 +36,10 @@ void add_device(test::TreeKernel& kernel, const std::string& address, const std:
     kernel.link(each + "/subsystem", "../../../bus/pci");
     kernel.link(each + "/iommu_group", "../../../kernel/iommu_groups/" + group);
     if (!driver.empty()) kernel.link(each + "/driver", "../../../bus/pci/drivers/" + driver);
+    const std::string cdev = each + "/vfio-dev/vfio" + address.back();
+    kernel.remove(cdev + "/dev");
+    kernel.remove(cdev);
+    if (is_vfio_driver(driver)) kernel.directory(cdev);
     kernel.file(each + "/vendor", "0x1b36\n");
     kernel.file(each + "/device", "0x0010\n");
     kernel.file(each + "/class", "0x010802\n");
@@ -228,6 +233,23 @@ TEST(Device, OnItsOwnDriverIsToBeBound) {
   EXPECT_EQ(of_device(host, "group-viable").verdict, Verdict::met) << "it does not stand in its own way";
   EXPECT_EQ(of_device(host, "group-node").verdict, Verdict::unknown);
   EXPECT_EQ(of_device(host, "cdev").verdict, Verdict::unknown);
+}
+
+TEST(Device, OfAVendorsDriverThatServesVfioIsBound) {
+  Host host;
+  add_device(host, "0000:00:01.0", "2", "nvidia");
+  host.file("/sys/bus/pci/devices/0000:00:01.0/vfio-dev/vfio0/dev", "243:0\n");
+  const Condition condition = of_device(host, "driver");
+  EXPECT_EQ(condition.verdict, Verdict::met) << condition.detail;
+  EXPECT_EQ(condition.detail, "nvidia");
+}
+
+TEST(Device, OfADriverThatIsOnlyCalledLikeOneOfVfioIsNotBound) {
+  Host host;
+  add_device(host, "0000:00:01.0", "2", "not-really-vfio");
+  host.remove("/sys/bus/pci/devices/0000:00:01.0/vfio-dev/vfio0");
+  host.directory("/sys/class/vfio-dev");
+  EXPECT_EQ(of_device(host, "driver").verdict, Verdict::not_met);
 }
 
 TEST(Device, WithOthersInItsGroupNamesEachThatStandsInTheWay) {

@@ -360,7 +360,7 @@ Diagnosis diagnose(Kernel& kernel, const Question& question) {
       window ? judge_locked_on_power(kernel, question.memory, *window) : judge_locked_memory(kernel, question.memory),
   };
   // What a device lacks that is not bound is said already.
-  const bool bound = host && host->driver && is_vfio_driver(*host->driver);
+  const bool bound = host && host->is_vfio;
   auto usable = judge_backends(kernel, bound ? &*host : nullptr);
   auto& place = host ? diagnosis.device : diagnosis.host;
   place.insert(place.end(), std::make_move_iterator(usable.begin()), std::make_move_iterator(usable.end()));

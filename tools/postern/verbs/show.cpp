@@ -81,7 +81,7 @@ std::string basics_text(const Session& session, const PciFunction& function) {
   if (host.cdev && host.cdev->number) cdev = host.cdev->path;
   if (host.cdev && !host.cdev->number) cdev = "none (the kernel is built without CONFIG_VFIO_DEVICE_CDEV)";
   if (is_power(session.kernel)) cdev = "none (not for this processor)";
-  const bool bound = host.driver && is_vfio_driver(*host.driver);
+  const bool bound = host.is_vfio;
 
   Table basics({{}, {"", Fit::folded}}, 2);
   basics.add_row({"ids", fmt::format("{}, subsystem {:04x}:{:04x}, revision {:02x}", ids_text(function),
@@ -150,7 +150,7 @@ Result<Ending> run_show(Session& session, PciAddress address) {
     if (!found) return failure_of(found);
     group = std::move(*found);
   }
-  const bool bound = host.driver && is_vfio_driver(*host.driver);
+  const bool bound = host.is_vfio;
   Opened opened;
   if (bound) opened = open_everywhere(session, *function);
 
