@@ -57,7 +57,6 @@ inline constexpr std::array survivals = {
     // Facts that can be done without: a driver_override, the way of a reset, whether a POWER host is the bare machine
     // (it is held to the narrower rules of a partition then).
     Survival{"", "read", 0, "it is not told"},
-    Survival{"bind", "readlink", ENOENT, "the device has no driver"},
     Survival{"hot_reset", "opendir", 0, "not needed for a reset"},
     Survival{"hot_reset", "readlink", 0, "the group, which the kernel tells, or a driver, which it knows itself"},
     Survival{"hot_reset", "stat", 0, "iommufd: the kernel knows itself whose the device is"},
@@ -93,7 +92,7 @@ inline constexpr std::array translations = {
     Translation{"hot_reset", "stat", ENOENT, "no longer there"},
     Translation{"hot_reset", "readlink", 0, "bound to no driver"},
     Translation{"bind", "stat", ENOENT, "has no driver"},
-    Translation{"bind", "readlink", ENOENT, "the driver refused the device"},
+    Translation{"bind", "readlink", ENOENT, "has not taken it"},
 };
 
 template <typename Entry>

@@ -5,6 +5,7 @@
 
 #include <optional>
 #include <postern/binding.hpp>
+#include <postern/fd.hpp>
 #include <postern/result.hpp>
 #include <string>
 
@@ -16,6 +17,10 @@ class RememberedBindings {
  public:
   // The folder is made, open to its owner alone, when something is first remembered.
   explicit RememberedBindings(std::string folder);
+
+  // Held from before a binding is recalled until what has become of it is written down, so that two that bind and
+  // unbind one device do not take each other's file. Errors: EBUSY (another process has it), those of making the file.
+  [[nodiscard]] Result<Fd> lock(const std::string& device) const;
 
   // Errors: EINVAL (the file is there, but is no binding of this device), those of reading it.
   [[nodiscard]] Result<std::optional<Binding>> recall(const std::string& device) const;
