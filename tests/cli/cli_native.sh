@@ -93,6 +93,20 @@ if [ -w /dev/full ]; then
     code=$? out='' err=$(cat "$scratch/err")
     expect 'output that cannot be written is no success' 1 err 'standard output'
 fi
+if [ -w /dev/full ]; then
+    code=0
+    postern show fff0:fe:1f.7 2>/dev/full || code=$?
+    out='' err=''
+    expect 'an error that cannot be told is one all the same, and no crash' 1
+fi
+(
+    sleep 0.3
+    code=0
+    postern devices --host sim 2>"$scratch/err" || code=$?
+    echo $code >"$scratch/code"
+) | true
+code=$(cat "$scratch/code") out='' err=$(cat "$scratch/err")
+expect 'a pipe that nobody reads any more does not kill it' 1 err 'standard output'
 run env TERM=xterm postern doctor
 case $out in
     *"$(printf '\033')"*) not_ok 'there is no colour where the output is no terminal' ;;
@@ -116,6 +130,8 @@ expect 'a device that is bound to its own driver is refused' 1 err "\"postern bi
 run postern bind $other --host sim
 expect 'bind says what it did' 0 out "$other: nvme -> vfio-pci"
 that 'and remembers nothing of it on this machine' test ! -e /run/postern/bind/$other.json
+run postern bind $other --host sim --driver ../../../../tmp/vfio
+expect 'a driver that is a path is refused' 1 err EINVAL
 run postern reset $disk --host sim
 expect 'reset says which way it took' 0 out "$disk: reset by flr"
 run postern check 0000:00:04.0 --host sim

@@ -27,7 +27,7 @@ constexpr std::array<const Verb*, 8> all_verbs = {&devices_verb, &show_verb,   &
 
 std::span<const Verb* const> verbs() noexcept { return all_verbs; }
 
-void Session::print(std::string_view text) const { (void)std::fwrite(text.data(), 1, text.size(), stdout); }
+void Session::print(std::string_view text) const { put(stdout, out, text); }
 
 void Session::print_now(std::string_view text) const {
   print(text);
@@ -35,7 +35,7 @@ void Session::print_now(std::string_view text) const {
 }
 
 void Session::note(std::string_view text) const {
-  if (!json()) fmt::print(stderr, "{}", text);
+  if (!json()) put(stderr, err, text);
 }
 
 CLI::Option* add_device(CLI::App& verb, PciAddress& address) {

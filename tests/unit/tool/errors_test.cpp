@@ -63,6 +63,23 @@ TEST(ErrorJson, HasEveryPart) {
   EXPECT_EQ(json["causes"][1]["reason"], "No such file or directory");
 }
 
+TEST(ErrorLine, IsOneLineWhateverTheErrorHasInIt) {
+  const Error error({.code = EBUSY,
+                     .operation = "bind",
+                     .object = "0000:00:01.0\033[2J",
+                     .reason = "a process (\nok  all is well)",
+                     .remedy = "end \"\033[31m\"",
+                     .causes = {}});
+  EXPECT_EQ(error_line(error), "0000:00:01.0\\x1b[2J: a process (\\x0aok  all is well) (bind: EBUSY)");
+  EXPECT_EQ(error_details(error, {}, 0), "remedy: end \"\\x1b[31m\"\n");
+}
+
+TEST(JsonText, EscapesEveryControlCharacter) {
+  const std::string text = json_text({{"name", "\033[2J\x7f\xc2\x9b\xc3\xbc"}});
+  EXPECT_NE(text.find("\"\\u001b[2J\\u007f\\u009b\xc3\xbc\""), std::string::npos) << text;
+  EXPECT_EQ(Json::parse(text)["name"], "\033[2J\x7f\xc2\x9b\xc3\xbc");
+}
+
 TEST(JsonText, TakesBytesThatAreNoUtf8) {
   EXPECT_NE(json_text({{"serial", "a\xff"}}).find("a\xef\xbf\xbd"), std::string::npos);
 }

@@ -23,9 +23,9 @@ std::string reason_of(const Error& error) {
 void show_logged(const Error& error) noexcept {
   ++logged;
   try {
-    fmt::print(stderr, "postern: while cleaning up: {}\n", error_line(error));
+    put(stderr, {}, fmt::format("postern: while cleaning up: {}\n", error_line(error)));
   } catch (const std::exception&) {
-    // Out of memory, or stderr is gone: it is counted, and that is what decides.
+    // Out of memory: it is counted, and that is what decides.
   }
 }
 
@@ -33,13 +33,15 @@ void show_logged(const Error& error) noexcept {
 
 std::string reason_line(const Error& error) {
   std::string text = reason_of(error);
-  if (error.code() == 0) return text;
-  text += error.operation().empty() ? " (" : fmt::format(" ({}: ", error.operation());
-  return text + errno_name(error.code()) + ")";
+  if (error.code() != 0) {
+    text += error.operation().empty() ? " (" : fmt::format(" ({}: ", error.operation());
+    text += errno_name(error.code()) + ")";
+  }
+  return printable(text);
 }
 
 std::string error_line(const Error& error) {
-  return error.object().empty() ? reason_line(error) : error.object() + ": " + reason_line(error);
+  return error.object().empty() ? reason_line(error) : printable(error.object()) + ": " + reason_line(error);
 }
 
 std::string remedy_text(std::string_view remedy, const Terminal& terminal, std::size_t indent) {
@@ -67,7 +69,21 @@ Json error_json(const Error& error) {
 }
 
 std::string json_text(const Json& document) {
-  return document.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+  const std::string dumped = document.dump(2, ' ', false, Json::error_handler_t::replace);
+  std::string text;
+  for (std::size_t at = 0; at < dumped.size(); ++at) {
+    const auto byte = static_cast<unsigned char>(dumped[at]);
+    const auto next = static_cast<unsigned char>(at + 1 < dumped.size() ? dumped[at + 1] : 0);
+    if (byte == 0x7f) {
+      text += "\\u007f";
+    } else if (byte == 0xc2 && next < 0xa0) {  // of two bytes: U+0080 to U+009F
+      text += fmt::format("\\u{:04x}", next);
+      ++at;
+    } else {
+      text += dumped[at];
+    }
+  }
+  return text + "\n";
 }
 
 void show_logged_errors() { set_log_handler(show_logged); }

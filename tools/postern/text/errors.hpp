@@ -29,7 +29,8 @@ using Json = nlohmann::ordered_json;  // keys stay in the order that they are wr
 // copied.
 [[nodiscard]] std::string remedy_text(std::string_view remedy, const Terminal& terminal, std::size_t indent);
 
-// One JSON document with its line end. Bytes that are no UTF-8 (a device may name itself anything) become U+FFFD.
+// One JSON document with its line end. Bytes that are no UTF-8 (a device may name itself anything) become U+FFFD, and
+// control characters are escaped, those too that JSON would let stand.
 [[nodiscard]] std::string json_text(const Json& document);
 
 // Prints what the library can give to nobody, such as a destructor's failure, and counts it.
