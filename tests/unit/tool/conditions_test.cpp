@@ -313,6 +313,26 @@ TEST(Device, ThatSomebodyHasOpenNamesTheProcess) {
   EXPECT_TRUE(mentions(condition.detail, "qemu-system-x86 (pid 4711)")) << condition.detail;
 }
 
+TEST(Device, ThatMayBeOpenOutsideOfThisPidNamespaceIsNotCalledUnused) {
+  Host host;
+  host.link("/proc/self/ns/pid", "pid:[4026532441]");
+  const Condition condition = of_device(host, "not-in-use");
+  EXPECT_EQ(condition.verdict, Verdict::unknown);
+  EXPECT_TRUE(mentions(condition.detail, "cannot tell: this is a PID namespace")) << condition.detail;
+}
+
+TEST(Device, ThatThisHostUsesIsToldSoBeforeItIsBound) {
+  Host host;
+  add_device(host, "0000:00:01.0", "2", "mlx5_core");
+  host.file("/sys/bus/pci/devices/0000:00:01.0/sriov_numvfs", "2\n");
+  const auto conditions = judge_device(host, nvme);
+  const Condition* use = find(conditions, "not-in-use");
+  ASSERT_NE(use, nullptr);
+  EXPECT_EQ(use->verdict, Verdict::not_met);
+  EXPECT_TRUE(mentions(use->detail, "2 virtual functions")) << use->detail;
+  EXPECT_LT(use, find(conditions, "driver")) << "what is first to be put right stands first";
+}
+
 TEST(Device, ThatIsABridgeIsNotPassedThrough) {
   Host host;
   host.file("/sys/bus/pci/devices/0000:00:01.0/class", "0x060400\n");

@@ -16,12 +16,14 @@ namespace postern::tool {
 namespace patience_test {
 
 // Waits with a process in sight that is called so, and with this file for standard error.
-void wait_with(const std::string& process, const char* error_file) {
+void wait_with(const std::string& process, const char* error_file, const std::string& pid_namespace = "") {
   const int fd = ::open(error_file, O_WRONLY | O_CLOEXEC);
   if (fd >= 0) ::dup2(fd, STDERR_FILENO);
   test::TreeKernel kernel;
-  kernel.link("/proc/900/fd/3", "/dev/vfio/2");
+  kernel.directory("/proc/900/fd");
+  if (!process.empty()) kernel.link("/proc/900/fd/3", "/dev/vfio/2");
   kernel.file("/proc/900/comm", process);
+  if (!pid_namespace.empty()) kernel.link("/proc/self/ns/pid", pid_namespace);
   const Session session{.kernel = kernel, .bindings_folder = "", .format = Format::text, .out = {}, .err = {}};
   {
     const Patience patience(session, {.name = "0000:00:01.0", .bus = "pci", .iommu_group = GroupId{2}});
@@ -39,6 +41,12 @@ TEST(Patience, ThatCannotBeToldEndsNothing) {
 TEST(Patience, NamesAProcessWithoutItsControlCharacters) {
   EXPECT_EXIT(wait_with("\033[2Jqemu\n", "/dev/stderr"), testing::ExitedWithCode(0),
               "waiting until .x1b.2Jqemu .pid 900. lets go of 0000:00:01.0");
+}
+
+TEST(Patience, BlamesTheDriverOnlyWhereNobodyElseCanBeSought) {
+  EXPECT_EXIT(wait_with("", "/dev/stderr"), testing::ExitedWithCode(0), "until the driver lets go");
+  EXPECT_EXIT(wait_with("", "/dev/stderr", "pid:[4026532441]"), testing::ExitedWithCode(0),
+              "until somebody out of sight .this is a PID namespace");
 }
 
 }  // namespace patience_test

@@ -39,7 +39,7 @@ struct Question {
   std::optional<std::uint64_t> memory;  // bytes that are to be mapped
 };
 
-// Reads sysfs and procfs, and probes the backends. Opens no device; changes nothing.
+// Reads sysfs and procfs, and probes the backends. Opens no device but disks (see find_uses()); changes nothing.
 [[nodiscard]] Diagnosis diagnose(Kernel& kernel, const Question& question);
 
 // The parts, each a judgement of its own.

@@ -15,6 +15,7 @@
 
 #include "host/conditions.hpp"
 #include "host/holders.hpp"
+#include "host/in_use.hpp"
 #include "host/power.hpp"
 #include "text/errors.hpp"
 #include "text/names.hpp"
@@ -45,8 +46,8 @@ std::string mode_text(const FileStatus& status) {
 
 Condition judge_binding(const HostDevice& host) {
   Condition condition{.key = "driver", .title = "driver", .verdict = Verdict::met, .detail = {}, .remedy = {}};
-  if (host.driver && is_vfio_driver(*host.driver)) {
-    condition.detail = *host.driver;
+  if (host.is_vfio) {
+    condition.detail = host.driver.value_or("");
     return condition;
   }
   condition.verdict = Verdict::not_met;
@@ -151,17 +152,26 @@ std::vector<Condition> judge_cdev(Kernel& kernel, const HostDevice& host) {
   return conditions;
 }
 
-Condition judge_holders(Kernel& kernel, const HostDevice& host) {
+// The same questions that bind and reset ask, and who has it open through VFIO.
+Condition judge_use(Kernel& kernel, const HostDevice& host) {
   Condition condition{
       .key = "not-in-use", .title = "in use", .verdict = Verdict::met, .detail = "by nobody", .remedy = {}};
   const Holders holders = find_holders(kernel, host);
+  InUse in_use = find_uses(kernel, host);
+  if (!holders.hidden.empty() && (host.iommu_group || host.cdev)) in_use.unknown.push_back(holders.hidden);
   if (!holders.processes.empty()) {
     condition.verdict = Verdict::not_met;
     condition.detail = holders_text(kernel, host);
     condition.remedy = "end that program first; a device is opened once at a time";
-  } else if (!holders.complete) {
+  } else if (!in_use.uses.empty() && !host.is_vfio) {
+    condition.verdict = Verdict::not_met;
+    condition.detail = in_use.uses_text();
+    condition.remedy = "end that first; bind refuses the device until then";
+  } else if (!in_use.unknown.empty()) {
     condition.verdict = Verdict::unknown;
-    condition.detail = "not by a program of this user; only root can look at the others";
+    condition.detail = fmt::format("cannot tell: {}", in_use.unknown_text());
+  } else if (!in_use.uses.empty()) {
+    condition.detail += "; " + in_use.uses_text();  // which VFIO does not mind, but a reset does
   }
   return condition;
 }
@@ -229,10 +239,11 @@ std::vector<Condition> judge_device(Kernel& kernel, PciAddress address) {
   const Machine machine = read_machine(kernel);
   if (machine == Machine::pseries) conditions.push_back(judge_dma_windows(kernel, host));
   if (group) conditions.push_back(judge_firmware_ranges(kernel, group->id));
+  conditions.push_back(judge_use(kernel, host));
   conditions.push_back(judge_binding(host));
   if (group) conditions.push_back(judge_viability(*group, host.name));
 
-  const bool bound = host.driver && is_vfio_driver(*host.driver);
+  const bool bound = host.is_vfio;
   if (group && bound) {
     conditions.push_back(
         judge_node(kernel, "group-node", group->path, "udev or devtmpfs makes it: see that one of them runs"));
@@ -246,7 +257,6 @@ std::vector<Condition> judge_device(Kernel& kernel, PciAddress address) {
   } else {
     conditions.push_back(appears_later("cdev", "VFIO cdev"));
   }
-  if (bound) conditions.push_back(judge_holders(kernel, host));
   return conditions;
 }
 

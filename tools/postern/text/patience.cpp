@@ -32,7 +32,9 @@ void Patience::watch(const Session& session, const HostDevice& device) {
   }
   try {
     const Holders holders = find_holders(session.kernel, device);
-    const std::string who = holders.processes.empty() ? "the driver" : printable(list_of(holders.processes));
+    const std::string who = !holders.processes.empty() ? printable(list_of(holders.processes))
+                            : holders.hidden.empty()   ? "the driver"
+                                                       : fmt::format("somebody out of sight ({})", holders.hidden);
     put(stderr, session.err, fmt::format("postern: waiting until {} lets go of {} ...\n", who, device.name));
   } catch (const std::bad_alloc&) {
     // The change goes on without a word of it.
