@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Measures a query for the dirty pages of 64 GiB that three sources know of, against a memcpy of the three bitmaps. The
-// kernel is one in memory, whose answers are bitmaps that are merged word by word.
+// Measures a query for the dirty pages of 64 GiB that three sources know of, against a memcpy of the three bitmaps; and
+// the start of tracking by a device that logs by itself, which takes fewer ranges than are mapped. The kernel is one in
+// memory, whose answers are bitmaps that are merged word by word.
 #include <sys/mman.h>
 
 #include <chrono>
@@ -30,7 +31,40 @@ double time_of(Work work) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
+// Nanoseconds a mapping, of so many, no two of which are neighbours.
+double cost_of_start(std::uint64_t mappings) {
+  test::IommufdKernel kernel;
+  const Device device =
+      attach(kernel, kernel.add("0000:00:00.0", {.logs_itself = true}), {.backend = "iommufd"}).value();
+  Container& container = *device.container();
+  DirtyTracker& tracker = *container.dirty_tracker();
+  alignas(page) static std::byte memory[page];
+  std::mt19937_64 random(1);
+  Iova at{page};
+  for (std::uint64_t i = 0; i < mappings; ++i) {
+    if (!container.map(at, memory)) std::abort();
+    at = at + page * (2 + random() % 16);
+  }
+  std::vector<double> times;
+  for (int round = 0; round < 21; ++round) {
+    times.push_back(time_of([&] {
+      if (!tracker.start()) std::abort();
+    }));
+    if (!tracker.stop()) std::abort();
+  }
+  return bench::median(times) * 1e9 / static_cast<double>(mappings);
+}
+
+void measure_start() {
+  const double few = cost_of_start(6'000);
+  const double many = cost_of_start(60'000);
+  bench::print_figure("dirty-start-6000", few, "ns a mapping");
+  bench::print_figure("dirty-start-60000", many, "ns a mapping");
+  bench::print_figure("dirty-start-60000-to-6000", many / few, "times a mapping", 2);
+}
+
 int run() {
+  measure_start();
   test::IommufdKernel kernel;
   std::vector<Device> devices;
   for (int i = 0; i < static_cast<int>(sources); ++i) {

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Measures the simulated kernel: what a map and unmap on it cost, and how much memory 1 TiB mapped in pieces of 2 MiB
-// takes.
+// Measures the simulated kernel: what a map and unmap on it cost, whether a piece costs the same however many there
+// are, how much memory 1 TiB mapped in pieces of 2 MiB takes, and what starting a host of 2,000 functions costs.
 #include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
@@ -66,12 +69,73 @@ void measure_memory() {
   bench::print_figure("sim-1-TiB-mapped", (resident() - before) / static_cast<double>(mib), "MiB", 256);
 }
 
+// Nanoseconds that mapping a piece takes of 64 GiB of an empty memfd, where all of it is mapped in so many.
+double measure_pieces(std::uint64_t pieces) {
+  constexpr std::uint64_t all = std::uint64_t{64} << 30;
+  const int file = ::memfd_create("memory of a guest", MFD_CLOEXEC);
+  if (file < 0 || ::ftruncate(file, static_cast<off_t>(all)) != 0) std::abort();
+  void* const memory = ::mmap(nullptr, all, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+  if (memory == MAP_FAILED) std::abort();
+  SimulatedHost host = simulated_pc();
+  host.address_bits = 48;
+  SimulatedKernel kernel(host);
+  const Device device = attach_disk(kernel, "iommufd");
+  Container& container = *device.container();
+  const std::uint64_t length = all / pieces;
+  const auto start = std::chrono::steady_clock::now();
+  for (std::uint64_t at = 0; at < all; at += length) {
+    if (!container.map(Iova{4 * tib + at}, {static_cast<std::byte*>(memory) + at, length})) std::abort();
+  }
+  const std::chrono::duration<double, std::nano> took = std::chrono::steady_clock::now() - start;
+  if (!container.unmap_all()) std::abort();
+  ::munmap(memory, all);
+  ::close(file);
+  return took.count() / static_cast<double>(pieces);
+}
+
+// Each is the least of three: what else the machine does only adds.
+void measure_growth() {
+  const auto least = [](std::uint64_t pieces) {
+    return std::min({measure_pieces(pieces), measure_pieces(pieces), measure_pieces(pieces)});
+  };
+  bench::print_figure("sim-64-GiB-piece-cost-growth", least(524'288) / least(32'768), "x", 3);
+}
+
+// Seconds of processor time, of all threads.
+double processor_time() {
+  timespec now{};
+  ::clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+}
+
+// Each function has a group of its own, and is bound to vfio-pci.
+void measure_start() {
+  SimulatedHost host = simulated_pc();
+  host.functions.clear();
+  for (int i = 0; i < 2000; ++i) {
+    host.functions.push_back({.address = {.bus = static_cast<std::uint8_t>(1 + i / 256),
+                                          .device = static_cast<std::uint8_t>(i / 8 % 32),
+                                          .function = static_cast<std::uint8_t>(i % 8)},
+                              .iommu_group = i,
+                              .driver = "vfio-pci"});
+  }
+  std::vector<double> rounds;
+  for (int round = 0; round < 5; ++round) {
+    const double before = processor_time();
+    const SimulatedKernel kernel(host);
+    rounds.push_back((processor_time() - before) * 1e3);
+  }
+  bench::print_figure("sim-start-2000-functions", bench::median(rounds), "ms", 100);
+}
+
 }  // namespace
 }  // namespace postern
 
 int main() {
   postern::measure_map("type1");
   postern::measure_map("iommufd");
+  postern::measure_growth();
   postern::measure_memory();
+  postern::measure_start();
   return postern::bench::all_ok ? EXIT_SUCCESS : EXIT_FAILURE;
 }

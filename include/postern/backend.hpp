@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <postern/container.hpp>
+#include <postern/fd.hpp>
 #include <postern/host_device.hpp>
 #include <postern/result.hpp>
 #include <span>
@@ -27,12 +28,18 @@ struct Backend {
   std::span<const std::uint32_t>
       versions;  // of the kernel's interface that a container can be made to use, newest first
 
-  // Whether this backend can be used here: by this device or, without one, by any. The error says why not.
-  Result<void> (*probe)(Kernel& kernel, const HostDevice* device);
+  // Whether this backend can be used here: by this device or, without one, by any. The error says why not. Gives the
+  // node that had to be opened to find that out, for open_at(); none where nothing had to.
+  Result<Fd> (*probe)(Kernel& kernel, const HostDevice* device);
 
-  // A container with no device in it yet.
-  Result<std::shared_ptr<Container>> (*open)(Kernel& kernel, const ContainerOptions& options);
+  // A container with no device in it yet: on the node that probe() gave, or without one on a node of its own.
+  Result<std::shared_ptr<Container>> (*open_at)(Fd node, Kernel& kernel, const ContainerOptions& options);
+  [[nodiscard]] Result<std::shared_ptr<Container>> open(Kernel& kernel, const ContainerOptions& options) const {
+    return open_at(Fd(), kernel, options);
+  }
 };
+
+// What follows is for any thread.
 
 // The backends of this build, in order of preference.
 [[nodiscard]] std::span<const Backend* const> backends() noexcept;

@@ -28,7 +28,7 @@ class ShadowMap;
 // The public functions check (alignment, bounds, overlap, usable ranges, the limit), keep the shadow map, and put
 // errors in words; a backend does the one thing that differs. Made by attach(); it lives as long as a device or its
 // owner holds it, so no device can outlive it. Thread rules: one thread at a time; different containers may be used by
-// different threads at once.
+// different threads at once. A child of fork(2) may let its copy go, and do no more with it (docs/architecture.md).
 class Container {
  public:
   virtual ~Container();
@@ -39,14 +39,14 @@ class Container {
 
   // Lets the attached devices reach `memory` at `iova`. The memory stays the caller's, is pinned until unmapped, and
   // must not be freed before. Address, length and iova are multiples of the smallest page size. Kernel:
-  // VFIO_IOMMU_MAP_DMA, IOMMU_IOAS_MAP. Errors: EINVAL (empty or unaligned), ERANGE (outside the usable ranges, which
-  // are named), EEXIST (overlaps a mapping: both are named), ENOSPC (the mapping limit), ENODEV (no device is
-  // attached), EBADF (closed), ENOMEM (locked memory: how much is needed is said), EFAULT (no such memory). On an error
-  // nothing is mapped.
+  // VFIO_IOMMU_MAP_DMA, IOMMU_IOAS_MAP. Errors: EINVAL (empty or unaligned), EOVERFLOW (iovas or memory run past 2^64),
+  // ERANGE (outside the usable ranges, which are named), EEXIST (overlaps a mapping: both are named), ENOSPC (the
+  // mapping limit), ENODEV (no device is attached), EBADF (closed), ENOMEM (locked memory: how much is needed is said),
+  // EFAULT (no such memory). On an error nothing is mapped.
   [[nodiscard]] Result<void> map(Iova iova, std::span<std::byte> memory, Access access = Access::read_write);
 
   // Takes back one mapping, or several at once if the range covers each of them whole. Kernel: VFIO_IOMMU_UNMAP_DMA,
-  // IOMMU_IOAS_UNMAP. Errors: EINVAL (empty, unaligned, or would split a mapping: it is named), ENOENT (nothing there).
+  // IOMMU_IOAS_UNMAP. Errors: EINVAL (empty, unaligned, or splits a mapping: it is named), EOVERFLOW, ENOENT (nothing).
   [[nodiscard]] Result<void> unmap(Iova iova, std::uint64_t length);
 
   // Takes back every mapping. Kernel: VFIO_DMA_UNMAP_FLAG_ALL, IOMMU_IOAS_UNMAP of everything.
@@ -76,7 +76,6 @@ class Container {
   [[nodiscard]] virtual Preregistration* preregistration() noexcept { return nullptr; }
   [[nodiscard]] virtual Eeh* eeh() noexcept { return nullptr; }
   [[nodiscard]] virtual DirtyTracker* dirty_tracker() noexcept { return nullptr; }
-
   [[nodiscard]] Kernel& kernel() const noexcept { return *kernel_; }
 
  protected:
@@ -91,12 +90,12 @@ class Container {
   };
   Container(Kernel& kernel, const Traits& traits);
 
-  // Each gives 0 or a negated errno.
+  // Each gives 0 or a negated errno; do_unmap() gives 1 where the call succeeded, and unmapped nothing.
   [[nodiscard]] virtual int do_map(Iova iova, std::uint64_t length, void* address, Access access) = 0;
   [[nodiscard]] virtual int do_unmap(Iova iova, std::uint64_t length) = 0;  // one mapping
   // All that is mapped in the range, of which there may be none; a call that fails half way is made again.
   [[nodiscard]] virtual int do_unmap_several(IovaRange range) { return do_unmap(range.first, range.length()); }
-  [[nodiscard]] virtual int do_unmap_all() = 0;
+  [[nodiscard]] virtual int do_unmap_all();  // one by one, unless there is a call for all
   // Brings the device in, and gives the fd it is driven through. On an error the container is as it was.
   [[nodiscard]] virtual Result<Fd> do_attach(const HostDevice& device) = 0;
   // The group that an attached device was opened through; null where it was opened by a node of its own.
@@ -109,12 +108,11 @@ class Container {
   struct Explanation {
     std::string reason;
     std::string remedy;
-    std::string_view call = {};  // that failed, where it is not the one that maps
+    std::optional<std::string_view> call = {};  // that failed, where it is not the one that maps; empty: none did
   };
   [[nodiscard]] virtual Explanation explain_map(int result, IovaRange range, const void* address) const;
 
-  // For a backend whose limits change while no device joins or leaves.
-  void set_limits(ContainerLimits limits);
+  void set_limits(ContainerLimits limits);  // for a backend whose limits change while no device joins or leaves
 
  private:
   friend class Attachment;    // attaching and detaching go through the one owner of an attached device
@@ -130,11 +128,13 @@ class Container {
   [[nodiscard]] Result<void> unmap_by(IovaRange mapping, const std::function<int()>& unmap);
   [[nodiscard]] bool is_usable(IovaRange range);
   [[nodiscard]] Result<void> admit(const ContainerLimits& limits, const HostDevice& device);
+  [[nodiscard]] Result<ContainerLimits> let_in(const HostDevice& device, int fd);
   [[nodiscard]] Result<Fd> attach(const HostDevice& device);
   [[nodiscard]] Result<void> detach(const std::string& device, Fd fd);
 
   Kernel* kernel_;
   Traits traits_;
+  int process_;  // that made it; a child of fork(2) is another one
   ContainerLimits limits_;
   // What map() asks for first: the usable range that the last mapping was in, or one that nothing fits.
   IovaRange likely_range_;

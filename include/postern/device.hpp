@@ -22,7 +22,8 @@ class DeviceIo;
 // Made by attach(). Holds its container, so that the container cannot go first; letting it go turns its interrupts off,
 // closes it and takes it out of the container. A Mmap that it gave stays the caller's: let it go before the Device.
 // Thread rules: reads, writes and interrupts may be used by several threads at once; detach() by one, when no other
-// uses it.
+// uses it; attaching and detaching count as use of the container, which is for one thread at a time. A child of fork(2)
+// may let its copy go, which only closes its fd, and calls nothing else of it (container.hpp).
 class Device {
  public:
   Device(Device&&) noexcept;
@@ -51,8 +52,8 @@ class Device {
   // Maps part of a region, which must lie within one of its mappable areas; offset and length are multiples of the
   // host's page, but that the length may end with the region: so a BAR below a page is mapped, and what the rest of its
   // page holds is not for use. The address is aligned as the offset is, up to 1 GiB, so that the kernel can use huge
-  // pages for large BARs (6.12). Errors: ENODEV (no such region), EINVAL (unaligned), ERANGE (not within a mappable
-  // area: they are named), those of mmap(2).
+  // pages for large BARs (6.12), unless other threads take such addresses away each time that one is tried. Errors:
+  // ENODEV (no such region), EINVAL (unaligned), ERANGE (not within a mappable area: they are named), those of mmap(2).
   [[nodiscard]] Result<Mmap> map_region(std::uint32_t region, std::uint64_t offset, std::uint64_t length) const;
 
   // Lets vectors first, first+1, ... signal these events, all in one VFIO_DEVICE_SET_IRQS. A first above 0 adds vectors
@@ -72,6 +73,8 @@ class Device {
   [[nodiscard]] Result<void> reset() const;
 
   // Whether the device has this feature (VFIO_DEVICE_FEATURE with VFIO_DEVICE_FEATURE_PROBE), by its VFIO number.
+  // Sets one, by the bytes that it takes. Errors: ENOTTY (the device does not have it), those of VFIO_DEVICE_FEATURE.
+  [[nodiscard]] Result<void> set_feature(std::uint32_t number, std::span<const std::uint8_t> bytes) const;
   [[nodiscard]] bool has_feature(std::uint32_t feature) const;
   // The features it has, by name, for people: "MIGRATION", "DMA_BUF", ...
   [[nodiscard]] std::vector<std::string_view> features() const;
@@ -85,11 +88,11 @@ class Device {
   friend class ResetSet;  // which asks through the same DeviceIo
 
   Device() = default;
-  [[nodiscard]] Result<const Region*> find_region(std::uint32_t index, std::string_view operation) const;
+  [[nodiscard]] Result<const Region*> find_region(std::uint32_t index) const;
   [[nodiscard]] Result<const Interrupt*> find_interrupt(std::uint32_t index) const;
   [[nodiscard]] Result<void> act_on_interrupt(std::uint32_t index, std::uint32_t action, std::uint32_t first,
                                               std::uint32_t count) const;
-  [[nodiscard]] tl::unexpected<Error> closed(std::string_view operation) const;
+  [[nodiscard]] tl::unexpected<Error> closed() const;
 
   // The order is the order of tear-down, backwards: the io closes the device in its container before the container can
   // go.

@@ -46,7 +46,7 @@ enum class AfterQuery : std::uint8_t { forget, keep };
 
 enum class DirtyAnswer : std::uint8_t {
   pages,       // the pages that are marked were written
-  everything,  // there is a device that nobody tracks: all pages are marked
+  everything,  // there is a device that nobody tracks, or memory ran out for what was written: all pages are marked
 };
 
 struct TrackedDevice {
@@ -79,8 +79,8 @@ class DirtyTracker {
   // Which pages of this range were written since the start, or since the last query that forgot. All of the range is
   // mapped; it may be part of a mapping, or cover several. Ends and length are multiples of the bitmap's page size.
   // Errors: EINVAL (not on; unaligned; a page size that is none, or smaller than the IOMMU's; a bitmap that is too
-  // short), ENOENT (part of it is not mapped: the first such address is named), those of the ioctls: then the bitmap
-  // may have some of the bits, and the next query tells all pages of the range.
+  // short), EOVERFLOW (it runs past 2^64), ENOENT (part of it is not mapped: the first such address is named), those of
+  // the ioctls: then the bitmap may have some of the bits, and the next query tells all pages of the range.
   [[nodiscard]] Result<DirtyAnswer> query(IovaRange range, const DirtyBitmap& bitmap,
                                           AfterQuery after = AfterQuery::forget);
 
@@ -98,13 +98,13 @@ class DirtyTracker {
   struct Member;
 
   [[nodiscard]] Result<void> join(const std::string& device, int fd, std::uint64_t smallest_page);
-  void leave(const std::string& device);
+  void leave(const std::string& device) noexcept;
 
   [[nodiscard]] TrackedDevice choose(const Member& member) const;
   [[nodiscard]] Result<void> start_members(std::span<Member> members);
   [[nodiscard]] Result<void> stop_members(std::span<Member> members);
   [[nodiscard]] bool misses_one() const;
-  [[nodiscard]] Result<void> check(IovaRange range, const DirtyBitmap& bitmap, std::string_view operation) const;
+  [[nodiscard]] Result<void> check(IovaRange range, const DirtyBitmap& bitmap) const;
   [[nodiscard]] Result<void> collect(const DirtyRequest& request, AfterQuery after);
   [[nodiscard]] Result<void> collect_devices(const DirtyRequest& request);
   [[nodiscard]] Result<void> unmap_one(IovaRange mapping, Iova first, const DirtyBitmap& bitmap);
@@ -119,6 +119,7 @@ class DirtyTracker {
   std::optional<DirtySource> only_;
   std::uint64_t page_size_ = 0;  // while on: the container's smallest page
   bool on_ = false;
+  bool lost_ = false;  // memory ran out for what was written: every page counts as that, until tracking stops
 };
 
 }  // namespace postern

@@ -14,7 +14,9 @@ namespace postern {
 
 // Owns anonymous memory, the iova it is mapped at, and its place in the allocator. Holds the container; the allocator
 // must outlive it. Letting it go unmaps it and frees both; make sure that the device has stopped using it. Zeroed when
-// made. What the kernel refuses to unmap stays as it is until the container goes.
+// made. What the kernel refuses to unmap stays as it is until the container goes. Thread rules: making one and letting
+// it go use the container and the allocator, which are for one thread at a time. In a child of fork(2) letting the copy
+// go only unmaps the child's memory.
 class DmaBuffer {
  public:
   // `length` is rounded up to the container's smallest page. Errors: ENOMEM, ENOSPC (no iova is free), those of
@@ -34,6 +36,7 @@ class DmaBuffer {
   DmaBuffer(std::shared_ptr<Container> container, IovaAllocator& allocator, Mmap memory, Iova iova) noexcept
       : container_(std::move(container)), allocator_(&allocator), memory_(std::move(memory)), iova_(iova) {}
   void release() noexcept;
+  void keep_memory() noexcept;
 
   std::shared_ptr<Container> container_;
   IovaAllocator* allocator_;

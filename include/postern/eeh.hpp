@@ -9,7 +9,7 @@ namespace postern {
 
 // What a container of the spapr backend can do where the platform has it (Container::eeh()). It acts on the PE
 // (partitionable endpoint) of every group in the container. Kernel: VFIO_EEH_PE_OP. Errors of each: EIO (the firmware
-// refused), ENODEV (the platform has no EEH after all), those of the ioctl.
+// refused), ENODEV (the platform has no EEH after all), those of the ioctl. Thread rules: those of the container.
 class Eeh {
  public:
   enum class State { normal = 0, reset = 1, stopped = 2, dma_stopped = 4, unavailable = 5 };

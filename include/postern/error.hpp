@@ -15,8 +15,8 @@ namespace postern {
 class Error {
  public:
   struct Details {
-    int code = 0;               // errno, positive
-    std::string operation;      // the ioctl's or call's name, as the kernel spells it: "VFIO_IOMMU_MAP_DMA"
+    int code = 0;               // errno, positive: what the call gave; of a refusal, the one that fits it
+    std::string operation;      // the call that failed, as the kernel spells it: "VFIO_IOMMU_MAP_DMA"; or see refused()
     std::string object;         // what it was done to: "map 0x1000+4 KiB into container type1"
     std::string reason;         // why, where more is known than the errno says; may be empty
     std::string remedy;         // what to do about it; may be empty
@@ -37,7 +37,11 @@ class Error {
   [[nodiscard]] const std::string& remedy() const noexcept { return details_->remedy; }
   [[nodiscard]] const std::vector<Error>& causes() const noexcept { return details_->causes; }
 
-  // "OBJECT: OPERATION: ERRNO: reason; remedy", and behind it each cause in brackets.
+  // Whether no call failed, and operation() is empty: the library refused, before it asked the kernel or because of
+  // what a call that succeeded answered. Otherwise code() is what operation() gave, and what that means is in reason().
+  [[nodiscard]] bool refused() const noexcept { return operation().empty(); }
+
+  // "OBJECT: OPERATION: ERRNO: reason; remedy", or "OBJECT: refused: ERRNO: ...", and behind it each cause in brackets.
   [[nodiscard]] std::string message() const;
 
  private:

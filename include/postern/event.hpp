@@ -17,8 +17,8 @@ class Event {
   // Errors: EMFILE, ENFILE, ENOMEM (eventfd(2)).
   [[nodiscard]] static Result<Event> create(Kernel& kernel);
 
-  // The number of signals since the last wait, waiting until there is one. Zero when the time has passed without any.
-  // Errors: those of poll(2) and read(2).
+  // The number of signals since the last wait, waiting until there is one: for ever with milliseconds::max(). Zero when
+  // the time has passed without any. Errors: those of poll(2) and read(2).
   [[nodiscard]] Result<std::uint64_t> wait(std::chrono::milliseconds timeout) const;
 
   // The number of signals since the last wait; zero if there was none. Does not block.

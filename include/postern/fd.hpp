@@ -10,7 +10,7 @@
 namespace postern {
 
 // Owns a file descriptor of a Kernel; closes it when it goes. Passing one by value passes it on. Never turns into an
-// int by itself. The Kernel must outlive it.
+// int by itself. The Kernel must outlive it. In a child of fork(2) closing it closes the child's. Thread rules: as int.
 class Fd {
  public:
   Fd() noexcept = default;
@@ -39,7 +39,8 @@ class Fd {
 };
 
 // Owns a mapping of memory (mmap(2)) made through a Kernel; unmaps it when it goes. For a BAR the memory is a device's
-// registers: access it through volatile pointers of the register's own width.
+// registers: access it through volatile pointers of the register's own width. In a child of fork(2) it unmaps the
+// child's memory. Thread rules: of the owner as of a pointer; the memory is any thread's.
 class Mmap {
  public:
   Mmap() noexcept = default;

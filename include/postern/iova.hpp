@@ -10,6 +10,8 @@
 
 namespace postern {
 
+// Thread rules of all here: as for int.
+
 // An I/O virtual address, in bytes. A type of its own, so that it is never taken for a pointer or a length.
 struct Iova {
   std::uint64_t value = 0;

@@ -34,12 +34,13 @@ class IovaAllocator {
   // (alignment).
   [[nodiscard]] Result<Iova> allocate(std::uint64_t length, std::uint64_t alignment);
 
-  // Takes exactly this range. Errors: EINVAL (unaligned or empty), ERANGE (outside the usable ranges: they are named),
-  // EEXIST (some of it is taken).
+  // Takes exactly this range. Errors: EINVAL (unaligned or empty), EOVERFLOW (it runs past 2^64), ERANGE (outside the
+  // usable ranges: they are named), EEXIST (some of it is taken).
   [[nodiscard]] Result<void> allocate_at(Iova iova, std::uint64_t length);
 
-  // Gives back what allocate or allocate_at gave, whole or in parts. Errors: EINVAL (unaligned or empty), ERANGE
-  // (outside the usable ranges), ENOENT (some of it is free already). On an error nothing changes.
+  // Gives back what allocate or allocate_at gave, whole or in parts. Errors: EINVAL (unaligned or empty), EOVERFLOW
+  // (it runs past 2^64), ERANGE (outside the usable ranges), ENOENT (some of it is free already). On an error nothing
+  // changes.
   [[nodiscard]] Result<void> free(Iova iova, std::uint64_t length);
 
   [[nodiscard]] std::uint64_t bytes_free() const noexcept;    // 0 stands for 2^64 only if ranges_free() is not 0

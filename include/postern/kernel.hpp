@@ -63,7 +63,7 @@ class Kernel {
   [[nodiscard]] virtual int access(const std::string& path, int mode) = 0;
 };
 
-// The kernel this process runs on. Lives as long as the process.
+// The kernel this process runs on. It is never destroyed: the destructors of objects with static storage may use it.
 [[nodiscard]] Kernel& system_kernel() noexcept;
 
 }  // namespace postern

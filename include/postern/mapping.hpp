@@ -9,6 +9,8 @@
 
 namespace postern {
 
+// Plain data; thread rules: as for std::vector.
+
 // One mapping of a container: this memory is seen by the devices at this range.
 struct Mapping {
   IovaRange range;

@@ -20,7 +20,8 @@ enum class Completion { polling, msix };  // how the driver learns that a comman
 struct Options {
   std::uint16_t queue_depth = 64;  // entries of the I/O queue; clipped to what the controller has
   Completion completion = Completion::polling;
-  std::chrono::milliseconds timeout{10000};  // for a command to be answered; CAP.TO rules for reset and start
+  // For a command to be answered; milliseconds::max() is for ever. CAP.TO rules for reset, start and stop.
+  std::chrono::milliseconds timeout{10000};
 };
 
 struct ControllerInfo {
@@ -47,16 +48,20 @@ struct alignas(4) Completed {
 // reach: part of a DmaBuffer, named by its iova (a multiple of 4). A device cannot tell whether what it wrote arrived:
 // many report success for a read into an iova that is not mapped, and the IOMMU drops the data.
 //
-// After ETIMEDOUT, or an EIO that says that the controller was stopped, the controller is disabled and has lost its
-// access to memory before the error is returned, so that the data of commands under way may be freed. Every function
-// gives ESHUTDOWN from then on: let the Controller go, and open another. Thread rules: one thread at a time.
+// After ETIMEDOUT, or an ENODEV or EIO that says that the controller was stopped, the controller is disabled and has
+// lost its access to memory before the error is returned, so that the data of commands under way may be freed. Every
+// function gives ESHUTDOWN from then on, and none touches the device: open another, and let this one go before or
+// after. One that was moved from can only be assigned to, or let go. Thread rules: one thread at a time. A child of
+// fork(2) may let its copy go, which leaves the controller alone.
 class Controller {
  public:
   // Resets and starts the controller, reads Identify, makes the I/O queues. The device must be an NVMe controller; it
-  // and the allocator must outlive the Controller, and stay where they are. When the Controller goes, it shuts the
-  // controller down and takes its bus mastering away. Errors: ENODEV (not an NVMe controller, one that needs larger
-  // pages than 4 KiB, or one that does not answer at all), ETIMEDOUT (it does not become ready), EIO (fatal status, or
-  // a command failed: its status is said), EOPNOTSUPP (MSI-X is asked for and it has none), those of
+  // and the allocator must outlive the Controller, and stay where they are. It is let at memory only once it was seen
+  // disabled: one that does not let itself be disabled, or stays fatal, is reset (Device::reset()). When the Controller
+  // goes, it shuts the controller down and takes its bus mastering away. Errors: EBUSY (another Controller has the
+  // device, and was not stopped), ENODEV (not an NVMe controller, one that needs larger pages than 4 KiB, or one that
+  // does not answer at all), ETIMEDOUT (it does not become ready, or cannot be disabled), EIO (fatal status, or a
+  // command failed: its status is said), EOPNOTSUPP (MSI-X is asked for and it has none), those of
   // DmaBuffer::allocate(), PciDevice::map_bar() and PciDevice::enable().
   [[nodiscard]] static Result<Controller> open(PciDevice& device, IovaAllocator& allocator, Options options = {});
   Controller(Controller&&) noexcept;
@@ -70,8 +75,9 @@ class Controller {
   // One command, waited for: `count` blocks from `block`; count times the block size is at most max_transfer. The
   // namespace is one of namespaces(). Errors: EINVAL (too long, empty, iova unaligned), EFAULT (the data is not mapped,
   // or not for this direction: looked up among all the container's mappings), EBUSY (submitted commands are under way),
-  // EIO (the controller's status, in words: also for blocks past the namespace's end), ETIMEDOUT, ENODEV (the device
-  // has gone).
+  // EIO (the controller's status, in words: also for blocks past the namespace's end), EROFS (it is write-protected),
+  // ETIMEDOUT, ENODEV (the device has gone), ENOMSG (with Completion::msix: all is well with the command, but no
+  // interrupt told of it; the controller goes on).
   [[nodiscard]] Result<void> read(const Namespace& ns, std::uint64_t block, std::uint32_t count, Iova data);
   [[nodiscard]] Result<void> write(const Namespace& ns, std::uint64_t block, std::uint32_t count, Iova data);
   [[nodiscard]] Result<void> flush(const Namespace& ns);
@@ -86,8 +92,12 @@ class Controller {
   // What has finished, without waiting: at most one; nothing when none has.
   [[nodiscard]] std::optional<Completed> poll();
   // The same, waiting for one, by polling or by interrupt as the options say. Errors: ETIMEDOUT, ENODEV and EIO (the
-  // controller was stopped), EINVAL (nothing is under way).
+  // controller was stopped), EINVAL (nothing is under way), ENOMSG (one is there, which poll() gives, but no interrupt
+  // told of it).
   [[nodiscard]] Result<Completed> wait();
+
+  // How many interrupts came while one was waited for: what shows that they work.
+  [[nodiscard]] std::uint64_t interrupts() const noexcept;
 
  private:
   class State;

@@ -10,6 +10,7 @@
 
 namespace postern {
 
+// Thread rules of all here: as for int.
 struct PciAddress {
   std::uint32_t domain = 0;  // VMD and Hyper-V use domains beyond 16 bits
   std::uint8_t bus = 0;

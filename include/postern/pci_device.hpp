@@ -12,6 +12,10 @@
 
 namespace postern {
 
+namespace nvme {
+class Owner;
+}
+
 // A capability in config space. Extended ones (from offset 0x100) have 16-bit ids of their own.
 struct PciCapability {
   std::uint16_t id = 0;
@@ -59,7 +63,11 @@ class PciDevice {
   // Maps a BAR whole (0..5). Errors: those of Device::map_region; ERANGE where only parts of it can be mapped.
   [[nodiscard]] Result<Mmap> map_bar(std::uint32_t bar) const;
 
-  // Lets the device reach memory and answer register accesses (command register), or stops it from reaching memory.
+  // Lets the device answer accesses to its registers in memory (command register). These three read, change and write
+  // the register: call them from one thread at a time.
+  [[nodiscard]] Result<void> enable_memory() const;
+  // Lets it reach memory, too, or stops it from reaching memory. A device that did DMA before goes on with it: see that
+  // it is at rest first.
   [[nodiscard]] Result<void> enable_bus_master() const;
   [[nodiscard]] Result<void> disable_bus_master() const;
 
@@ -81,7 +89,13 @@ class PciDevice {
   // another; it takes the first, and goes on to the next only where a device does not come back
   // (__pci_reset_function_locked). Empty where the kernel does not tell (before 5.15). Errors: those of
   // Device::reset().
+  // It is well only where the device answers afterwards.
   [[nodiscard]] Result<std::string> reset() const;
+  // Of a physical function: the token that its virtual functions are opened with from now on. Errors: ENOTTY (it is no
+  // physical function).
+  [[nodiscard]] Result<void> set_vf_token(const VfToken& token) const;
+  // Whether the device answers at all: one that has left, or sleeps, reads as all ones. Errors: EIO.
+  [[nodiscard]] Result<void> require_answer() const;
 
   // Signals `event` when the device has had an uncorrectable error (PciInterrupt::error; AER), or when the kernel wants
   // the device back, because it is unbound or unplugged (PciInterrupt::request): then detach(), soon.
@@ -90,6 +104,7 @@ class PciDevice {
   }
 
  private:
+  friend class nvme::Owner;
   static constexpr std::uint32_t config_region = 7;  // VFIO_PCI_CONFIG_REGION_INDEX
   explicit PciDevice(Device device) : device_(std::move(device)) {}
   [[nodiscard]] Result<void> walk_capabilities();
@@ -97,6 +112,7 @@ class PciDevice {
 
   Device device_;
   std::vector<PciCapability> capabilities_;
+  bool is_owned_ = false;  // by a driver of the library, which keeps it where it is
 };
 
 }  // namespace postern

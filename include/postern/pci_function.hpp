@@ -21,16 +21,23 @@ struct PciFunction {
   std::uint16_t subsystem_device_id = 0;
   std::uint32_t class_code = 0;  // 24 bits: base class, subclass, programming interface
   std::uint8_t revision = 0;
-  std::string vendor_name;  // from the machine's pci.ids, by libpci; empty where it is not known
-  std::string device_name;
-  std::string class_name;
   std::vector<std::string> reset_methods;  // as the kernel would try them: "flr", "bus", "pm", "device_specific", ...
 };
 
-// Every PCI function of the host, by address. Errors: ENOENT (the host has no PCI), those of sysfs.
+// Every PCI function of the host, by address. Any thread. Errors: ENOENT (the host has no PCI), those of sysfs.
 [[nodiscard]] Result<std::vector<PciFunction>> list_pci_functions(Kernel& kernel);
 
-// Errors: ENODEV (no such device), those of sysfs.
+// Any thread. Errors: ENODEV (no such device), those of sysfs.
 [[nodiscard]] Result<PciFunction> find_pci_function(Kernel& kernel, PciAddress address);
+
+// What a function's ids are called in the machine's pci.ids, by libpci; empty where that is not known.
+struct PciNames {
+  std::string vendor;
+  std::string device;
+  std::string device_class;
+};
+// Reads the list at the first call of the process, which takes some 10 ms, and keeps it. Any thread: one waits for the
+// other. The list's reader calls getpwuid(3), which the program must not call in another thread meanwhile.
+[[nodiscard]] PciNames find_pci_names(const PciFunction& function);
 
 }  // namespace postern

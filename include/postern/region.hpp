@@ -8,6 +8,8 @@
 
 namespace postern {
 
+// Plain data, which does not change after the device was opened; thread rules: as for std::vector.
+
 // Part of a region that can be mapped, in bytes from the region's start.
 struct RegionArea {
   std::uint64_t offset = 0;

@@ -17,6 +17,7 @@ namespace postern {
 struct ResetMember {
   PciAddress address;
   std::optional<std::string> driver;       // the driver it is bound to, if any
+  bool is_vfio = false;                    // which gives it to user space through VFIO
   std::optional<GroupId> group;            // missing: it is in none
   std::optional<std::uint32_t> device_id;  // in this process's iommufd, where it is attached there
   std::string obstacle;  // what is in the way where it is not ours: "bound to nvme", "bound to no driver"

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Result<T>: a value, or the Error that took its place. Spelled like std::expected, so that it can become one.
+// Result<T>: a value, or the Error that took its place. Spelled like std::expected, so that it can become one. The one
+// exception that this library throws is std::bad_alloc: then what was asked for is not done, as after an error, and may
+// be asked for again. Destructors and what is noexcept throw nothing.
 #pragma once
 
 #include <postern/error.hpp>
@@ -10,6 +12,8 @@ namespace postern {
 
 template <typename T>
 using Result = tl::expected<T, Error>;
+
+// Thread rules of a Result: those of its value, and of Error.
 
 // A failure, ready to be returned from any function that gives a Result.
 [[nodiscard]] inline tl::unexpected<Error> failure(Error error) { return tl::unexpected<Error>(std::move(error)); }

@@ -13,6 +13,10 @@
 
 namespace postern {
 
+namespace sim {
+class Laboratory;
+}
+
 // A function on the simulated PCI bus.
 struct SimulatedFunction {
   enum class Model {
@@ -64,13 +68,13 @@ struct SimulatedHost {
 [[nodiscard]] SimulatedHost simulated_powernv();
 // The host that an option names as the tool's --host does: "sim", which is the PC; "sim:NAME" for one of those above
 // ("pc", "arm", "pseries", "powernv"); "sim:FILE" for one that a file describes, whose name has a "/" or a ".". Errors:
-// EINVAL (no host has this name: they are listed), the errno of a file that cannot be read, and those of
-// parse_simulated_host().
+// EINVAL (no host has this name: they are listed; the file is no regular one, or longer than 16 MiB), the errno of a
+// file that cannot be read, and those of parse_simulated_host(). Neither waits for a file, nor reads one without end.
 [[nodiscard]] Result<SimulatedHost> simulated_host(std::string_view option);
 
 // A host described in JSON, with the names of the structs above (docs/simulated-hosts.md). Errors: EINVAL for what is
-// no JSON, a key that is unknown, missing or there twice, a value that is not allowed, and a host that cannot be. The
-// error's object is the place, behind the name that `file` gives: "host.json: functions[1].address".
+// no JSON, nested too deep, a key that is unknown, missing or there twice, a value that is not allowed, and a host that
+// cannot be. The error's object is the place, behind the name that `file` gives: "host.json: functions[1].address".
 [[nodiscard]] Result<SimulatedHost> parse_simulated_host(std::string_view json, std::string_view file);
 
 // It answers as Linux 7.3 does on such a host: sysfs with binding, groups and containers (type1 or sPAPR, each in
@@ -80,7 +84,11 @@ struct SimulatedHost {
 // - The devices run in a thread of their own, so that one sees a write to a mapped BAR soon, not at once. A mapped BAR
 //   keeps its device open until munmap() here: that the process called munmap(2) itself is not seen. While memory
 //   decoding is off, it can still be read and written where it is mapped, but not mapped for DMA.
-// - Everything below /proc is the real one, but for the numbers of locked memory and the list of open files.
+// - Of /proc it has the folder of the process itself, which is the real one but for the numbers of locked memory and
+//   the list of open files, and the few files that tell of the host (cmdline, cpuinfo, interrupts).
+// What it takes of the process is one fd for itself and one for its devices' BARs, more for eventfds and files that are
+// mapped, and a thread. Where those of itself cannot be had when it is made, each call gives the errno. It belongs to
+// the process that made it: in a child of fork(2) each call gives ESTALE, at once, and why is logged (log.hpp).
 // Thread rules: as Kernel. It must outlive what was attached on it.
 class SimulatedKernel final : public Kernel {
  public:
@@ -106,7 +114,10 @@ class SimulatedKernel final : public Kernel {
   [[nodiscard]] int access(const std::string& path, int mode) override;
 
  private:
+  friend class sim::Laboratory;
   class State;
+  template <typename Call>
+  auto on_file(int fd, Call call);
   std::unique_ptr<State> state_;
 };
 

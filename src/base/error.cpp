@@ -30,7 +30,7 @@ Error& Error::operator=(Error&&) noexcept = default;
 
 std::string Error::message() const {
   std::string text = object();
-  append(text, ": ", operation());
+  append(text, ": ", refused() ? std::string_view("refused") : operation());
   append(text, ": ", errno_name(code()));
   append(text, ": ", reason().empty() ? std::strerror(code()) : reason());
   append(text, "; ", remedy());
@@ -45,8 +45,8 @@ std::string errno_name(int code) {
 
 void set_log_handler(LogHandler handler) noexcept { log_handler = handler; }
 
-void log(const Error& error) noexcept {
-  if (LogHandler handler = log_handler) handler(error);
+void log(LogKind kind, const Error& error) noexcept {
+  if (LogHandler handler = log_handler) handler(kind, error);
 }
 
 }  // namespace postern

@@ -6,6 +6,7 @@
 
 #include <cerrno>
 
+#include "core/choice.hpp"
 #include "core/replay.hpp"
 #include "device/kernel_device_io.hpp"
 
@@ -19,9 +20,9 @@ Result<Device> attach_to(std::shared_ptr<Container> container, const HostDevice&
 }
 
 Result<Device> attach_to_new(Kernel& kernel, const HostDevice& device, const AttachOptions& options) {
-  auto backend = choose_backend(kernel, options.backend, device);
-  if (!backend) return failure_of(backend);
-  auto opened = (*backend)->open(kernel, options.container_options);
+  auto choice = choose(kernel, options.backend, device);
+  if (!choice) return failure_of(choice);
+  auto opened = choice->backend->open_at(std::move(choice->node), kernel, options.container_options);
   if (!opened) return failure_of(opened);
   auto attached = attach_to(std::move(*opened), device);
   if (!attached || options.join.empty()) return attached;
@@ -35,8 +36,8 @@ std::optional<Device> join(const HostDevice& device, const AttachOptions& option
   for (const auto& container : options.join) {
     if (options.backend != "auto" && options.backend != container->backend()) {
       refusals.push_back(Error({.code = EINVAL,
-                                .operation = "attach",
-                                .object = fmt::format("{} in container {}", device.name, container->backend()),
+                                .operation = {},
+                                .object = fmt::format("attach {} to container {}", device.name, container->backend()),
                                 .reason = fmt::format("the backend {} is asked for", options.backend)}));
       continue;
     }
@@ -61,6 +62,11 @@ tl::unexpected<Error> failure_with(std::vector<Error> causes, const Error& error
 }  // namespace
 
 Result<Device> attach(Kernel& kernel, const HostDevice& device, const AttachOptions& options) {
+  if (options.vf_token && !device.vf_token) {
+    HostDevice with_token = device;
+    with_token.vf_token = options.vf_token;
+    return attach(kernel, with_token, options);
+  }
   if (options.container) return attach_to(options.container, device);
   std::vector<Error> refusals;
   auto joined = join(device, options, refusals);

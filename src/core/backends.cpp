@@ -3,12 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <postern/backend.hpp>
+
+#include "core/choice.hpp"
+#include "kernel/ioctl.hpp"
 
 namespace postern {
 namespace {
-
-constexpr const char* operation = "choose backend";
 
 std::string built_names() {
   std::vector<std::string_view> names;
@@ -16,19 +16,17 @@ std::string built_names() {
   return fmt::format("{}", fmt::join(names, ", "));
 }
 
-Result<const Backend*> choose_any(Kernel& kernel, const HostDevice& device) {
-  Error::Details refusal{.code = ENODEV,
-                         .operation = operation,
-                         .object = device.name,
-                         .reason = fmt::format("no backend can take it; tried {}", built_names()),
-                         .remedy = fmt::format("see every condition with \"postern doctor {}\"", device.name),
-                         .causes = {}};
+Result<Choice> choose_any(Kernel& kernel, const HostDevice& device) {
+  CallFailed what{.result = -ENODEV,
+                  .object = fmt::format("backend for {}", device.name),
+                  .reason = fmt::format("no backend can take it; tried {}", built_names()),
+                  .remedy = fmt::format("see every condition with \"postern doctor {}\"", device.name)};
   for (const Backend* backend : backends()) {
     auto usable = backend->probe(kernel, &device);
-    if (usable) return backend;
-    refusal.causes.push_back(std::move(usable).error());
+    if (usable) return Choice{.backend = backend, .node = std::move(*usable)};
+    what.causes.push_back(std::move(usable).error());
   }
-  return failure(std::move(refusal));
+  return refusal(std::move(what));
 }
 
 }  // namespace
@@ -38,34 +36,37 @@ Result<const Backend*> find_backend(std::string_view name) {
     if (backend->name == name) return backend;
   }
   const auto known = known_backends();
-  Error::Details refusal{.code = EINVAL,
-                         .operation = operation,
-                         .object = fmt::format("backend \"{}\"", name),
-                         .reason = "there is no backend of this name",
-                         .remedy = fmt::format("use one of: auto, {}", built_names()),
-                         .causes = {}};
+  CallFailed what{.result = -EINVAL,
+                  .object = fmt::format("backend \"{}\"", name),
+                  .reason = "there is no backend of this name",
+                  .remedy = fmt::format("use one of: auto, {}", built_names())};
   if (std::find(known.begin(), known.end(), name) != known.end()) {
-    refusal.code = ENOSYS;
-    refusal.reason = "this build of postern leaves it out";
-    refusal.remedy = fmt::format("build with -DPOSTERN_BACKENDS=all, or use one of: auto, {}", built_names());
+    what.result = -ENOSYS;
+    what.reason = "this build of postern leaves it out";
+    what.remedy = fmt::format("build with -DPOSTERN_BACKENDS=all, or use one of: auto, {}", built_names());
   }
-  return failure(std::move(refusal));
+  return refusal(std::move(what));
+}
+
+Result<Choice> choose(Kernel& kernel, std::string_view name, const HostDevice& device) {
+  if (name == "auto") return choose_any(kernel, device);
+  auto backend = find_backend(name);
+  if (!backend) return failure_of(backend);
+  auto usable = (*backend)->probe(kernel, &device);
+  if (usable) return Choice{.backend = *backend, .node = std::move(*usable)};
+  const Error& why = usable.error();
+  const std::string call = why.operation().empty() ? "" : why.operation() + ": ";
+  return refusal(
+      {.result = -ENODEV,
+       .object = fmt::format("backend {} for {}", name, device.name),
+       .reason = fmt::format("it is not available here: {}{}: {}", call, errno_name(why.code()), why.reason()),
+       .remedy = why.remedy()});
 }
 
 Result<const Backend*> choose_backend(Kernel& kernel, std::string_view name, const HostDevice& device) {
-  if (name == "auto") return choose_any(kernel, device);
-  auto backend = find_backend(name);
-  if (!backend) return backend;
-  auto usable = (*backend)->probe(kernel, &device);
-  if (usable) return backend;
-  const Error refusal = std::move(usable).error();
-  return failure({.code = ENODEV,
-                  .operation = operation,
-                  .object = fmt::format("backend {} for {}", name, device.name),
-                  .reason = fmt::format("it is not available here: {}: {}: {}", refusal.operation(),
-                                        errno_name(refusal.code()), refusal.reason()),
-                  .remedy = refusal.remedy(),
-                  .causes = {}});
+  auto choice = choose(kernel, name, device);
+  if (!choice) return failure_of(choice);
+  return choice->backend;
 }
 
 }  // namespace postern

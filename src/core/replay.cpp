@@ -39,7 +39,7 @@ Result<void> replay(Container& from, Container& to) {
   if (replayed) return replayed;
   return failure(
       {.code = replayed.error().code(),
-       .operation = "attach",
+       .operation = replayed.error().operation(),
        .object = fmt::format("new container {}", to.backend()),
        .reason = fmt::format("{} of {} mappings could be replayed into it", to.mapping_count(), from.mapping_count()),
        .remedy = {},

@@ -2,12 +2,15 @@
 // Device: what is the same for every device that is passed through.
 #include <postern/device.hpp>
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 
 #include "base/log.hpp"
 #include "device/device_io.hpp"
 #include "device/region_info.hpp"
+#include "kernel/tailed.hpp"
 #include "kernel/vfio.hpp"
 
 namespace postern {
@@ -85,15 +88,20 @@ bool Device::can_reset() const noexcept { return (flags_ & VFIO_DEVICE_FLAGS_RES
 bool Device::is_pci() const noexcept { return (flags_ & VFIO_DEVICE_FLAGS_PCI) != 0; }
 
 Result<void> Device::reset() const {
-  if (!io_) return closed(vfio::device_reset.symbol);
+  if (!io_) return closed();
   if (!can_reset()) {
-    return call_failure(
-        vfio::device_reset.symbol,
+    return refusal(
         {.result = -EOPNOTSUPP, .object = name_, .reason = "the kernel has no way to reset this device alone"});
   }
   const int result = io_->reset();
-  if (result < 0) return call_failure(vfio::device_reset.symbol, {.result = result, .object = name_});
-  return {};
+  if (result >= 0) return {};
+  CallFailed what{.result = result, .object = name_};
+  if (result == -EAGAIN) {
+    // pci_try_reset_function
+    what.reason = "the kernel has it locked: it is being taken from its driver or out of the machine, or being reset";
+    what.remedy = "detach it if that is asked for (PciInterrupt::request); else try again";
+  }
+  return call_failure(vfio::device_reset.symbol, std::move(what));
 }
 
 bool Device::has_feature(std::uint32_t number) const {
@@ -102,6 +110,19 @@ bool Device::has_feature(std::uint32_t number) const {
   probe.argsz = sizeof probe;
   probe.flags = VFIO_DEVICE_FEATURE_PROBE | (number & VFIO_DEVICE_FEATURE_MASK);
   return io_->feature(probe) >= 0;
+}
+
+Result<void> Device::set_feature(std::uint32_t number, std::span<const std::uint8_t> bytes) const {
+  if (!io_) return closed();
+  Tailed<vfio_device_feature, std::uint8_t> feature(bytes.size());
+  feature.head().flags = VFIO_DEVICE_FEATURE_SET | (number & VFIO_DEVICE_FEATURE_MASK);
+  std::copy(bytes.begin(), bytes.end(), feature.tail());
+  const int result = io_->feature(feature.head());
+  if (result >= 0) return {};
+  return call_failure(vfio::device_feature.symbol,
+                      {.result = result,
+                       .object = fmt::format("{} feature {}", name_, number),
+                       .reason = result == -ENOTTY ? "the device does not have this feature" : ""});
 }
 
 std::vector<std::string_view> Device::features() const {
@@ -113,7 +134,7 @@ std::vector<std::string_view> Device::features() const {
 }
 
 Result<void> Device::detach() {
-  if (!io_) return closed("close");
+  if (!io_) return closed();
   // Closing the device turns its interrupts off (vfio_pci_core_close_device).
   auto done = io_->close();
   io_.reset();
@@ -121,9 +142,8 @@ Result<void> Device::detach() {
   return done;
 }
 
-tl::unexpected<Error> Device::closed(std::string_view operation) const {
-  return call_failure(
-      operation, {.result = -EBADF, .object = name_, .reason = "the device was detached", .remedy = "attach it again"});
+tl::unexpected<Error> Device::closed() const {
+  return refusal({.result = -EBADF, .object = name_, .reason = "the device was detached", .remedy = "attach it again"});
 }
 
 }  // namespace postern

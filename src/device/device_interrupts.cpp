@@ -17,11 +17,11 @@ using IrqSet = Tailed<vfio_irq_set, std::int32_t>;
 }  // namespace
 
 Result<const Interrupt*> Device::find_interrupt(std::uint32_t index) const {
-  if (!io_) return closed(vfio::device_set_irqs.symbol);
+  if (!io_) return closed();
   if (index < interrupts_.size() && interrupts_[index].count > 0) return &interrupts_[index];
-  return call_failure(vfio::device_set_irqs.symbol, {.result = -ENODEV,
-                                                     .object = fmt::format("{} interrupt {}", name_, index),
-                                                     .reason = "the device has no such interrupt"});
+  return refusal({.result = -ENODEV,
+                  .object = fmt::format("{} interrupt {}", name_, index),
+                  .reason = "the device has no such interrupt"});
 }
 
 Result<void> Device::enable_interrupts(std::uint32_t index, std::uint32_t first, std::span<const Event> events) const {
@@ -32,13 +32,13 @@ Result<void> Device::enable_interrupts(std::uint32_t index, std::uint32_t first,
   if (events.empty() || events.size() > interrupt.count || first > interrupt.count - events.size()) {
     what.result = -ERANGE;
     what.reason = fmt::format("the device has {} vectors of this kind", interrupt.count);
-    return call_failure(vfio::device_set_irqs.symbol, std::move(what));
+    return refusal(std::move(what));
   }
   if (first > 0 && !interrupt.resizable) {
     what.result = -EOPNOTSUPP;
     what.reason = "vectors of this kind cannot be added to those that are on (VFIO_IRQ_INFO_NORESIZE)";
     what.remedy = "turn them off, then turn all that are wanted on in one call";
-    return call_failure(vfio::device_set_irqs.symbol, std::move(what));
+    return refusal(std::move(what));
   }
   IrqSet irqs(events.size());
   irqs.head().flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER;
@@ -49,8 +49,13 @@ Result<void> Device::enable_interrupts(std::uint32_t index, std::uint32_t first,
   const int result = io_->set_irqs(irqs.head());
   if (result == 0) return {};
   // vfio_msi_enable answers how many vectors it could have had instead of an errno.
-  what.result = result > 0 ? -ENOSPC : result;
-  if (result > 0) what.reason = fmt::format("the host has only {} vectors left for it", result);
+  if (result > 0) {
+    what.result = -ENOSPC;
+    what.reason =
+        fmt::format("{} says that the host has only {} vectors left for it", vfio::device_set_irqs.symbol, result);
+    return refusal(std::move(what));
+  }
+  what.result = result;
   if (result == -EINVAL) what.reason = "another kind of interrupt is on: INTx, MSI and MSI-X exclude each other";
   return call_failure(vfio::device_set_irqs.symbol, std::move(what));
 }
@@ -67,9 +72,15 @@ Result<void> Device::act_on_interrupt(std::uint32_t index, std::uint32_t action,
   irqs.count = count;
   const int result = io_->set_irqs(irqs);
   if (result >= 0) return {};
-  return call_failure(
-      vfio::device_set_irqs.symbol,
-      {.result = result, .object = fmt::format("{} interrupt {} vectors {}+{}", name_, index, first, count)});
+  CallFailed what{.result = result, .object = fmt::format("{} interrupt {} vectors {}+{}", name_, index, first, count)};
+  if (action != VFIO_IRQ_SET_ACTION_TRIGGER && result == -ENOTTY && !(*found)->maskable) {
+    what.reason = "VFIO does not mask interrupts of this kind (no VFIO_IRQ_INFO_MASKABLE)";
+    what.remedy = "turn them off, or have the device hold them back";
+  } else if (action != VFIO_IRQ_SET_ACTION_TRIGGER && result == -EINVAL) {
+    what.reason = "it is not on";
+    what.remedy = "enable it first";
+  }
+  return call_failure(vfio::device_set_irqs.symbol, std::move(what));
 }
 
 Result<void> Device::disable_interrupts(std::uint32_t index) const {

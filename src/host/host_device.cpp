@@ -45,6 +45,19 @@ std::optional<GroupId> parse_group(const std::optional<std::string>& name) {
   return GroupId{id};
 }
 
+bool is_there(Kernel& kernel, const std::string& path) {
+  FileStatus status;
+  return kernel.status(path, status) >= 0;
+}
+
+bool is_bound_to_vfio(Kernel& kernel, const HostDevice& device) {
+  if (device.cdev) return true;
+  if (!device.driver || !device.iommu_group || is_there(kernel, "/sys/class/vfio-dev")) return false;
+  // The group's node shows that one of its members is VFIO's, and the name which.
+  const std::string node = (device.is_noiommu ? "noiommu-" : "") + to_string(*device.iommu_group);
+  return is_vfio_driver(*device.driver) && is_there(kernel, "/sys/class/vfio/" + node);
+}
+
 HostDevice read_device(Kernel& kernel, std::string bus, std::string name, std::string path) {
   HostDevice device{.name = std::move(name),
                     .bus = std::move(bus),
@@ -57,6 +70,7 @@ HostDevice read_device(Kernel& kernel, std::string bus, std::string name, std::s
   device.iommu_group = parse_group(sysfs::link_name(kernel, device.sysfs_path + "/iommu_group"));
   device.cdev = read_cdev(kernel, device.sysfs_path);
   device.is_noiommu = device.iommu_group && is_noiommu_group(kernel, to_string(*device.iommu_group));
+  device.is_vfio = is_bound_to_vfio(kernel, device);
   // -1 is how the kernel says that there is none.
   if (const auto node = sysfs::number(kernel, device.sysfs_path + "/numa_node"); node && *node >= 0) {
     device.numa_node = static_cast<int>(*node);
@@ -80,21 +94,28 @@ std::vector<const HostDevice*> IommuGroup::obstacles() const {
   constexpr std::array<std::string_view, 4> harmless = {"pci-stub", "pcieport", "shpchp", "fsl_mc_bus"};
   std::vector<const HostDevice*> in_the_way;
   for (const HostDevice& member : members) {
-    if (!member.driver || is_vfio_driver(*member.driver)) continue;
+    if (!member.driver || member.is_vfio) continue;
     if (std::find(harmless.begin(), harmless.end(), *member.driver) == harmless.end()) in_the_way.push_back(&member);
   }
   return in_the_way;
 }
 
 Result<HostDevice> find_host_device(Kernel& kernel, std::string_view bus, std::string_view name) {
+  if (!sysfs::is_entry(bus) || !sysfs::is_entry(name)) {
+    return call_failure("find", {.result = -EINVAL,
+                                 .object = fmt::format("{} device {}", bus, name),
+                                 .reason = "this is no name of a bus and a device",
+                                 .remedy = "list the devices of this host with \"postern devices\""});
+  }
   std::string path = fmt::format("/sys/bus/{}/devices/{}", bus, name);
   FileStatus status;
   if (const int result = kernel.status(path, status); result < 0) {
-    const bool missing = result == -ENOENT || result == -ENOTDIR;
-    return call_failure("stat", {.result = missing ? -ENODEV : result,
-                                 .object = fmt::format("{} device {}", bus, name),
-                                 .reason = missing ? fmt::format("{} does not exist", path) : "",
-                                 .remedy = missing ? "list the devices of this host with \"postern devices\"" : ""});
+    CallFailed what{.result = result, .object = fmt::format("{} device {}", bus, name)};
+    if (result != -ENOENT && result != -ENOTDIR) return call_failure("stat", std::move(what));
+    what.result = -ENODEV;
+    what.reason = fmt::format("{} does not exist", path);
+    what.remedy = "list the devices of this host with \"postern devices\"";
+    return refusal(std::move(what));
   }
   return read_device(kernel, std::string(bus), std::string(name), std::move(path));
 }
@@ -105,7 +126,8 @@ Result<IommuGroup> find_iommu_group(Kernel& kernel, GroupId group) {
   if (const int result = kernel.list_directory(folder, names); result < 0) {
     return call_failure("opendir", {.result = result, .object = "IOMMU group " + to_string(group)});
   }
-  IommuGroup found{.id = group, .path = "/dev/vfio/" + to_string(group), .members = {}};
+  const char* const prefix = is_noiommu_group(kernel, to_string(group)) ? "noiommu-" : "";
+  IommuGroup found{.id = group, .path = "/dev/vfio/" + (prefix + to_string(group)), .members = {}};
   for (std::string& name : names) {
     std::string path = fmt::format("{}/{}", folder, name);
     std::string bus = sysfs::link_name(kernel, path + "/subsystem").value_or("unknown");

@@ -13,11 +13,16 @@
 namespace postern {
 namespace {
 
-// The word behind `label` and white space, wherever that line is; empty where there is none.
+// The word behind `label` and white space, on the first line that begins with it; empty where there is none. Within a
+// line the label may be somebody's name: that of a process in status, of a mapped file in smaps. The kernel spells a
+// line end in these as "\n" or "\012".
 std::string_view word_after(std::string_view text, std::string_view label) {
-  const auto line = text.find(label);
-  if (line == std::string_view::npos) return {};
-  text.remove_prefix(line + label.size());
+  while (!text.starts_with(label)) {
+    const auto end = text.find('\n');
+    if (end == std::string_view::npos) return {};
+    text.remove_prefix(end + 1);
+  }
+  text.remove_prefix(label.size());
   const auto start = text.find_first_not_of(" \t");
   if (start == std::string_view::npos) return {};
   text.remove_prefix(start);
@@ -69,8 +74,7 @@ Result<std::uint64_t> backing_page_size(Kernel& kernel, const void* address) {
     }
     rest.remove_prefix(std::min(line.size() + 1, rest.size()));
   }
-  return call_failure(
-      "read", {.result = -EFAULT, .object = path, .reason = "there is no memory at " + fmt::format("{}", address)});
+  return refusal({.result = -EFAULT, .object = path, .reason = "there is no memory at " + fmt::format("{}", address)});
 }
 
 }  // namespace postern

@@ -34,7 +34,7 @@ Result<PciAddress> PciAddress::parse(std::string_view text) {
                            function < 8;
   if (!well_formed) {
     return failure({.code = EINVAL,
-                    .operation = "parse",
+                    .operation = {},
                     .object = fmt::format("PCI address \"{}\"", text),
                     .reason = "not of the form DOMAIN:BUS:DEVICE.FUNCTION",
                     .remedy = "write it like 0000:00:01.0 or 00:01.0 (hexadecimal; device to 1f, function to 7)",

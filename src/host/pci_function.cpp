@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <sstream>
 
-#include "host/pci_names.hpp"
 #include "host/sysfs.hpp"
 #include "kernel/ioctl.hpp"
 
@@ -14,7 +13,7 @@ namespace {
 
 constexpr const char* pci_devices = "/sys/bus/pci/devices";
 
-Result<PciFunction> read_function(Kernel& kernel, PciAddress address, const PciNames& names) {
+Result<PciFunction> read_function(Kernel& kernel, PciAddress address) {
   auto host = find_host_device(kernel, "pci", to_string(address));
   if (!host) return failure_of(host);
   PciFunction function;
@@ -31,10 +30,6 @@ Result<PciFunction> read_function(Kernel& kernel, PciAddress address, const PciN
   function.class_code = id("class");
   function.revision = static_cast<std::uint8_t>(id("revision"));
 
-  function.vendor_name = names.vendor(function.vendor_id);
-  function.device_name = names.device(function.vendor_id, function.device_id);
-  function.class_name = names.device_class(function.class_code);
-
   std::istringstream methods(sysfs::text(kernel, function.host.sysfs_path + "/reset_method").value_or(""));
   for (std::string method; methods >> method;) function.reset_methods.push_back(method);
   return function;
@@ -50,12 +45,11 @@ Result<std::vector<PciFunction>> list_pci_functions(Kernel& kernel) {
                          .object = pci_devices,
                          .reason = result == -ENOENT ? "this host has no PCI, or sysfs is not mounted" : ""});
   }
-  const PciNames names;
   std::vector<PciFunction> functions;
   for (const std::string& entry : entries) {
     const auto address = PciAddress::parse(entry);
     if (!address) continue;
-    auto function = read_function(kernel, *address, names);
+    auto function = read_function(kernel, *address);
     // A device that is unplugged while the list is read is no longer part of it.
     if (!function && function.error().code() == ENODEV) continue;
     if (!function) return failure_of(function);
@@ -65,8 +59,6 @@ Result<std::vector<PciFunction>> list_pci_functions(Kernel& kernel) {
   return functions;
 }
 
-Result<PciFunction> find_pci_function(Kernel& kernel, PciAddress address) {
-  return read_function(kernel, address, PciNames());
-}
+Result<PciFunction> find_pci_function(Kernel& kernel, PciAddress address) { return read_function(kernel, address); }
 
 }  // namespace postern

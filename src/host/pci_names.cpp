@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Names of PCI vendors, devices and classes, from the machine's pci.ids by libpci.
-#include "host/pci_names.hpp"
+#include <postern/pci_function.hpp>
 
 extern "C" {
 #include <pci/pci.h>
@@ -8,9 +8,9 @@ extern "C" {
 
 #include <array>
 #include <csetjmp>
+#include <mutex>
 
 namespace postern {
-
 namespace {
 
 // libpci's own handlers print, and end the process. A broken id file shall cost the names, no more. The one for errors
@@ -21,40 +21,43 @@ __attribute__((noreturn)) void leave_look_up(char* /*format*/, ...) {  // NOLINT
 }
 void ignore_message(char* /*format*/, ...) {}  // NOLINT(cert-dcl50-cpp): libpci's prototype
 
-}  // namespace
-
-struct PciNames::Access {
-  pci_access* pci = pci_alloc();
-
-  Access() {
-    pci->error = leave_look_up;
-    pci->warning = ignore_message;
-    pci->debug = ignore_message;
+// The list, read at the first look-up and kept. One thread at a time: libpci has no locks, and neither has the
+// getpwuid(3) that it calls.
+class NameList {
+ public:
+  NameList() {
+    pci_->error = leave_look_up;
+    pci_->warning = ignore_message;
+    pci_->debug = ignore_message;
   }
-  ~Access() { pci_cleanup(pci); }
 
-  [[nodiscard]] std::string look_up(int what, int first, int second = 0) const {
+  // Not pci_init() before it: that looks for devices, and names need none. Not udev's hwdb either: libpci 3.9 leaks
+  // what it opens for it. Never the network.
+  [[nodiscard]] std::string look_up(int what, int first, int second = 0) {
     std::array<char, 256> text{};
+    if (is_broken_) return "";
+    is_broken_ = true;
     if (setjmp(look_up_failed) != 0) return "";  // NOLINT(cert-err52-cpp): nothing with a destructor is skipped
-    const char* name = pci_lookup_name(pci, text.data(), text.size(), what | PCI_LOOKUP_NO_NUMBERS | PCI_LOOKUP_NO_HWDB,
-                                       first, second);
+    const char* name = pci_lookup_name(pci_, text.data(), text.size(),
+                                       what | PCI_LOOKUP_NO_NUMBERS | PCI_LOOKUP_NO_HWDB, first, second);
+    is_broken_ = false;
     return name != nullptr ? name : "";
   }
+
+ private:
+  pci_access* pci_ = pci_alloc();
+  bool is_broken_ = false;  // a look-up was left: what the list is like then nobody knows
 };
 
-// Not pci_init(): that looks for devices, and names need none. Not udev's hwdb either: libpci 3.9 leaks what it opens
-// for it.
-PciNames::PciNames() : access_(std::make_unique<Access>()) {}
-PciNames::~PciNames() = default;
+}  // namespace
 
-std::string PciNames::vendor(std::uint16_t vendor) const { return access_->look_up(PCI_LOOKUP_VENDOR, vendor); }
-
-std::string PciNames::device(std::uint16_t vendor, std::uint16_t device) const {
-  return access_->look_up(PCI_LOOKUP_DEVICE, vendor, device);
-}
-
-std::string PciNames::device_class(std::uint32_t class_code) const {
-  return access_->look_up(PCI_LOOKUP_CLASS, static_cast<int>(class_code >> 8));
+PciNames find_pci_names(const PciFunction& function) {
+  static std::mutex mutex;
+  static auto& list = *new NameList;  // never destroyed: destructors of globals may ask, too
+  const std::lock_guard lock(mutex);
+  return {.vendor = list.look_up(PCI_LOOKUP_VENDOR, function.vendor_id),
+          .device = list.look_up(PCI_LOOKUP_DEVICE, function.vendor_id, function.device_id),
+          .device_class = list.look_up(PCI_LOOKUP_CLASS, static_cast<int>(function.class_code >> 8))};
 }
 
 }  // namespace postern

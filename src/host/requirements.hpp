@@ -2,9 +2,11 @@
 // What must hold of a host and a device before the device can be passed through, and what to do where it does not.
 #pragma once
 
+#include <cstdint>
 #include <postern/host_device.hpp>
 #include <postern/result.hpp>
 #include <string>
+#include <string_view>
 
 #include "kernel/ioctl.hpp"
 
@@ -13,24 +15,24 @@ namespace postern {
 // Whether VFIO made this group for a device without an IOMMU (vfio_noiommu_group_alloc); its number as sysfs has it.
 [[nodiscard]] bool is_noiommu_group(Kernel& kernel, const std::string& group);
 
-// The kernel uses an IOMMU for some device at least.
-[[nodiscard]] Result<void> require_iommu(Kernel& kernel);
+// A group that is not viable, in words: every member in the way with its driver, and why they share it.
+[[nodiscard]] std::string obstacles_text(const IommuGroup& group, const GroupAdvice& advice);
 
-// The device is in an IOMMU group, and that is an IOMMU's.
-[[nodiscard]] Result<GroupId> require_group(const HostDevice& device);
+// Why this member may not be taken from its driver for the sake of `device`; empty where it may.
+[[nodiscard]] std::string must_stay(Kernel& kernel, const HostDevice& member, const std::string& device);
 
-// The device is bound to a driver that gives it to user space.
-[[nodiscard]] Result<void> require_vfio_driver(const HostDevice& device);
+// The failure where `call` was well and the device does not answer: its registers read as all ones.
+[[nodiscard]] tl::unexpected<Error> no_answer(Kernel& kernel, const std::string& device);
+// Whether this is what a device that does not answer gives for revision and class, which no device has.
+[[nodiscard]] constexpr bool is_no_answer(std::uint32_t revision_and_class) { return revision_and_class == ~0U; }
 
-// A group that is not viable, in words: every member in the way with its driver, and what to do about them.
-[[nodiscard]] std::string obstacles_text(const IommuGroup& group);
-[[nodiscard]] std::string obstacles_remedy(const IommuGroup& group);
+// What an errno of opening a device means where it is for a VF token; false where it is not.
+[[nodiscard]] bool explain_vf_token(CallFailed& what, Kernel& kernel, const HostDevice& device);
 
 // What ENOMEM means where so many bytes were to be pinned: which limit it met, and how high that must be.
 void explain_locked_memory(CallFailed& what, Kernel& kernel, std::uint64_t bytes);
 
-// What EPERM means where a device is given to an IOMMU: its interrupts could be forged by DMA. `parameter` is the
-// module parameter that accepts this risk.
-void explain_unsafe_interrupts(CallFailed& what, std::string_view parameter);
+// What EPERM means where a device is given to an IOMMU: its interrupts could be forged by DMA.
+void explain_unsafe_interrupts(CallFailed& what, Kernel& kernel, std::string_view backend);
 
 }  // namespace postern

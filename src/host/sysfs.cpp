@@ -2,6 +2,7 @@
 // Reading sysfs: small files, links and numbers, each optional.
 #include "host/sysfs.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdlib>
 
@@ -23,6 +24,11 @@ std::optional<std::int64_t> number(Kernel& kernel, const std::string& path) {
   const long long value = std::strtoll(digits->c_str(), &end, 0);
   if (errno != 0 || *end != '\0') return std::nullopt;
   return value;
+}
+
+bool is_entry(std::string_view name) {
+  const auto is_bad = [](char byte) { return byte == '/' || static_cast<unsigned char>(byte) < 0x20 || byte == 0x7f; };
+  return !name.empty() && name != "." && name != ".." && std::none_of(name.begin(), name.end(), is_bad);
 }
 
 std::optional<std::string> link_name(Kernel& kernel, const std::string& path) {

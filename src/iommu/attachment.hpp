@@ -8,7 +8,8 @@
 
 namespace postern {
 
-// Leaves the container when it goes. Holds it, so that the container cannot go first.
+// Leaves the container when it goes; in a child of fork(2) it only closes the child's fd. Holds the container, so that
+// that cannot go first.
 class Attachment {
  public:
   [[nodiscard]] static Result<Attachment> make(std::shared_ptr<Container> container, const HostDevice& device);

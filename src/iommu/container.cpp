@@ -3,11 +3,13 @@
 #include <postern/container.hpp>
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <postern/dirty_tracker.hpp>
 
 #include "base/log.hpp"
+#include "base/on_throw.hpp"
 #include "base/words.hpp"
 #include "iommu/container_errors.hpp"
 #include "kernel/ioctl.hpp"
@@ -20,6 +22,9 @@ constexpr IovaRange nowhere{{1}, {0}};
 
 std::uint64_t address_of(const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer); }
 
+// Whether there is a byte in it, and it ends below 2^64: what cannot be said of the last page of all.
+bool ends_behind(std::uint64_t first, std::uint64_t length) { return first < first + length; }
+
 bool covered(const std::vector<IovaRange>& usable, IovaRange range) {
   return std::any_of(usable.begin(), usable.end(), [range](IovaRange candidate) { return candidate.contains(range); });
 }
@@ -30,10 +35,18 @@ std::uint64_t smallest_page(const ContainerLimits& limits) {
   return std::max(limits.page_sizes & -limits.page_sizes, least);
 }
 
+std::string attach_text(const std::string& device, std::string_view backend) {
+  return fmt::format("attach {} to container {}", device, backend);
+}
+
 }  // namespace
 
 Container::Container(Kernel& kernel, const Traits& traits)
-    : kernel_(&kernel), traits_(traits), likely_range_(nowhere), mappings_(std::make_unique<ShadowMap>()) {}
+    : kernel_(&kernel),
+      traits_(traits),
+      process_(::getpid()),
+      likely_range_(nowhere),
+      mappings_(std::make_unique<ShadowMap>()) {}
 
 Container::~Container() = default;
 
@@ -42,11 +55,10 @@ Result<void> Container::map(Iova iova, std::span<std::byte> memory, Access acces
   void* const address = memory.data();
   const std::uint64_t length = memory.size();
   const IovaRange range{iova, iova + (length - 1)};
-  // What is nearly always so is asked first and quickly; which rule was broken is found out when one was. A length of
-  // zero makes a range that ends before it begins or, from 0, one that no usable range contains.
-  const bool fits = ((iova.value | address_of(address) | length) & misaligned_) == 0 && iova <= range.last &&
-                    likely_range_.contains(range) && mappings_->size() < mapping_limit_ &&
-                    mappings_->insert_surely(range, address, access);
+  // What is nearly always so is asked first and quickly; which rule was broken is found out when one was.
+  const bool fits = ((iova.value | address_of(address) | length) & misaligned_) == 0 &&
+                    ends_behind(address_of(address), length) && iova <= range.last && likely_range_.contains(range) &&
+                    mappings_->size() < mapping_limit_ && mappings_->insert_surely(range, address, access);
   if (!fits) [[unlikely]]
     return map_slowly(range, memory, access);
   return map_latest();
@@ -55,8 +67,8 @@ Result<void> Container::map(Iova iova, std::span<std::byte> memory, Access acces
 // The same, with every question asked.
 Result<void> Container::map_slowly(IovaRange range, std::span<std::byte> memory, Access access) {
   const auto bits = range.first.value | address_of(memory.data()) | memory.size();
-  const bool fits =
-      (bits & misaligned_) == 0 && range.first <= range.last && is_usable(range) && mappings_->size() < mapping_limit_;
+  const bool fits = (bits & misaligned_) == 0 && ends_behind(address_of(memory.data()), memory.size()) &&
+                    range.first <= range.last && is_usable(range) && mappings_->size() < mapping_limit_;
   if (!fits) return Errors(*this).refuse_map(range, memory);
   if (const auto* taken = mappings_->insert(range, memory.data(), access))
     return Errors(*this).refuse_overlap(range, taken->range);
@@ -65,6 +77,7 @@ Result<void> Container::map_slowly(IovaRange range, std::span<std::byte> memory,
 
 [[gnu::always_inline]] inline Result<void> Container::map_latest() {
   const MappingRecord& mapping = mappings_->latest();
+  const OnThrow forget([this]() noexcept { mappings_->erase(mappings_->latest().range); });
   const int result = do_map(mapping.range.first, mapping.range.length(), mapping.address, mapping.access);
   if (result < 0) [[unlikely]]
     return undo_latest(result);
@@ -80,9 +93,9 @@ Result<void> Container::undo_latest(int result) {
 Result<void> Container::unmap(Iova iova, std::uint64_t length) {
   const IovaRange range{iova, iova + (length - 1)};
   // Nearly always one mapping is unmapped as it was mapped, and what was mapped is well formed.
-  if (!kernel_has_mappings_ || !mappings_->seek(range)) [[unlikely]]
+  if (!ends_behind(iova.value, length) || !kernel_has_mappings_ || !mappings_->seek(range)) [[unlikely]]
     return unmap_several(range, length);
-  if (const int result = do_unmap(iova, length); result < 0) [[unlikely]]
+  if (const int result = do_unmap(iova, length); result != 0) [[unlikely]]
     return Errors(*this).unmap_failure(result, mappings_->latest().range);
   mappings_->erase_found();
   return {};
@@ -109,13 +122,13 @@ Result<void> Container::unmap_by(IovaRange mapping, const std::function<int()>& 
 Result<void> Container::unmap_several(IovaRange range, std::uint64_t length) {
   if (auto checked = check_unmap(range, length); !checked) return checked;
   const int result = kernel_has_mappings_ ? do_unmap_several(range) : 0;
-  if (result < 0) return Errors(*this).unmap_failure(result, range);
+  if (result != 0) return Errors(*this).unmap_failure(result, range);
   mappings_->erase_within(range);
   return {};
 }
 
 Result<void> Container::unmap_all() {
-  if (closed_) return Errors(*this).closed("unmap all");
+  if (closed_) return Errors(*this).closed(fmt::format("unmap all of container {}", backend()));
   if (kernel_has_mappings_ && !mappings_->empty()) {
     if (const int result = do_unmap_all(); result < 0) {
       return call_failure(traits_.unmap,
@@ -126,13 +139,25 @@ Result<void> Container::unmap_all() {
   return {};
 }
 
+// Each mapping is forgotten when it is unmapped, so that after a refusal the next try meets what is left. ENOENT is no
+// refusal: there is nothing to unmap.
+int Container::do_unmap_all() {
+  while (const MappingRecord* mapping = mappings_->at_or_above({0})) {
+    const IovaRange range = mapping->range;
+    const int result = do_unmap(range.first, range.length());
+    if (result < 0 && result != -ENOENT) return result;
+    mappings_->erase(range);
+  }
+  return 0;
+}
+
 Result<void> Container::close() {
-  if (closed_) return Errors(*this).closed("close");
+  if (closed_) return Errors(*this).closed(fmt::format("close container {}", backend()));
   if (!devices_.empty()) {
-    return call_failure("close", {.result = -EBUSY,
-                                  .object = fmt::format("container {}", backend()),
-                                  .reason = "devices are attached: " + list_text(devices_),
-                                  .remedy = "detach them first"});
+    return refusal({.result = -EBUSY,
+                    .object = fmt::format("close container {}", backend()),
+                    .reason = "devices are attached: " + list_text(devices_),
+                    .remedy = "detach them first"});
   }
   if (auto unmapped = unmap_all(); !unmapped) return unmapped;
   auto done = do_close();
@@ -184,7 +209,7 @@ Result<void> Container::admit(const ContainerLimits& limits, const HostDevice& d
   for_each_mapping([&](const Mapping& mapping) {
     if (!admitted) return;
     const std::uint64_t ends = mapping.range.first.value | (mapping.range.last.value + 1) | address_of(mapping.address);
-    CallFailed what{.object = fmt::format("{} in container {}", device.name, backend())};
+    CallFailed what{.object = attach_text(device.name, backend())};
     if (!covered(limits.usable_ranges, mapping.range)) {
       what.result = -EADDRINUSE;
       what.reason = fmt::format("{} is mapped, and with this device only {} can be used", to_string(mapping.range),
@@ -201,38 +226,51 @@ Result<void> Container::admit(const ContainerLimits& limits, const HostDevice& d
       return;
     }
     what.remedy = "unmap it first, or attach the device to a container of its own";
-    admitted = call_failure("attach", std::move(what));
+    admitted = refusal(std::move(what));
   });
   return admitted;
 }
 
 Result<Fd> Container::attach(const HostDevice& device) {
-  if (closed_) return Errors(*this).closed("attach " + device.name);
+  if (closed_) return Errors(*this).closed(attach_text(device.name, backend()));
   if (std::find(devices_.begin(), devices_.end(), device.name) != devices_.end()) {
-    return call_failure("attach", {.result = -EBUSY,
-                                   .object = fmt::format("{} in container {}", device.name, backend()),
-                                   .reason = "it is attached already"});
+    return refusal(
+        {.result = -EBUSY, .object = attach_text(device.name, backend()), .reason = "it is attached already"});
   }
+  std::string name = device.name;
+  devices_.reserve(devices_.size() + 1);
   auto fd = do_attach(device);
   if (!fd) return fd;
-  auto limits = read_limits();
-  auto admitted = limits ? admit(*limits, device) : Result<void>(failure_of(limits));
-  if (admitted && !kernel_has_mappings_ && !mappings_->empty()) {
-    limits = read_limits();  // how many mappings are left was asked before the kernel had these again
-    if (!limits) admitted = failure_of(limits);
-  }
-  if (admitted && dirty_tracker() != nullptr) {
-    admitted = dirty_tracker()->join(device.name, fd->get(), smallest_page(*limits));
-  }
-  if (!admitted) {
-    // Where the kernel forgets, it forgets again what was replayed so far.
-    log_failure(do_detach(device.name, std::move(*fd)));
-    return failure_of(admitted);
+  // Where the kernel forgets, it forgets again what was replayed so far.
+  const auto take_out = [&] { log_failure_of([&] { return do_detach(device.name, std::move(*fd)); }); };
+  const OnThrow undo(take_out);
+  auto limits = let_in(device, fd->get());
+  if (!limits) {
+    take_out();
+    return failure_of(limits);
   }
   set_limits(std::move(*limits));
   kernel_has_mappings_ = true;
-  devices_.push_back(device.name);
+  devices_.push_back(std::move(name));
   return fd;
+}
+
+// What is mapped fits what can be mapped with the device, and its writes are tracked if those of the others are. Gives
+// the limits.
+Result<ContainerLimits> Container::let_in(const HostDevice& device, int fd) {
+  auto limits = read_limits();
+  if (!limits) return limits;
+  if (auto admitted = admit(*limits, device); !admitted) return failure_of(admitted);
+  if (!kernel_has_mappings_ && !mappings_->empty()) {
+    limits = read_limits();  // how many mappings are left was asked before the kernel had these again
+    if (!limits) return limits;
+  }
+  if (dirty_tracker() != nullptr) {
+    if (auto joined = dirty_tracker()->join(device.name, fd, smallest_page(*limits)); !joined) {
+      return failure_of(joined);
+    }
+  }
+  return limits;
 }
 
 Result<void> Container::detach(const std::string& device, Fd fd) {
@@ -240,8 +278,11 @@ Result<void> Container::detach(const std::string& device, Fd fd) {
   std::erase(devices_, device);
   auto detached = do_detach(device, std::move(fd));
   if (!devices_.empty()) {
-    // Without this device more may be usable.
-    if (auto limits = read_limits()) set_limits(std::move(*limits));
+    // Without this device more may be usable; where that cannot be had, what was usable stays so.
+    try {
+      if (auto limits = read_limits()) set_limits(std::move(*limits));
+    } catch (const std::bad_alloc&) {
+    }
   } else if (traits_.when_empty == WhenEmpty::forgets_mappings) {
     kernel_has_mappings_ = false;
   }

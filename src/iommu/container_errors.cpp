@@ -11,6 +11,8 @@
 namespace postern {
 namespace {
 
+constexpr const char* past_the_end = "it runs past the last address, 2^64-1";
+
 std::string map_text(const Container& container, Iova iova, std::uint64_t length) {
   return fmt::format("map {}+{} into container {}", to_string(iova), size_text(length), container.backend());
 }
@@ -21,11 +23,11 @@ std::string unmap_text(const Container& container, IovaRange range) {
 
 }  // namespace
 
-tl::unexpected<Error> Container::Errors::closed(std::string_view operation) const {
-  return call_failure(operation, {.result = -EBADF,
-                                  .object = fmt::format("container {}", container_.backend()),
-                                  .reason = "it was closed",
-                                  .remedy = "attach the device to a new one"});
+tl::unexpected<Error> Container::Errors::closed(std::string what) const {
+  return refusal({.result = -EBADF,
+                  .object = std::move(what),
+                  .reason = "the container was closed",
+                  .remedy = "attach the device to a new one"});
 }
 
 tl::unexpected<Error> Container::Errors::refuse_map(IovaRange range, std::span<std::byte> memory) const {
@@ -49,7 +51,10 @@ tl::unexpected<Error> Container::Errors::refuse_map(IovaRange range, std::span<s
                                                                          : memory.size(),
                               size_text(container_.misaligned_ + 1));
     what.remedy = "align iova, address and length to it";
-  } else if (range.last < range.first || container_.mappings_left() != 0) {
+  } else if (range.last < range.first || address + memory.size() <= address) {
+    what.result = -EOVERFLOW;
+    what.reason = range.last < range.first ? past_the_end : "the memory runs past the last address, 2^64-1";
+  } else if (container_.mappings_left() != 0) {
     what.result = -ERANGE;
     what.reason = fmt::format("outside the usable ranges {}", ranges_text(container_.usable_ranges()));
     what.remedy = "choose an iova within them, for instance with IovaAllocator";
@@ -58,22 +63,21 @@ tl::unexpected<Error> Container::Errors::refuse_map(IovaRange range, std::span<s
     what.reason = fmt::format("all {} mappings that the kernel allows are in use", *container_.mapping_limit());
     what.remedy = "map larger pieces, or raise the module parameter vfio_iommu_type1.dma_entry_limit";
   }
-  return call_failure(container_.traits_.map, std::move(what));
+  return refusal(std::move(what));
 }
 
 tl::unexpected<Error> Container::Errors::refuse_overlap(IovaRange range, IovaRange taken) const {
-  return call_failure(container_.traits_.map,
-                      {.result = -EEXIST,
-                       .object = map_text(container_, range.first, range.length()),
-                       .reason = fmt::format("{} overlaps {}, which is mapped", to_string(range), to_string(taken)),
-                       .remedy = "unmap that first"});
+  return refusal({.result = -EEXIST,
+                  .object = map_text(container_, range.first, range.length()),
+                  .reason = fmt::format("{} overlaps {}, which is mapped", to_string(range), to_string(taken)),
+                  .remedy = "unmap that first"});
 }
 
 tl::unexpected<Error> Container::Errors::map_failure(int result, IovaRange range, const void* address) const {
   const std::uint64_t length = range.length();
   CallFailed what{.result = result, .object = map_text(container_, range.first, length)};
   auto known = container_.explain_map(result, range, address);
-  const std::string_view call = known.call.empty() ? container_.traits_.map : known.call;
+  const std::string_view call = known.call.value_or(container_.traits_.map);
   if (!known.reason.empty()) {
     what.reason = std::move(known.reason);
     what.remedy = std::move(known.remedy);
@@ -107,7 +111,12 @@ Container::Explanation Container::explain_map(int /*result*/, IovaRange /*range*
 }
 
 tl::unexpected<Error> Container::Errors::unmap_failure(int result, IovaRange range) const {
-  return call_failure(container_.traits_.unmap, {.result = result, .object = unmap_text(container_, range)});
+  CallFailed what{.result = result, .object = unmap_text(container_, range)};
+  if (result < 0) return call_failure(container_.traits_.unmap, std::move(what));
+  what.result = -ENOENT;
+  what.reason = fmt::format("{} says that nothing was mapped there any more", container_.traits_.unmap);
+  what.remedy = "do not use the container's fds beside this library";
+  return refusal(std::move(what));
 }
 
 tl::unexpected<Error> Container::Errors::refuse_unmap(IovaRange range, std::uint64_t length) const {
@@ -121,22 +130,20 @@ tl::unexpected<Error> Container::Errors::refuse_unmap(IovaRange range, std::uint
     what.reason = fmt::format("iova and length must be multiples of the IOMMU's smallest page, {}",
                               size_text(container_.misaligned_ + 1));
   } else {
-    what.reason = "it runs past the last address";
+    what.result = -EOVERFLOW;
+    what.reason = past_the_end;
   }
-  return call_failure(container_.traits_.unmap, std::move(what));
+  return refusal(std::move(what));
 }
 
 tl::unexpected<Error> Container::Errors::refuse_split(IovaRange range, const IovaRange* split) const {
-  if (split == nullptr) {
-    return call_failure(
-        container_.traits_.unmap,
-        {.result = -ENOENT, .object = unmap_text(container_, range), .reason = "nothing is mapped there"});
+  CallFailed what{.result = -ENOENT, .object = unmap_text(container_, range), .reason = "nothing is mapped there"};
+  if (split != nullptr) {
+    what.result = -EINVAL;
+    what.reason = fmt::format("it would split the mapping {}", to_string(*split));
+    what.remedy = "unmap whole mappings; map in the pieces that are to be unmapped";
   }
-  return call_failure(container_.traits_.unmap,
-                      {.result = -EINVAL,
-                       .object = unmap_text(container_, range),
-                       .reason = fmt::format("it would split the mapping {}", to_string(*split)),
-                       .remedy = "unmap whole mappings; map in the pieces that are to be unmapped"});
+  return refusal(std::move(what));
 }
 
 }  // namespace postern

@@ -10,7 +10,7 @@ class Container::Errors {
  public:
   explicit Errors(const Container& container) : container_(container) {}
 
-  [[nodiscard]] tl::unexpected<Error> closed(std::string_view operation) const;
+  [[nodiscard]] tl::unexpected<Error> closed(std::string what) const;
   [[nodiscard]] tl::unexpected<Error> refuse_map(IovaRange range, std::span<std::byte> memory) const;
   [[nodiscard]] tl::unexpected<Error> refuse_overlap(IovaRange range, IovaRange taken) const;
   [[nodiscard]] tl::unexpected<Error> map_failure(int result, IovaRange range, const void* address) const;

@@ -5,6 +5,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <functional>
+#include <utility>
 
 #include "kernel/tailed.hpp"
 #include "kernel/vfio.hpp"
@@ -27,17 +29,31 @@ int ask(Kernel& kernel, int fd, std::uint32_t flags) {
   return vfio::device_feature(kernel, fd, feature);
 }
 
-// Joins the two that are nearest to each other until few enough are left.
-std::vector<IovaRange> few(std::vector<IovaRange> ranges) {
-  while (ranges.size() > most_ranges) {
-    auto nearest = ranges.begin();
-    for (auto range = ranges.begin(); std::next(range) != ranges.end(); ++range) {
-      if (std::next(range)->first - range->last < std::next(nearest)->first - nearest->last) nearest = range;
+// Joins those that are nearest to each other, so that few enough are left: what parts them are the widest gaps. Reads
+// the list once, in order: that of a large container does not stay in the cache.
+std::vector<IovaRange> few(const std::vector<IovaRange>& ranges) {
+  if (ranges.size() <= most_ranges) return ranges;
+  using Gap = std::pair<std::uint64_t, std::size_t>;  // its width, and which range is behind it
+  std::vector<Gap> widest;                            // a heap, the narrowest of them in front
+  widest.reserve(most_ranges - 1);
+  for (std::size_t i = 1; i < ranges.size(); ++i) {
+    const Gap gap{ranges[i].first - ranges[i - 1].last, i};
+    if (widest.size() == most_ranges - 1) {
+      if (gap.first <= widest.front().first) continue;
+      std::pop_heap(widest.begin(), widest.end(), std::greater<>());
+      widest.pop_back();
     }
-    nearest->last = std::next(nearest)->last;
-    ranges.erase(std::next(nearest));
+    widest.push_back(gap);
+    std::push_heap(widest.begin(), widest.end(), std::greater<>());
   }
-  return ranges;
+  std::sort(widest.begin(), widest.end(), [](const Gap& a, const Gap& b) { return a.second < b.second; });
+  std::vector<IovaRange> joined{ranges.front()};
+  for (const Gap& gap : widest) {
+    joined.back().last = ranges[gap.second - 1].last;
+    joined.push_back(ranges[gap.second]);
+  }
+  joined.back().last = ranges.back().last;
+  return joined;
 }
 
 }  // namespace
@@ -46,19 +62,22 @@ bool DeviceLog::available() const {
   return ask(*kernel_, fd_, VFIO_DEVICE_FEATURE_PROBE | set | VFIO_DEVICE_FEATURE_DMA_LOGGING_START) >= 0;
 }
 
-Result<void> DeviceLog::start(std::vector<IovaRange> ranges, std::uint64_t page_size) {
-  logged_ = few(std::move(ranges));
-  if (logged_.empty()) return {};  // the kernel takes no empty list; there is nothing that it could write
+Result<void> DeviceLog::start(const std::vector<IovaRange>& ranges, std::uint64_t page_size) {
+  if (auto stopped = stop(); !stopped) return stopped;  // where that was refused before
+  std::vector<IovaRange> logged = few(ranges);
+  if (logged.empty()) return {};  // the kernel takes no empty list; there is nothing that it could write
   std::vector<vfio_device_feature_dma_logging_range> list;
-  for (const IovaRange range : logged_) list.push_back({.iova = range.first.value, .length = range.length()});
+  for (const IovaRange range : logged) list.push_back({.iova = range.first.value, .length = range.length()});
   Tailed<vfio_device_feature, vfio_device_feature_dma_logging_control> start;
   start.head().flags = set | VFIO_DEVICE_FEATURE_DMA_LOGGING_START;
   start.tail()->page_size = page_size;
   start.tail()->num_ranges = static_cast<std::uint32_t>(list.size());
   start.tail()->ranges = reinterpret_cast<std::uintptr_t>(list.data());
   const int result = vfio::device_feature(*kernel_, fd_, start.head());
-  if (result >= 0) return {};
-  logged_.clear();
+  if (result >= 0) {
+    logged_ = std::move(logged);
+    return {};
+  }
   return call_failure(
       "VFIO_DEVICE_FEATURE_DMA_LOGGING_START",
       {.result = result,
@@ -69,28 +88,30 @@ Result<void> DeviceLog::start(std::vector<IovaRange> ranges, std::uint64_t page_
 
 Result<void> DeviceLog::stop() {
   if (logged_.empty()) return {};
-  logged_.clear();
   const int result = ask(*kernel_, fd_, set | VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP);
-  if (result >= 0) return {};
+  if (result >= 0) {
+    logged_.clear();
+    return {};
+  }
   return call_failure("VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP", {.result = result, .object = device_});
 }
 
 Result<void> DeviceLog::collect(const DirtyRequest& request) {
-  const auto mark = [&](Iova first, Iova end) {
+  // Offsets in the request, since the end of the last page has no iova.
+  const auto mark = [&](std::uint64_t first, std::uint64_t end) {
     if (first < end) {
-      memory::set_bits(request.bits, (first - request.range.first) / request.page_size,
-                       (end - first) / request.page_size);
+      memory::set_bits(request.bits, first / request.page_size, (end - first) / request.page_size);
     }
   };
-  Iova told = request.range.first;  // up to here
+  std::uint64_t told = 0;  // up to here
   for (const IovaRange logged : logged_) {
     if (!logged.overlaps(request.range)) continue;
     const IovaRange part{std::max(logged.first, request.range.first), std::min(logged.last, request.range.last)};
-    mark(told, part.first);
+    mark(told, part.first - request.range.first);
     if (auto reported = report(request, part); !reported) return reported;
-    told = part.last + 1;
+    told = part.last - request.range.first + 1;
   }
-  if (told <= request.range.last) mark(told, request.range.last + 1);
+  mark(told, request.range.length());
   return {};
 }
 

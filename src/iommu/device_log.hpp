@@ -19,7 +19,8 @@ class DeviceLog {
 
   [[nodiscard]] bool available() const;
   // The ranges are ordered and apart from each other. A device that cannot log so many may log what lies between, too.
-  [[nodiscard]] Result<void> start(std::vector<IovaRange> ranges, std::uint64_t page_size);
+  [[nodiscard]] Result<void> start(const std::vector<IovaRange>& ranges, std::uint64_t page_size);
+  // After an error it may be tried again; start() does so first.
   [[nodiscard]] Result<void> stop();
   // Forgets what it tells. Outside of what is logged every page counts as written.
   [[nodiscard]] Result<void> collect(const DirtyRequest& request);

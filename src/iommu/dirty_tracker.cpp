@@ -8,6 +8,7 @@
 #include <bit>
 
 #include "base/log.hpp"
+#include "base/on_throw.hpp"
 #include "base/words.hpp"
 #include "iommu/device_log.hpp"
 #include "iommu/dirty_log.hpp"
@@ -18,6 +19,14 @@
 
 namespace postern {
 namespace {
+
+std::string tracking_text(std::string_view what, const Container& container) {
+  return fmt::format("{} dirty tracking in container {}", what, container.backend());
+}
+
+std::string pages_text(IovaRange range, const Container& container) {
+  return fmt::format("dirty pages of {} in container {}", to_string(range), container.backend());
+}
 
 Iova end_of(IovaRange range) { return range.last + 1; }
 
@@ -47,6 +56,7 @@ void hand_over(const DirtyRequest& told, IovaRange part, const DirtyBitmap& bitm
 // What is mapped, with neighbours joined.
 std::vector<IovaRange> mapped_ranges(const Container& container) {
   std::vector<IovaRange> ranges;
+  ranges.reserve(container.mapping_count());
   container.for_each_mapping([&](const Mapping& mapping) {
     if (!ranges.empty() && end_of(ranges.back()) == mapping.range.first) {
       ranges.back().last = mapping.range.last;
@@ -97,8 +107,8 @@ TrackedDevice DirtyTracker::choose(const Member& member) const {
 }
 
 bool DirtyTracker::misses_one() const {
-  return std::any_of(members_.begin(), members_.end(),
-                     [](const Member& member) { return member.source == DirtySource::nobody; });
+  return lost_ || std::any_of(members_.begin(), members_.end(),
+                              [](const Member& member) { return member.source == DirtySource::nobody; });
 }
 
 // For these devices as a whole, or not at all.
@@ -112,26 +122,29 @@ Result<void> DirtyTracker::start_members(std::span<Member> members) {
     if (choice.source == DirtySource::nobody) lacking.push_back(fmt::format("{}: {}", member.device, choice.note));
   }
   if (only_ && !lacking.empty()) {
-    return call_failure("start dirty tracking",
-                        {.result = -EOPNOTSUPP,
-                         .object = fmt::format("container {}", container_->backend()),
-                         .reason = list_text(lacking),
-                         .remedy = "name no source: what nobody tracks counts as written as a whole"});
+    return refusal({.result = -EOPNOTSUPP,
+                    .object = tracking_text("start", *container_),
+                    .reason = list_text(lacking),
+                    .remedy = "name no source: what nobody tracks counts as written as a whole"});
   }
   const std::vector<IovaRange> mapped = mapped_ranges(*container_);
   Result<void> started;
   auto member = members.begin();
+  const auto stop_started = [&] {
+    for (Member& one : std::span(members.begin(), member)) log_failure_of([&] { return one.log.stop(); });
+  };
+  const OnThrow undo(stop_started);
   for (; started && member != members.end(); ++member) {
     if (member->source == DirtySource::device) started = member->log.start(mapped, page_size_);
   }
   if (started && !by_iommu.empty()) started = log_->start(by_iommu);
   if (started) return started;
-  for (Member& one : std::span(members.begin(), member)) log_failure(one.log.stop());
+  stop_started();
   return started;
 }
 
 Result<void> DirtyTracker::start(std::optional<DirtySource> only) {
-  CallFailed what{.object = fmt::format("container {}", container_->backend())};
+  CallFailed what{.object = tracking_text("start", *container_)};
   if (on_) {
     what.result = -EBUSY;
     what.reason = "it is on already";
@@ -141,10 +154,12 @@ Result<void> DirtyTracker::start(std::optional<DirtySource> only) {
     what.reason = "no device is attached, so there is nobody who could write";
     what.remedy = "attach a device first";
   }
-  if (what.result != 0) return call_failure("start dirty tracking", std::move(what));
-  only_ = only == DirtySource::nobody ? std::nullopt : only;
+  if (what.result != 0) return refusal(std::move(what));
   page_size_ = container_->misaligned_ + 1;
   pending_ = std::make_unique<memory::PageSet>(page_size_);
+  lost_ = false;
+  only_ = only == DirtySource::nobody ? std::nullopt : only;
+  const OnThrow undo([this] { only_.reset(); });
   auto started = start_members(members_);
   if (!started) only_.reset();
   on_ = started.has_value();
@@ -153,11 +168,9 @@ Result<void> DirtyTracker::start(std::optional<DirtySource> only) {
 
 Result<void> DirtyTracker::stop() {
   if (!on_) {
-    return call_failure(
-        "stop dirty tracking",
-        {.result = -EINVAL, .object = fmt::format("container {}", container_->backend()), .reason = "it is not on"});
+    return refusal({.result = -EINVAL, .object = tracking_text("stop", *container_), .reason = "it is not on"});
   }
-  on_ = false;
+  on_ = lost_ = false;
   only_.reset();
   pending_.reset();
   scratch_ = {};
@@ -173,13 +186,14 @@ Result<void> DirtyTracker::join(const std::string& device, int fd, std::uint64_t
   Member joining{.device = device, .log = DeviceLog(container_->kernel(), fd, device)};
   if (on_) {
     if (smallest_page != page_size_) {
-      return call_failure("attach", {.result = -EBUSY,
-                                     .object = fmt::format("{} in container {}", device, container_->backend()),
-                                     .reason = fmt::format("dirty pages are tracked by {}, and with this device the "
-                                                           "smallest page is {}",
-                                                           size_text(page_size_), size_text(smallest_page)),
-                                     .remedy = "stop dirty tracking first"});
+      return refusal({.result = -EBUSY,
+                      .object = fmt::format("attach {} to container {}", device, container_->backend()),
+                      .reason = fmt::format("dirty pages are tracked by {}, and with this device the "
+                                            "smallest page is {}",
+                                            size_text(page_size_), size_text(smallest_page)),
+                      .remedy = "stop dirty tracking first"});
     }
+    members_.reserve(members_.size() + 1);
     if (auto started = start_members(std::span(&joining, 1)); !started) return started;
   }
   members_.push_back(std::move(joining));
@@ -187,12 +201,16 @@ Result<void> DirtyTracker::join(const std::string& device, int fd, std::uint64_t
 }
 
 // While the device, and what tracks it, are still there.
-void DirtyTracker::leave(const std::string& device) {
-  if (on_) remember_all();
+void DirtyTracker::leave(const std::string& device) noexcept {
+  try {
+    if (on_) remember_all();
+  } catch (const std::bad_alloc&) {
+    lost_ = true;
+  }
   const auto leaving =
       std::find_if(members_.begin(), members_.end(), [&](const Member& member) { return member.device == device; });
   if (leaving == members_.end()) return;
-  log_failure(leaving->log.stop());
+  log_failure_of([&] { return leaving->log.stop(); });
   members_.erase(leaving);
 }
 
@@ -205,7 +223,7 @@ void DirtyTracker::remember_all() {
     const DirtyRequest request{.range = range, .page_size = page_size_, .bits = cleared_words(range)};
     auto collected = collect(request, AfterQuery::forget);
     if (collected) pending_->add(range, request.bits);
-    log_failure(collected);
+    log_failure(collected, LogKind::remark);
   }
 }
 
@@ -230,9 +248,8 @@ Result<void> DirtyTracker::collect_devices(const DirtyRequest& request) {
   return {};
 }
 
-Result<void> DirtyTracker::check(IovaRange range, const DirtyBitmap& bitmap, std::string_view operation) const {
-  CallFailed what{.result = -EINVAL,
-                  .object = fmt::format("dirty pages of {} in container {}", to_string(range), container_->backend())};
+Result<void> DirtyTracker::check(IovaRange range, const DirtyBitmap& bitmap) const {
+  CallFailed what{.result = -EINVAL, .object = pages_text(range, *container_)};
   const std::uint64_t length = range.length();
   const std::uint64_t page = bitmap.page_size;
   if (!on_) {
@@ -242,26 +259,27 @@ Result<void> DirtyTracker::check(IovaRange range, const DirtyBitmap& bitmap, std
     what.reason =
         fmt::format("the bitmap's page size, {}, is no power of two of at least {}, the IOMMU's smallest page",
                     size_text(page), size_text(page_size_));
-  } else if (range.last < range.first || length == 0) {
-    what.reason = "the range is empty, or runs past the last address";
+  } else if (length == 0) {
+    what.reason = "the range is empty, or the whole space";
   } else if (((range.first.value | length) & (page - 1)) != 0) {
     what.reason = fmt::format("iova and length must be multiples of the bitmap's page size, {}", size_text(page));
+  } else if (range.last < range.first) {
+    what.result = -EOVERFLOW;
+    what.reason = "it runs past the last address, 2^64-1";
   } else if (bitmap.words.size() < DirtyBitmap::words_for(length, page)) {
     what.reason = fmt::format("the bitmap has {} words, and this range needs {}", bitmap.words.size(),
                               DirtyBitmap::words_for(length, page));
   } else {
     return {};
   }
-  return call_failure(operation, std::move(what));
+  return refusal(std::move(what));
 }
 
 Result<DirtyAnswer> DirtyTracker::query(IovaRange range, const DirtyBitmap& bitmap, AfterQuery after) {
-  constexpr std::string_view operation = "query dirty pages";
-  if (auto fine = check(range, bitmap, operation); !fine) return failure_of(fine);
+  if (auto fine = check(range, bitmap); !fine) return failure_of(fine);
   if (const auto hole = find_hole(*container_, range)) {
-    return call_failure(
-        operation, {.result = -ENOENT,
-                    .object = fmt::format("dirty pages of {} in container {}", to_string(range), container_->backend()),
+    return refusal({.result = -ENOENT,
+                    .object = pages_text(range, *container_),
                     .reason = fmt::format("nothing is mapped at {}", to_string(*hole)),
                     .remedy = "ask for what is mapped; for_each_mapping() tells"});
   }
@@ -269,6 +287,7 @@ Result<DirtyAnswer> DirtyTracker::query(IovaRange range, const DirtyBitmap& bitm
     memory::set_bits(bitmap.words.data(), 0, range.length() / bitmap.page_size);
     return DirtyAnswer::everything;
   }
+  const OnThrow lose([this] { lost_ = true; });
   const IovaRange told = log_->tells_whole_mappings() ? whole_mappings(*container_, range) : range;
   // Nearly always the caller's bitmap is one that everybody can write to.
   const bool in_place = bitmap.page_size == page_size_ && told == range && after == AfterQuery::forget;
@@ -284,7 +303,7 @@ Result<DirtyAnswer> DirtyTracker::query(IovaRange range, const DirtyBitmap& bitm
 
 Result<DirtyAnswer> DirtyTracker::unmap(Iova iova, std::uint64_t length, const DirtyBitmap& bitmap) {
   const IovaRange range{iova, iova + (length - 1)};
-  if (auto fine = check(range, bitmap, "unmap and query dirty pages"); !fine) return failure_of(fine);
+  if (auto fine = check(range, bitmap); !fine) return failure_of(fine);
   if (auto whole = container_->check_unmap(range, length); !whole) return failure_of(whole);
   const DirtyAnswer answer = misses_one() ? DirtyAnswer::everything : DirtyAnswer::pages;
   while (const MappingRecord* mapping = container_->mappings_->at_or_above(iova)) {
@@ -295,6 +314,7 @@ Result<DirtyAnswer> DirtyTracker::unmap(Iova iova, std::uint64_t length, const D
 }
 
 Result<void> DirtyTracker::unmap_one(IovaRange range, Iova first, const DirtyBitmap& bitmap) {
+  const OnThrow lose([this] { lost_ = true; });
   const DirtyRequest request{.range = range, .page_size = page_size_, .bits = cleared_words(range)};
   Result<void> told;
   if (misses_one()) {

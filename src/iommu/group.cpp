@@ -4,8 +4,8 @@
 
 #include <fmt/format.h>
 
+#include "host/node.hpp"
 #include "host/requirements.hpp"
-#include "iommu/node.hpp"
 #include "kernel/vfio.hpp"
 
 namespace postern {
@@ -14,22 +14,19 @@ namespace {
 std::string group_path(GroupId id) { return "/dev/vfio/" + to_string(id); }
 std::string group_text(GroupId id) { return "IOMMU group " + to_string(id); }
 
-constexpr const char* no_group_node =
-    "the kernel makes the node when a device of the group is bound to a VFIO driver and CONFIG_VFIO_GROUP is set";
-
 tl::unexpected<Error> not_viable(Kernel& kernel, GroupId id, const std::string& device) {
   const auto group = find_iommu_group(kernel, id);
-  return call_failure(vfio::group_get_status.symbol,
-                      {.result = -EPERM,
-                       .object = fmt::format("{} of {}", group_text(id), device),
-                       .reason = group ? obstacles_text(*group) : "the group is not viable",
-                       .remedy = group ? obstacles_remedy(*group) : ""});
+  const GroupAdvice advice = group ? advise_on_group(kernel, *group, device) : GroupAdvice();
+  return refusal({.result = -EPERM,
+                  .object = fmt::format("{} of {}", group_text(id), device),
+                  .reason = group ? obstacles_text(*group, advice) : "the group is not viable",
+                  .remedy = advice.remedy});
 }
 
 }  // namespace
 
 Result<Group> Group::open(Kernel& kernel, GroupId id, const std::string& device) {
-  auto fd = open_node(kernel, group_path(id), fmt::format("{} of {}", group_text(id), device), no_group_node);
+  auto fd = open_node(kernel, group_path(id), fmt::format("{} of {}", group_text(id), device));
   if (!fd) return failure_of(fd);
   vfio_group_status status{.argsz = sizeof status, .flags = 0};
   if (const int result = vfio::group_get_status(kernel, fd->get(), status); result < 0) {
@@ -69,23 +66,27 @@ Result<void> Group::unset_container() {
   return {};
 }
 
-Result<Fd> Group::open_device(const std::string& name) const {
+Result<Fd> Group::open_device(const HostDevice& device) const {
+  // Options stand behind the name (vfio_pci_core_match).
+  const std::string name =
+      device.vf_token ? fmt::format("{} vf_token={}", device.name, to_string(*device.vf_token)) : device.name;
   const int fd = vfio::group_get_device_fd(fd_.kernel(), fd_.get(), *name.c_str());
-  if (fd < 0) {
-    return call_failure(vfio::group_get_device_fd.symbol,
-                        {.result = fd,
-                         .object = fmt::format("{} in {}", name, group_text(id_)),
-                         .reason = fd == -ENODEV ? "the group has no device of this name that is bound to VFIO" : "",
-                         .remedy = fd == -ENODEV ? fmt::format("bind it with \"postern bind {}\"", name) : ""});
+  if (fd >= 0) return Fd(fd_.kernel(), fd);
+  CallFailed what{.result = fd, .object = fmt::format("{} in {}", device.name, group_text(id_))};
+  if (fd == -ENODEV) {
+    what.reason = "the group has no device of this name that is bound to VFIO";
+    what.remedy = fmt::format("bind it with \"postern bind {}\"", device.name);
+  } else {
+    (void)explain_vf_token(what, fd_.kernel(), device);
   }
-  return Fd(fd_.kernel(), fd);
+  return call_failure(vfio::group_get_device_fd.symbol, std::move(what));
 }
 
 Result<void> probe_group(Kernel& kernel, const HostDevice& device) {
-  auto group = require_group(device);
+  auto group = require_group(kernel, device);
   if (!group) return failure_of(group);
   if (auto bound = require_vfio_driver(device); !bound) return bound;
-  return probe_node(kernel, group_path(*group), device.name, no_group_node);
+  return probe_node(kernel, group_path(*group), device.name);
 }
 
 }  // namespace postern

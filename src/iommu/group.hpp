@@ -22,7 +22,7 @@ class Group {
   [[nodiscard]] int fd() const noexcept { return fd_.get(); }
   [[nodiscard]] Result<void> set_container(const Fd& container);
   [[nodiscard]] Result<void> unset_container();
-  [[nodiscard]] Result<Fd> open_device(const std::string& name) const;
+  [[nodiscard]] Result<Fd> open_device(const HostDevice& device) const;
 
   int users = 0;  // devices of this group that are attached now: its container's book-keeping
 

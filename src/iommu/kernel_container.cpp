@@ -7,9 +7,10 @@
 #include <algorithm>
 
 #include "base/log.hpp"
+#include "base/on_throw.hpp"
 #include "base/words.hpp"
+#include "host/node.hpp"
 #include "host/requirements.hpp"
-#include "iommu/node.hpp"
 #include "kernel/vfio.hpp"
 
 namespace postern {
@@ -21,23 +22,32 @@ std::string load_text(std::string_view module) {
   return fmt::format("load the module with \"modprobe {}\"; the kernel needs CONFIG_VFIO_CONTAINER", module);
 }
 
+Result<Fd> open_container(Kernel& kernel, const std::string& object) {
+  auto fd = open_node(kernel, container_path, object);
+  if (!fd) return fd;
+  const int api = vfio::get_api_version(kernel, fd->get());
+  if (api == VFIO_API_VERSION) return fd;
+  if (api < 0) return call_failure(vfio::get_api_version.symbol, {.result = api, .object = object});
+  return refusal({.result = -EPROTO,
+                  .object = object,
+                  .reason = fmt::format("the kernel speaks another version: VFIO_GET_API_VERSION gives {}", api)});
+}
+
 }  // namespace
 
-Result<KernelContainer::Opened> KernelContainer::open(Kernel& kernel, const Interface& interface,
-                                                      std::uint32_t version) {
+Result<KernelContainer::Opened> KernelContainer::open(Kernel& kernel, const Interface& interface, std::uint32_t version,
+                                                      Fd node) {
   const std::string object = fmt::format("container {}", interface.backend);
-  auto fd = open_node(kernel, container_path, object, load_text(interface.module));
-  if (!fd) return failure_of(fd);
-  if (const int api = vfio::get_api_version(kernel, fd->get()); api != VFIO_API_VERSION) {
-    return call_failure(
-        vfio::get_api_version.symbol,
-        {.result = api < 0 ? api : -EPROTO, .object = object, .reason = "the kernel speaks another version"});
+  if (!node) {
+    auto opened = open_container(kernel, object);
+    if (!opened) return failure_of(opened);
+    node = std::move(*opened);
   }
   std::vector<std::string_view> symbols;
   for (const Extension& extension : interface.extensions) {
     if (version != 0 && version != extension.version) continue;
-    const int has = vfio::check_extension(kernel, fd->get(), extension.number);
-    if (has > 0) return Opened{std::move(*fd), extension};
+    const int has = vfio::check_extension(kernel, node.get(), extension.number);
+    if (has > 0) return Opened{std::move(node), extension};
     // No answer is no reason to take an older version.
     if (has < 0) return call_failure(vfio::check_extension.symbol, {.result = has, .object = object});
     symbols.push_back(extension.symbol);
@@ -51,18 +61,17 @@ Result<KernelContainer::Opened> KernelContainer::open(Kernel& kernel, const Inte
     what.reason = fmt::format("the kernel does not have {}", fmt::join(symbols, " or "));
     what.remedy = load_text(interface.module);
   }
-  return call_failure(vfio::check_extension.symbol, std::move(what));
+  return refusal(std::move(what));
 }
 
-Result<void> KernelContainer::probe(Kernel& kernel, const Interface& interface, const HostDevice* device) {
-  auto node =
-      probe_node(kernel, container_path, fmt::format("backend {}", interface.backend), load_text(interface.module));
-  if (!node) return node;
-  auto there = device != nullptr ? probe_group(kernel, *device) : require_iommu(kernel);
-  if (!there) return there;
+Result<Fd> KernelContainer::probe(Kernel& kernel, const Interface& interface, const HostDevice* device) {
+  auto usable = probe_node(kernel, container_path, fmt::format("backend {}", interface.backend));
+  if (usable) usable = device != nullptr ? probe_group(kernel, *device) : require_iommu(kernel);
+  if (!usable) return failure_of(usable);
   // The node is there without the module that knows the host's IOMMU; opening it does nothing yet.
   auto opened = open(kernel, interface, 0);
-  return opened ? Result<void>() : failure_of(opened);
+  if (!opened) return failure_of(opened);
+  return std::move(opened->fd);
 }
 
 bool KernelContainer::has_extension(unsigned long number) const {
@@ -84,16 +93,19 @@ Result<Group*> KernelContainer::join(const HostDevice& device, GroupId id) {
   for (Group& group : groups_) {
     if (group.id() == id) return &group;
   }
-  auto group = Group::open(fd_.kernel(), id, device.name);
-  if (!group) return failure_of(group);
-  if (auto joined = group->set_container(fd_); !joined) return failure_of(joined);
+  auto opened = Group::open(fd_.kernel(), id, device.name);
+  if (!opened) return failure_of(opened);
+  std::list<Group> joining;  // its place is made before the kernel is asked
+  Group& group = joining.emplace_back(std::move(*opened));
+  if (auto joined = group.set_container(fd_); !joined) return failure_of(joined);
   if (groups_.empty()) {
     if (auto ready = hooks_.set_up(device); !ready) {
-      log_failure(group->unset_container());
+      log_failure(group.unset_container());
       return failure_of(ready);
     }
   }
-  return &groups_.emplace_back(std::move(*group));
+  groups_.splice(groups_.end(), joining);
+  return &group;
 }
 
 Result<void> KernelContainer::release_idle_groups() {
@@ -109,18 +121,25 @@ Result<void> KernelContainer::release_idle_groups() {
 }
 
 Result<Fd> KernelContainer::attach(const HostDevice& device) {
-  auto id = require_group(device);
+  auto id = require_group(fd_.kernel(), device);
   if (!id) return failure_of(id);
   if (auto bound = require_vfio_driver(device); !bound) return failure_of(bound);
+  Member member{.device = device.name, .group = nullptr};
+  members_.reserve(members_.size() + 1);
   auto group = join(device, *id);
   if (!group) return failure_of(group);
-  auto fd = (*group)->open_device(device.name);
+  const auto let_go = [this] {
+    if (members_.empty() || !hooks_.keeps_groups()) log_failure_of([this] { return release_idle_groups(); });
+  };
+  const OnThrow undo(let_go);
+  auto fd = (*group)->open_device(device);
   if (!fd) {
-    if (members_.empty() || !hooks_.keeps_groups()) log_failure(release_idle_groups());
+    let_go();
     return fd;
   }
   ++(*group)->users;
-  members_.push_back({.device = device.name, .group = *group});
+  member.group = *group;
+  members_.push_back(std::move(member));
   return fd;
 }
 

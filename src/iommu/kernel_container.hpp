@@ -44,14 +44,16 @@ class KernelContainer {
     std::span<const Extension> extensions;  // newest first
   };
 
-  // Opens /dev/vfio/vfio and finds which of the extensions the kernel has: the one of that version, or for 0 the first.
+  // Finds which of the extensions the kernel has: the one of that version, or for 0 the first. Opens /dev/vfio/vfio for
+  // that, unless probe() has.
   struct Opened {
     Fd fd;
     Extension extension;
   };
-  [[nodiscard]] static Result<Opened> open(Kernel& kernel, const Interface& interface, std::uint32_t version);
-  // Whether it could be opened here: by this device or, without one, for any.
-  [[nodiscard]] static Result<void> probe(Kernel& kernel, const Interface& interface, const HostDevice* device);
+  [[nodiscard]] static Result<Opened> open(Kernel& kernel, const Interface& interface, std::uint32_t version,
+                                           Fd node = {});
+  // Whether it can be used here: by this device or, without one, for any. Gives the open /dev/vfio/vfio.
+  [[nodiscard]] static Result<Fd> probe(Kernel& kernel, const Interface& interface, const HostDevice* device);
 
   KernelContainer(Fd fd, Hooks hooks) : fd_(std::move(fd)), hooks_(std::move(hooks)) {}
 

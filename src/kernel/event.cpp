@@ -8,6 +8,8 @@
 #include <cerrno>
 #include <postern/event.hpp>
 
+#include "base/deadline.hpp"
+
 namespace postern {
 namespace {
 
@@ -31,19 +33,19 @@ Result<Event> Event::create(Kernel& kernel) {
 }
 
 Result<std::uint64_t> Event::wait(std::chrono::milliseconds timeout) const {
-  using Clock = std::chrono::steady_clock;
-  const auto end = Clock::now() + timeout;
+  const Deadline end(timeout);
   for (;;) {
     std::uint64_t count = 0;
     const ssize_t got = ::read(fd_.get(), &count, sizeof count);
     if (got == sizeof count) return count;
     if (got < 0 && errno != EAGAIN && errno != EINTR) return event_failure("read", errno);
 
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - Clock::now()).count();
-    if (left <= 0) return 0;
+    const std::chrono::milliseconds::rep left = end.left().count();
+    if (left == 0) return 0;
     pollfd waiting{.fd = fd_.get(), .events = POLLIN, .revents = 0};
-    constexpr long long longest = 1 << 30;  // poll(2) takes an int
-    if (::poll(&waiting, 1, static_cast<int>(std::min<long long>(left, longest))) < 0 && errno != EINTR) {
+    constexpr std::chrono::milliseconds::rep longest = 1 << 30;  // poll(2) takes an int
+    if (::poll(&waiting, 1, static_cast<int>(std::min<std::chrono::milliseconds::rep>(left, longest))) < 0 &&
+        errno != EINTR) {
       return event_failure("poll", errno);
     }
   }

@@ -7,6 +7,7 @@
 #include <postern/result.hpp>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace postern {
 
@@ -43,6 +44,7 @@ struct CallFailed {
   std::string object;
   std::string reason = {};
   std::string remedy = {};
+  std::vector<Error> causes = {};
 };
 [[nodiscard]] inline tl::unexpected<Error> call_failure(std::string_view symbol, CallFailed what) {
   return failure({.code = -what.result,
@@ -50,7 +52,9 @@ struct CallFailed {
                   .object = std::move(what.object),
                   .reason = std::move(what.reason),
                   .remedy = std::move(what.remedy),
-                  .causes = {}});
+                  .causes = std::move(what.causes)});
 }
+// What the library refuses by itself: before it asks the kernel, or because of what a call that did not fail answered.
+[[nodiscard]] inline tl::unexpected<Error> refusal(CallFailed what) { return call_failure("", std::move(what)); }
 
 }  // namespace postern

@@ -12,6 +12,9 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstddef>
+#include <memory>
+#include <new>
 #include <postern/fd.hpp>
 #include <postern/kernel.hpp>
 
@@ -75,15 +78,14 @@ class SystemKernel final : public Kernel {
 
   int list_directory(const std::string& path, std::vector<std::string>& names) override {
     names.clear();
-    DIR* directory = ::opendir(path.c_str());
+    const std::unique_ptr<DIR, int (*)(DIR*)> directory(::opendir(path.c_str()), ::closedir);
     if (directory == nullptr) return -errno;
     errno = 0;
-    while (const dirent* entry = ::readdir(directory)) {
+    while (const dirent* entry = ::readdir(directory.get())) {
       const std::string name = entry->d_name;
       if (name != "." && name != "..") names.push_back(name);
     }
     const int failed = errno;
-    ::closedir(directory);
     std::sort(names.begin(), names.end());
     return -failed;
   }
@@ -110,8 +112,10 @@ class SystemKernel final : public Kernel {
 
 }  // namespace
 
+// Never destroyed: objects with static storage may use it in their destructors, whatever the order of those is.
 Kernel& system_kernel() noexcept {
-  static SystemKernel kernel;
+  alignas(SystemKernel) static std::byte place[sizeof(SystemKernel)];
+  static Kernel& kernel = *new (place) SystemKernel;
   return kernel;
 }
 

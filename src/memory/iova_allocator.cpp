@@ -311,20 +311,17 @@ std::uint64_t IovaAllocator::State::largest_free() const {
 
 namespace {
 
-tl::unexpected<Error> refused(int code, const char* operation, std::string object, std::string reason,
-                              std::string remedy) {
+tl::unexpected<Error> refused(int code, std::string object, std::string reason, std::string remedy) {
   Error::Details details;
   details.code = code;
-  details.operation = operation;
   details.object = std::move(object);
   details.reason = std::move(reason);
   details.remedy = std::move(remedy);
   return failure(std::move(details));
 }
 
-tl::unexpected<Error> not_pages(const char* operation, std::string object, std::uint64_t page) {
-  return refused(EINVAL, operation, std::move(object),
-                 "the IOMMU maps whole pages of " + size_text(page) + ", one or more",
+tl::unexpected<Error> not_pages(std::string object, std::uint64_t page) {
+  return refused(EINVAL, std::move(object), "the IOMMU maps whole pages of " + size_text(page) + ", one or more",
                  "use multiples of " + size_text(page));
 }
 
@@ -332,14 +329,13 @@ tl::unexpected<Error> not_pages(const char* operation, std::string object, std::
 
 // The refusals say afterwards what was wrong, out of the way of what succeeds.
 tl::unexpected<Error> IovaAllocator::State::refused_allocate(std::uint64_t length, std::uint64_t alignment) const {
-  constexpr auto operation = "IovaAllocator::allocate";
-  std::string object = size_text(length) + " of iovas";
+  std::string object = "allocate " + size_text(length) + " of iovas";
   if (alignment != page()) object += ", aligned to " + size_text(alignment);
-  if (!is_pages(length)) return not_pages(operation, std::move(object), page());
+  if (!is_pages(length)) return not_pages(std::move(object), page());
   if (!std::has_single_bit(alignment)) {
-    return refused(EINVAL, operation, std::move(object), "an alignment is a power of two", "");
+    return refused(EINVAL, std::move(object), "an alignment is a power of two", "");
   }
-  return refused(ENOSPC, operation, std::move(object),
+  return refused(ENOSPC, std::move(object),
                  "the longest free range has " + size_text(largest_free()) + ", and " + size_text(bytes_free_) +
                      " are free in " + std::to_string(ranges_.live()) + " ranges",
                  "free some, or allocate in smaller pieces");
@@ -348,13 +344,17 @@ tl::unexpected<Error> IovaAllocator::State::refused_allocate(std::uint64_t lengt
 tl::unexpected<Error> IovaAllocator::State::refused_range(const char* operation, Iova iova, std::uint64_t length,
                                                           int code, const char* reason, const char* remedy) {
   const auto range = IovaRange::from_length(iova, length);
-  std::string object = "iova " + (range ? to_string(*range) : to_string(iova) + "+" + size_text(length));
-  if (!is_pages(length) || !is_pages_or_0(iova.value)) return not_pages(operation, std::move(object), page());
-  if (!range || !is_usable(*range)) {
-    return refused(ERANGE, operation, std::move(object), "the usable iovas are " + ranges_text(usable_),
+  std::string object =
+      std::string(operation) + " iova " + (range ? to_string(*range) : to_string(iova) + "+" + size_text(length));
+  if (!is_pages(length) || !is_pages_or_0(iova.value)) return not_pages(std::move(object), page());
+  if (!range) {
+    return refused(EOVERFLOW, std::move(object), "it runs past the last address, 2^64-1", "");
+  }
+  if (!is_usable(*range)) {
+    return refused(ERANGE, std::move(object), "the usable iovas are " + ranges_text(usable_),
                    "stay inside one usable range");
   }
-  return refused(code, operation, std::move(object), reason, remedy);
+  return refused(code, std::move(object), reason, remedy);
 }
 
 IovaAllocator::IovaAllocator(std::span<const IovaRange> usable, std::uint64_t page_sizes)
@@ -382,14 +382,13 @@ Result<Iova> IovaAllocator::allocate(std::uint64_t length, std::uint64_t alignme
 Result<void> IovaAllocator::allocate_at(Iova iova, std::uint64_t length) {
   if (const auto range = state_->usable(iova, length); range && state_->allocate_at(*range)) [[likely]]
     return {};
-  return state_->refused_range("IovaAllocator::allocate_at", iova, length, EEXIST, "some of it is taken",
-                               "let allocate() choose");
+  return state_->refused_range("allocate", iova, length, EEXIST, "some of it is taken", "let allocate() choose");
 }
 
 Result<void> IovaAllocator::free(Iova iova, std::uint64_t length) {
   if (const auto range = state_->usable(iova, length); range && state_->free(*range)) [[likely]]
     return {};
-  return state_->refused_range("IovaAllocator::free", iova, length, ENOENT, "some of it is free already",
+  return state_->refused_range("free", iova, length, ENOENT, "some of it is free already",
                                "free what was allocated, and only once");
 }
 

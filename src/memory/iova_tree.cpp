@@ -284,7 +284,7 @@ std::size_t IovaTree::read(Leaf& leaf, Slot* to) {
 void IovaTree::write(Leaf& leaf, const Slot* from, std::size_t count, std::uint64_t bound, Layout layout) {
   leaf.least = leaf_least;
   leaf.surplus = static_cast<std::ptrdiff_t>(count) - leaf.least;
-  leaf.cells.front() = {0, &everything};
+  leaf.cells.front() = {0, sentinel(everything)};
   Slot* slot = leaf.begin();
   if (layout == Layout::high) slot = std::fill_n(slot, leaf_slots - count, *from);
   const std::size_t repeats = layout == Layout::even ? leaf_slots - count : 0;
@@ -293,8 +293,8 @@ void IovaTree::write(Leaf& leaf, const Slot* from, std::size_t count, std::uint6
     *slot++ = *from;
     for (shared += repeats; shared > count; shared -= count + 1) *slot++ = *from;
   }
-  std::fill(slot, leaf.end() + 1, Slot{bound, &nothing});
-  leaf.end()[1] = leaf.end()[2] = {0, &nothing};  // 0 is no leaf's bound
+  std::fill(slot, leaf.end() + 1, Slot{bound, sentinel(nothing)});
+  leaf.end()[1] = leaf.end()[2] = {0, sentinel(nothing)};  // 0 is no leaf's bound
 }
 
 void IovaTree::read(Inner& inner, Gathered& to) {

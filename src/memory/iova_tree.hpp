@@ -76,7 +76,8 @@ class IovaTree {
   [[nodiscard]] bool has_repeat(Place place) const { return place.slot_->key == place.slot_[1].key; }
   void fill(Place place, Ranged& record) noexcept;
   // erase() in thirds. seek(): whether there is a record of exactly this range, which take_out() then takes out if
-  // nothing has changed in between. join() is due, before any other change, where that leaves the tree sparse.
+  // nothing has changed in between. Not for the whole space, nor a range that ends before it begins: sentinels do that.
+  // join() is due, before any other change, where that leaves the tree sparse.
   [[nodiscard]] bool seek(IovaRange range) noexcept;
   Ranged* take_out() noexcept;
   [[nodiscard]] bool is_sparse() const noexcept;
@@ -96,8 +97,7 @@ class IovaTree {
   static constexpr std::uint64_t above_all = ~std::uint64_t{0};
   static constexpr std::size_t leaf_slots = 63;    // with the bound behind them, a power of two
   static constexpr std::size_t leaf_crowded = 40;  // as many records, and an insert that finds no repeat splits it
-  static constexpr std::size_t leaf_joined =
-      30;  // the most that two leaves may hold to be joined; any, if one is empty
+  static constexpr std::size_t leaf_joined = 30;   // the most that two leaves to be joined hold; any, if one is empty
   static constexpr std::ptrdiff_t leaf_least = 12;
   static constexpr std::ptrdiff_t repeats_too_many = 16;
   static constexpr std::size_t inner_children = 64;  // a power of two
@@ -127,15 +127,15 @@ class IovaTree {
   void remove_child(const Path& path, std::size_t level, std::size_t rank) noexcept;
   [[nodiscard]] Path path_to(std::uint64_t key) const;
   void free_below(void* node, std::size_t levels, const Leaf* spared) noexcept;
-
   static std::size_t read(Leaf& leaf, Slot* to);
   static void write(Leaf& leaf, const Slot* from, std::size_t count, std::uint64_t bound, Layout layout);
   static void read(Inner& inner, Gathered& to);
   static void write(Inner& inner, const Gathered& from, std::size_t first, std::size_t count);
 
   // The record of blanks, whose key is 0, seems to overlap whatever is asked for; that of the bound is no range at all.
-  static inline Ranged everything{{{0}, {above_all - 1}}};
-  static inline Ranged nothing{{{above_all}, {0}}};
+  static constexpr Ranged everything{{{0}, {above_all}}};
+  static constexpr Ranged nothing{{{above_all}, {0}}};
+  [[nodiscard]] static Ranged* sentinel(const Ranged& record) { return const_cast<Ranged*>(&record); }
 
   void* root_;              // a Leaf where levels_ is 0
   std::size_t levels_ = 0;  // of inner nodes

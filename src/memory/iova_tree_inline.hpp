@@ -137,6 +137,7 @@ inline Ranged* IovaTree::at_or_above(Iova iova) const {
 }
 
 [[gnu::always_inline]] inline bool IovaTree::seek(IovaRange range) noexcept {
+  assert(range.first <= range.last && range != (IovaRange{{0}, {above_all}}));
   const bool near = near_slot_->key == range.first.value && near_slot_->record->range.last == range.last;
   return near || seek_anew(range);
 }

@@ -40,7 +40,8 @@ class ShadowMap {
     return static_cast<const MappingRecord&>(tree_.latest());
   }
 
-  // Erases the mapping of exactly this range; false where there is none.
+  // Erases the mapping of exactly this range; false where there is none. Here and below a range does not end before it
+  // begins, nor is it the whole space.
   bool erase(IovaRange range) noexcept;
   // The same in halves: whether there is one, and the erasing of it, if nothing has changed in between.
   [[nodiscard]] bool seek(IovaRange range) noexcept { return tree_.seek(range); }

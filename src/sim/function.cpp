@@ -9,6 +9,8 @@
 #include <bit>
 #include <cstring>
 
+#include "sim/devices/bar_memory.hpp"
+
 namespace postern::sim {
 namespace {
 
@@ -41,15 +43,29 @@ Interrupts::Counts counts_of(const HardwareInfo& info) {
 
 Function::Function(PciAddress address, int group, std::unique_ptr<Hardware> hardware)
     : address_(address), group_(group), hardware_(std::move(hardware)), interrupts_(counts_of(hardware_->info())) {
-  Bars memory;
-  for (std::size_t i = 0; i < bars_.size(); ++i) {
-    if (const std::uint32_t size = info().bars[i].size; size != 0) memory[i] = bars_[i].emplace(size).bytes();
-  }
-  hardware_->connect(*this, memory);
   make_config();
 }
 
-Function::~Function() { hardware_.reset(); }
+void Function::wrap_hardware(const std::function<std::unique_ptr<Hardware>(std::unique_ptr<Hardware>)>& wrap) {
+  hardware_ = wrap(std::move(hardware_));
+  hardware_->connect(*this, bars_);
+}
+
+std::uint64_t Function::bars_length() const {
+  std::uint64_t length = 0;
+  for (const Bar& bar : info().bars) length += BarMemory::length_for(bar.size);
+  return length;
+}
+
+void Function::connect(std::span<std::byte> memory, std::uint64_t offset) {
+  for (std::size_t i = 0; i < bars_.size(); ++i) {
+    const std::uint32_t size = info().bars[i].size;
+    bars_[i] = memory.subspan(offset, size);
+    bar_offsets_[i] = offset;
+    offset += BarMemory::length_for(size);
+  }
+  hardware_->connect(*this, bars_);
+}
 
 void Function::make_config() {
   const std::span<std::byte> config(config_);
@@ -140,14 +156,14 @@ void Function::read_bar(std::size_t index, std::uint64_t offset, std::span<std::
   if (info().bars[index].kind == Bar::Kind::io && !is_io_on()) {
     std::fill(bytes.begin(), bytes.end(), std::byte{0xff});
   } else {
-    std::memcpy(bytes.data(), bar(index).bytes().data() + offset, bytes.size());
+    std::memcpy(bytes.data(), bars_[index].data() + offset, bytes.size());
   }
 }
 
 void Function::write_bar(std::size_t index, std::uint64_t offset, std::span<const std::byte> bytes) {
   if (info().bars[index].kind == Bar::Kind::io && !is_io_on()) return;
   if (hardware_->write(index, offset, bytes)) return;
-  std::memcpy(bar(index).bytes().data() + offset, bytes.data(), bytes.size());
+  std::memcpy(bars_[index].data() + offset, bytes.data(), bytes.size());
 }
 
 std::pair<std::uint64_t, std::uint64_t> Function::vector_table() const {

@@ -5,14 +5,15 @@
 #include <linux/pci_regs.h>
 
 #include <array>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <postern/pci_address.hpp>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "sim/address_space.hpp"
-#include "sim/devices/bar_memory.hpp"
 #include "sim/devices/hardware.hpp"
 #include "sim/vfio/interrupts.hpp"
 #include "sim/vfio/variant.hpp"
@@ -26,7 +27,7 @@ class Function final : private Slot {
   Function(PciAddress address, int group, std::unique_ptr<Hardware> hardware);
   Function(const Function&) = delete;
   Function& operator=(const Function&) = delete;
-  ~Function() override;
+  ~Function() override = default;
 
   [[nodiscard]] PciAddress address() const noexcept { return address_; }
   [[nodiscard]] int group() const noexcept { return group_; }  // negative: none
@@ -62,8 +63,11 @@ class Function final : private Slot {
   // Bytes of it.
   [[nodiscard]] std::uint64_t config_size() const { return info().is_express ? 4096 : 256; }
 
-  // The memory of a BAR that it has.
-  [[nodiscard]] const BarMemory& bar(std::size_t index) const { return *bars_[index]; }
+  // How much memory its BARs take, and which it is: called once, before it is opened. The memory outlives the function.
+  [[nodiscard]] std::uint64_t bars_length() const;
+  void connect(std::span<std::byte> memory, std::uint64_t offset);
+  // Where the memory of a BAR that it has begins in the machine's BarMemory.
+  [[nodiscard]] std::uint64_t bar_offset(std::size_t index) const { return bar_offsets_[index]; }
   // One access of 1, 2, 4 or 8 aligned bytes, as VFIO makes them.
   void read_bar(std::size_t index, std::uint64_t offset, std::span<std::byte> bytes) const;
   void write_bar(std::size_t index, std::uint64_t offset, std::span<const std::byte> bytes);
@@ -74,6 +78,9 @@ class Function final : private Slot {
   [[nodiscard]] std::pair<std::uint64_t, std::uint64_t> vector_table() const;
 
   [[nodiscard]] Interrupts& interrupts() noexcept { return interrupts_; }
+
+  // Puts other hardware around its own, of the same kind.
+  void wrap_hardware(const std::function<std::unique_ptr<Hardware>(std::unique_ptr<Hardware>)>& wrap);
 
   void reset();  // config space is saved and restored around it
   [[nodiscard]] bool poll();
@@ -95,7 +102,8 @@ class Function final : private Slot {
   int group_;
   std::unique_ptr<Hardware> hardware_;
   std::array<std::byte, 4096> config_{};
-  std::array<std::optional<BarMemory>, 6> bars_;
+  Bars bars_;
+  std::array<std::uint64_t, 6> bar_offsets_{};
   Interrupts interrupts_;
 };
 

@@ -6,6 +6,7 @@
 #include <linux/vfio.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "sim/vfio/group_file.hpp"
 
@@ -14,6 +15,12 @@ namespace {
 
 // vfio-pci, and the variants that are named after it.
 bool is_vfio(std::string_view driver) { return driver.ends_with("vfio-pci"); }
+
+// Whether its config space has the header of one (PCI_HEADER_TYPE_BRIDGE).
+bool is_bridge(const Function& function) {
+  constexpr std::uint32_t class_bridge_pci = 0x0604;  // PCI_CLASS_BRIDGE_PCI
+  return function.info().class_code >> 8 == class_bridge_pci;
+}
 
 }  // namespace
 
@@ -27,6 +34,10 @@ std::string cdev_name(const Function& function) {
 void Machine::add(std::unique_ptr<Function> function) {
   if (const int id = function->group(); id >= 0) {
     groups[id].id = id;
+    group_ids_.reserve(id);
+    auto& members = members_[id];
+    const auto behind = [](const Function* a, const Function* b) { return a->address() < b->address(); };
+    members.insert(std::upper_bound(members.begin(), members.end(), function.get(), behind), function.get());
   } else {
     if (!physical_) {
       // A physical address is the process's own for the same byte.
@@ -42,22 +53,32 @@ void Machine::add(std::unique_ptr<Function> function) {
   ++generation;
 }
 
+int Machine::connect() {
+  std::uint64_t length = 0;
+  for (const auto& [address, function] : functions) length += function->bars_length();
+  if (const int result = bar_memory.make(length); result < 0) return result;
+  std::uint64_t offset = 0;
+  for (const auto& [address, function] : functions) {
+    function->connect(bar_memory.bytes(), offset);
+    offset += function->bars_length();
+  }
+  return 0;
+}
+
 Function* Machine::find(std::string_view name) {
   const auto address = PciAddress::parse(name);
   const auto found = address ? functions.find(*address) : functions.end();
   return found != functions.end() ? found->second.get() : nullptr;
 }
 
-std::vector<Function*> Machine::functions_of(int group) {
-  std::vector<Function*> members;
-  for (const auto& [address, function] : functions) {
-    if (function->group() == group) members.push_back(function.get());
-  }
-  return members;
+std::span<Function* const> Machine::functions_of(int group) const {
+  const auto found = members_.find(group);
+  if (found == members_.end()) return {};
+  return found->second;
 }
 
 // driver_managed_dma: port drivers and VFIO's leave the DMA to others.
-bool Machine::kernel_owns(int group) {
+bool Machine::kernel_owns(int group) const {
   const auto members = functions_of(group);
   return std::any_of(members.begin(), members.end(), [](const Function* function) {
     return !function->driver.empty() && !is_vfio(function->driver) && function->driver != "pcieport" &&
@@ -65,7 +86,7 @@ bool Machine::kernel_owns(int group) {
   });
 }
 
-bool Machine::has_vfio(int group) {
+bool Machine::has_vfio(int group) const {
   const auto members = functions_of(group);
   return std::any_of(members.begin(), members.end(),
                      [](const Function* function) { return function->minor.has_value(); });
@@ -77,6 +98,7 @@ int Machine::bind(Function& function, const std::string& driver) {
   if (driver != function.native_driver && driver != function.driver_override) return -ENODEV;
   // A variant looks at what it gets.
   if (is_vfio(driver) && driver != "vfio-pci" && driver != function.info().variant_driver) return -ENODEV;
+  if (is_vfio(driver) && is_bridge(function)) return -EINVAL;  // vfio_pci_core_register_device
   // vfio_group_find_or_alloc
   if (function.group() < 0 && is_vfio(driver)) {
     if (!unsafe_noiommu) return -EINVAL;
@@ -86,28 +108,24 @@ int Machine::bind(Function& function, const std::string& driver) {
   const bool taken = has_group && !is_vfio(driver) && driver != "pcieport" && groups[function.group()].owner != nullptr;
   if (taken) return -EBUSY;  // iommu_device_use_default_domain
   function.driver = driver;
-  if (is_vfio(driver)) {
-    int minor = 0;
-    while (std::any_of(functions.begin(), functions.end(),
-                       [&](const auto& other) { return other.second->minor == minor; })) {
-      ++minor;
-    }
-    function.minor = minor;
-  }
+  if (is_vfio(driver)) function.minor = minors_.take();
   ++generation;
   return 0;
 }
 
 // vfio_noiommu_group_alloc: a group with the lowest number that is free.
 void Machine::make_noiommu_group(Function& function) {
-  const auto is_free = [this](int id) {
-    const auto found = groups.find(id);
-    return found == groups.end() || (found->second.is_noiommu && functions_of(id).empty());
-  };
-  int id = 0;
-  while (!is_free(id)) ++id;
+  const int id = group_ids_.take();
   groups[id] = {.id = id, .is_noiommu = true};
+  members_[id] = {&function};
   function.set_group(id);
+}
+
+// vfio_device_remove_group
+void Machine::leave_noiommu_group(Function& function) {
+  members_.erase(function.group());
+  group_ids_.give_back(function.group());
+  function.set_group(-1);
 }
 
 // vfio_unregister_group_dev asks for the device, and waits until it is let go.
@@ -119,11 +137,11 @@ int Machine::unbind(Function& function, Lock& lock) {
   }
   const bool had_node = function.minor.has_value();
   function.driver.clear();
-  function.minor.reset();
+  if (had_node) minors_.give_back(*std::exchange(function.minor, std::nullopt));
   if (had_node && !has_vfio(function.group())) {
     if (GroupFile* const file = groups[function.group()].file; file != nullptr) file->revoke();
   }
-  if (!function.has_iommu()) function.set_group(-1);  // vfio_device_remove_group
+  if (!function.has_iommu() && function.group() >= 0) leave_noiommu_group(function);
   ++generation;
   return 0;
 }

@@ -7,12 +7,15 @@
 #include <memory>
 #include <mutex>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "sim/devices/bar_memory.hpp"
 #include "sim/file.hpp"
 #include "sim/function.hpp"
 #include "sim/iommu_model.hpp"
+#include "sim/lowest_free.hpp"
 #include "sim/process/process.hpp"
 #include "sim/spapr/mm_regions.hpp"
 #include "sim/spapr/tce_platform.hpp"
@@ -49,18 +52,22 @@ class Machine {
   MmRegions regions{process};
   std::uint64_t mapping_limit = 65535;  // vfio_iommu_type1.dma_entry_limit
   bool unsafe_noiommu = false;          // vfio.enable_unsafe_noiommu_mode
+  BarMemory bar_memory;
   std::map<PciAddress, std::unique_ptr<Function>> functions;
   std::map<int, Group> groups;
   std::set<std::string> drivers{"vfio-pci", "nvme", "pcieport", "pci-stub"};
   std::uint64_t generation = 0;  // of what sysfs shows
 
   void add(std::unique_ptr<Function> function);
+  // When all of them are there: gives their BARs memory. 0 or a negated errno.
+  [[nodiscard]] int connect();
   [[nodiscard]] Function* find(std::string_view name);
-  [[nodiscard]] std::vector<Function*> functions_of(int group);
+  // In the order of their addresses.
+  [[nodiscard]] std::span<Function* const> functions_of(int group) const;
   // Whether a driver of the kernel does DMA for a function of the group: then nobody else may.
-  [[nodiscard]] bool kernel_owns(int group);
+  [[nodiscard]] bool kernel_owns(int group) const;
   // Whether the group has a node, /dev/vfio/N.
-  [[nodiscard]] bool has_vfio(int group);
+  [[nodiscard]] bool has_vfio(int group) const;
 
   // What writing to sysfs does: 0 or a negated errno. Unbinding waits until nobody has the function open.
   [[nodiscard]] int bind(Function& function, const std::string& driver);
@@ -69,8 +76,12 @@ class Machine {
 
  private:
   void make_noiommu_group(Function& function);
+  void leave_noiommu_group(Function& function);
 
-  std::shared_ptr<Domain> physical_;  // all of memory, for functions without an IOMMU
+  std::shared_ptr<Domain> physical_;               // all of memory, for functions without an IOMMU
+  std::map<int, std::vector<Function*>> members_;  // by the number of their group
+  LowestFree group_ids_;
+  LowestFree minors_;
 };
 
 }  // namespace postern::sim

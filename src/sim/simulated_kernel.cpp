@@ -4,18 +4,24 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <pthread.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <cstdlib>
+#include <system_error>
 #include <thread>
+#include <utility>
 
-#include "sim/devices/edu/edu.hpp"
-#include "sim/devices/nvme/nvme.hpp"
-#include "sim/devices/small_bars/small_bars.hpp"
+#include "base/log.hpp"
+#include "sim/devices/models.hpp"
 #include "sim/hosts/hosts.hpp"
 #include "sim/iommufd/iommufd.hpp"
+#include "sim/laboratory.hpp"
+#include "sim/lowest_free.hpp"
 #include "sim/machine.hpp"
 #include "sim/sysfs/sysfs.hpp"
 #include "sim/vfio/group_file.hpp"
@@ -24,40 +30,6 @@ namespace postern {
 namespace {
 
 using namespace sim;
-
-// A port: nothing is behind it here but its config space.
-class Bridge final : public Hardware {
- public:
-  explicit Bridge(SimulatedPlatform platform) {
-    if (platform != SimulatedPlatform::powernv) return;
-    info_.vendor = 0x1014;
-    info_.device = 0x04c1;
-  }
-  [[nodiscard]] const HardwareInfo& info() const override { return info_; }
-  void connect(Slot& /*slot*/, const Bars& /*bars*/) override {}
-  void reset() override {}
-  [[nodiscard]] bool poll() override { return false; }
-
- private:
-  HardwareInfo info_{.vendor = 0x1b36, .device = 0x000c, .class_code = 0x060400, .has_intx = false, .has_flr = false};
-};
-
-std::unique_ptr<Hardware> make_hardware(const SimulatedFunction& described, SimulatedPlatform platform) {
-  using Model = SimulatedFunction::Model;
-  switch (described.model) {
-    case Model::nvme:
-      return make_nvme(described.bytes, described.serial.c_str());
-    case Model::edu:
-      return make_edu();
-    case Model::migratable_edu:
-      return make_migratable_edu();
-    case Model::small_bars:
-      return make_small_bars();
-    case Model::bridge:
-      break;
-  }
-  return std::make_unique<Bridge>(platform);
-}
 
 std::unique_ptr<Function> make(const SimulatedFunction& described, SimulatedPlatform platform) {
   auto function =
@@ -71,12 +43,23 @@ std::unique_ptr<Function> make(const SimulatedFunction& described, SimulatedPlat
   return function;
 }
 
-// The value of a line "Name:   123 kB" replaced.
-void set_line(std::string& text, std::string_view name, std::uint64_t kib) {
-  const auto at = text.find(name);
-  if (at == std::string::npos) return;
-  const auto end = text.find('\n', at);
-  text.replace(at, end - at, fmt::format("{}\t{:8} kB", name, kib));
+// How many fork(2)s led to this process since the first kernel was made. Each call asks, and getpid(2) would cost as
+// much as the rest of a short one.
+std::atomic<unsigned> forks = 0;  // NOLINT(cppcoreguidelines-avoid-non-const-global-variables): of pthread_atfork(3)
+unsigned count_forks() {
+  static const int registered =
+      ::pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1, std::memory_order_relaxed); });
+  (void)registered;
+  return forks.load(std::memory_order_relaxed);
+}
+
+// The value of a line "Name:   123 kB" replaced. The label counts at the start of a line alone: a process may be called
+// like one.
+void set_line(std::string& text, std::string_view name, const std::string& value) {
+  const auto before = text.find(fmt::format("\n{}", name));
+  if (before == std::string::npos) return;
+  const auto at = before + 1 + name.size();
+  text.replace(at, text.find('\n', at) - at, "\t" + value);
 }
 
 }  // namespace
@@ -91,8 +74,15 @@ class SimulatedKernel::State {
     machine.platform = host.platform;
     machine.tce = make_tce_platform(host.platform);
     for (const SimulatedFunction& function : host.functions) machine.add(make(function, host.platform));
+    made_ = machine.process.opened();
+    if (made_ == 0) made_ = machine.connect();
+    if (made_ < 0) return;
     for (const auto& [address, function] : machine.functions) (void)machine.probe(*function);
-    hardware_ = std::thread([this] { run_hardware(); });
+    try {
+      hardware_ = std::thread([this] { run_hardware(); });
+    } catch (const std::system_error& failed) {
+      made_ = -failed.code().value();
+    }
   }
   ~State() {
     {
@@ -100,13 +90,26 @@ class SimulatedKernel::State {
       stopping_ = true;
       machine.changed.notify_all();
     }
-    hardware_.join();
+    if (hardware_.joinable()) hardware_.join();
     // As where a process ends: devices leave their iommufds.
     unmapped(0, std::size_t{1} << 63);
     for (const auto& [fd, file] : files) file->release();
   }
   State(const State&) = delete;
   State& operator=(const State&) = delete;
+
+  // What comes before each call: 0 and the lock; or, without it, why there is no answer.
+  [[nodiscard]] int enter(Machine::Lock& lock) {
+    if (!is_of_this_process()) {
+      tell_of_fork();
+      return -ESTALE;
+    }
+    if (made_ < 0) return made_;
+    lock = Machine::Lock(machine.mutex);
+    return 0;
+  }
+  // A child of fork(2) has a copy of all this without the devices' thread, and with a lock that may be held for ever.
+  [[nodiscard]] bool is_of_this_process() const noexcept { return forks.load(std::memory_order_relaxed) == forks_; }
 
   [[nodiscard]] std::shared_ptr<File> find(int fd) const {
     const auto found = files.find(fd);
@@ -117,13 +120,17 @@ class SimulatedKernel::State {
     return is_ours(fd) || ::fcntl(fd, F_GETFD) < 0 ? find(fd) : std::make_shared<File>();
   }
   [[nodiscard]] int give_fd(std::shared_ptr<File> file) {
-    int fd = first_fd;
-    for (const auto& [taken, other] : files) {
-      if (taken != fd) break;
-      ++fd;
-    }
+    const int fd = fds_.take();
     files[fd] = std::move(file);
     return fd;
+  }
+  [[nodiscard]] int close(int fd) {
+    const auto file = find(fd);
+    if (!file) return -EBADF;
+    files.erase(fd);
+    fds_.give_back(fd);
+    put(*file);
+    return 0;
   }
   [[nodiscard]] int open_node(const std::string& path);
   // A reference is gone: an fd, or a mapping.
@@ -147,7 +154,13 @@ class SimulatedKernel::State {
 
  private:
   void run_hardware();
+  void tell_of_fork() noexcept;
 
+  const pid_t process_ = ::getpid();
+  const unsigned forks_ = count_forks();
+  int made_ = 0;  // or the negated errno of what could not be had for it
+  std::atomic<bool> has_told_ = false;
+  LowestFree fds_{first_fd};
   bool stopping_ = false;
   std::thread hardware_;
 };
@@ -159,15 +172,18 @@ int SimulatedKernel::State::open_node(const std::string& path) {
                         .give = [this](const std::shared_ptr<File>& file) { return give_fd(file); }};
   if (path == "/dev/vfio/vfio") return give_fd(std::make_shared<ContainerFile>(machine));
   if (path == "/dev/iommu") return give_fd(std::make_shared<Iommufd>(machine.iommu, machine.process, table));
+  // The numbers first: names are made of the one function or group alone that can be it.
+  const int number = std::atoi(path.c_str() + path.find_last_not_of("0123456789") + 1);
   for (const auto& [address, function] : machine.functions) {
-    if (function->minor && path == "/dev/vfio/devices/" + cdev_name(*function)) {
+    if (function->minor == number && path == "/dev/vfio/devices/" + cdev_name(*function)) {
       // vfio_device_fops_cdev_open
       if (!function->has_iommu() && !machine.process.is_privileged()) return -EPERM;
       return give_fd(std::make_shared<DeviceFile>(machine, *function, table));
     }
   }
-  for (auto& [id, group] : machine.groups) {
-    if (path != "/dev/vfio/" + node_name(group)) continue;
+  const auto found = machine.groups.find(number);
+  if (found != machine.groups.end() && path == "/dev/vfio/" + node_name(found->second)) {
+    auto& group = found->second;
     // vfio_group_fops_open
     if (group.is_noiommu && !machine.process.is_privileged()) return -EPERM;
     if (group.file != nullptr || group.open_cdevs > 0) return -EBUSY;
@@ -201,66 +217,95 @@ void SimulatedKernel::State::run_hardware() {
   }
 }
 
+// Once: who destroys many things in a child need not hear it of each.
+void SimulatedKernel::State::tell_of_fork() noexcept {
+  if (has_told_.exchange(true)) return;
+  log(LogKind::remark,
+      Error({.code = ESTALE,
+             .operation = "use simulated kernel",
+             .object = fmt::format("simulated kernel of process {}", process_),
+             .reason = fmt::format("process {} came of that by fork(2), and has neither its devices nor its lock",
+                                   ::getpid()),
+             .remedy = "use it in the process that made it, or make another one after fork(2)",
+             .causes = {}}));
+}
+
 SimulatedKernel::SimulatedKernel(const SimulatedHost& host) : state_(std::make_unique<State>(host)) {}
 
-SimulatedKernel::~SimulatedKernel() = default;
+// A child's copy cannot be taken apart: its thread cannot be joined, nor its lock taken. It stays, where leak checkers
+// find it.
+SimulatedKernel::~SimulatedKernel() {
+  if (state_->is_of_this_process()) return;
+  static auto* const left = new std::vector<State*>;
+  left->push_back(state_.release());
+}
+
+bool Laboratory::wrap(SimulatedKernel& kernel, PciAddress address, const Wrap& wrap) {
+  Machine& machine = kernel.state_->machine;
+  const Machine::Lock lock(machine.mutex);
+  Function* const function = machine.find(to_string(address));
+  if (function != nullptr) function->wrap_hardware(wrap);
+  return function != nullptr;
+}
 
 int SimulatedKernel::open(const char* path, int flags) {
   const std::string name(path);
-  if (!state_->sysfs.shows(name)) return system_kernel().open(path, flags);
-  const Machine::Lock lock(state_->machine.mutex);
+  if (!Sysfs::shows(name)) return system_kernel().open(path, flags);
+  Machine::Lock lock;
+  if (const int result = state_->enter(lock); result < 0) return result;
   return state_->open_node(name);
 }
 
 int SimulatedKernel::close(int fd) {
   if (!State::is_ours(fd)) return system_kernel().close(fd);
-  const Machine::Lock lock(state_->machine.mutex);
+  if (!state_->is_of_this_process()) return -ESTALE;  // a child lets its copies go, which is nothing to tell of
+  Machine::Lock lock;
+  const int result = state_->enter(lock);
+  return result < 0 ? result : state_->close(fd);
+}
+
+// What a call on one of our fds gives: call(file).
+template <typename Call>
+auto SimulatedKernel::on_file(int fd, Call call) {
+  Machine::Lock lock;
+  using Given = decltype(call(std::declval<File&>()));
+  if (const int result = state_->enter(lock); result < 0) return static_cast<Given>(result);
   const auto file = state_->find(fd);
-  if (!file) return -EBADF;
-  state_->files.erase(fd);
-  state_->put(*file);
-  return 0;
+  return file ? call(*file) : static_cast<Given>(-EBADF);
 }
 
 int SimulatedKernel::ioctl(int fd, unsigned long request, void* argument) {
   if (!State::is_ours(fd)) return system_kernel().ioctl(fd, request, argument);
-  const Machine::Lock lock(state_->machine.mutex);
-  const auto file = state_->find(fd);
-  return file ? file->ioctl(request, argument) : -EBADF;
+  return on_file(fd, [&](File& file) { return file.ioctl(request, argument); });
 }
 
 ssize_t SimulatedKernel::pread(int fd, void* buffer, std::size_t length, std::uint64_t offset) {
   if (!State::is_ours(fd)) return system_kernel().pread(fd, buffer, length, offset);
-  const Machine::Lock lock(state_->machine.mutex);
-  const auto file = state_->find(fd);
-  return file ? file->pread(buffer, length, offset) : -EBADF;
+  return on_file(fd, [&](File& file) { return file.pread(buffer, length, offset); });
 }
 
 ssize_t SimulatedKernel::pwrite(int fd, const void* buffer, std::size_t length, std::uint64_t offset) {
   if (!State::is_ours(fd)) return system_kernel().pwrite(fd, buffer, length, offset);
-  const Machine::Lock lock(state_->machine.mutex);
-  const auto file = state_->find(fd);
-  return file ? file->pwrite(buffer, length, offset) : -EBADF;
+  return on_file(fd, [&](File& file) { return file.pwrite(buffer, length, offset); });
 }
 
 ssize_t SimulatedKernel::read(int fd, void* buffer, std::size_t length) {
   if (!State::is_ours(fd)) return system_kernel().read(fd, buffer, length);
-  const Machine::Lock lock(state_->machine.mutex);
-  const auto file = state_->find(fd);
-  return file ? file->read(buffer, length) : -EBADF;
+  return on_file(fd, [&](File& file) { return file.read(buffer, length); });
 }
 
 ssize_t SimulatedKernel::write(int fd, const void* buffer, std::size_t length) {
   if (!State::is_ours(fd)) return system_kernel().write(fd, buffer, length);
-  const Machine::Lock lock(state_->machine.mutex);
-  const auto file = state_->find(fd);
-  return file ? file->write(buffer, length) : -EBADF;
+  return on_file(fd, [&](File& file) { return file.write(buffer, length); });
 }
 
 std::intptr_t SimulatedKernel::mmap(void* address, std::size_t length, int protection, int flags, int fd,
                                     std::uint64_t offset) {
-  const Machine::Lock lock(state_->machine.mutex);
   const bool is_ours = State::is_ours(fd);
+  Machine::Lock lock;
+  if (const int result = state_->enter(lock); result < 0) {
+    return is_ours ? result : system_kernel().mmap(address, length, protection, flags, fd, offset);
+  }
   const auto file = is_ours ? state_->find(fd) : nullptr;
   if (is_ours && !file) return -EBADF;
   const std::intptr_t mapped = is_ours ? file->mmap(address, length, protection, flags, offset)
@@ -273,26 +318,28 @@ std::intptr_t SimulatedKernel::mmap(void* address, std::size_t length, int prote
   return mapped;
 }
 
+// Memory is the process's, whatever became of this kernel.
 int SimulatedKernel::munmap(void* address, std::size_t length) {
-  const Machine::Lock lock(state_->machine.mutex);
+  Machine::Lock lock;
+  const bool is_usable = state_->is_of_this_process() && state_->enter(lock) == 0;
   const int result = system_kernel().munmap(address, length);
-  if (result == 0) state_->unmapped(reinterpret_cast<std::uintptr_t>(address), length);
+  if (is_usable && result == 0) state_->unmapped(reinterpret_cast<std::uintptr_t>(address), length);
   return result;
 }
 
 int SimulatedKernel::eventfd() { return system_kernel().eventfd(); }
 
 int SimulatedKernel::read_file(const std::string& path, std::string& contents) {
-  Machine::Lock lock(state_->machine.mutex);
-  if (state_->sysfs.shows(path)) return state_->sysfs.read_file(path, contents);
+  Machine::Lock lock;
+  if (const int result = state_->enter(lock); result < 0) return result;
+  if (Sysfs::shows(path)) return state_->sysfs.read_file(path, contents);
   const int result = system_kernel().read_file(path, contents);
   const Process& process = state_->machine.process;
   if (path == "/proc/self/status") {
-    set_line(contents, "VmLck:", process.locked() / 1024);
-    set_line(contents, "VmPin:", process.pinned() / 1024);
+    set_line(contents, "VmLck:", fmt::format("{:8} kB", process.locked() / 1024));
+    set_line(contents, "VmPin:", fmt::format("{:8} kB", process.pinned() / 1024));
     // With a limit it is one that holds: without CAP_IPC_LOCK.
-    const auto capabilities = contents.find("CapEff:");
-    if (process.memory_limit && capabilities != std::string::npos) contents.replace(capabilities + 8, 16, 16, '0');
+    if (process.memory_limit) set_line(contents, "CapEff:", std::string(16, '0'));
   } else if (path == "/proc/self/limits" && process.memory_limit) {
     contents =
         fmt::format("Max locked memory         {0}                {0}                bytes\n", *process.memory_limit);
@@ -301,13 +348,15 @@ int SimulatedKernel::read_file(const std::string& path, std::string& contents) {
 }
 
 int SimulatedKernel::write_file(const std::string& path, const std::string& contents) {
-  Machine::Lock lock(state_->machine.mutex);
-  return state_->sysfs.write_file(path, contents, lock);
+  Machine::Lock lock;
+  const int result = state_->enter(lock);
+  return result < 0 ? result : state_->sysfs.write_file(path, contents, lock);
 }
 
 int SimulatedKernel::list_directory(const std::string& path, std::vector<std::string>& names) {
-  const Machine::Lock lock(state_->machine.mutex);
-  if (path != "/proc" && state_->sysfs.shows(path)) return state_->sysfs.list_directory(path, names);
+  Machine::Lock lock;
+  if (const int result = state_->enter(lock); result < 0) return result;
+  if (Sysfs::shows(path)) return state_->sysfs.list_directory(path, names);
   const int result = system_kernel().list_directory(path, names);
   if (path == "/proc/self/fd") {
     for (const auto& [fd, file] : state_->files) names.push_back(std::to_string(fd));
@@ -316,19 +365,26 @@ int SimulatedKernel::list_directory(const std::string& path, std::vector<std::st
 }
 
 int SimulatedKernel::read_link(const std::string& path, std::string& target) {
-  if (!state_->sysfs.shows(path)) return system_kernel().read_link(path, target);
-  const Machine::Lock lock(state_->machine.mutex);
-  return state_->sysfs.read_link(path, target);
+  // Nobody outside of this process can be on a simulated host: whoever looks for others is in its first PID namespace.
+  if (path == "/proc/self/ns/pid") {
+    target = "pid:[4026531836]";
+    return 0;
+  }
+  if (!Sysfs::shows(path)) return system_kernel().read_link(path, target);
+  Machine::Lock lock;
+  const int result = state_->enter(lock);
+  return result < 0 ? result : state_->sysfs.read_link(path, target);
 }
 
 int SimulatedKernel::status(const std::string& path, FileStatus& status) {
-  if (!state_->sysfs.shows(path)) return system_kernel().status(path, status);
-  const Machine::Lock lock(state_->machine.mutex);
-  return state_->sysfs.status(path, status);
+  if (!Sysfs::shows(path)) return system_kernel().status(path, status);
+  Machine::Lock lock;
+  const int result = state_->enter(lock);
+  return result < 0 ? result : state_->sysfs.status(path, status);
 }
 
 int SimulatedKernel::access(const std::string& path, int mode) {
-  if (!state_->sysfs.shows(path)) return system_kernel().access(path, mode);
+  if (!Sysfs::shows(path)) return system_kernel().access(path, mode);
   FileStatus found;
   return status(path, found);
 }

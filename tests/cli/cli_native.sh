@@ -53,6 +53,12 @@ run postern check 00:01.0 --bytes 0
 expect 'a size of zero is refused' 2 err 'zero bytes'
 run postern check 00:01.0 --memory 99999999999G
 expect 'a size beyond 64 bits is refused' 2 err '64 bits'
+run postern check 00:01.0 --vf-token nonsense
+expect 'a VF token is a UUID' 2 err 'VF token "nonsense"' err uuidgen
+run postern check 00:01.0 --memory 18446744073709551615
+expect 'memory that no process can have is refused' 2 err 'more memory than any process can have'
+run postern doctor 00:01.0 --memory 9E
+expect 'by doctor, too' 2 err 'more memory than any process can have'
 run postern check 00:01.0 --backend legacy
 expect 'a backend that does not exist is refused and the others are listed' 2 err 'no backend of this name' err 'use one of: auto, '
 run postern reset 00:01.0 --backend legacy
@@ -93,6 +99,20 @@ if [ -w /dev/full ]; then
     code=$? out='' err=$(cat "$scratch/err")
     expect 'output that cannot be written is no success' 1 err 'standard output'
 fi
+if [ -w /dev/full ]; then
+    code=0
+    postern show fff0:fe:1f.7 2>/dev/full || code=$?
+    out='' err=''
+    expect 'an error that cannot be told is one all the same, and no crash' 1
+fi
+(
+    sleep 0.3
+    code=0
+    postern devices --host sim 2>"$scratch/err" || code=$?
+    echo $code >"$scratch/code"
+) | true
+code=$(cat "$scratch/code") out='' err=$(cat "$scratch/err")
+expect 'a pipe that nobody reads any more does not kill it' 1 err 'standard output'
 run env TERM=xterm postern doctor
 case $out in
     *"$(printf '\033')"*) not_ok 'there is no colour where the output is no terminal' ;;
@@ -111,11 +131,24 @@ expect 'all passes read the same' 0 out '3 passes read the same bytes'
 expect 'its page table tells exactly the pages that were written' 0 out '37 pages written, all of them among the 37 of 256 that its IOMMU told'
 run postern check $disk --host sim:pc --bytes 1M --write-test --json
 json /ok true 'in JSON too, and with writing'
+run postern check $disk --host sim:pc --bytes 1M --backend iommufd --write-test --keep-in "$scratch/kept"
+expect 'what a disk held while it is written to is told of before, and gone after' 0 err "is kept in $scratch/kept/$disk-namespace-1-block-" out 'and the old content restored'
+that 'the folder that was named was used' test -d "$scratch/kept"
+that 'and nothing is left in it' test -z "$(ls "$scratch/kept")"
+: >"$scratch/kept/$disk-namespace-1-block-130944"
+run postern check $disk --host sim:pc --bytes 1M --backend iommufd --write-test --keep-in "$scratch/kept"
+expect 'what an earlier write test has left there is not written over' 1 out 'FAIL  write' out 'an earlier write test was ended' out 'conv=notrunc'
 run postern check $other --host sim
-expect 'a device that is bound to its own driver is refused' 1 err "\"postern bind $other\""
+expect 'a device that is bound to its own driver is refused' 1 err "\"postern bind $other --host sim\"" err "begins anew in each run"
+run postern doctor $disk --host sim --memory 1024G
+expect 'doctor finds that so much memory has no room in what the IOMMU translates' 1 out 'NO  address width' out '0x0-0x7fffffffff'
+run postern check $disk --host sim --vf-token bd8d9d2b-5a5f-4f5a-a211-f591514ba1f3
+expect 'a VF token for what wants none is refused in words' 1 out 'takes no VF token' out EINVAL
 run postern bind $other --host sim
 expect 'bind says what it did' 0 out "$other: nvme -> vfio-pci"
 that 'and remembers nothing of it on this machine' test ! -e /run/postern/bind/$other.json
+run postern bind $other --host sim --driver ../../../../tmp/vfio
+expect 'a driver that is a path is refused' 1 err EINVAL
 run postern reset $disk --host sim
 expect 'reset says which way it took' 0 out "$disk: reset by flr"
 run postern check 0000:00:04.0 --host sim
@@ -132,7 +165,7 @@ expect 'check passes on the Arm server on every backend, too' 0 out "$disk passe
 case $(postern backends) in
     *'spapr    not built'*)
         run postern doctor 0000:00:00.0 --host sim:pseries
-        expect 'doctor says that this build lacks what a POWER host needs, and how to get it' 1 out 'NO  backend spapr' out 'this build of postern leaves it out' out 'POSTERN_BACKENDS=all' out '1 condition is not met' no-out modprobe
+        expect 'doctor says that this build lacks what a POWER host needs, and how to get it' 1 out 'NO  backend spapr' out 'this build of postern leaves it out' out 'cmake --preset default' out '1 condition is not met' no-out modprobe
         ;;
     *) skip 'doctor says that this build lacks what a POWER host needs' 'it has it' ;;
 esac
@@ -148,7 +181,7 @@ fi
 described=$scratch/host.json
 echo '{"platform": "pc", "functions": [{"address": "00:01.0", "model": "nvme", "iommu_group": null}]}' >"$described"
 run postern doctor $disk --host "sim:$described"
-expect 'doctor finds that a host without groups has its IOMMU off' 1 out 'off: /sys/kernel/iommu_groups is empty' out 'none: no IOMMU translates'
+expect 'doctor finds that a host without groups has its IOMMU off' 1 out 'off: /sys/kernel/iommu_groups is empty' out 'none: no IOMMU translates' out 'no DMAR' no-out 'virtual machine'
 run postern bind $disk --host "sim:$described"
 expect 'bind says why the driver refuses the device' 1 err 'in no IOMMU group'
 run postern backends --host "sim:$described"
@@ -176,4 +209,14 @@ json /error/operation arguments 'and in JSON, when JSON is asked for'
 echo '{"platform": "pc",}' >"$described"
 run postern devices --host "sim:$described"
 expect 'of what is no JSON the line and the column are told' 2 err 'line 1, column 19'
+echo '{"platform": "pc", "address_bits": 1e999, "functions": []}' >"$described"
+run postern devices --host "sim:$described"
+expect 'of a number out of range the key, the line and the column are told' 2 err 'address_bits: the number 1e999 is out of range (line 1, column 36)'
+mkfifo "$scratch/fifo"
+for file in "$scratch/fifo" /dev/zero "$scratch/."; do
+    run timeout 10 postern devices --host "sim:$file"
+    expect "$file is no regular file, and is not waited for" 2 err 'no regular file'
+done
+run postern bind 0000:00:03.0 --host sim
+expect 'vfio-pci takes no bridge' 1 err 'it refused the device'
 finish

@@ -89,7 +89,8 @@ TEST_P(DeviceOnKernel, AccessPastARegionOrToOneThatIsNotThereIsRefused) {
   std::uint32_t word = 0;
   const auto bytes = std::as_writable_bytes(std::span(&word, 1));
   EXPECT_EQ(device.read(0, end - 2, bytes).error().code(), ERANGE);
-  EXPECT_EQ(device.read(0, ~std::uint64_t{0}, bytes).error().code(), ERANGE);
+  EXPECT_EQ(device.read(0, ~std::uint64_t{0}, bytes).error().code(), EOVERFLOW);
+  EXPECT_EQ(device.map_region(0, ~(page - 1), 2 * page).error().code(), EOVERFLOW);
   EXPECT_EQ(device.write(0, end, bytes).error().code(), ERANGE);
   EXPECT_EQ(device.read(vga_region, 0, bytes).error().code(), ENODEV);
   EXPECT_EQ(device.read(99, 0, bytes).error().code(), ENODEV);

@@ -7,36 +7,17 @@
 
 #include "contract/faults/scenario.hpp"
 #include "contract/faults/survived.hpp"
+#include "support/held.hpp"
 
 namespace postern {
 namespace fault_test {
 
-using test::Holdings;
+using test::Held;
 using test::NamedCall;
 using test::Retry;
 using test::Scenario;
 using test::World;
 using ::testing::HasSubstr;
-
-// What is held now, by this process and in the kernel.
-struct Held {
-  Holdings holdings = Holdings::now();
-  int files = 0;
-  int objects = 0;
-  std::int64_t mapped = 0;
-  std::string driver;  // of the second device
-
-  Held(const test::WatchedKernel& kernel, const HostDevice& second)
-      : files(kernel.open_files()), objects(kernel.objects()), mapped(kernel.mapped()) {
-    (void)test::kernel().read_link(second.sysfs_path + "/driver", driver);
-  }
-  friend bool operator==(const Held&, const Held&) = default;
-  friend std::ostream& operator<<(std::ostream& out, const Held& held) {
-    return out << held.files << " files, " << held.objects << " objects, " << held.mapped << " bytes of address space, "
-               << held.holdings.files.size() << " fds, " << held.holdings.locked << " bytes locked and "
-               << held.holdings.pinned << " pinned, driver " << held.driver;
-  }
-};
 
 // A real kernel is emulated, and resets the device each time that it is opened. So it gets few faults, unless
 // POSTERN_EVERY_FAULT is set; a simulated one gets all.
@@ -83,6 +64,15 @@ std::optional<std::vector<NamedCall>> Fault::calls() {
   return kernel_.calls_made();
 }
 
+// Every call that the error names was made.
+void expect_calls_were_made(const Error& error, const std::vector<NamedCall>& made) {
+  const bool was_made = std::any_of(made.begin(), made.end(), [&](const NamedCall& call) {
+    return error.operation().compare(0, call.name.size(), call.name) == 0;
+  });
+  EXPECT_TRUE(error.refused() || was_made) << error.message();
+  for (const Error& cause : error.causes()) expect_calls_were_made(cause, made);
+}
+
 void Fault::fail(int number, const NamedCall& call, int code) {
   SCOPED_TRACE("call " + std::to_string(number) + ", " + std::string(call.name) + ", fails with " + errno_name(code));
   {
@@ -93,7 +83,9 @@ void Fault::fail(int number, const NamedCall& call, int code) {
     const auto done = scenario().act(world);
     ASSERT_TRUE(kernel_.failed()) << "it did not come to this call";
     EXPECT_EQ(kernel_.calls_made()[static_cast<std::size_t>(number)].name, call.name) << "calls come in another order";
+    const auto made = kernel_.calls_made();
     kernel_.begin(-1, 0);
+    if (!done) expect_calls_were_made(done.error(), made);
     if (done) {
       // Told all the same: why a container was not joined.
       const bool told = std::any_of(world.refusals.begin(), world.refusals.end(), [&](const Error& refusal) {

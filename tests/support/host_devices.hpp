@@ -104,7 +104,7 @@ class Bound {
 // Whether an NVMe controller is running: CSTS.RDY. Its registers can be read while its memory is on.
 inline bool is_running(const PciDevice& disk) {
   std::uint32_t status = 0;
-  EXPECT_TRUE(disk.enable_bus_master());
+  EXPECT_TRUE(disk.enable_memory());
   EXPECT_TRUE(disk.device().read(0, 0x1c, std::as_writable_bytes(std::span(&status, 1))));
   return (status & 1) != 0;
 }

@@ -65,7 +65,8 @@ class IommufdKernel : public TreeKernel {
                         .number = ::makedev(511, minor)};
     node(cdev.path, {.device = *cdev.number});
     devices_.push_back({.model = model, .path = cdev.path});
-    return {.name = name, .bus = "pci", .driver = "vfio-pci", .iommu_group = GroupId{minor}, .cdev = cdev};
+    return {
+        .name = name, .bus = "pci", .driver = "vfio-pci", .iommu_group = GroupId{minor}, .cdev = cdev, .is_vfio = true};
   }
 
   // The device writes to memory, as whoever logs for it sees it.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// TreeKernel: a Kernel with nothing but a tree of files in memory; every other call gives ENOSYS.
+// TreeKernel: a Kernel with a tree of files in memory; nodes can be opened, and every other call gives ENOSYS.
 #pragma once
 
 #include <sys/stat.h>
@@ -27,12 +27,20 @@ class TreeKernel : public Kernel {
   // What access(2) answers for this path; 0 where nothing is said.
   void access_gives(const std::string& path, int result) { access_[path] = result; }
 
+  // What open(2) answers for this path, where access(2) does not say the same.
+  void open_gives(const std::string& path, int result) { open_[path] = result; }
+
+  static constexpr int node_fd = 1000;  // of every node that is opened
+
   int open(const char* path, int /*flags*/) override {
+    const auto refused = open_.find(path);
+    if (refused != open_.end()) return refused->second;
     const auto found = access_.find(path);
     if (found != access_.end() && found->second < 0) return found->second;
+    if (nodes_.count(path) != 0) return node_fd;
     return exists(path) ? -ENOSYS : -ENOENT;
   }
-  int close(int /*fd*/) override { return -EBADF; }
+  int close(int fd) override { return fd == node_fd ? 0 : -EBADF; }
   int ioctl(int /*fd*/, unsigned long /*request*/, void* /*argument*/) override { return -ENOSYS; }
   ssize_t pread(int, void*, std::size_t, std::uint64_t) override { return -ENOSYS; }
   ssize_t pwrite(int, const void*, std::size_t, std::uint64_t) override { return -ENOSYS; }
@@ -99,6 +107,7 @@ class TreeKernel : public Kernel {
   std::map<std::string, FileStatus> nodes_;
   std::set<std::string> directories_;
   std::map<std::string, int> access_;
+  std::map<std::string, int> open_;
 };
 
 }  // namespace postern::test

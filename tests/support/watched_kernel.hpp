@@ -3,6 +3,8 @@
 // in the kernel and not given back.
 #pragma once
 
+#include <sys/mman.h>
+
 #include <map>
 #include <mutex>
 
@@ -19,6 +21,7 @@ class WatchedKernel : public FailingKernel {
   void begin(int failing, int code) {
     const std::lock_guard lock(mutex_);
     calls_.clear();
+    by_path_.clear();
     fail_call(failing, code);
   }
   [[nodiscard]] std::vector<NamedCall> calls_made() const {
@@ -29,6 +32,13 @@ class WatchedKernel : public FailingKernel {
   [[nodiscard]] std::string_view last_call() const {
     const std::lock_guard lock(mutex_);
     return calls_.empty() ? std::string_view() : calls_.back().name;
+  }
+
+  // How often a call that takes a path was made with this one.
+  [[nodiscard]] int calls_of(std::string_view function, std::string_view path) const {
+    const std::lock_guard lock(mutex_);
+    const auto found = by_path_.find({std::string(function), std::string(path)});
+    return found != by_path_.end() ? found->second : 0;
   }
 
   // HWPTs and IOASes that are in an iommufd, which goes with its fd; bytes of address space taken by mmap().
@@ -46,7 +56,8 @@ class WatchedKernel : public FailingKernel {
   std::intptr_t mmap(void* address, std::size_t length, int protection, int flags, int fd,
                      std::uint64_t offset) override {
     const std::intptr_t result = FailingKernel::mmap(address, length, protection, flags, fd, offset);
-    if (!is_errno(result) && address == nullptr) mapped_ += static_cast<std::int64_t>(length);
+    // MAP_FIXED takes the place of what was counted already.
+    if (!is_errno(result) && (flags & MAP_FIXED) == 0) mapped_ += static_cast<std::int64_t>(length);
     return result;
   }
   int munmap(void* address, std::size_t length) override {
@@ -57,6 +68,7 @@ class WatchedKernel : public FailingKernel {
  protected:
   void begun(const KernelCall& call) override {
     const std::lock_guard lock(mutex_);
+    if (!call.path.empty()) ++by_path_[{std::string(call.function), std::string(call.path)}];
     const auto node = nodes_.find(call.fd);
     calls_.push_back(named_call(call.function, node != nodes_.end() ? node->second : Node::none, call.request));
   }
@@ -99,6 +111,7 @@ class WatchedKernel : public FailingKernel {
   mutable std::mutex mutex_;
   std::map<int, Node> nodes_;
   std::vector<NamedCall> calls_;
+  std::map<std::pair<std::string, std::string>, int> by_path_;
   std::atomic<int> objects_ = 0;
   std::atomic<std::int64_t> mapped_ = 0;
 };

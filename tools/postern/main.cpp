@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <postern/kernel.hpp>
@@ -67,7 +68,8 @@ ExitCode report(const WrongUsage& wrong, const Session& session) {
                                {"remedy", wrong.remedy},
                                {"causes", Json::array()}}}}));
   } else {
-    fmt::print(stderr, "{}: {}\n{}", wrong.where, wrong.reason, remedy_text(wrong.remedy, session.err, 2));
+    put(stderr, session.err,
+        fmt::format("{}: {}\n{}", wrong.where, printable(wrong.reason), remedy_text(wrong.remedy, session.err, 2)));
   }
   return ExitCode::usage;
 }
@@ -76,7 +78,7 @@ ExitCode report(const Error& error, const Session& session) {
   if (session.json()) {
     session.print(json_text({{"error", error_json(error)}}));
   } else {
-    fmt::print(stderr, "postern: {}\n{}", error_line(error), error_details(error, session.err, 2));
+    put(stderr, session.err, fmt::format("postern: {}\n{}", error_line(error), error_details(error, session.err, 2)));
   }
   return ExitCode::failed;
 }
@@ -99,6 +101,7 @@ WrongUsage unknown_verb(const std::string& name) {
 
 void choose_host(ChosenHost& host, const std::string& name) {
   if (const std::string wrong = host.choose(name); !wrong.empty()) throw CLI::ValidationError("--host", wrong);
+  name_host(name);
 }
 
 WrongUsage wrong_usage(const CLI::App& app, const CLI::ParseError& wrong) {
@@ -151,7 +154,7 @@ ExitCode run(int argc, char** argv, ChosenHost& host, Session& session) {
   }
 
   if (arguments.empty()) {
-    fmt::print(stderr, "{}", app.help());
+    put(stderr, session.err, app.help());
     return ExitCode::usage;
   }
   if (arguments[0].empty() || arguments[0][0] != '-') {
@@ -186,6 +189,8 @@ ExitCode run(int argc, char** argv, ChosenHost& host, Session& session) {
 
 int main(int argc, char** argv) {
   using namespace postern::tool;
+  // What cannot be written must not end a change half way: it is an error of the write, and looked at in the end.
+  for (const int signal : {SIGPIPE, SIGXFSZ}) (void)std::signal(signal, SIG_IGN);
   ExitCode code = ExitCode::failed;
   try {
     ChosenHost host;
@@ -197,7 +202,7 @@ int main(int argc, char** argv) {
     show_logged_errors();
     code = run(argc, argv, host, session);
   } catch (const std::exception& failed) {  // memory has run out: nothing else throws
-    fmt::print(stderr, "postern: {}\n", failed.what());
+    (void)std::fprintf(stderr, "postern: %s\n", failed.what());
   }
   // What a pipe or a full disk did not take must not look like success.
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {

@@ -27,7 +27,7 @@ constexpr std::array<const Verb*, 8> all_verbs = {&devices_verb, &show_verb,   &
 
 std::span<const Verb* const> verbs() noexcept { return all_verbs; }
 
-void Session::print(std::string_view text) const { (void)std::fwrite(text.data(), 1, text.size(), stdout); }
+void Session::print(std::string_view text) const { put(stdout, out, text); }
 
 void Session::print_now(std::string_view text) const {
   print(text);
@@ -35,7 +35,7 @@ void Session::print_now(std::string_view text) const {
 }
 
 void Session::note(std::string_view text) const {
-  if (!json()) fmt::print(stderr, "{}", text);
+  if (!json()) put(stderr, err, text);
 }
 
 CLI::Option* add_device(CLI::App& verb, PciAddress& address) {
@@ -47,10 +47,21 @@ CLI::Option* add_device(CLI::App& verb, PciAddress& address) {
   return verb.add_option_function<std::string>("DEV", parse, "PCI address: 0000:00:01.0 or 00:01.0")->type_name("");
 }
 
+void add_vf_token(CLI::App& verb, std::optional<VfToken>& token) {
+  const auto parse = [&token](const std::string& text) {
+    auto parsed = VfToken::parse(text);
+    if (!parsed) refuse("--vf-token", parsed.error());
+    token = *parsed;
+  };
+  verb.add_option_function<std::string>("--vf-token", parse,
+                                        "The token of its physical function, where vfio-pci has that")
+      ->type_name("UUID");
+}
+
 CLI::Option* add_size(CLI::App& verb, const std::string& name, std::function<void(std::uint64_t)> set,
                       const std::string& description) {
   const auto parse = [name, set = std::move(set)](const std::string& text) {
-    auto parsed = parse_size(text);
+    auto parsed = parse_memory(text);
     if (!parsed) refuse(name, parsed.error());
     set(*parsed);
   };

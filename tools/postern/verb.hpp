@@ -5,6 +5,8 @@
 #include <CLI/CLI.hpp>
 #include <cstdint>
 #include <functional>
+#include <optional>
+#include <postern/host_device.hpp>
 #include <postern/kernel.hpp>
 #include <postern/pci_address.hpp>
 #include <postern/result.hpp>
@@ -64,8 +66,9 @@ extern const Verb unbind_verb;
 extern const Verb check_verb;
 extern const Verb reset_verb;
 
-// Options that several verbs have. A malformed value is an error of usage.
+// Options that several verbs have. A malformed value is an error of usage. The size is one of memory.
 CLI::Option* add_device(CLI::App& verb, PciAddress& address);
+void add_vf_token(CLI::App& verb, std::optional<VfToken>& token);
 CLI::Option* add_size(CLI::App& verb, const std::string& name, std::function<void(std::uint64_t)> set,
                       const std::string& description);
 

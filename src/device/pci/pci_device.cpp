@@ -8,19 +8,30 @@
 #include <algorithm>
 #include <bitset>
 
+#include "device/pci/answer.hpp"
+#include "host/requirements.hpp"
 #include "host/sysfs.hpp"
-#include "kernel/ioctl.hpp"
+#include "kernel/vfio.hpp"
 
 namespace postern {
 
+Result<void> require_answer_of(const Device& device) {
+  const auto regions = device.regions();
+  constexpr std::size_t config = VFIO_PCI_CONFIG_REGION_INDEX;
+  if (regions.size() <= config || regions[config].length == 0) return {};  // nothing to ask
+  // The ids would not do: VFIO makes up those of virtual functions (vfio_config_init).
+  std::uint32_t revision_and_class = 0;
+  auto read = device.read(config, PCI_CLASS_REVISION, std::as_writable_bytes(std::span(&revision_and_class, 1)));
+  if (!read) return failure_of(read);
+  return is_no_answer(revision_and_class) ? no_answer(device.container()->kernel(), device.name()) : Result<void>();
+}
+
 Result<PciDevice> PciDevice::open(Device device) {
   if (!device.is_pci()) {
-    return call_failure("VFIO_DEVICE_GET_INFO",
-                        {.result = -EINVAL, .object = device.name(), .reason = "it is no PCI device"});
+    return refusal({.result = -EINVAL, .object = device.name(), .reason = "it is no PCI device"});
   }
   if (device.regions().size() <= config_region || device.regions()[config_region].length == 0) {
-    return call_failure("VFIO_DEVICE_GET_REGION_INFO",
-                        {.result = -EIO, .object = device.name(), .reason = "it has no config space region"});
+    return refusal({.result = -EIO, .object = device.name(), .reason = "it has no config space region"});
   }
   PciDevice pci(std::move(device));
   if (auto walked = pci.walk_capabilities(); !walked) return failure_of(walked);
@@ -73,8 +84,7 @@ const PciCapability* PciDevice::find_extended_capability(std::uint16_t id) const
 
 Result<Mmap> PciDevice::map_bar(std::uint32_t bar) const {
   if (bar > PCI_STD_NUM_BARS - 1) {
-    return call_failure(
-        "mmap", {.result = -ENODEV, .object = fmt::format("{} BAR {}", name(), bar), .reason = "BARs are 0 to 5"});
+    return refusal({.result = -ENODEV, .object = fmt::format("{} BAR {}", name(), bar), .reason = "BARs are 0 to 5"});
   }
   return device_.map_region(bar, 0, device_.regions()[bar].length);
 }
@@ -85,6 +95,7 @@ Result<void> PciDevice::update_command(std::uint16_t set, std::uint16_t clear) c
   return write_config<std::uint16_t>(PCI_COMMAND, static_cast<std::uint16_t>((*command | set) & ~clear));
 }
 
+Result<void> PciDevice::enable_memory() const { return update_command(PCI_COMMAND_MEMORY, 0); }
 Result<void> PciDevice::enable_bus_master() const { return update_command(PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER, 0); }
 Result<void> PciDevice::disable_bus_master() const { return update_command(0, PCI_COMMAND_MASTER); }
 
@@ -92,8 +103,15 @@ Result<std::string> PciDevice::reset() const {
   const auto path = fmt::format("/sys/bus/pci/devices/{}/reset_method", name());
   const std::string methods = sysfs::text(device_.container()->kernel(), path).value_or("");
   if (auto done = device_.reset(); !done) return failure_of(done);
+  if (auto alive = require_answer(); !alive) return failure_of(alive);
   return methods.substr(0, methods.find(' '));
 }
+
+Result<void> PciDevice::set_vf_token(const VfToken& token) const {
+  return device_.set_feature(VFIO_DEVICE_FEATURE_PCI_VF_TOKEN, token.bytes);
+}
+
+Result<void> PciDevice::require_answer() const { return require_answer_of(device_); }
 
 const Interrupt& PciDevice::interrupt(PciInterrupt kind) const noexcept {
   static constexpr Interrupt none;

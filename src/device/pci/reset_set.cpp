@@ -8,6 +8,8 @@
 
 #include "base/words.hpp"
 #include "device/device_io.hpp"
+#include "device/pci/answer.hpp"
+#include "host/requirements.hpp"
 #include "iommu/group.hpp"
 #include "kernel/tailed.hpp"
 #include "kernel/vfio.hpp"
@@ -62,30 +64,33 @@ tl::unexpected<Error> ask_failure(int result, const Device& device) {
     what.reason = fmt::format("devices came and went each of the {} times that the kernel was asked", most_attempts);
     what.remedy = "try again";
   } else if (result == -EPROTO) {
-    what.reason = "the kernel tells of no device at all, or of more than there can be";
+    what.reason = fmt::format("{} tells of no device at all, or of more than there can be", get_info.symbol);
+    return refusal(std::move(what));
   }
   return call_failure(get_info.symbol, std::move(what));
 }
 
 // What sysfs knows of a function; its driver is in the way where it is no VFIO driver.
 ResetMember look_up(Kernel& kernel, PciAddress address) {
-  ResetMember member{.address = address, .driver = {}, .group = {}, .device_id = {}, .obstacle = "no longer there"};
+  ResetMember member{
+      .address = address, .driver = {}, .is_vfio = false, .group = {}, .device_id = {}, .obstacle = "no longer there"};
   auto host = find_host_device(kernel, "pci", to_string(address));
   if (!host && host.error().code() != ENODEV) member.obstacle = host.error().message();
   if (!host) return member;
   member.driver = std::move(host->driver);
+  member.is_vfio = host->is_vfio;
   member.group = host->iommu_group;
   member.obstacle = member.driver ? fmt::format("bound to {}", *member.driver) : "bound to no driver";
-  if (member.driver && is_vfio_driver(*member.driver)) member.obstacle.clear();
+  if (member.is_vfio) member.obstacle.clear();
   return member;
 }
 
 }  // namespace
 
 Result<ResetSet> ResetSet::of(const Device& device, std::span<const Device* const> lent) {
-  if (!device.io_) return device.closed(get_info.symbol);
+  if (!device.io_) return device.closed();
   if (!device.is_pci()) {
-    return call_failure(get_info.symbol, {.result = -EINVAL, .object = device.name(), .reason = "it is no PCI device"});
+    return refusal({.result = -EINVAL, .object = device.name(), .reason = "it is no PCI device"});
   }
   Dependents dependents;
   if (const int result = ask(*device.io_, dependents); result < 0) return ask_failure(result, device);
@@ -140,14 +145,19 @@ tl::unexpected<Error> ResetSet::refuse_incomplete() const {
   std::vector<std::string> missing;
   std::vector<std::string> to_bind;
   std::vector<std::string> to_attach;
+  std::vector<std::string> must_not;
   bool bridge = false;
   for (const ResetMember& member : members_) {
     if (member.ours()) continue;
     const std::string name = to_string(member.address);
     missing.push_back(fmt::format("{} ({})", name, member.obstacle));
+    const auto host = find_host_device(device_->io_->kernel(), "pci", name);
+    const std::string staying = host ? must_stay(device_->io_->kernel(), *host, device_->name()) : "";
     if (member.driver == "pcieport") {
       bridge = true;
-    } else if (member.driver && is_vfio_driver(*member.driver)) {
+    } else if (!staying.empty()) {
+      must_not.push_back(fmt::format("{} must stay: {}", name, staying));
+    } else if (member.is_vfio) {
       to_attach.push_back(name);
     } else {
       to_bind.push_back(fmt::format("\"postern bind {}\"", name));
@@ -155,16 +165,17 @@ tl::unexpected<Error> ResetSet::refuse_incomplete() const {
   }
   std::vector<std::string> remedies;
   if (bridge) remedies.emplace_back("what has a bridge in it, which no VFIO driver takes, cannot be reset from here");
-  if (!to_bind.empty()) remedies.push_back("give them to VFIO: " + list_text(to_bind));
+  remedies.insert(remedies.end(), must_not.begin(), must_not.end());
+  if (!to_bind.empty() && must_not.empty()) remedies.push_back("give them to VFIO: " + list_text(to_bind));
   if (!to_attach.empty()) remedies.push_back("attach to this process too: " + list_text(to_attach));
-  return call_failure(hot_reset.symbol, {.result = -EPERM,
-                                         .object = object_of(*device_),
-                                         .reason = "it resets these too, which are not ours: " + list_text(missing),
-                                         .remedy = fmt::format("{}", fmt::join(remedies, "; "))});
+  return refusal({.result = -EPERM,
+                  .object = object_of(*device_),
+                  .reason = "it resets these too, which are not ours: " + list_text(missing),
+                  .remedy = fmt::format("{}", fmt::join(remedies, "; "))});
 }
 
 Result<void> ResetSet::reset() const {
-  if (!device_->io_) return device_->closed(hot_reset.symbol);
+  if (!device_->io_) return device_->closed();
   if (!complete()) return refuse_incomplete();
   // The kernel takes no more groups than there are devices, and of a device with a node of its own none at all
   // (vfio_pci_ioctl_pci_hot_reset, Linux 6.5).
@@ -177,7 +188,13 @@ Result<void> ResetSet::reset() const {
   Tailed<vfio_pci_hot_reset, std::int32_t> proof(groups.size());
   for (const Group* group : groups) proof.tail()[proof.head().count++] = group->fd();
   const int result = device_->io_->pci_hot_reset(proof.head());
-  if (result >= 0) return {};
+  if (result >= 0) {
+    auto alive = require_answer_of(*device_);
+    for (const Device* device : lent_) {
+      if (alive && device->io_) alive = require_answer_of(*device);
+    }
+    return alive;
+  }
 
   CallFailed what{.result = result, .object = object_of(*device_)};
   if (result == -EINVAL || result == -ENODEV) {

@@ -7,12 +7,17 @@
 #include <memory>
 #include <optional>
 #include <postern/dma_buffer.hpp>
+#include <postern/event.hpp>
 #include <postern/pci_device.hpp>
 #include <postern/result.hpp>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "base/deadline.hpp"
+#include "base/maker.hpp"
 #include "drivers/nvme/identify.hpp"
+#include "drivers/nvme/owner.hpp"
 #include "drivers/nvme/queue.hpp"
 
 namespace postern::nvme {
@@ -25,10 +30,8 @@ namespace postern::nvme {
 // then, not before. Thread rules: one thread at a time.
 class Admin {
  public:
-  using Clock = std::chrono::steady_clock;
-
   // Resets the controller and starts it with an admin queue. The device and the allocator must outlive it.
-  // Errors: those of Controller::open().
+  // `timeout`: for a command to be answered. Errors: those of Controller::open().
   [[nodiscard]] static Result<std::unique_ptr<Admin>> start(PciDevice& device, IovaAllocator& allocator,
                                                             std::chrono::milliseconds timeout);
   ~Admin() { stop(); }
@@ -43,6 +46,11 @@ class Admin {
   [[nodiscard]] Result<std::uint32_t> command(SubmissionEntry entry, std::string_view operation, std::string object);
   [[nodiscard]] Result<IdentifyData> identify(Identify what, std::uint32_t namespace_id = 0);
 
+  // Turns MSI-X on, until the controller is stopped. Vector 0 is the admin queue's, which is polled; events() has one
+  // for each, and the last is the I/O queue's. Errors: EOPNOTSUPP (there is none), those of PciDevice::enable().
+  [[nodiscard]] Result<void> enable_interrupts();
+  [[nodiscard]] const std::vector<Event>& events() const noexcept { return events_; }
+
   // Makes queue pair `id` over memory that the device can reach, first the completions. It signals `vector`, if it is
   // to.
   struct IoQueue {
@@ -54,31 +62,45 @@ class Admin {
   };
   [[nodiscard]] Result<QueuePair> create_queue_pair(const IoQueue& queue);
 
+  // False in a child of fork(2): the controller is the parent's, and is left alone.
+  [[nodiscard]] bool is_of_this_process() const noexcept { return maker_.is_this_process(); }
+
   // Deletes them, which ends what is under way there. A controller that does not do it in time is stopped at once. What
   // fails is logged.
   void delete_queue_pair(std::uint16_t id) noexcept;
 
-  // For a command that was not answered in time, or a completion that answers none: stops the controller at once, so
-  // that no late answer reaches memory, and gives the failure to return. `code` becomes ENODEV where the device has
-  // gone.
-  [[nodiscard]] tl::unexpected<Error> give_up(int code, std::string_view operation, std::string object,
-                                              std::string reason);
+  // The next completion, waiting for it by polling. Nothing when the time is over, the queue stands still over a stray
+  // one, or the controller has failed, which is looked at now and then.
+  [[nodiscard]] std::optional<Completed> poll_until(QueuePair& queue, const Deadline& end) const;
+  // Whether it reports a fatal error, or has gone.
+  [[nodiscard]] bool has_failed() const noexcept;
 
-  // Shuts the controller down in order, disables it, and takes its access to memory away; CAP.TO bounds each wait. What
-  // fails is logged. Does nothing the second time.
+  // For a command that this queue gave no answer to in so much time: stops the controller at once, so that no late
+  // answer reaches memory, and gives the failure to return: ENODEV where the device has gone, EIO where it reports a
+  // fatal error or answered what nobody had asked, otherwise ETIMEDOUT.
+  [[nodiscard]] tl::unexpected<Error> give_up(const QueuePair& queue, std::chrono::milliseconds waited,
+                                              std::string_view operation, std::string object);
+
+  // Shuts the controller down in order, disables it, and takes its access to memory and its interrupts away; CAP.TO
+  // bounds each wait. What fails is logged. From then on another may own the device: nothing of this one touches it any
+  // more, and this does nothing the second time.
   void stop() noexcept;
   [[nodiscard]] bool stopped() const noexcept { return stopped_; }
 
  private:
-  Admin(PciDevice& device, Mmap bar, std::chrono::milliseconds timeout) noexcept
-      : device_(device), bar_(std::move(bar)), registers_(bar_.bytes()), timeout_(timeout) {}
+  Admin(PciDevice& device, Owner owner, Mmap bar, std::chrono::milliseconds timeout) noexcept
+      : owner_(std::move(owner)), device_(device), bar_(std::move(bar)), registers_(bar_.bytes()), timeout_(timeout) {}
   [[nodiscard]] bool is_ready() const noexcept;
   void halt() noexcept;  // stop() without the shutdown
   [[nodiscard]] Result<void> check_capabilities();
+  [[nodiscard]] Result<void> bring_to_rest();
   [[nodiscard]] Result<void> disable();
   [[nodiscard]] Result<void> enable(Iova submissions, Iova completions);
+  [[nodiscard]] Result<std::uint32_t> run(SubmissionEntry entry, std::chrono::milliseconds timeout,
+                                          std::string_view operation, std::string object);
   [[nodiscard]] Result<void> wait_status(std::uint32_t mask, std::uint32_t value, std::string_view operation);
 
+  Owner owner_;  // until it is stopped
   PciDevice& device_;
   Mmap bar_;
   Registers registers_;
@@ -86,11 +108,9 @@ class Admin {
   std::chrono::milliseconds timeout_;
   std::optional<DmaBuffer> memory_;  // a page of submissions, one of completions, and one for what Identify gives
   std::optional<QueuePair> queue_;
-  bool stopped_ = false;
+  std::vector<Event> events_;  // one for each vector in use
+  bool stopped_ = true;        // until it is enabled
+  Maker maker_;
 };
-
-// The next completion, waiting for it by polling. Nothing when the time is over, or the queue stands still over a stray
-// one.
-[[nodiscard]] std::optional<Completed> poll_until(QueuePair& queue, Admin::Clock::time_point end);
 
 }  // namespace postern::nvme

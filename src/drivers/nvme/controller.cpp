@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <postern/event.hpp>
 
 #include "base/log.hpp"
 #include "base/words.hpp"
@@ -39,6 +38,12 @@ struct Request {
   Iova data{};
 };
 
+// "Namespace is write protected", "attempted write to a read-only range".
+constexpr bool is_write_protected(std::uint16_t status) {
+  const int code = status & 0x7ff;
+  return code == 0x020 || code == 0x182;
+}
+
 std::string remedy_of(const Request& request, std::uint16_t status) {
   switch (status & 0x7ff) {
     case 0x004:  // data transfer error
@@ -59,14 +64,14 @@ class Controller::State {
   State(const State&) = delete;
   State& operator=(const State&) = delete;
   ~State() {
+    if (!admin_->is_of_this_process()) return;
     if (queue_) admin_->delete_queue_pair(io_queue);
     admin_->stop();  // before the members that the controller was told of go
-    if (!events_.empty()) log_failure(device_.disable(PciInterrupt::msix));
   }
 
   // The steps of open().
   [[nodiscard]] Result<void> identify();
-  [[nodiscard]] Result<void> enable_interrupts();
+  [[nodiscard]] Result<void> enable_interrupts() { return admin_->enable_interrupts(); }
   [[nodiscard]] Result<void> make_queue(IovaAllocator& allocator);
 
   template <Opcode opcode>
@@ -87,6 +92,7 @@ class Controller::State {
   }
   [[nodiscard]] Result<Completed> wait();
   [[nodiscard]] Result<void> run(const Request& request);
+  [[nodiscard]] std::uint64_t interrupts() const noexcept { return interrupts_; }
 
   ControllerInfo info;
   std::vector<Namespace> namespaces;
@@ -122,7 +128,16 @@ class Controller::State {
   [[nodiscard]] Result<void> check(const Request& request, std::uint64_t bytes) const;
   [[nodiscard]] Result<void> check_mapped(const Request& request) const;
   [[nodiscard]] tl::unexpected<Error> refuse(const Request& request) const;
-  [[nodiscard]] std::optional<Completed> next_completion();
+  [[nodiscard]] bool uses_interrupts() const noexcept { return !admin_->events().empty(); }
+  // What waiting for a completion came to: it has come; it is there, but its interrupt is not, and it was not taken; or
+  // neither.
+  struct Awaited {
+    std::optional<Completed> completed;
+    bool lacks_interrupt = false;
+  };
+  [[nodiscard]] Awaited next_completion();
+  [[nodiscard]] Awaited next_interrupt(const Deadline& end);
+  [[nodiscard]] tl::unexpected<Error> no_interrupt(std::string_view operation, std::string object) const;
   [[nodiscard]] tl::unexpected<Error> give_up(std::string_view operation, std::string object);
 
   std::optional<QueuePair> queue_;
@@ -131,7 +146,7 @@ class Controller::State {
   PciDevice& device_;
   std::unique_ptr<Admin> admin_;
   Options options_;
-  std::vector<Event> events_;  // one for each vector in use; the last is the I/O queue's
+  std::uint64_t interrupts_ = 0;  // of the I/O queue that came while one was waited for
 };
 
 Result<void> Controller::State::identify() {
@@ -154,27 +169,9 @@ Result<void> Controller::State::identify() {
     data = admin_->identify(Identify::name_space, id);
     if (!data) return failure_of(data);
     auto ns = parse_namespace(admin_->name(), id, *data);
-    log_failure(ns);  // the others can be used
+    log_failure(ns, LogKind::remark);  // the others can be used
     if (ns) namespaces.push_back(*ns);
   }
-  return {};
-}
-
-Result<void> Controller::State::enable_interrupts() {
-  // Vector 0 is the admin queue's, which is polled. The I/O queue has one of its own where there is a second.
-  const std::uint32_t vectors = std::min(device_.interrupt(PciInterrupt::msix).count, 2U);
-  if (vectors == 0) {
-    return nvme_failure(EOPNOTSUPP, "NVMe enable interrupts", admin_->name(), "it has no MSI-X",
-                        "use Completion::polling");
-  }
-  std::vector<Event> events;
-  while (events.size() < vectors) {
-    auto event = Event::create(device_.device().container()->kernel());
-    if (!event) return failure_of(event);
-    events.push_back(std::move(*event));
-  }
-  if (auto done = device_.enable(PciInterrupt::msix, events); !done) return failure_of(done);
-  events_ = std::move(events);
   return {};
 }
 
@@ -192,7 +189,7 @@ Result<void> Controller::State::make_queue(IovaAllocator& allocator) {
   memory_ = std::move(*memory);
 
   std::optional<std::uint16_t> vector;
-  if (!events_.empty()) vector = static_cast<std::uint16_t>(events_.size() - 1);
+  if (uses_interrupts()) vector = static_cast<std::uint16_t>(admin_->events().size() - 1);
   auto queue = admin_->create_queue_pair(
       {.id = io_queue,
        .memory = {.submissions = {reinterpret_cast<SubmissionEntry*>(memory_->data()), entries},
@@ -272,33 +269,50 @@ tl::unexpected<Error> Controller::State::refuse(const Request& request) const {
                       "reap some first, by poll() or wait()");
 }
 
-// Nothing when the time is over, or the queue stands still over a stray completion.
-std::optional<Completed> Controller::State::next_completion() {
-  const auto end = Admin::Clock::now() + options_.timeout;
-  if (events_.empty()) return poll_until(*queue_, end);
-  for (;;) {
-    if (auto done = poll()) return done;
-    const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - Admin::Clock::now());
-    if (left.count() <= 0 || queue_->stray()) return std::nullopt;
-    // A signal may be of a command that poll() has reaped already: then the next is waited for.
-    if (auto signals = events_.back().wait(left); !signals) {
-      log(signals.error());
-      return poll_until(*queue_, end);  // the command is under way all the same
+Controller::State::Awaited Controller::State::next_completion() {
+  const Deadline end(options_.timeout);
+  if (!uses_interrupts()) return {.completed = admin_->poll_until(*queue_, end)};
+  return next_interrupt(end);
+}
+
+// Does not look for a completion before an interrupt has come: one that polling finds shows nothing of interrupts.
+Controller::State::Awaited Controller::State::next_interrupt(const Deadline& end) {
+  // So long an interrupt may come after its completion; and so often the controller's status is looked at.
+  constexpr std::chrono::milliseconds patience(1000);
+  const Event& event = admin_->events().back();
+  for (bool is_late = false;;) {
+    const auto signals = event.wait(is_late ? patience : std::min(end.left(), patience));
+    if (!signals) {
+      log(LogKind::remark, signals.error());
+      return {.completed = admin_->poll_until(*queue_, end)};  // the command is under way all the same
     }
+    if (*signals > 0) {
+      interrupts_ += *signals;
+      if (auto done = poll()) return {.completed = done};
+      is_late = false;  // it was of a command that poll() has reaped already
+      continue;
+    }
+    if (is_late) return {.completed = {}, .lacks_interrupt = true};
+    if (queue_->stray()) return {};
+    is_late = queue_->has_completion();
+    if (!is_late && (end.is_over() || admin_->has_failed())) return {};
   }
 }
 
+tl::unexpected<Error> Controller::State::no_interrupt(std::string_view operation, std::string object) const {
+  return nvme_failure(
+      ENOMSG, operation, std::move(object),
+      fmt::format("the command is done, but no interrupt came (MSI-X, vector {})", admin_->events().size() - 1),
+      "use Completion::polling; the kernel's log (dmesg) tells of interrupts that were blocked");
+}
+
 tl::unexpected<Error> Controller::State::give_up(std::string_view operation, std::string object) {
-  queue_->close();
   // Deleting the queue ends its commands. A controller that is reset under them should drop them, too; QEMU 7.2
   // crashes.
   admin_->delete_queue_pair(io_queue);
-  if (const auto stray = queue_->stray()) {
-    return admin_->give_up(EIO, operation, std::move(object),
-                           fmt::format("the controller answered command {}, which is not under way", *stray));
-  }
-  return admin_->give_up(ETIMEDOUT, operation, std::move(object),
-                         fmt::format("no answer after {} ms", options_.timeout.count()));
+  auto given_up = admin_->give_up(*queue_, options_.timeout, operation, std::move(object));
+  queue_->close();
+  return given_up;
 }
 
 Result<Completed> Controller::State::wait() {
@@ -310,9 +324,10 @@ Result<Completed> Controller::State::wait() {
   if (queue_->idle() && !queue_->stray()) {
     return nvme_failure(EINVAL, operation, admin_->name(), "no command is under way", "submit one first");
   }
-  const auto done = next_completion();
-  if (!done) return give_up(operation, admin_->name());
-  return *done;
+  const Awaited awaited = next_completion();
+  if (awaited.lacks_interrupt) return no_interrupt(operation, admin_->name());
+  if (!awaited.completed) return give_up(operation, admin_->name());
+  return *awaited.completed;
 }
 
 Result<void> Controller::State::run(const Request& request) {
@@ -324,14 +339,18 @@ Result<void> Controller::State::run(const Request& request) {
   if (request.opcode != Opcode::flush) {
     if (auto mapped = check_mapped(request); !mapped) return mapped;
   }
+  // An interrupt of a command that poll() has reaped says nothing of this one.
+  if (uses_interrupts()) (void)admin_->events().back().take();
   auto id = submit_any(request);
   if (!id) return failure_of(id);
-  const auto done = next_completion();
+  const Awaited awaited = next_completion();
+  const auto done = awaited.lacks_interrupt ? poll() : awaited.completed;
   if (!done) return give_up(operation, object_of(request));
   if (done->status != 0) {
-    return nvme_failure(EIO, operation, object_of(request), status_text(done->status),
-                        remedy_of(request, done->status));
+    return nvme_failure(is_write_protected(done->status) ? EROFS : EIO, operation, object_of(request),
+                        status_text(done->status), remedy_of(request, done->status));
   }
+  if (awaited.lacks_interrupt) return no_interrupt(operation, object_of(request));
   return {};
 }
 
@@ -376,5 +395,6 @@ Result<std::uint16_t> Controller::submit_write(const Namespace& ns, std::uint64_
 }
 std::optional<Completed> Controller::poll() { return state_->poll(); }
 Result<Completed> Controller::wait() { return state_->wait(); }
+std::uint64_t Controller::interrupts() const noexcept { return state_->interrupts(); }
 
 }  // namespace postern::nvme

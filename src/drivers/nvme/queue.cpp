@@ -30,11 +30,17 @@ bool QueuePair::idle() const noexcept {
 }
 
 std::optional<std::uint16_t> QueuePair::stray() const noexcept {
+  if (!has_completion()) return std::nullopt;
   const std::uint32_t outcome = completions_[head_].outcome.load();
-  if (((outcome ^ old_phase_) & phase_bit) == 0) return std::nullopt;
   const auto id = static_cast<std::uint16_t>(outcome);
   if (id < entries_ && links_[id] == under_way) return std::nullopt;
   return id;
+}
+
+void QueuePair::close() noexcept {
+  next_id_ = no_id;
+  acknowledged_ = head_;
+  std::fill_n(links_.get(), entries_, no_id);  // so that take() finds nothing under way
 }
 
 }  // namespace postern::nvme

@@ -77,12 +77,16 @@ class QueuePair {
   // The result of the command that was taken last, until the next call of take().
   [[nodiscard]] std::uint32_t last_result() const noexcept;
 
+  // Whether a completion is there that was not taken, be it a stray one.
+  [[nodiscard]] bool has_completion() const noexcept {
+    return ((completions_[head_].outcome.load() ^ old_phase_) & phase_bit) != 0;
+  }
   // Whether no command is under way. Looks at every id.
   [[nodiscard]] bool idle() const noexcept;
   // The id that the next completion answers, where no command of that id is under way: the device has lost its way.
   [[nodiscard]] std::optional<std::uint16_t> stray() const noexcept;
-  // No further command can be submitted: next_id() stays no_id. For a controller that is stopped.
-  void close() noexcept { next_id_ = no_id; }
+  // For a controller that is stopped: nothing can be submitted or taken any more, and no doorbell is rung.
+  void close() noexcept;
 
  private:
   static constexpr std::uint32_t phase_bit = 1U << 16;

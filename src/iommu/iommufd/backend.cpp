@@ -3,31 +3,37 @@
 #include <postern/backend.hpp>
 
 #include "base/log.hpp"
+#include "base/on_throw.hpp"
+#include "host/node.hpp"
 #include "host/requirements.hpp"
 #include "iommu/iommufd/cdev.hpp"
 #include "iommu/iommufd/container.hpp"
-#include "iommu/node.hpp"
 
 namespace postern {
 namespace {
 
-Result<void> probe(Kernel& kernel, const HostDevice* device) {
-  if (auto node = probe_node(kernel, iommufd::path, "backend iommufd", iommufd::missing); !node) return node;
-  return device != nullptr ? iommufd::probe_cdev(kernel, *device) : require_iommu(kernel);
+// Nothing has to be opened for that.
+Result<Fd> probe(Kernel& kernel, const HostDevice* device) {
+  auto usable = probe_node(kernel, iommufd::path, "backend iommufd");
+  if (usable) usable = device != nullptr ? iommufd::probe_cdev(kernel, *device) : require_iommu(kernel);
+  return usable ? Result<Fd>() : failure_of(usable);
 }
 
-Result<std::shared_ptr<Container>> open(Kernel& kernel, const ContainerOptions& options) {
+Result<std::shared_ptr<Container>> open_at(Fd /*node*/, Kernel& kernel, const ContainerOptions& options) {
   if (options.version != 0) {
-    return call_failure("open", {.result = -EINVAL,
-                                 .object = "container iommufd",
-                                 .reason = "the backend has no versions",
-                                 .remedy = "leave the version out"});
+    return refusal({.result = -EINVAL,
+                    .object = "container iommufd",
+                    .reason = "the backend has no versions",
+                    .remedy = "leave the version out"});
   }
   auto iommufd = iommufd::Iommufd::shared(kernel);
   if (!iommufd) return failure_of(iommufd);
   auto ioas = (*iommufd)->allocate_ioas();
   if (!ioas) return failure_of(ioas);
-  auto container = std::make_shared<iommufd::IommufdContainer>(*iommufd, *ioas);
+  const auto container = [&] {
+    const OnThrow undo([&] { log_failure_of([&] { return (*iommufd)->destroy(*ioas, "IOAS"); }); });
+    return std::make_shared<iommufd::IommufdContainer>(*iommufd, *ioas);
+  }();
   if (options.huge_pages == HugePages::avoid) {
     if (auto done = (*iommufd)->avoid_huge_pages(*ioas); !done) return failure_of(done);
   }
@@ -41,6 +47,6 @@ const Backend iommufd_backend = {.name = "iommufd",
                                  .summary = "devices by their cdev in an IOAS (/dev/iommu, /dev/vfio/devices/vfioN)",
                                  .versions = {},
                                  .probe = probe,
-                                 .open = open};
+                                 .open_at = open_at};
 
 }  // namespace postern

@@ -19,8 +19,8 @@ struct BoundDevice {
 // Whether the device has a cdev that can be opened here.
 [[nodiscard]] Result<void> probe_cdev(Kernel& kernel, const HostDevice& device);
 
-// Errors: those of probe_cdev() and open_node(); EPERM (the group is not viable, or interrupts are not isolated),
-// ESTALE (the node is not this device's), those of VFIO_DEVICE_BIND_IOMMUFD.
+// Errors: those of probe_cdev() (but it is opened, not probed); EPERM (the group is not viable, or interrupts are not
+// isolated), ESTALE (the node is not this device's), those of VFIO_DEVICE_BIND_IOMMUFD.
 [[nodiscard]] Result<BoundDevice> open_cdev(const Iommufd& iommufd, const HostDevice& device);
 
 }  // namespace postern::iommufd

@@ -36,7 +36,9 @@ IommufdContainer::IommufdContainer(std::shared_ptr<Iommufd> iommufd, ObjectId io
       dirty_log_(*iommufd_, ioas_, hwpts_, attached_),
       dirty_tracker_(*this, dirty_log_) {}
 
-IommufdContainer::~IommufdContainer() { log_failure(IommufdContainer::do_close()); }
+IommufdContainer::~IommufdContainer() {
+  log_failure_of([this] { return IommufdContainer::do_close(); });
+}
 
 int IommufdContainer::do_map(Iova iova, std::uint64_t length, void* address, Access access) {
   iommu_ioas_map map{.size = sizeof map,
@@ -75,23 +77,30 @@ Result<Hwpt*> IommufdContainer::attach_hwpt(const BoundDevice& bound, const std:
   if (!made && !mediated) return failure_of(made);
   // A mediated device has no page table in an IOMMU: its driver reaches memory through the IOAS itself.
   const ObjectId page_table = mediated ? ioas_ : made->id();
+  std::list<Hwpt> added;  // its place is made before a device is on it
+  if (!mediated) added.push_back(std::move(*made));
   if (const int result = attach_page_table(bound.fd, page_table); result < 0) {
     CallFailed what{.result = result,
                     .object = fmt::format("{} to {} {}", name, mediated ? "IOAS" : "HWPT", page_table)};
-    if (result == -EPERM) explain_unsafe_interrupts(what, "iommufd.allow_unsafe_interrupts");
+    if (result == -EPERM) explain_unsafe_interrupts(what, kernel(), "iommufd");
     return call_failure(vfio::device_attach_pt.symbol, std::move(what));
   }
-  return mediated ? nullptr : &hwpts_.emplace_back(std::move(*made));
+  if (mediated) return nullptr;
+  hwpts_.splice(hwpts_.end(), added);
+  return &hwpts_.back();
 }
 
 Result<Fd> IommufdContainer::do_attach(const HostDevice& device) {
   auto bound = open_cdev(*iommufd_, device);
   if (!bound) return failure_of(bound);
   const Hardware hardware = iommufd_->hardware_of(bound->id);
+  AttachedDevice attached{.name = device.name, .page_sizes = hardware.page_sizes, .hwpt = nullptr};
+  attached_.reserve(attached_.size() + 1);
   auto hwpt = attach_hwpt(*bound, device.name, hardware.tracks_dirty);
   if (!hwpt) return failure_of(hwpt);
+  attached.hwpt = *hwpt;
   if (*hwpt != nullptr) ++(*hwpt)->users;
-  attached_.push_back({.name = device.name, .page_sizes = hardware.page_sizes, .hwpt = *hwpt});
+  attached_.push_back(std::move(attached));
   return std::move(bound->fd);
 }
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "base/log.hpp"
+#include "base/on_throw.hpp"
 #include "kernel/iommufd.hpp"
 
 namespace postern::iommufd {
@@ -42,11 +43,16 @@ Result<void> HwptDirtyLog::track(Hwpt& hwpt, bool on) const {
 
 Result<void> HwptDirtyLog::start(std::span<const std::string> devices) {
   std::vector<Hwpt*> switched;  // on a failure these go off again, and no others
+  switched.reserve(devices.size());
+  const auto switch_off = [&] {
+    for (Hwpt* one : switched) log_failure_of([&] { return track(*one, false); });
+  };
+  const OnThrow undo(switch_off);
   for (const std::string& device : devices) {
     Hwpt* const hwpt = hwpt_of(device);
     if (hwpt == nullptr || hwpt->is_tracked) continue;
     if (auto on = track(*hwpt, true); !on) {
-      for (Hwpt* one : switched) log_failure(track(*one, false));
+      switch_off();
       return on;
     }
     switched.push_back(hwpt);

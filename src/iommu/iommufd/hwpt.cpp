@@ -37,7 +37,9 @@ Hwpt::Hwpt(Hwpt&& other) noexcept
       id_(std::exchange(other.id_, 0)),
       tracks_dirty_(other.tracks_dirty_) {}
 
-Hwpt::~Hwpt() { log_failure(destroy()); }
+Hwpt::~Hwpt() {
+  log_failure_of([this] { return destroy(); });
+}
 
 Result<void> Hwpt::destroy() {
   if (id_ == 0) return {};

@@ -11,7 +11,7 @@
 #include <map>
 #include <mutex>
 
-#include "iommu/node.hpp"
+#include "host/node.hpp"
 #include "kernel/iommufd.hpp"
 
 namespace postern::iommufd {
@@ -47,11 +47,11 @@ std::uint64_t page_sizes_of(const iommu_hw_info& told, const HardwareInfo& info)
 
 Result<std::shared_ptr<Iommufd>> Iommufd::shared(Kernel& kernel) {
   static std::mutex mutex;
-  static std::map<Kernel*, std::weak_ptr<Iommufd>> open;
+  static auto& open = *new std::map<Kernel*, std::weak_ptr<Iommufd>>;  // for the destructors of globals, too
   const std::lock_guard lock(mutex);
   std::erase_if(open, [](const auto& entry) { return entry.second.expired(); });
-  if (auto found = open[&kernel].lock()) return found;
-  auto fd = open_node(kernel, path, "container iommufd", missing);
+  if (auto found = open[&kernel].lock(); found && found->is_of_this_process()) return found;
+  auto fd = open_node(kernel, path, "container iommufd");
   if (!fd) return failure_of(fd);
   auto made = std::make_shared<Iommufd>(std::move(*fd));
   open[&kernel] = made;
@@ -120,6 +120,7 @@ Hardware Iommufd::hardware_of(ObjectId device) const {
 }
 
 Result<void> Iommufd::destroy(ObjectId id, std::string_view what) const {
+  if (!is_of_this_process()) return {};
   iommu_destroy destroy{.size = sizeof destroy, .id = id};
   if (const int result = iommu::destroy(kernel(), fd(), destroy); result < 0) {
     return call_failure(iommu::destroy.symbol, {.result = result,

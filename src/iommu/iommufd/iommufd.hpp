@@ -10,10 +10,11 @@
 #include <string_view>
 #include <vector>
 
+#include "base/maker.hpp"
+
 namespace postern::iommufd {
 
 inline constexpr const char* path = "/dev/iommu";
-inline constexpr const char* missing = "load the module with \"modprobe iommufd\"; the kernel needs CONFIG_IOMMUFD";
 
 // Ids are the kernel's: of an IOAS, a HWPT, a bound device. 0 is none.
 using ObjectId = std::uint32_t;
@@ -44,11 +45,14 @@ class Iommufd {
   [[nodiscard]] Result<IovaLimits> iova_limits(ObjectId ioas) const;
   [[nodiscard]] Result<void> avoid_huge_pages(ObjectId ioas) const;
   [[nodiscard]] Hardware hardware_of(ObjectId device) const;
-  // `what` names the object in the error: "HWPT".
+  // `what` names the object in the error: "HWPT". Does nothing in a child of fork(2), which has only copies of it.
   [[nodiscard]] Result<void> destroy(ObjectId id, std::string_view what) const;
+
+  [[nodiscard]] bool is_of_this_process() const noexcept { return maker_.is_this_process(); }
 
  private:
   Fd fd_;
+  Maker maker_;
 };
 
 }  // namespace postern::iommufd

@@ -19,18 +19,16 @@ constexpr KernelContainer::Interface interface {
   .backend = "spapr", .module = "vfio_iommu_spapr_tce", .extensions = extensions
 };
 
-Result<void> probe(Kernel& kernel, const HostDevice* device) {
-  return KernelContainer::probe(kernel, interface, device);
-}
+Result<Fd> probe(Kernel& kernel, const HostDevice* device) { return KernelContainer::probe(kernel, interface, device); }
 
-Result<std::shared_ptr<Container>> open(Kernel& kernel, const ContainerOptions& options) {
+Result<std::shared_ptr<Container>> open_at(Fd node, Kernel& kernel, const ContainerOptions& options) {
   if (options.huge_pages == HugePages::avoid) {
-    return call_failure("open", {.result = -EOPNOTSUPP,
-                                 .object = "container spapr",
-                                 .reason = "each DMA window has pages of one size",
-                                 .remedy = "create a window of the page size you want"});
+    return refusal({.result = -EOPNOTSUPP,
+                    .object = "container spapr",
+                    .reason = "each DMA window has pages of one size",
+                    .remedy = "create a window of the page size you want"});
   }
-  auto opened = KernelContainer::open(kernel, interface, options.version);
+  auto opened = KernelContainer::open(kernel, interface, options.version, std::move(node));
   if (!opened) return failure_of(opened);
   return std::make_shared<spapr::SpaprContainer>(std::move(opened->fd), opened->extension, options.memory);
 }
@@ -43,6 +41,6 @@ const Backend spapr_backend = {
     .summary = "IOMMU groups of POWER in a VFIO container, with DMA windows (/dev/vfio/vfio)",
     .versions = versions,
     .probe = probe,
-    .open = open};
+    .open_at = open_at};
 
 }  // namespace postern

@@ -10,6 +10,7 @@
 #include <postern/locked_memory.hpp>
 
 #include "base/log.hpp"
+#include "base/on_throw.hpp"
 #include "base/words.hpp"
 #include "host/requirements.hpp"
 #include "kernel/spapr.hpp"
@@ -53,20 +54,24 @@ int SpaprContainer::unmap_in_kernel(Iova iova, std::uint64_t length) {
 int SpaprContainer::do_map(Iova iova, std::uint64_t length, void* address, Access access) {
   const DmaWindow* const window = windows_.holding(iova);
   if (window == nullptr || ((iova.value | address_of(address) | length) & (window->page_size - 1)) != 0) [[unlikely]] {
-    registering_failed_ = false;
+    failed_at_ = FailedAt::checking;
     return -EINVAL;
   }
   if (!registered_.is_kept(address_of(address), length) && is_v2()) [[unlikely]]
     return register_and_map(iova, length, address, access);
   const int result = as_errno(container_.map_dma(iova, length, address, access));
-  (result < 0 ? registering_failed_ : default_pending_) = false;
+  if (result < 0) {
+    failed_at_ = FailedAt::mapping;
+  } else {
+    default_pending_ = false;
+  }
   return result;
 }
 
 int SpaprContainer::register_and_map(Iova iova, std::uint64_t length, void* address, Access access) {
   int result = registered_.acquire(address_of(address), length);
-  registering_failed_ = result < 0;
-  if (registering_failed_) return result;
+  failed_at_ = result < 0 ? FailedAt::registering : FailedAt::mapping;
+  if (result < 0) return result;
   result = as_errno(container_.map_dma(iova, length, address, access));
   if (result < 0) {
     registered_.release(address_of(address), length);
@@ -87,14 +92,16 @@ int SpaprContainer::do_unmap(Iova iova, std::uint64_t length) {
 // One mapping at a time, since a range may cross from one window to another; unmapping what is not mapped does no harm.
 int SpaprContainer::do_unmap_several(IovaRange range) {
   int result = 0;
-  for_each_mapping([&](const Mapping& each) {
+  const auto unmap = [&](const Mapping& each) {
     if (range.contains(each.range) && result >= 0) result = unmap_in_kernel(each.range.first, each.range.length());
-  });
+  };
+  for_each_mapping(std::ref(unmap));  // which takes no memory
   if (result < 0 || !registered_.has_temporary()) return result;
   // Only now: a call that fails half way is made again.
-  for_each_mapping([&](const Mapping& each) {
+  const auto release = [&](const Mapping& each) {
     if (range.contains(each.range)) registered_.release(address_of(each.address), each.range.length());
-  });
+  };
+  for_each_mapping(std::ref(release));
   return 0;
 }
 
@@ -123,11 +130,10 @@ Result<void> SpaprContainer::set_up(const HostDevice& device) {
   windows_.begin(info);
   if ((info.flags & VFIO_IOMMU_SPAPR_INFO_DDW) != 0 && windows_.limits().levels == 0) {
     // Even the default window would be refused, and the first attempt would lose it for everybody.
-    return call_failure(tce_get_info.symbol,
-                        {.result = -ENODEV,
-                         .object = fmt::format("container spapr for {}", device.name),
-                         .reason = "the hypervisor makes no DMA windows for this PCI host bridge",
-                         .remedy = "turn dynamic DMA windows on (for QEMU: spapr-pci-host-bridge.ddw=on)"});
+    return refusal({.result = -ENODEV,
+                    .object = fmt::format("container spapr for {}", device.name),
+                    .reason = "the hypervisor makes no DMA windows for this PCI host bridge",
+                    .remedy = "turn dynamic DMA windows on (for QEMU: spapr-pci-host-bridge.ddw=on)"});
   }
   if (memory_to_come_ > info.dma32_window_size) {
     auto plan = windows_.plan(windows_.request_for(memory_to_come_, windows_.host_page()));
@@ -159,14 +165,19 @@ Result<void> SpaprContainer::enable() {
 // The windows and the registered memory that were there when the last device left.
 // After an error all of it is still to be restored.
 Result<void> SpaprContainer::restore() {
-  const WindowTable wanted = windows_;
+  WindowTable wanted = windows_;
+  const OnThrow undo([&] { windows_ = std::move(wanted); });
   auto restored = restore_windows();
   if (restored) {
-    if (const int result = registered_.resume(); result < 0) {
-      restored = call_failure(register_memory.symbol, {.result = result, .object = "memory of container spapr"});
+    CallFailed what{.result = registered_.resume(), .object = "memory of container spapr"};
+    if (what.result == -EFAULT && registered_.pages_found()) {
+      what.reason = registered_.pages_found_text();
+      restored = refusal(std::move(what));
+    } else if (what.result < 0) {
+      restored = call_failure(register_memory.symbol, std::move(what));
     }
   }
-  if (!restored) windows_ = wanted;
+  if (!restored) windows_ = std::move(wanted);
   return restored;
 }
 
@@ -185,11 +196,10 @@ Result<void> SpaprContainer::restore_windows() {
     auto made = create_in_kernel(*plan);
     if (!made) return failure_of(made);
     if (made->range == window.range) continue;
-    return call_failure(tce_create.symbol,
-                        {.result = -EADDRINUSE,
-                         .object = fmt::format("DMA window {}", to_string(window.range)),
-                         .reason = fmt::format("for this device the kernel makes it at {}", to_string(made->range)),
-                         .remedy = "attach the device to a container of its own"});
+    return refusal({.result = -EADDRINUSE,
+                    .object = fmt::format("DMA window {}", to_string(window.range)),
+                    .reason = fmt::format("for this device the kernel makes it at {}", to_string(made->range)),
+                    .remedy = "attach the device to a container of its own"});
   }
   return {};
 }
@@ -198,14 +208,15 @@ Result<void> SpaprContainer::restore_windows() {
 // mappings, windows, registrations, the IOMMU. Nothing is forgotten here: a device that comes later finds it all again.
 void SpaprContainer::tear_down() {
   bool all_unmapped = true;
-  for_each_mapping([&](const Mapping& mapping) {
+  const auto unmap = [&](const Mapping& mapping) {
     const int result = unmap_in_kernel(mapping.range.first, mapping.range.length());
     if (result < 0) {
       all_unmapped = false;
     } else if (registered_.has_temporary()) {
       registered_.release(address_of(mapping.address), mapping.range.length());
     }
-  });
+  };
+  for_each_mapping(std::ref(unmap));
   if (!is_v2()) {
     (void)spapr::disable(kernel(), container_.fd().get(), 0);
     return;
@@ -231,13 +242,13 @@ Result<Fd> SpaprContainer::do_attach(const HostDevice& device) {
 Result<void> SpaprContainer::settle_default_window(const HostDevice& newcomer) {
   const DmaWindow* const window = windows_.default_window();
   if (!is_v2() || windows_.list().size() > (window != nullptr ? 1U : 0U)) return {};
-  CallFailed what{.object = fmt::format("{} in container spapr", newcomer.name)};
+  CallFailed what{.object = fmt::format("attach {} to container spapr", newcomer.name)};
   if (window == nullptr) {
     what.result = -ENODEV;
     what.reason =
         "the container has no DMA window, and without one it cannot be known whether this device can share it";
     what.remedy = "create a window first";
-    return call_failure("attach", std::move(what));
+    return refusal(std::move(what));
   }
   if (!default_pending_) return {};
   // Unmapping what is not mapped makes it, and changes nothing else; but the kernel refuses that (EPERM) before
@@ -270,9 +281,10 @@ Result<void> SpaprContainer::do_close() {
 
 Result<ContainerLimits> SpaprContainer::read_limits() { return window_limits(); }
 
-ContainerLimits SpaprContainer::window_limits() const {
+ContainerLimits SpaprContainer::window_limits(std::optional<Iova> without) const {
   ContainerLimits limits;
   for (const DmaWindow& window : windows_.list()) {
+    if (window.range.first == without) continue;
     limits.usable_ranges.push_back(window.range);
     limits.page_sizes |= window.page_size;
   }
@@ -283,22 +295,27 @@ ContainerLimits SpaprContainer::window_limits() const {
 
 Container::Explanation SpaprContainer::explain_map(int result, IovaRange range, const void* address) const {
   const DmaWindow* const window = windows_.holding(range.first);
-  if (registering_failed_) {
+  if (failed_at_ == FailedAt::registering) {
     Explanation registering{.reason = {}, .remedy = {}, .call = register_memory.symbol};
-    if (result == -EINVAL) {
+    if (result == -EFAULT && registered_.pages_found()) {
+      registering.call = "";
+      registering.reason = registered_.pages_found_text();
+    } else if (result == -EINVAL) {
       registering.reason = "part of this memory is registered by another container of this process, with other bounds";
       registering.remedy = "register the same memory in both, before mapping, with Preregistration::add()";
     }
     return registering;
   }
-  if (window == nullptr) return {};
+  if (window == nullptr) return {.reason = "no DMA window is there any more", .remedy = "create one", .call = ""};
   if (result == -ENODEV) return {.reason = windows_lost, .remedy = windows_back};
   if (result == -EINVAL) {
     const std::uint64_t misaligned = window->page_size - 1;
     if (((range.first.value | range.length() | address_of(address)) & misaligned) != 0) {
-      return {.reason = fmt::format("the DMA window {} has pages of {}", to_string(window->range),
-                                    size_text(window->page_size)),
-              .remedy = "align iova, address and length to them"};
+      Explanation misaligned_for{.reason = fmt::format("the DMA window {} has pages of {}", to_string(window->range),
+                                                       size_text(window->page_size)),
+                                 .remedy = "align iova, address and length to them"};
+      if (failed_at_ == FailedAt::checking) misaligned_for.call = "";
+      return misaligned_for;
     }
     const auto page = backing_page_size(kernel(), address);
     if (page && *page < window->page_size) {

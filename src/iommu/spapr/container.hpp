@@ -50,7 +50,7 @@ class SpaprContainer final : public Container, private DmaWindows, private Prere
   [[nodiscard]] int register_and_map(Iova iova, std::uint64_t length, void* address, Access access);
   [[nodiscard]] int unmap_in_kernel(Iova iova, std::uint64_t length);
   [[nodiscard]] Result<void> set_up(const HostDevice& device);
-  [[nodiscard]] ContainerLimits window_limits() const;
+  [[nodiscard]] ContainerLimits window_limits(std::optional<Iova> without = std::nullopt) const;
   [[nodiscard]] Result<void> enable();
   [[nodiscard]] Result<void> restore();
   [[nodiscard]] Result<void> restore_windows();
@@ -58,14 +58,15 @@ class SpaprContainer final : public Container, private DmaWindows, private Prere
   [[nodiscard]] Result<void> settle_default_window(const HostDevice& newcomer);
   [[nodiscard]] Result<DmaWindow> create_in_kernel(vfio_iommu_spapr_tce_create create);
   [[nodiscard]] int remove_in_kernel(Iova start);
-  [[nodiscard]] Result<void> require_device(std::string_view operation) const;
+  [[nodiscard]] Result<void> require_device(std::string object) const;
 
   KernelContainer container_;
   KernelContainer::Extension extension_;  // VFIO_SPAPR_TCE_v2_IOMMU or VFIO_SPAPR_TCE_IOMMU
   std::uint64_t memory_to_come_;
-  bool begun_ = false;               // the IOMMU was asked what it has: windows_ is true
-  bool default_pending_ = false;     // the kernel makes the default window at the first call that needs it
-  bool registering_failed_ = false;  // it was registering, not mapping, that the last do_map() failed at
+  bool begun_ = false;            // the IOMMU was asked what it has: windows_ is true
+  bool default_pending_ = false;  // the kernel makes the default window at the first call that needs it
+  // What the last do_map() failed at.
+  enum class FailedAt : std::uint8_t { mapping, registering, checking } failed_at_ = FailedAt::mapping;
   WindowTable windows_;
   RegisteredMemory registered_;
   std::optional<KernelEeh> eeh_;

@@ -38,9 +38,9 @@ Result<Eeh::State> KernelEeh::state() {
     case VFIO_EEH_PE_STATE_UNAVAIL:
       return static_cast<State>(*state);
     default:
-      return call_failure(eeh_pe_op.symbol, {.result = -EPROTO,
-                                             .object = "VFIO_EEH_PE_GET_STATE of container spapr",
-                                             .reason = fmt::format("there is no state {}", *state)});
+      return refusal({.result = -EPROTO,
+                      .object = "VFIO_EEH_PE_GET_STATE of container spapr",
+                      .reason = fmt::format("there is no state {}", *state)});
   }
 }
 

@@ -2,10 +2,13 @@
 // RegisteredMemory: registering, counting and unregistering.
 #include "iommu/spapr/registered_memory.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <vector>
 
+#include "base/on_throw.hpp"
 #include "kernel/spapr.hpp"
 
 namespace postern::spapr {
@@ -19,10 +22,15 @@ vfio_iommu_spapr_register_memory argument(std::uint64_t address, std::uint64_t l
 
 // Where memory ends within the range the kernel answers with how many pages there were, and has registered nothing
 // (mm_iommu_do_alloc; Linux 6.12, 7.3).
-int RegisteredMemory::call_register(Range range) const {
+int RegisteredMemory::call_register(Range range) {
   auto memory = argument(range.address, range.length);
   const int result = register_memory(container_.kernel(), container_.get(), memory);
+  pages_found_ = std::max(result, 0);
   return result > 0 ? -EFAULT : result;
+}
+
+std::string RegisteredMemory::pages_found_text() const {
+  return fmt::format("{} found {} pages of memory there, and registered none", register_memory.symbol, pages_found_);
 }
 
 int RegisteredMemory::call_unregister(Range range) const {
@@ -39,18 +47,21 @@ RegisteredMemory::Pieces::iterator RegisteredMemory::first_overlapping(std::uint
 
 // Registers what has no piece yet, in as few pieces as the kernel takes it.
 int RegisteredMemory::add_pieces(Range range, bool kept) {
+  // Its place is made before the kernel is asked.
+  const auto piece = pieces_.emplace(range.address, Piece{.length = range.length, .users = 0, .kept = kept}).first;
   const int result = call_register(range);
   if (result >= 0) {
-    pieces_.emplace(range.address, Piece{.length = range.length, .users = 0, .kept = kept});
     if (!kept) ++temporary_;
     return 0;
   }
+  pieces_.erase(piece);
   // The kernel makes one array with 8 bytes for each page (mm_iommu_do_alloc); where it has no room for that, two
   // smaller ones may find it.
   constexpr std::uint64_t smallest_part = std::uint64_t{1} << 30;
   if (result != -ENOMEM || range.length < 2 * smallest_part) return result;
   const std::uint64_t half = range.length / 2 / smallest_part * smallest_part;
   if (const int first = add_pieces({range.address, half}, kept); first < 0) return first;
+  const OnThrow undo([&] { (void)remove_pieces({range.address, half}); });
   const int second = add_pieces({range.address + half, range.length - half}, kept);
   if (second < 0) (void)remove_pieces({range.address, half});
   return second;
@@ -83,10 +94,15 @@ int RegisteredMemory::acquire(std::uint64_t address, std::uint64_t length) {
     if (piece->second.kept) recent_ = {piece->first, piece->second.length};
   }
   if (at < end) gaps.push_back({at, end - at});
-  for (auto gap = gaps.begin(); gap != gaps.end(); ++gap) {
+  auto gap = gaps.begin();
+  const auto remove_added = [&] {
+    std::for_each(gaps.begin(), gap, [this](Range added) { (void)remove_pieces(added); });
+  };
+  const OnThrow undo(remove_added);
+  for (; gap != gaps.end(); ++gap) {
     const int result = add_pieces(*gap, false);
     if (result >= 0) continue;
-    std::for_each(gaps.begin(), gap, [this](Range added) { (void)remove_pieces(added); });
+    remove_added();
     return result;
   }
   for (auto piece = first_overlapping(address); piece != pieces_.end() && piece->first < end; ++piece) {
@@ -111,9 +127,14 @@ bool RegisteredMemory::overlaps(Range range) {
 }
 
 int RegisteredMemory::keep(Range range) {
+  const auto kept = kept_.emplace(range.address, range.length).first;
+  const auto forget = [&] { kept_.erase(kept); };
+  const OnThrow undo(forget);
   const int result = add_pieces(range, true);
-  if (result < 0) return result;
-  kept_.emplace(range.address, range.length);
+  if (result < 0) {
+    forget();
+    return result;
+  }
   recent_ = {range.address, pieces_.at(range.address).length};
   return 0;
 }

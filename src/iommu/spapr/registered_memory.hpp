@@ -22,6 +22,9 @@ class RegisteredMemory {
   }
   // Before a mapping: registers what is not, and counts a user of what is not kept. On an error nothing is registered.
   [[nodiscard]] int acquire(std::uint64_t address, std::uint64_t length);
+  // EFAULT is this class's own word for an answer that is no errno: whether it was one, and what it said.
+  [[nodiscard]] bool pages_found() const noexcept { return pages_found_ > 0; }
+  [[nodiscard]] std::string pages_found_text() const;
   // After its unmap: whatever has no user left is unregistered.
   void release(std::uint64_t address, std::uint64_t length);
   // Whether anything is registered that release() would look at.
@@ -59,7 +62,7 @@ class RegisteredMemory {
   [[nodiscard]] Pieces::iterator first_overlapping(std::uint64_t address);
   [[nodiscard]] int add_pieces(Range range, bool kept);
   int remove_pieces(Range range);
-  [[nodiscard]] int call_register(Range range) const;
+  [[nodiscard]] int call_register(Range range);
   [[nodiscard]] int call_unregister(Range range) const;
 
   const Fd& container_;
@@ -67,6 +70,7 @@ class RegisteredMemory {
   std::map<std::uint64_t, std::uint64_t> kept_;  // address and length, as they were asked for
   Range recent_;
   std::uint64_t temporary_ = 0;  // pieces that are not kept
+  int pages_found_ = 0;          // by the last call that registered; 0 where it gave 0 or an errno
 };
 
 }  // namespace postern::spapr

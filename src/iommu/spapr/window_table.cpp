@@ -147,7 +147,7 @@ Result<vfio_iommu_spapr_tce_create> WindowTable::plan(const DmaWindowRequest& re
                                        .__resv2 = 0,
                                        .start_addr = 0};
   }
-  return call_failure(tce_create.symbol, std::move(what));
+  return refusal(std::move(what));
 }
 
 DmaWindowRequest WindowTable::request_for(std::uint64_t bytes, std::uint64_t page_of_memory) const {

@@ -55,6 +55,7 @@ class WindowTable {
   [[nodiscard]] DmaWindowRequest request_for(std::uint64_t bytes, std::uint64_t page_of_memory) const;
   // What the kernel has made of a plan, and where; null where it cannot be there: past the last address, or over
   // another. And what it has taken away.
+  void reserve_one() { windows_.reserve(windows_.size() + 1); }  // then add() takes no memory
   const DmaWindow* add(const vfio_iommu_spapr_tce_create& wanted, Iova start);
   void remove(Iova start);
 

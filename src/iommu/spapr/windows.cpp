@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // SpaprContainer: its two powers, DMA windows and registered memory, as calls of the kernel.
 #include <fmt/format.h>
+#include "base/on_throw.hpp"
 #include "base/words.hpp"
 #include "host/requirements.hpp"
 #include "iommu/spapr/container.hpp"
@@ -8,29 +9,31 @@
 
 namespace postern::spapr {
 
-Result<void> SpaprContainer::require_device(std::string_view operation) const {
+Result<void> SpaprContainer::require_device(std::string object) const {
   if (!container_.empty()) return {};
-  return call_failure(operation, {.result = -ENODEV,
-                                  .object = "container spapr",
-                                  .reason = "no device is attached, so there is no IOMMU",
-                                  .remedy = "attach a device first"});
+  return refusal({.result = -ENODEV,
+                  .object = std::move(object),
+                  .reason = "no device is attached, so there is no IOMMU",
+                  .remedy = "attach a device first"});
 }
 
 Result<DmaWindow> SpaprContainer::create_in_kernel(vfio_iommu_spapr_tce_create create) {
   const vfio_iommu_spapr_tce_create wanted = create;
+  windows_.reserve_one();
+  const std::uint64_t page = std::uint64_t{1} << wanted.page_shift;
+  CallFailed what{.object =
+                      fmt::format("DMA window of {} with pages of {}", size_text(wanted.window_size), size_text(page))};
   const int result = tce_create(kernel(), container_.fd().get(), create);
   // Before it makes another window, the kernel makes the default one (tce_iommu_create_default_window).
   const DmaWindow* const first = default_pending_ ? windows_.default_window() : nullptr;
   if (result >= 0) default_pending_ = false;
-  const std::uint64_t page = std::uint64_t{1} << wanted.page_shift;
-  CallFailed what{
-      .result = result,
-      .object = fmt::format("DMA window of {} with pages of {}", size_text(wanted.window_size), size_text(page))};
+  what.result = result;
   if (result >= 0) {
     if (const auto* made = windows_.add(wanted, {create.start_addr})) return *made;
     (void)remove_in_kernel({create.start_addr});
     what.result = -EPROTO;
     what.reason = fmt::format("the kernel says that it is at {:#x}, where it cannot be", create.start_addr);
+    return refusal(std::move(what));
   } else if (result == -ENOMEM) {
     const std::uint64_t own = windows_.table_size(wanted.window_size, page);
     what.reason = fmt::format("its table counts as {} of locked memory", size_text(own));
@@ -59,24 +62,28 @@ int SpaprContainer::remove_in_kernel(Iova start) {
 }
 
 Result<DmaWindow> SpaprContainer::create(const DmaWindowRequest& request) {
-  if (auto ready = require_device(tce_create.symbol); !ready) return failure_of(ready);
+  if (auto ready = require_device("DMA window of container spapr"); !ready) return failure_of(ready);
   auto plan = windows_.plan(request);
   if (!plan) return failure_of(plan);
   auto made = create_in_kernel(*plan);
   if (!made) return made;
+  const OnThrow undo([&] {
+    (void)remove_in_kernel(made->range.first);
+    windows_.remove(made->range.first);
+  });
   set_limits(window_limits());
   return made;
 }
 
 Result<void> SpaprContainer::remove(Iova start) {
-  if (auto ready = require_device(tce_remove.symbol); !ready) return ready;
+  if (auto ready = require_device("DMA window of container spapr"); !ready) return ready;
   CallFailed what{.result = -ENOENT, .object = fmt::format("DMA window at {}", to_string(start))};
   // The kernel takes any address within a window for its name (tce_iommu_remove_window); that would be too easy a
   // mistake.
   const DmaWindow* const window = windows_.starting_at(start);
   if (window == nullptr) {
     what.reason = "no window starts there";
-    return call_failure(tce_remove.symbol, std::move(what));
+    return refusal(std::move(what));
   }
   std::optional<IovaRange> mapped;
   for_each_mapping([&](const Mapping& mapping) {
@@ -86,12 +93,13 @@ Result<void> SpaprContainer::remove(Iova start) {
     what.result = -EBUSY;
     what.reason = fmt::format("{} is mapped in it", to_string(*mapped));
     what.remedy = "unmap everything in it first";
-    return call_failure(tce_remove.symbol, std::move(what));
+    return refusal(std::move(what));
   }
+  ContainerLimits limits = window_limits(start);
   what.result = remove_in_kernel(start);
   if (what.result < 0) return call_failure(tce_remove.symbol, std::move(what));
   windows_.remove(start);
-  set_limits(window_limits());
+  set_limits(std::move(limits));
   return {};
 }
 
@@ -103,7 +111,7 @@ Result<DmaWindow> SpaprContainer::make_room(std::uint64_t bytes, std::uint64_t p
 }
 
 Result<void> SpaprContainer::add(std::span<std::byte> memory) {
-  if (auto ready = require_device(register_memory.symbol); !ready) return ready;
+  if (auto ready = require_device("memory of container spapr"); !ready) return ready;
   const RegisteredMemory::Range range{reinterpret_cast<std::uintptr_t>(memory.data()), memory.size()};
   const std::uint64_t page = windows_.host_page();
   CallFailed what{.result = -EINVAL,
@@ -112,28 +120,37 @@ Result<void> SpaprContainer::add(std::span<std::byte> memory) {
   if (memory.empty() || ((range.address | range.length) & (page - 1)) != 0) {
     what.reason =
         memory.empty() ? "the length is zero" : fmt::format("not a multiple of the page, {}", size_text(page));
-    return call_failure(register_memory.symbol, std::move(what));
+    return refusal(std::move(what));
+  }
+  if (range.address + range.length < range.address) {
+    what.result = -EOVERFLOW;
+    what.reason = "it runs past the last address, 2^64-1";
+    return refusal(std::move(what));
   }
   if (registered_.overlaps(range)) {
     what.result = -EEXIST;
     what.reason = "part of it is registered already, or mapped without having been registered first";
     what.remedy = "register memory before mapping it, and once";
-    return call_failure(register_memory.symbol, std::move(what));
+    return refusal(std::move(what));
   }
   what.result = registered_.keep(range);
   if (what.result >= 0) return {};
   if (what.result == -ENOMEM) explain_locked_memory(what, kernel(), range.length);
+  if (what.result == -EFAULT && registered_.pages_found()) {
+    what.reason = registered_.pages_found_text();
+    return refusal(std::move(what));
+  }
   return call_failure(register_memory.symbol, std::move(what));
 }
 
 Result<void> SpaprContainer::remove(std::span<std::byte> memory) {
-  if (auto ready = require_device(unregister_memory.symbol); !ready) return ready;
+  if (auto ready = require_device("memory of container spapr"); !ready) return ready;
   const RegisteredMemory::Range range{reinterpret_cast<std::uintptr_t>(memory.data()), memory.size()};
   CallFailed what{.result = -ENOENT,
                   .object = fmt::format("memory at {}+{}", fmt::ptr(memory.data()), size_text(memory.size()))};
   if (!registered_.is_kept_as(range)) {
     what.reason = "exactly this was not registered";
-    return call_failure(unregister_memory.symbol, std::move(what));
+    return refusal(std::move(what));
   }
   std::optional<IovaRange> mapped;
   for_each_mapping([&](const Mapping& mapping) {
@@ -146,7 +163,7 @@ Result<void> SpaprContainer::remove(std::span<std::byte> memory) {
     what.result = -EBUSY;
     what.reason = fmt::format("it is mapped at {}", to_string(*mapped));
     what.remedy = "unmap it first";
-    return call_failure(unregister_memory.symbol, std::move(what));
+    return refusal(std::move(what));
   }
   what.result = registered_.drop(range);
   if (what.result < 0) return call_failure(unregister_memory.symbol, std::move(what));

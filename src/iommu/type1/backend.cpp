@@ -19,18 +19,16 @@ constexpr KernelContainer::Interface interface {
   .backend = "type1", .module = "vfio_iommu_type1", .extensions = extensions
 };
 
-Result<void> probe(Kernel& kernel, const HostDevice* device) {
-  return KernelContainer::probe(kernel, interface, device);
-}
+Result<Fd> probe(Kernel& kernel, const HostDevice* device) { return KernelContainer::probe(kernel, interface, device); }
 
-Result<std::shared_ptr<Container>> open(Kernel& kernel, const ContainerOptions& options) {
+Result<std::shared_ptr<Container>> open_at(Fd node, Kernel& kernel, const ContainerOptions& options) {
   if (options.huge_pages == HugePages::avoid) {
-    return call_failure("open", {.result = -EOPNOTSUPP,
-                                 .object = "container type1",
-                                 .reason = "type1 cannot avoid huge pages for one container",
-                                 .remedy = "use iommufd, or load vfio_iommu_type1 with disable_hugepages=1"});
+    return refusal({.result = -EOPNOTSUPP,
+                    .object = "container type1",
+                    .reason = "type1 cannot avoid huge pages for one container",
+                    .remedy = "use iommufd, or load vfio_iommu_type1 with disable_hugepages=1"});
   }
-  auto opened = KernelContainer::open(kernel, interface, options.version);
+  auto opened = KernelContainer::open(kernel, interface, options.version, std::move(node));
   if (!opened) return failure_of(opened);
   return std::make_shared<type1::Type1Container>(std::move(opened->fd), opened->extension);
 }
@@ -42,6 +40,6 @@ const Backend type1_backend = {.name = "type1",
                                .summary = "IOMMU groups in a VFIO container (/dev/vfio/vfio, /dev/vfio/N)",
                                .versions = versions,
                                .probe = probe,
-                               .open = open};
+                               .open_at = open_at};
 
 }  // namespace postern

@@ -31,7 +31,7 @@ int Type1Container::do_unmap(Iova iova, std::uint64_t length) {
   const int result = container_.unmap_dma(iova, length, unmapped);
   // The kernel takes a range that it has no mapping in for a success, and says how much it unmapped
   // (vfio_dma_do_unmap).
-  return result == 0 && unmapped == 0 ? -ENOENT : result;
+  return result == 0 && unmapped == 0 ? 1 : result;
 }
 
 int Type1Container::do_unmap_all() {
@@ -41,18 +41,14 @@ int Type1Container::do_unmap_all() {
     unmap.flags = VFIO_DMA_UNMAP_FLAG_ALL;
     return vfio::iommu_unmap_dma(kernel(), container_.fd().get(), unmap);
   }
-  int result = 0;
-  for_each_mapping([&](const Mapping& mapping) {
-    if (const int one = do_unmap(mapping.range.first, mapping.range.length()); one < 0) result = one;
-  });
-  return result;
+  return Container::do_unmap_all();
 }
 
 Result<void> Type1Container::set_iommu(const HostDevice& device) {
   const int result = vfio::set_iommu(kernel(), container_.fd().get(), extension_.number);
   if (result >= 0) return {};
   CallFailed what{.result = result, .object = fmt::format("container type1 for {}", device.name)};
-  if (result == -EPERM) explain_unsafe_interrupts(what, "vfio_iommu_type1.allow_unsafe_interrupts");
+  if (result == -EPERM) explain_unsafe_interrupts(what, kernel(), "type1");
   return call_failure(vfio::set_iommu.symbol, std::move(what));
 }
 

@@ -5,32 +5,23 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <stdexcept>
+#include <cerrno>
 
 namespace postern::sim {
-namespace {
 
-constexpr std::size_t page = 4096;
-
-std::size_t whole_pages(std::size_t size) { return (size + page - 1) & ~(page - 1); }
-
-}  // namespace
-
-BarMemory::BarMemory(std::size_t size) : fd_(::memfd_create("postern simulated BAR", MFD_CLOEXEC)) {
-  const std::size_t length = whole_pages(size);
-  void* const memory = fd_ >= 0 && ::ftruncate(fd_, static_cast<off_t>(length)) == 0
-                           ? ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0)
-                           : MAP_FAILED;
-  if (memory == MAP_FAILED) {
-    if (fd_ >= 0) ::close(fd_);
-    throw std::runtime_error("no memory for a simulated BAR");
-  }
-  bytes_ = {static_cast<std::byte*>(memory), size};
+int BarMemory::make(std::uint64_t length) {
+  if (length == 0) return 0;
+  fd_ = ::memfd_create("postern simulated BARs", MFD_CLOEXEC);
+  if (fd_ < 0 || ::ftruncate(fd_, static_cast<off_t>(length)) < 0) return -errno;
+  void* const memory = ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd_, 0);
+  if (memory == MAP_FAILED) return -errno;
+  bytes_ = {static_cast<std::byte*>(memory), length};
+  return 0;
 }
 
 BarMemory::~BarMemory() {
-  ::munmap(bytes_.data(), whole_pages(bytes_.size()));
-  ::close(fd_);
+  if (!bytes_.empty()) ::munmap(bytes_.data(), bytes_.size());
+  if (fd_ >= 0) ::close(fd_);
 }
 
 }  // namespace postern::sim

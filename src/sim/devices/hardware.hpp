@@ -72,7 +72,7 @@ class Hardware {
  public:
   virtual ~Hardware() = default;
   [[nodiscard]] virtual const HardwareInfo& info() const = 0;
-  // The memory outlives the hardware; called once.
+  // The memory is there as long as the hardware is used; called once.
   virtual void connect(Slot& slot, const Bars& bars) = 0;
   // As after power-on.
   virtual void reset() = 0;

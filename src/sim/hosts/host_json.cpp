@@ -6,9 +6,9 @@
 #include <array>
 #include <limits>
 #include <nlohmann/json.hpp>
-#include <set>
 
 #include "sim/hosts/hosts.hpp"
+#include "sim/hosts/json_text.hpp"
 
 namespace postern {
 namespace {
@@ -213,29 +213,10 @@ Result<void> check_use(const Place& document, const SimulatedHost& host) {
 
 Result<SimulatedHost> parse_simulated_host(std::string_view json, std::string_view file) {
   const std::string name(file);
-  std::vector<std::set<std::string>> keys;  // of the objects that are being read
-  std::string doubled;
-  const auto watch = [&](int /*depth*/, Json::parse_event_t event, Json& value) {
-    if (event == Json::parse_event_t::object_start) keys.emplace_back();
-    if (event == Json::parse_event_t::object_end) keys.pop_back();
-    if (event == Json::parse_event_t::key && !keys.back().insert(value.get<std::string>()).second) {
-      doubled = value.get<std::string>();
-    }
-    return true;
-  };
-  Json value;
-  try {
-    value = Json::parse(json, watch);
-  } catch (const Json::parse_error& error) {
-    // "[json.exception.parse_error.101] parse error at line 3, column 5: ..."
-    const std::string_view words(error.what());
-    return refuse(name, "",
-                  fmt::format("this is no JSON: {}", words.substr(std::min(words.size(), words.find(' ') + 1))), "");
+  if (sim::JsonFault wrong = sim::check_json(json); !wrong.reason.empty()) {
+    return refuse(name, wrong.place, std::move(wrong.reason), std::move(wrong.remedy));
   }
-  if (!doubled.empty()) {
-    return refuse(name, "", fmt::format("the key \"{}\" is there twice in one object", doubled),
-                  "leave one of them out");
-  }
+  const Json value = Json::parse(json, nullptr, false);
   SimulatedHost host;
   const Place document{value, name, ""};
   if (auto read = read_object(document, std::span<const Key<SimulatedHost>>(host_keys), host); !read) {

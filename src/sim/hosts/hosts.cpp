@@ -3,10 +3,14 @@
 // addresses of the guests ppc64le-pseries and ppc64le-powernv9.
 #include "sim/hosts/hosts.hpp"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/stat.h>
 
 #include <array>
+#include <cerrno>
 #include <cstring>
+#include <postern/fd.hpp>
 #include <utility>
 
 namespace postern {
@@ -48,6 +52,46 @@ tl::unexpected<Error> no_such_host(std::string_view option) {
                              "(in this folder: sim:./FILE)",
                              names.substr(names.find(' ') + 1)),
        .causes = {}});
+}
+
+tl::unexpected<Error> refuse_file(const std::string& name, int code, std::string reason) {
+  return failure({.code = code,
+                  .operation = sim::choose_host,
+                  .object = name,
+                  .reason = std::move(reason),
+                  .remedy = "name a JSON file that describes a host",
+                  .causes = {}});
+}
+
+// A name that people give may be any file's. Only a regular one is opened, since opening others can wait (a FIFO) or do
+// something (a device); and one that does not end, as some below /proc, is left after as much as a description can be.
+Result<std::string> read_description(const std::string& name) {
+  constexpr std::size_t longest = std::size_t{16} << 20;
+  const auto cannot = [&](ssize_t result) {
+    const int code = static_cast<int>(-result);
+    return refuse_file(name, code, fmt::format("the file cannot be read: {}", std::strerror(code)));
+  };
+  Kernel& kernel = system_kernel();
+  FileStatus status;
+  if (const int result = kernel.status(name, status); result < 0) return cannot(result);
+  if (!S_ISREG(status.mode)) {
+    const char* const kind = S_ISDIR(status.mode)    ? "a directory"
+                             : S_ISFIFO(status.mode) ? "a FIFO"
+                             : S_ISSOCK(status.mode) ? "a socket"
+                                                     : "a device's node";
+    return refuse_file(name, EINVAL, fmt::format("it is {}, no regular file", kind));
+  }
+  const int opened = kernel.open(name.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY);
+  if (opened < 0) return cannot(opened);
+  const Fd file(kernel, opened);
+  std::string text;
+  for (std::array<char, 4096> piece{};;) {
+    const ssize_t got = kernel.read(file.get(), piece.data(), piece.size());
+    if (got < 0) return cannot(got);
+    if (got == 0) return text;
+    text.append(piece.data(), static_cast<std::size_t>(got));
+    if (text.size() > longest) return refuse_file(name, EINVAL, fmt::format("it has more than {} bytes", longest));
+  }
 }
 
 }  // namespace
@@ -94,16 +138,9 @@ Result<SimulatedHost> simulated_host(std::string_view option) {
     if (host.name == name) return host.make();
   }
   if (name.find_first_of("/.") == std::string::npos) return no_such_host(option);
-  std::string text;
-  if (const int result = system_kernel().read_file(name, text); result < 0) {
-    return failure({.code = -result,
-                    .operation = sim::choose_host,
-                    .object = name,
-                    .reason = fmt::format("the file cannot be read: {}", std::strerror(-result)),
-                    .remedy = "name a JSON file that describes a host",
-                    .causes = {}});
-  }
-  return parse_simulated_host(text, name);
+  auto text = read_description(name);
+  if (!text) return failure_of(text);
+  return parse_simulated_host(*text, name);
 }
 
 }  // namespace postern

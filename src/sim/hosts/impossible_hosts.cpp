@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 
 #include "sim/hosts/hosts.hpp"
 
@@ -73,14 +74,20 @@ Impossible check_together(const SimulatedHost& host) {
                         function.iommu_group, domain, function.address.domain),
             "a group lies within one PCI domain"};
   }
-  for (std::size_t index = 0; index < host.functions.size(); ++index) {
-    PciAddress address = host.functions[index].address;
-    address.function = 0;
-    if (at.contains(address)) continue;
-    // pci_scan_slot
+  // pci_scan_slot looks for other functions of a slot when it has found number 0; but virtual ones come of another
+  // function, and their numbers begin anywhere behind its own (pci_iov_virtfn_bus, pci_iov_virtfn_devfn).
+  std::optional<PciAddress> last_first;  // the last that was its slot's number 0, and may have virtual functions
+  for (const auto& [address, index] : at) {
+    const bool is_bridge = host.functions[index].model == SimulatedFunction::Model::bridge;
+    if (address.function == 0 && !is_bridge) last_first = address;
+    PciAddress first = address;
+    first.function = 0;
+    const bool may_be_virtual = !is_bridge && last_first && last_first->domain == address.domain;
+    if (at.contains(first) || may_be_virtual) continue;
     return {fmt::format("functions[{}].address", index),
-            fmt::format("there is no {}, and without it the kernel looks for no other function of the slot",
-                        to_string(address)),
+            fmt::format("there is no {}, and without it the kernel looks for no other function of the slot; nor is a "
+                        "function before it that it could be a virtual function of",
+                        to_string(first)),
             "let a slot's functions begin with 0"};
   }
   return {};

@@ -12,6 +12,8 @@
 
 #include <cerrno>
 
+#include "sim/process/process.hpp"
+
 namespace postern::sim {
 namespace {
 
@@ -20,23 +22,31 @@ constexpr std::uint64_t address_space = std::uint64_t{1} << 46;  // that a proce
 
 std::uint64_t huge_page_of(std::uint64_t at) { return at & ~(huge_page - 1); }
 
-// Writes to the file as far as it can be: the kernel does not ask how the fd was opened.
-bool map_over(std::uintptr_t address, std::uint64_t length, int fd, std::uint64_t offset) {
-  auto* const at = reinterpret_cast<void*>(address);
-  const auto map = [&](int protection, int from) {
-    return ::mmap(at, length, protection, MAP_SHARED | MAP_FIXED, from, static_cast<off_t>(offset)) != MAP_FAILED;
+// Writes to the file as far as it can be: the kernel does not ask how the fd was opened. What it refuses is seen by
+// mapping it elsewhere first: where MAP_FIXED fails, it may have dropped what was there. 0 or a negated errno.
+int map_over(std::uintptr_t address, std::uint64_t length, int fd, std::uint64_t offset) {
+  const auto map = [&](void* at, int protection, int flags, int from) {
+    return ::mmap(at, length, protection, MAP_SHARED | flags, from, static_cast<off_t>(offset));
   };
-  if (map(PROT_READ | PROT_WRITE, fd)) return true;
+  const auto map_if_it_can_be = [&](int protection, int from) {
+    void* const elsewhere = map(nullptr, protection, MAP_NORESERVE, from);
+    if (elsewhere == MAP_FAILED) return false;
+    ::munmap(elsewhere, length);
+    return map(reinterpret_cast<void*>(address), protection, MAP_FIXED, from) != MAP_FAILED;
+  };
+  if (map_if_it_can_be(PROT_READ | PROT_WRITE, fd)) return 0;
   const int writable = ::open(fmt::format("/proc/self/fd/{}", fd).c_str(), O_RDWR | O_CLOEXEC);
-  const bool is_mapped = writable >= 0 && map(PROT_READ | PROT_WRITE, writable);
+  if (writable < 0 && (errno == EMFILE || errno == ENFILE)) return -errno;
+  const bool is_mapped = writable >= 0 && map_if_it_can_be(PROT_READ | PROT_WRITE, writable);
   if (writable >= 0) ::close(writable);
-  return is_mapped || map(PROT_READ, fd);
+  return is_mapped || map_if_it_can_be(PROT_READ, fd) ? 0 : -ENOMEM;
 }
 
 }  // namespace
 
 FilePages::FilePages(int fd, std::uint64_t start, std::uint64_t length)
     : fd_(::fcntl(fd, F_DUPFD_CLOEXEC, 0)), start_(start), address_(start) {
+  if (fd_ < 0) fd_ = -errno;
   const std::uint64_t before = start - huge_page_of(start);
   if (length > address_space) return;
   reserved_length_ = huge_page_of(before + length + huge_page - 1) + huge_page;  // one more, to be aligned
@@ -47,13 +57,14 @@ FilePages::FilePages(int fd, std::uint64_t start, std::uint64_t length)
 }
 
 FilePages::~FilePages() {
-  if (reserved_ != 0) ::munmap(reinterpret_cast<void*>(reserved_), reserved_length_);
+  if (reserved_ != 0 && !is_lost_) ::munmap(reinterpret_cast<void*>(reserved_), reserved_length_);
   if (fd_ >= 0) ::close(fd_);
 }
 
 int FilePages::fill(std::uintptr_t address, std::uint64_t length) {
   struct statfs system {};
   struct stat file {};
+  if (fd_ == -EMFILE) return fd_;  // of this process, which the kernel would need none of
   if (fd_ < 0 || ::fstatfs(fd_, &system) < 0 || ::fstat(fd_, &file) < 0) return -EINVAL;
   const bool is_huge = system.f_type == HUGETLBFS_MAGIC;
   if ((!is_huge && system.f_type != TMPFS_MAGIC) || !S_ISREG(file.st_mode)) return -EINVAL;
@@ -66,7 +77,10 @@ int FilePages::fill(std::uintptr_t address, std::uint64_t length) {
     offset -= before;
     address -= before;
   }
-  return map_over(address, length, fd_, offset) ? 0 : -ENOMEM;
+  if (is_lost_) return -ENOMEM;
+  const int result = map_over(address, length, fd_, offset);
+  is_lost_ = result == -ENOMEM;
+  return result;
 }
 
 }  // namespace postern::sim

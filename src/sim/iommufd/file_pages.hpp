@@ -21,13 +21,14 @@ class FilePages {
 
   // Of the byte at `start`; it is as much aligned as that, up to a huge page.
   [[nodiscard]] std::uintptr_t address() const noexcept { return address_; }
-  // memfd_pin_folios of these whole pages: 0, -EINVAL or -ENOMEM.
+  // memfd_pin_folios of these whole pages: 0, -EINVAL or -ENOMEM; -EMFILE where this process has no fds left.
   [[nodiscard]] int fill(std::uintptr_t address, std::uint64_t length);
 
  private:
-  int fd_;
+  int fd_;                       // negative: the negated errno
   std::uintptr_t reserved_ = 0;  // 0: there was no room for so much
   std::uint64_t reserved_length_ = 0;
+  bool is_lost_ = false;  // mapping over it failed: part of it may be somebody else's, so it is let be
   std::uint64_t start_;
   std::uintptr_t address_;
 };

@@ -3,14 +3,13 @@
 #pragma once
 
 #include <cerrno>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "sim/process/mapped_files.hpp"
+#include "sim/process/vmas.hpp"
 
 namespace postern::sim {
 
@@ -26,22 +25,21 @@ class Process {
   // CAP_IPC_LOCK, CAP_SYS_RAWIO, CAP_SYS_RESOURCE: a process that has a limit has no capabilities.
   [[nodiscard]] bool is_privileged() const noexcept { return !memory_limit; }
 
-  // Whether this memory is there for reading, or for writing too: 0 or -EFAULT. What the process has mapped is read
-  // anew after a millisecond, and where it does not suffice. Of a large piece it may not be seen that it became
-  // read-only within that time.
+  // 0, or why nothing can be known of its memory: /proc/self/maps could not be opened.
+  [[nodiscard]] int opened() const noexcept { return vmas_.opened(); }
+  // Whether this memory is there for reading, or for writing too: 0 or -EFAULT.
   [[nodiscard]] int check(std::uintptr_t address, std::uint64_t length, bool writable) {
-    return check(address, length, writable, std::chrono::milliseconds(1));
+    return mapped_files.answer(address, length) && vmas_.cover(address, length, writable) ? 0 : -EFAULT;
   }
   // The same for memory that is to be pinned (pin_user_pages): a BAR has no pages to pin (check_vma_flags refuses
   // VM_IO and VM_PFNMAP).
   [[nodiscard]] int check_pinnable(std::uintptr_t address, std::uint64_t length, bool writable) {
     return mapped_files.bytes_in(address, length) != 0 ? -EFAULT : check(address, length, writable);
   }
-  // The same for the argument of a call: what was read suffices however old it is, if the memory is there still. The
-  // stack of who calls always is.
-  [[nodiscard]] int check_argument(std::uintptr_t address, std::uint64_t length, bool writable);
-  // What was looked up counts no more; since then it may have become read-only, which nothing tells.
-  void forget() { vmas_.clear(); }
+  // The same for the argument of a call (Vmas::cover_argument).
+  [[nodiscard]] int check_argument(std::uintptr_t address, std::uint64_t length, bool writable) {
+    return mapped_files.answer(address, length) && vmas_.cover_argument(address, length, writable) ? 0 : -EFAULT;
+  }
 
   // copy_from_user: 0, or -EFAULT where it is not there.
   [[nodiscard]] int copy_from_user(void* to, const void* from, std::size_t size);
@@ -64,20 +62,9 @@ class Process {
   [[nodiscard]] std::uint64_t pinned() const noexcept { return pinned_; }
 
  private:
-  struct Vma {
-    std::uintptr_t first;
-    std::uintptr_t end;
-    bool readable;
-    bool writable;
-  };
-  [[nodiscard]] int check(std::uintptr_t address, std::uint64_t length, bool writable,
-                          std::chrono::steady_clock::duration trust);
   [[nodiscard]] int count(std::uint64_t& counter, std::uint64_t length);
-  [[nodiscard]] bool covers(std::uintptr_t address, std::uint64_t length, bool writable) const;
-  void read_vmas();
 
-  std::vector<Vma> vmas_;
-  std::chrono::steady_clock::time_point read_at_{};
+  Vmas vmas_;
   std::uint64_t locked_ = 0;
   std::uint64_t pinned_ = 0;
 };

@@ -34,7 +34,6 @@ bool has_array(std::uint64_t length) {
 int MmRegions::add(std::uintptr_t address, std::uint64_t length, MmRegion*& region) {
   if (!has_array(length)) return -ENOMEM;
   if (const int result = process_.lock(length); result < 0) return result;
-  process_.forget();
   int result = process_.check_pinnable(address, length, true);
   if (result < 0) {
     const std::uint64_t page = host_page();

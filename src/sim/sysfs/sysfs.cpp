@@ -6,6 +6,8 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
+#include <algorithm>
+#include <bit>
 #include <cerrno>
 
 namespace postern::sim {
@@ -28,9 +30,19 @@ std::string without_newline(std::string text) {
 // An IOMMU's name under /sys/class/iommu (alloc_iommu; arm_smmu_device_probe, of QEMU's virt).
 const char* name_of(IommuUnit unit) { return unit == IommuUnit::vtd ? "dmar0" : "smmu3.0x0000000009050000"; }
 
+// MGAW, and SAGAW with one depth of page tables that reaches as far.
+std::uint64_t vtd_capabilities(const IommuModel& iommu) {
+  const auto bits = static_cast<unsigned>(std::bit_width(iommu.aperture.last.value));
+  const unsigned depth = bits <= 39 ? 1 : bits <= 48 ? 2 : 3;
+  return std::uint64_t{0xd2008c40000062} | std::uint64_t{bits - 1} << 16 | std::uint64_t{1} << (8 + depth);
+}
+
 bool starts_with(const std::string& text, std::string_view start) { return text.compare(0, start.size(), start) == 0; }
 
 }  // namespace
+
+// Of the process alone /proc shows what is so; what else is there is another machine's.
+bool Sysfs::shows(const std::string& path) { return path != "/proc/self" && !starts_with(path, "/proc/self/"); }
 
 void Sysfs::refresh() {
   if (shown_ == machine_.generation) return;
@@ -46,6 +58,7 @@ void Sysfs::refresh() {
     show_device_tree();
     return;
   }
+  show_platform();
   file(mapping_limit, fmt::format("{}\n", machine_.mapping_limit));
   file(noiommu_mode, machine_.unsafe_noiommu ? "Y\n" : "N\n");
 }
@@ -79,6 +92,22 @@ void Sysfs::show_function(const Function& function) {
     file(fmt::format("{}/vfio-dev/{}/dev", path, name), fmt::format("{}:{}\n", cdev_major, *function.minor));
     node("/dev/vfio/devices/" + name, ::makedev(cdev_major, static_cast<unsigned>(*function.minor)));
   }
+}
+
+// What the kernel and the firmware of a PC or an Arm server say of its processor and its IOMMU.
+void Sysfs::show_platform() {
+  const bool is_pc = machine_.iommu.unit == IommuUnit::vtd;
+  const bool has_iommu = std::any_of(machine_.functions.begin(), machine_.functions.end(),
+                                     [](const auto& each) { return each.second->has_iommu(); });
+  file("/proc/cpuinfo", is_pc ? "processor\t: 0\nvendor_id\t: GenuineIntel\nflags\t\t: fpu vme\n"
+                              : "processor\t: 0\nCPU implementer\t: 0x41\n");
+  file("/proc/cmdline", is_pc && has_iommu ? "quiet intel_iommu=on\n" : "quiet\n");
+  const std::string tables = "/sys/firmware/acpi/tables/";
+  file(tables + "FACP", "");
+  if (has_iommu) file(tables + (is_pc ? "DMAR" : "IORT"), "");
+  file("/proc/interrupts", !is_pc      ? "           CPU0\n 11:       4711     GICv3  30 Level     arch_timer\n"
+                           : has_iommu ? "            CPU0\n   2:         11  IR-IO-APIC    2-edge      timer\n"
+                                       : "            CPU0\n   2:         11     IO-APIC    2-edge      timer\n");
 }
 
 void Sysfs::show_groups() {
@@ -118,18 +147,23 @@ void Sysfs::show_nodes() {
   const std::string iommu = fmt::format("/sys/class/iommu/{}", name_of(machine_.iommu.unit));
   for (const auto& [address, function] : machine_.functions) {
     if (!function->has_iommu()) continue;
-    if (machine_.iommu.unit == IommuUnit::vtd) file(iommu + "/intel-iommu/ecap", "f00f5e\n");
+    if (machine_.iommu.unit == IommuUnit::vtd) {
+      file(iommu + "/intel-iommu/ecap", "f00f5e\n");
+      file(iommu + "/intel-iommu/cap", fmt::format("{:x}\n", vtd_capabilities(machine_.iommu)));
+    }
     link(iommu + "/devices/" + function->name(), devices + function->name());
   }
 }
 
+// Entries stand under paths without links: what is found as it is needs no walk.
 std::string Sysfs::resolve(const std::string& path) const {
+  if (entries_.contains(path)) return path;
   std::string resolved;
   for (std::size_t at = 1; at <= path.size();) {
     const std::size_t end = std::min(path.find('/', at), path.size());
-    resolved += "/" + path.substr(at, end - at);
-    const auto entry = entries_.find(resolved);
-    if (end < path.size() && entry != entries_.end() && entry->second.kind == Kind::link) resolved = entry->second.text;
+    resolved.append("/").append(path, at, end - at);
+    const auto entry = end < path.size() ? entries_.find(resolved) : entries_.end();
+    if (entry != entries_.end() && entry->second.kind == Kind::link) resolved = entry->second.text;
     at = end + 1;
   }
   return resolved;

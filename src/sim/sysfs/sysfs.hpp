@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <functional>
 #include <map>
 #include <postern/kernel.hpp>
 #include <string>
@@ -13,14 +14,14 @@
 
 namespace postern::sim {
 
-// Below /sys and /dev, and of /proc what another machine's would not do. What it shows is made anew when the machine
-// has changed.
+// Below /sys and /dev, and of /proc all but the process's own folder. What it shows is made anew when the machine has
+// changed.
 class Sysfs {
  public:
   explicit Sysfs(Machine& machine) : machine_(machine) {}
 
   // Whether a path is one of those.
-  [[nodiscard]] bool shows(const std::string& path) const;
+  [[nodiscard]] static bool shows(const std::string& path);
 
   [[nodiscard]] int read_file(const std::string& path, std::string& contents);
   [[nodiscard]] int write_file(const std::string& path, const std::string& contents, Machine::Lock& lock);
@@ -40,6 +41,7 @@ class Sysfs {
   void show_function(const Function& function);
   void show_power_function(const Function& function);
   void show_device_tree();
+  void show_platform();
   void show_groups();
   void show_drivers();
   void show_nodes();
@@ -52,7 +54,7 @@ class Sysfs {
   [[nodiscard]] bool is_directory(const std::string& path) const;
 
   Machine& machine_;
-  std::map<std::string, Entry> entries_;
+  std::map<std::string, Entry, std::less<>> entries_;
   std::uint64_t shown_ = ~std::uint64_t{0};  // the machine's generation
 };
 

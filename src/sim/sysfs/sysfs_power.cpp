@@ -29,11 +29,6 @@ std::string node_of(SimulatedPlatform platform, const Function& function) {
 
 }  // namespace
 
-bool Sysfs::shows(const std::string& path) const {
-  if (path.compare(0, 6, "/proc/") != 0) return true;
-  return machine_.tce && (path == "/proc/cpuinfo" || path.compare(0, 17, "/proc/device-tree") == 0);
-}
-
 void Sysfs::show_power_function(const Function& function) {
   const std::string path = "/sys/bus/pci/devices/" + function.name();
   link(path + "/of_node", node_of(machine_.platform, function));

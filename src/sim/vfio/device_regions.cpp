@@ -154,7 +154,8 @@ std::intptr_t DeviceFile::mmap(void* address, std::size_t length, int protection
   if (!usable_ || (flags & MAP_SHARED) == 0 || index > VFIO_PCI_BAR5_REGION_INDEX) return -EINVAL;
   const Bar& bar = function_.info().bars[index];
   if (!is_mappable(bar) || at + length > std::max<std::uint64_t>(bar.size, page)) return -EINVAL;
-  void* const mapped = ::mmap(address, length, protection, flags, function_.bar(index).fd(), static_cast<off_t>(at));
+  const auto from = static_cast<off_t>(function_.bar_offset(index) + at);
+  void* const mapped = ::mmap(address, length, protection, flags, machine_.bar_memory.fd(), from);
   return mapped == MAP_FAILED ? -errno : reinterpret_cast<std::intptr_t>(mapped);
 }
 

@@ -32,7 +32,7 @@ bool wants(const vfio_irq_set& set, std::uint32_t i) { return is_none(set) || se
 // eventfd_ctx_fdget: an fd of our own for the same eventfd, or a negated errno.
 int take_eventfd(int fd) {
   const int own = ::dup(fd);
-  if (own < 0) return -EBADF;
+  if (own < 0) return -errno;
   std::error_code error;
   const auto target = std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(own), error);
   if (!error && target == "anon_inode:[eventfd]") return own;

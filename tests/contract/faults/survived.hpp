@@ -57,7 +57,6 @@ inline constexpr std::array survivals = {
     // Facts that can be done without: a driver_override, the way of a reset, whether a POWER host is the bare machine
     // (it is held to the narrower rules of a partition then).
     Survival{"", "read", 0, "it is not told"},
-    Survival{"bind", "readlink", ENOENT, "the device has no driver"},
     Survival{"hot_reset", "opendir", 0, "not needed for a reset"},
     Survival{"hot_reset", "readlink", 0, "the group, which the kernel tells, or a driver, which it knows itself"},
     Survival{"hot_reset", "stat", 0, "iommufd: the kernel knows itself whose the device is"},
@@ -86,14 +85,13 @@ struct Translation {
 };
 
 inline constexpr std::array translations = {
-    Translation{"", "VFIO_DEVICE_GET_REGION_INFO", EINVAL, "VFIO_DEVICE_GET_REGION_INFO: EIO: it has no config space"},
-    Translation{"", "VFIO_DEVICE_BIND_IOMMUFD", EINVAL, "VFIO_DEVICE_BIND_IOMMUFD: EBUSY"},  // vfio_df_open
+    Translation{"", "VFIO_DEVICE_GET_REGION_INFO", EINVAL, "refused: EIO: it has no config space"},
     Translation{"hot_reset", "VFIO_DEVICE_GET_PCI_HOT_RESET_INFO", ENOSPC,
-                "VFIO_DEVICE_GET_PCI_HOT_RESET_INFO: EPROTO"},  // ENOSPC without a count
+                "refused: EPROTO: VFIO_DEVICE_GET_PCI_HOT_RESET_INFO"},  // ENOSPC without a count
     Translation{"hot_reset", "stat", ENOENT, "no longer there"},
     Translation{"hot_reset", "readlink", 0, "bound to no driver"},
     Translation{"bind", "stat", ENOENT, "has no driver"},
-    Translation{"bind", "readlink", ENOENT, "the driver refused the device"},
+    Translation{"bind", "readlink", ENOENT, "has not taken it"},
 };
 
 template <typename Entry>

@@ -50,7 +50,12 @@ class MockDevices : public FailingKernel {
                         .path = "/dev/vfio/devices/mock" + std::to_string(minor),
                         .number = ::makedev(511, minor)};
     devices_[cdev.path] = {.number = *cdev.number, .has_dirty_bits = has_dirty_bits, .apart = apart};
-    return {.name = name, .bus = "pci", .driver = "vfio-pci", .iommu_group = GroupId{1000 + minor}, .cdev = cdev};
+    return {.name = name,
+            .bus = "pci",
+            .driver = "vfio-pci",
+            .iommu_group = GroupId{1000 + minor},
+            .cdev = cdev,
+            .is_vfio = true};
   }
 
   // The device writes to a page.

@@ -31,12 +31,19 @@ TEST(Error, SaysWhatTheErrnoMeansWhenNothingMoreIsKnown) {
             "/dev/vfio/9: open: ENOENT: No such file or directory");
 }
 
+TEST(Error, WithoutACallIsARefusalAndSaysSo) {
+  const Error refused({.code = EINVAL, .object = "map 0x123+4 KiB", .reason = "unaligned"});
+  EXPECT_TRUE(refused.refused());
+  EXPECT_EQ(refused.message(), "map 0x123+4 KiB: refused: EINVAL: unaligned");
+  EXPECT_FALSE(Error({.code = ENOENT, .operation = "open", .object = "/dev/vfio/9"}).refused());
+}
+
 TEST(Error, ListsTheRefusalsBehindIt) {
-  Error::Details details{.code = ENODEV, .operation = "choose backend", .object = "x", .reason = "none"};
+  Error::Details details{.code = ENODEV, .operation = {}, .object = "x", .reason = "none"};
   details.causes.emplace_back(Error::Details{.code = ENOENT, .operation = "open", .object = "a", .reason = "gone"});
   details.causes.emplace_back(Error::Details{.code = EACCES, .operation = "open", .object = "b", .reason = "shut"});
   EXPECT_EQ(Error(std::move(details)).message(),
-            "x: choose backend: ENODEV: none [a: open: ENOENT: gone] [b: open: EACCES: shut]");
+            "x: refused: ENODEV: none [a: open: ENOENT: gone] [b: open: EACCES: shut]");
 }
 
 TEST(Error, AnErrnoWithoutANameIsANumber) { EXPECT_EQ(errno_name(4000), "4000"); }
@@ -46,9 +53,17 @@ TEST(Error, AResultOfNothingIsNoLargerThanTwoPointers) { EXPECT_LE(sizeof(Result
 TEST(Log, ReceivesWhatADestructorCannotReturnAndIsSilentWhenOff) {
   static int seen = 0;
   seen = 0;
-  set_log_handler([](const Error& error) noexcept { seen = error.code(); });
+  static LogKind kind = LogKind::remark;
+  set_log_handler([](LogKind of, const Error& error) noexcept {
+    seen = error.code();
+    kind = of;
+  });
   log_failure(Result<void>(failure({.code = EBUSY, .operation = "close", .object = "x"})));
   EXPECT_EQ(seen, EBUSY);
+  EXPECT_EQ(kind, LogKind::tear_down);
+  log_failure(Result<void>(failure({.code = ETIMEDOUT, .operation = "stop", .object = "x"})), LogKind::device);
+  EXPECT_EQ(kind, LogKind::device);
+  log_failure(Result<void>(failure({.code = EBUSY, .operation = "close", .object = "x"})));
   set_log_handler(nullptr);
   log_failure(Result<void>(failure({.code = EIO, .operation = "close", .object = "x"})));
   EXPECT_EQ(seen, EBUSY);

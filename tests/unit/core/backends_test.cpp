@@ -37,9 +37,11 @@ class Choosing : public ::testing::Test {
     for (const char* path : {"/dev/iommu", "/dev/vfio/vfio", "/dev/vfio/7", "/dev/vfio/devices/vfio0"}) {
       kernel.node(path, {.mode = S_IFCHR | 0660, .owner = 0, .group = 0, .device = 0});
     }
+    kernel.file("/proc/cpuinfo", "vendor_id\t: GenuineIntel\n");
     device.name = "0000:00:01.0";
     device.bus = "pci";
     device.driver = "vfio-pci";
+    device.is_vfio = true;
     device.iommu_group = GroupId{7};
     device.cdev = VfioCdev{.name = "vfio0", .path = "/dev/vfio/devices/vfio0", .number = dev_t{0}};
   }
@@ -130,6 +132,7 @@ TEST_F(Choosing, ANodeThatMayNotBeOpenedIsNamedWithItsModeAndOwner) {
 }
 
 TEST_F(Choosing, ADeviceOfAnotherDriverIsSentToBind) {
+  device.is_vfio = false;
   device.driver = "nvme";
   EXPECT_THAT(refusal("type1", ENODEV), HasSubstr("postern bind 0000:00:01.0"));
   device.driver.reset();

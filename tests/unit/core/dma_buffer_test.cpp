@@ -40,6 +40,13 @@ TEST_F(DmaBufferTest, LeavesNothing) {
   EXPECT_EQ(container()->mapping_count(), 0U);
 }
 
+TEST_F(DmaBufferTest, OfMoreThanCanBeRoundedUpIsNotOneOfNothing) {
+  const auto buffer = DmaBuffer::allocate(container(), iovas_, ~std::uint64_t{0});
+  ASSERT_FALSE(buffer);
+  EXPECT_EQ(buffer.error().code(), EOVERFLOW);
+  EXPECT_EQ(buffer.error().object().find("of 0 bytes"), std::string::npos) << buffer.error().message();
+}
+
 TEST_F(DmaBufferTest, ThatIsUnmappedAlreadyLeavesNothingEither) {
   void* address = nullptr;
   Iova iova;

@@ -2,6 +2,7 @@
 // Mapping a region whose length a kernel makes up.
 #include <gtest/gtest.h>
 #include <linux/vfio.h>
+#include <sys/mman.h>
 
 #include <cerrno>
 #include <postern/attach.hpp>
@@ -28,6 +29,57 @@ TEST(MappingARegion, ThatIsLongerThanAnyAddressSpaceIsRefusedWithoutAskingForIt)
     EXPECT_EQ(mapped.error().code(), ENOMEM);
     EXPECT_EQ(kernel.calls(), 0);
   }
+}
+
+// Maps other memory where a device's was to be, as another thread may do at that moment, and refuses the device's:
+// before Linux refuses, it drops what was there.
+class BusyKernel final : public test::FailingKernel {
+ public:
+  using FailingKernel::FailingKernel;
+  std::intptr_t mmap(void* address, std::size_t length, int protection, int flags, int fd,
+                     std::uint64_t offset) override {
+    if (fd < 0) return FailingKernel::mmap(address, length, protection, flags, fd, offset);
+    if ((flags & MAP_FIXED) != 0) ::munmap(address, length);
+    others = ::mmap(address, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ++refused;
+    return -code;
+  }
+  void* others = nullptr;
+  int refused = 0;
+  int code = EBUSY;
+};
+
+TEST(MappingARegion, ThatIsRefusedLeavesWhatAnotherThreadMapsMeanwhile) {
+  constexpr std::size_t page = 4096;
+  SimulatedKernel simulated;
+  BusyKernel kernel(simulated);
+  const auto device = attach(kernel, find_pci_function(kernel, {.device = 1}).value().host).value();
+  const auto mapped = device.map_region(VFIO_PCI_BAR0_REGION_INDEX, 0, page);
+  ASSERT_FALSE(mapped);
+  EXPECT_EQ(mapped.error().code(), EBUSY);
+  EXPECT_EQ(kernel.refused, 1);
+  ASSERT_EQ(::msync(kernel.others, page, MS_ASYNC), 0) << "it is not there any more";
+  ::munmap(kernel.others, page);
+}
+
+// The place that was looked for is taken each time: then the region is mapped wherever there is room.
+TEST(MappingARegion, IsTriedElsewhereWhereAnotherThreadIsFaster) {
+  constexpr std::size_t page = 4096;
+  class FasterKernel final : public test::FailingKernel {
+   public:
+    using FailingKernel::FailingKernel;
+    std::intptr_t mmap(void* address, std::size_t length, int protection, int flags, int fd,
+                       std::uint64_t offset) override {
+      if (fd >= 0 && address != nullptr) return -EEXIST;
+      return FailingKernel::mmap(address, length, protection, flags, fd, offset);
+    }
+  };
+  SimulatedKernel simulated;
+  FasterKernel kernel(simulated);
+  const auto device = attach(kernel, find_pci_function(kernel, {.device = 1}).value().host).value();
+  const auto mapped = device.map_region(VFIO_PCI_BAR0_REGION_INDEX, 0, page);
+  ASSERT_TRUE(mapped) << mapped.error().message();
+  EXPECT_EQ(mapped->size(), page);
 }
 
 }  // namespace region_map_test

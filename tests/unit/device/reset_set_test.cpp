@@ -30,6 +30,7 @@ class BusKernel : public test::TreeKernel {
     const std::string path = "/sys/bus/pci/devices/" + name;
     if (!driver.empty()) link(path + "/driver", "../../bus/pci/drivers/" + driver);
     link(path + "/iommu_group", "../../kernel/iommu_groups/" + std::to_string(group));
+    if (is_vfio_driver(driver)) directory(path + "/vfio-dev/vfio0");
   }
   int open(const char* path, int /*flags*/) override {
     const std::string text(path);
@@ -208,6 +209,17 @@ TEST_F(ResetSetTest, EveryMissingMemberIsNamedWithWhatIsInTheWay) {
                     HasSubstr("0000:02:01.3 (bound to pcieport)"), HasSubstr("\"postern bind 0000:02:01.1\""),
                     HasSubstr("\"postern bind 0000:02:01.2\""), HasSubstr("attach to this process too: 0000:02:01.0"),
                     HasSubstr("a bridge"), Not(HasSubstr("bind 0000:02:01.3")), Not(HasSubstr("0000:02:00.1"))));
+}
+
+TEST_F(ResetSetTest, ThePhysicalFunctionOfADeviceIsNotToBeTakenForIt) {
+  kernel_.add("0000:02:01.1", "nvme", 10);
+  kernel_.add("0000:02:01.2", "ixgbe", 11);
+  kernel_.link("/sys/bus/pci/devices/0000:02:00.0/physfn", "../0000:02:01.2");
+  for (const auto& [function, group] : std::map<std::uint8_t, std::uint32_t>{{1, 10}, {2, 11}})
+    script_.devices.push_back(dependent(1, function, group));
+  const Device device = open("0000:02:00.0", 8);
+  EXPECT_THAT(refusal(ResetSet::of(device).value()),
+              AllOf(HasSubstr("0000:02:01.2 must stay"), Not(HasSubstr("postern bind"))));
 }
 
 TEST_F(ResetSetTest, OfACdevIsWhatTheKernelSaysOfItsIommufdAndGivesNoGroup) {

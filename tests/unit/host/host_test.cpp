@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the host room reads from sysfs, and how it moves a device between drivers, over a file tree in memory.
+// What the host room reads from sysfs and /proc, over a file tree in memory.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <postern/binding.hpp>
 #include <postern/locked_memory.hpp>
 #include <postern/pci_function.hpp>
 
@@ -111,10 +110,13 @@ TEST_F(SmallHost, AGroupIsNotViableWhileAnotherDriverHoldsAMemberAndNamesIt) {
 TEST_F(SmallHost, MembersOfVfioPciStubAndPortDriversOrOfNoneDoNotStandInTheWay) {
   IommuGroup group;
   for (const char* driver : {"vfio-pci", "mlx5-vfio-pci", "pci-stub", "pcieport"}) {
-    group.members.push_back({.name = driver, .bus = "pci", .driver = driver});
+    group.members.push_back({.name = driver, .bus = "pci", .driver = driver, .is_vfio = is_vfio_driver(driver)});
   }
   group.members.push_back({.name = "unbound", .bus = "pci"});
+  group.members.push_back({.name = "vgpu", .bus = "pci", .driver = "nvidia", .is_vfio = true});
   EXPECT_TRUE(group.viable());
+  group.members.push_back({.name = "other", .bus = "pci", .driver = "my-vfio"});
+  EXPECT_FALSE(group.viable()) << "the name alone does not tell";
 }
 
 TEST_F(SmallHost, AGroupThatIsNotThereIsNamed) {
@@ -124,41 +126,61 @@ TEST_F(SmallHost, AGroupThatIsNotThereIsNamed) {
   EXPECT_THAT(group.error().message(), HasSubstr("IOMMU group 99"));
 }
 
-TEST_F(SmallHost, BindingToADriverThatIsNotLoadedSaysHowToLoadIt) {
-  auto bound = bind_to_driver(kernel, disk(), "vfio-platform");
-  ASSERT_FALSE(bound);
-  EXPECT_EQ(bound.error().code(), ENODEV);
-  EXPECT_THAT(bound.error().message(), HasSubstr("modprobe vfio-platform"));
+TEST_F(SmallHost, ADeviceIsVfiosBySysfsAndNotByTheNameOfItsDriver) {
+  EXPECT_FALSE(disk().is_vfio);
+  kernel.directory("/sys/bus/pci/devices/0000:00:01.0/vfio-dev/vfio3");
+  EXPECT_TRUE(disk().is_vfio) << "a vendor's driver may serve VFIO, too";
+  kernel.remove("/sys/bus/pci/devices/0000:00:01.0/vfio-dev/vfio3");
+  kernel.link("/sys/bus/pci/devices/0000:00:01.0/driver", "../../../bus/pci/drivers/my-vfio-pci");
+  EXPECT_FALSE(disk().is_vfio) << "VFIO does not know it";
 }
 
-TEST_F(SmallHost, BindingToTheDriverThatIsThereChangesNothing) {
-  const auto before = bind_to_driver(kernel, disk(), "nvme").value();
-  EXPECT_EQ(before.driver, "nvme");
-  EXPECT_EQ(disk().driver, "nvme");
+TEST_F(SmallHost, BeforeLinux61ADeviceIsVfiosByTheNodeOfItsGroupAndTheName) {
+  kernel.link("/sys/bus/pci/devices/0000:00:01.0/driver", "../../../bus/pci/drivers/vfio-pci");
+  EXPECT_FALSE(disk().is_vfio);
+  kernel.directory("/sys/class/vfio/7");
+  EXPECT_TRUE(disk().is_vfio);
+  EXPECT_FALSE(find_host_device(kernel, "pci", "0000:00:02.0")->is_vfio) << "the node is there for the other member";
+  kernel.directory("/sys/class/vfio-dev");
+  EXPECT_FALSE(disk().is_vfio) << "this kernel would show a vfio-dev of it";
 }
 
-TEST_F(SmallHost, ADriverThatRefusesTheDeviceIsReportedAndTheOldOneIsPutBack) {
-  // This tree has no driver core behind it: probing does nothing, as when a driver's probe function refuses.
-  kernel.file("/sys/bus/pci/devices/0000:00:01.0/driver/unbind", "");
-  kernel.file("/sys/bus/pci/drivers_probe", "");
-  auto bound = bind_to_driver(kernel, disk(), "vfio-pci");
-  ASSERT_FALSE(bound);
-  EXPECT_EQ(bound.error().code(), EBUSY);
-  EXPECT_THAT(bound.error().message(), HasSubstr("dmesg"));
-  std::string override;
-  ASSERT_EQ(kernel.read_file("/sys/bus/pci/devices/0000:00:01.0/driver_override", override), 0);
-  EXPECT_EQ(override, "\n") << "an empty line takes the override away";
+TEST_F(SmallHost, ANameThatLeadsElsewhereIsNoDevice) {
+  for (const char* name : {"", ".", "..", "../../../class/net", "0000:00:01.0/driver", "a\nb"}) {
+    const auto found = find_host_device(kernel, "pci", name);
+    ASSERT_FALSE(found) << name;
+    EXPECT_EQ(found.error().code(), EINVAL) << name;
+  }
 }
 
-TEST_F(SmallHost, AVfioDriverThatRefusesADeviceWithoutAGroupIsExplained) {
-  kernel.file("/sys/bus/pci/devices/0000:00:01.0/driver/unbind", "");
-  kernel.file("/sys/bus/pci/drivers_probe", "");
-  HostDevice untranslated = disk();
-  untranslated.iommu_group.reset();
-  auto bound = bind_to_driver(kernel, untranslated, "vfio-pci");
+TEST(Binding, StaysWhereItIsWhenTheDriverThatItCameFromIsNotLoaded) {
+  test::TreeKernel kernel;
+  const std::string path = "/sys/bus/pci/devices/0000:00:01.0";
+  kernel.link(path + "/driver", "../../../bus/pci/drivers/vfio-pci");
+  kernel.file(path + "/driver/unbind", "");
+  kernel.file(path + "/driver_override", "vfio-pci\n");
+  const auto restored =
+      restore_binding(kernel, {.bus = "pci", .device = "0000:00:01.0", .driver = "nvme", .driver_override = {}});
+  ASSERT_FALSE(restored);
+  EXPECT_THAT(restored.error().message(), HasSubstr("modprobe nvme"));
+  std::string text;
+  EXPECT_EQ(kernel.read_file(path + "/driver/unbind", text), 0);
+  EXPECT_EQ(text, "") << "it was not taken from vfio-pci";
+  EXPECT_EQ(kernel.read_file(path + "/driver_override", text), 0);
+  EXPECT_EQ(text, "vfio-pci\n");
+}
+
+TEST(Binding, SaysThatSysfsIsReadOnlyWhereItIs) {
+  class ReadOnly : public test::TreeKernel {
+    int write_file(const std::string& /*path*/, const std::string& /*contents*/) override { return -EROFS; }
+  } kernel;
+  const std::string path = "/sys/bus/pci/devices/0000:00:01.0";
+  kernel.file(path + "/driver_override", "(null)\n");
+  kernel.directory("/sys/bus/pci/drivers/vfio-pci");
+  const auto bound = bind_to_driver(kernel, find_host_device(kernel, "pci", "0000:00:01.0").value(), "vfio-pci");
   ASSERT_FALSE(bound);
-  EXPECT_EQ(bound.error().code(), ENODEV);
-  EXPECT_THAT(bound.error().message(), HasSubstr("in no IOMMU group"));
+  EXPECT_EQ(bound.error().code(), EROFS);
+  EXPECT_THAT(bound.error().message(), HasSubstr("read-only"));
 }
 
 TEST(LockedMemory, IsReadFromProc) {
@@ -174,6 +196,28 @@ TEST(LockedMemory, IsReadFromProc) {
   EXPECT_EQ(memory.pinned, 128U << 10);
   EXPECT_TRUE(memory.allows(8388608 - (192 << 10)));
   EXPECT_FALSE(memory.allows(8388608 - (192 << 10) + 1));
+}
+
+// A process chooses its own name, and that of the files it maps.
+TEST(LockedMemory, IsNotReadFromTheNameOfTheProcess) {
+  test::TreeKernel kernel;
+  kernel.file("/proc/self/limits", "Max locked memory         8388608              8388608              bytes\n");
+  kernel.file("/proc/self/status",
+              "Name:\tVmPin:\t999999\\nVmLck:\t7\nUmask:\t0022\nVmLck:\t      64 kB\nVmPin:\t     128 kB\n"
+              "CapEff:\t0000000000000000\n");
+  const auto memory = LockedMemory::read(kernel).value();
+  EXPECT_EQ(memory.pinned, 128U << 10);
+  EXPECT_EQ(memory.locked, 64U << 10);
+  kernel.file("/proc/self/status", "Name:\tCapEff:\tffffffff\nUmask:\t0022\nCapEff:\t0000000000000000\n");
+  EXPECT_FALSE(LockedMemory::read(kernel)->exempt);
+}
+
+TEST(BackingPageSize, IsNotReadFromTheNameOfAFile) {
+  test::TreeKernel kernel;
+  kernel.file("/proc/self/smaps",
+              "10000000-10200000 rw-p 00000000 00:00 0 /tmp/KernelPageSize: 8 kB\nSize: 2048 kB\n"
+              "KernelPageSize:        4 kB\nVmFlags: rd wr \n");
+  EXPECT_EQ(backing_page_size(kernel, reinterpret_cast<const void*>(0x10000000)).value(), 4096U);
 }
 
 TEST(BackingPageSize, IsThatOfTheMappingThatHoldsTheAddress) {

@@ -5,7 +5,9 @@
 #include <gmock/gmock.h>
 
 #include <postern/attach.hpp>
+#include <set>
 
+#include "iommu/device_log.hpp"
 #include "support/failing_kernel.hpp"
 #include "support/iommufd_kernel.hpp"
 
@@ -281,6 +283,61 @@ TEST_F(DirtyTracking, MoreRangesThanADeviceTakesAreJoinedToTheirNearest) {
   for (std::uint64_t i = 0; i < 300; ++i) map(Iova{(i + 1) << 20} + (i % 2 == 0 ? 0 : 0xf0000 - (1 << 20)), i % 200, 1);
   ASSERT_TRUE(tracker().start());
   EXPECT_EQ(kernel_.logged_ranges().size(), 256U);
+}
+
+TEST_F(DirtyTracking, OfManyRangesTheWidestGapsStayGaps) {
+  const Device device = attach_device({.logs_itself = true});
+  // Of 60,000 mappings a page apart each, every 240th is farther from the one before: that makes 250 pieces, and six
+  // more where one of the small gaps, whichever, stays.
+  std::vector<Iova> pieces;
+  Iova at = base;
+  for (std::uint64_t i = 0; i < 60'000; ++i, at = at + 2 * page) {
+    if (i % 240 == 0) {
+      at = at + 0x100000 * (1 + i % 7);
+      pieces.push_back(at);
+    }
+    map(at, 0, 1);
+  }
+  ASSERT_TRUE(tracker().start());
+  const auto& logged = kernel_.logged_ranges();
+  EXPECT_EQ(logged.size(), 256U);
+  std::set<std::uint64_t> starts;
+  for (const auto& range : logged) {
+    EXPECT_TRUE(starts.insert(range.iova).second);
+    EXPECT_LT(range.length, 480 * page) << "no wide gap was joined";
+  }
+  for (const Iova piece : pieces) EXPECT_TRUE(starts.contains(piece.value)) << to_string(piece);
+  ASSERT_TRUE(tracker().stop());
+}
+
+TEST_F(DirtyTracking, WhatADeviceDoesNotLogCountsAsWrittenUpToTheLastPageOfAll) {
+  const Device device = attach_device({.logs_itself = true});
+  DeviceLog log(kernel_, kernel_.open(hosts_[0].cdev->path.c_str(), 0), "it");
+  ASSERT_TRUE(log.start({{base, base + (page - 1)}}, page));
+  std::uint64_t word = 0;
+  ASSERT_TRUE(log.collect({.range = {{~(2 * page - 1)}, {~std::uint64_t{0}}}, .page_size = page, .bits = &word}));
+  EXPECT_EQ(word, 3U);
+  ASSERT_TRUE(log.stop());
+}
+
+TEST_F(DirtyTracking, AStopThatWasRefusedIsMadeUpForByTheNextStart) {
+  const Device device = attach_device({.logs_itself = true});
+  map(base, 0, 10);
+  ASSERT_TRUE(tracker().start());
+  failing_.fail_ioctl(VFIO_DEVICE_FEATURE, EINTR);
+  EXPECT_EQ(tracker().stop().error().code(), EINTR);
+  failing_.fail_ioctl(0, 0);
+  int stops = 0;
+  failing_.refuse = [&](unsigned long request, void* argument) {
+    if (request != VFIO_DEVICE_FEATURE) return 0;
+    const auto flags = static_cast<vfio_device_feature*>(argument)->flags;
+    stops += (flags & VFIO_DEVICE_FEATURE_MASK) == VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP ? 1 : 0;
+    return 0;
+  };
+  ASSERT_TRUE(tracker().start());
+  EXPECT_EQ(stops, 1);
+  failing_.refuse = nullptr;
+  EXPECT_TRUE(tracker().stop());
 }
 
 TEST_F(DirtyTracking, AnUnmapTellsWhatItForgets) {

@@ -64,6 +64,22 @@ TEST(Event, WaitsForASignalFromAnotherThread) {
   other.join();
 }
 
+TEST(Event, IsWaitedForForEver) {
+  using std::chrono::milliseconds;
+  auto event = Event::create(system_kernel());
+  ASSERT_TRUE(event.has_value());
+  for (const milliseconds for_ever :
+       {milliseconds::max(), milliseconds::max() - milliseconds(1), milliseconds::max() / 2}) {
+    std::thread signaller([&event] {
+      std::this_thread::sleep_for(milliseconds(20));
+      EXPECT_TRUE(event->signal());
+    });
+    EXPECT_EQ(*event->wait(for_ever), 1U);
+    signaller.join();
+  }
+  EXPECT_EQ(*event->wait(milliseconds::min()), 0U);
+}
+
 TEST(Event, ThatCannotBeMadeSaysWhatRunsOut) {
   test::FailingKernel kernel(system_kernel());
   kernel.fail_call(0, EMFILE);

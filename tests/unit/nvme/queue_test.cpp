@@ -193,11 +193,20 @@ TEST(QueuePair, ASecondAnswerToTheSameCommandIsAStrayOne) {
   EXPECT_EQ(queue.stray(), id);
 }
 
-TEST(QueuePair, AClosedQueueTakesNoCommand) {
+TEST(QueuePair, AClosedQueueTakesNoCommandAndRingsNoDoorbell) {
   FakeController controller(4);
   QueuePair queue = controller.queue();
+  const std::uint16_t first = submit(queue);
+  const std::uint16_t second = submit(queue);
+  controller.answer(first);
+  EXPECT_TRUE(poll(queue));
+  controller.answer(second);
   queue.close();
   EXPECT_EQ(queue.next_id(), QueuePair::no_id);
+  EXPECT_TRUE(queue.idle());
+  EXPECT_FALSE(poll(queue));
+  EXPECT_FALSE(poll(queue));
+  EXPECT_EQ(controller.completion_doorbell(), 0U);
 }
 
 TEST(QueuePair, FewerThanTwoEntriesAreABrokenCaller) {

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Simulated hosts by name and by description: what is understood, and what is said of the rest.
 #include <gmock/gmock.h>
+#include <sys/stat.h>
 
+#include <chrono>
+#include <filesystem>
+#include <fstream>
 #include <postern/sim.hpp>
 
 namespace postern {
@@ -67,6 +71,30 @@ TEST(DescribedHost, SaysWhereItIsNoJson) {
   EXPECT_THAT(refusal("{\"platform\": \"\xff\"}"), HasSubstr("UTF-8"));
 }
 
+TEST(DescribedHost, SaysWhichNumberIsOutOfRange) {
+  EXPECT_THAT(refusal("{\"platform\": \"pc\",\n \"address_bits\": 1e999, \"functions\": []}"),
+              HasSubstr("host.json: address_bits: the number 1e999 is out of range (line 2, column 18)"));
+  EXPECT_THAT(refusal(with_functions(std::string(one_disk) + R"(, {"address": "00:02.0", "bytes": -1e400})")),
+              HasSubstr("host.json: functions[1].bytes: the number -1e400"));
+  EXPECT_THAT(refusal("[0, [1, 2e999]]"), HasSubstr("host.json: [1][1]: the number 2e999"));
+  EXPECT_THAT(refusal("1e999"), HasSubstr("line 1, column 1"));
+  // No double, but no number that is taken for another either.
+  EXPECT_THAT(refusal(R"({"platform": "pc", "locked_memory": 18446744073709551616, "functions": []})"),
+              AllOf(HasSubstr("host.json: locked_memory"), HasSubstr("from 0 to 18446744073709551615")));
+}
+
+TEST(DescribedHost, SaysWhatIsNestedTooDeep) {
+  for (const std::size_t depth : {9U, 200'000U}) {
+    EXPECT_THAT(
+        refusal(R"({"platform": "pc", "functions": )" + std::string(depth, '[') + std::string(depth, ']') + "}"),
+        AllOf(HasSubstr("host.json: functions[0]"), HasSubstr("nested more than")));
+    EXPECT_THAT(refusal(std::string(depth, '[')), HasSubstr("nested more than")) << "not closed";
+  }
+  std::string objects;
+  for (int i = 0; i < 200'000; ++i) objects += "{\"a\":";
+  EXPECT_THAT(refusal(objects), AllOf(HasSubstr("host.json: a.a"), HasSubstr("nested more than")));
+}
+
 TEST(DescribedHost, NamesTheKeysThatThereAre) {
   EXPECT_THAT(refusal("[]"), HasSubstr("write an object"));
   EXPECT_THAT(refusal(R"({"platform": "pc"})"), HasSubstr("the key \"functions\" is missing"));
@@ -74,7 +102,10 @@ TEST(DescribedHost, NamesTheKeysThatThereAre) {
               AllOf(HasSubstr("host.json: memory: there is no such key"), HasSubstr("locked_memory, address_bits")));
   EXPECT_THAT(refusal(with_functions(R"({"address": "00:01.0", "model": "nvme", "group": 1})")),
               AllOf(HasSubstr("functions[0].group: there is no such key"), HasSubstr("iommu_group")));
-  EXPECT_THAT(refusal(R"({"platform": "pc", "platform": "arm", "functions": []})"), HasSubstr("twice"));
+  EXPECT_THAT(refusal(R"({"platform": "pc", "platform": "arm", "functions": []})"),
+              HasSubstr("host.json: platform: the key is there twice"));
+  EXPECT_THAT(refusal(with_functions(R"({"address": "00:01.0", "address": "00:01.0"})")),
+              HasSubstr("functions[0].address: the key is there twice"));
 }
 
 TEST(DescribedHost, NamesTheValuesThatAreAllowed) {
@@ -101,6 +132,14 @@ TEST(DescribedHost, MustBePossible) {
               HasSubstr("functions[1].iommu_group: functions[0] of group 1 is in the PCI domain 0000"));
   EXPECT_THAT(refusal(with_functions(R"({"address": "00:01.1", "model": "nvme", "iommu_group": 1})")),
               HasSubstr("there is no 0000:00:01.0"));
+  // What comes before it is another domain's, or a bridge, or no slot's first function.
+  for (const char* const before : {R"({"address": "0:0.0", "model": "bridge", "iommu_group": 2})",
+                                   R"({"address": "ffff:00:00.0", "model": "nvme", "iommu_group": 2})",
+                                   R"({"address": "00:03.0", "model": "nvme", "iommu_group": 2})"}) {
+    EXPECT_THAT(
+        refusal(with_functions(R"({"address": "00:02.1", "model": "nvme", "iommu_group": 1},)" + std::string(before))),
+        HasSubstr("there is no 0000:00:02.0"));
+  }
   const auto with = [](const std::string& more) {
     return with_functions(R"({"address": "00:01.0", "model": "nvme", "iommu_group": 1, )" + more + "}");
   };
@@ -119,6 +158,14 @@ TEST(DescribedHost, MustBePossible) {
   EXPECT_THAT(refusal(with_functions(disk, "powernv")), HasSubstr("root port"));
 }
 
+TEST(DescribedHost, MayHaveVirtualFunctionsInSlotsWithoutAFirst) {
+  const auto host = parse(R"({"platform": "pc", "address_bits": 48, "functions": [
+    {"address": "0000:02:00.0", "model": "nvme", "iommu_group": 20},
+    {"address": "0000:02:10.1", "model": "nvme", "iommu_group": 30, "driver": "vfio-pci", "serial": "vf0"}]})");
+  ASSERT_TRUE(host) << host.error().message();
+  EXPECT_EQ(host->functions.size(), 2U);
+}
+
 TEST(NamedHost, IsOneOfThoseThatTheRefusalLists) {
   const auto none = simulated_host("sim:vax");
   ASSERT_FALSE(none);
@@ -129,6 +176,46 @@ TEST(NamedHost, IsOneOfThoseThatTheRefusalLists) {
   EXPECT_FALSE(simulated_host(""));
   EXPECT_FALSE(simulated_host("pc"));
   EXPECT_EQ(simulated_host("sim:/nowhere/host.json").error().code(), ENOENT);
+}
+
+class HostFile : public testing::Test {
+ protected:
+  HostFile() { EXPECT_NE(::mkdtemp(folder_.data()), nullptr); }
+  ~HostFile() override { std::filesystem::remove_all(folder_); }
+  [[nodiscard]] std::string path(const std::string& name) const { return folder_ + "/" + name; }
+  // What is said of a file; it takes no second, whatever the file is.
+  static Error refused(const std::string& path) {
+    const auto before = std::chrono::steady_clock::now();
+    const auto host = simulated_host("sim:" + path);
+    EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::seconds(1)) << path;
+    EXPECT_FALSE(host) << path;
+    return host ? Error({}) : host.error();
+  }
+
+ private:
+  std::string folder_ = testing::TempDir() + "host-XXXXXX";
+};
+
+TEST_F(HostFile, IsARegularFile) {
+  ASSERT_EQ(::mkfifo(path("fifo").c_str(), 0600), 0);
+  const std::pair<std::string, const char*> others[] = {
+      {path("fifo"), "a FIFO"}, {"/dev/zero", "a device"}, {path("."), "a directory"}};
+  for (const auto& [file, kind] : others) {
+    const Error error = refused(file);
+    EXPECT_EQ(error.code(), EINVAL);
+    EXPECT_EQ(error.object(), file);
+    EXPECT_THAT(error.reason(), HasSubstr(kind));
+  }
+  std::ofstream(path("host.json")) << with_functions(std::string(one_disk));
+  EXPECT_TRUE(simulated_host("sim:" + path("host.json")));
+}
+
+TEST_F(HostFile, HasAtMost16MiB) {
+  std::ofstream(path("host.json")).close();
+  std::filesystem::resize_file(path("host.json"), std::uintmax_t{1} << 40);
+  const Error error = refused(path("host.json"));
+  EXPECT_EQ(error.code(), EINVAL);
+  EXPECT_THAT(error.reason(), HasSubstr("more than 16777216 bytes"));
 }
 
 }  // namespace hosts_test

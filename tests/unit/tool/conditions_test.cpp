@@ -6,6 +6,7 @@
 #include <sys/sysmacros.h>
 
 #include <algorithm>
+#include <postern/host_device.hpp>
 
 #include "support/tree_kernel.hpp"
 
@@ -35,6 +36,10 @@ void add_device(test::TreeKernel& kernel, const std::string& address, const std:
     kernel.link(each + "/subsystem", "../../../bus/pci");
     kernel.link(each + "/iommu_group", "../../../kernel/iommu_groups/" + group);
     if (!driver.empty()) kernel.link(each + "/driver", "../../../bus/pci/drivers/" + driver);
+    const std::string cdev = each + "/vfio-dev/vfio" + address.back();
+    kernel.remove(cdev + "/dev");
+    kernel.remove(cdev);
+    if (is_vfio_driver(driver)) kernel.directory(cdev);
     kernel.file(each + "/vendor", "0x1b36\n");
     kernel.file(each + "/device", "0x0010\n");
     kernel.file(each + "/class", "0x010802\n");
@@ -42,6 +47,15 @@ void add_device(test::TreeKernel& kernel, const std::string& address, const std:
   kernel.link(path + "/iommu", "../../virtual/iommu/dmar0");
   kernel.file("/sys/kernel/iommu_groups/" + group + "/reserved_regions", "0x00000000fee00000 0x00000000feefffff msi\n");
 }
+
+constexpr const char* remapped =
+    "            CPU0       CPU1\n   2:         11          0  IR-IO-APIC    2-edge      timer\n"
+    "  24:          0          3  IR-PCI-MSIX-0000:00:02.0    0-edge      nvme0q0\n NMI:          0          0   "
+    "Non-maskable interrupts\n";
+constexpr const char* not_remapped =
+    "            CPU0       CPU1\n   2:         11          0   IO-APIC    2-edge      timer\n"
+    "  24:          0          3  DMAR-MSI    0-edge      dmar0\n"
+    "  25:          0          3  PCI-MSI 524288-edge      IR-nvme0q0\n";
 
 // A host on which an NVMe at 00:01.0 is ready to be passed through, by group and by cdev.
 class Host : public test::TreeKernel {
@@ -51,6 +65,7 @@ class Host : public test::TreeKernel {
     file("/proc/self/status", status_of("0000000000000000"));
     file("/proc/cmdline", "console=ttyS0 intel_iommu=on\n");
     file("/sys/class/iommu/dmar0/intel-iommu/ecap", "f00f5a\n");
+    file("/proc/interrupts", remapped);
     link("/sys/class/iommu/dmar0/devices/0000:00:01.0", "../../../../pci0000:00/0000:00:01.0");
     directory("/sys/bus/pci/drivers/vfio-pci");
     node("/dev/vfio/vfio", {.mode = S_IFCHR | 0666U});
@@ -134,49 +149,75 @@ TEST(LockedMemory, IsUnknownWithoutProc) {
   EXPECT_EQ(judge_locked_memory(kernel, mib).verdict, Verdict::unknown);
 }
 
-TEST(InterruptIsolation, IsMetWhereVtdRemapsInterrupts) {
+TEST(InterruptIsolation, IsMetWhereTheKernelRemapsInterrupts) {
   Host host;
   EXPECT_EQ(judge_interrupt_isolation(host, std::nullopt).verdict, Verdict::met);
+  EXPECT_EQ(judge_interrupt_isolation(host, std::nullopt).detail, "interrupt remapping by dmar0");
 }
 
-TEST(InterruptIsolation, IsNotMetWhereBit3OfEcapIsMissing) {
+TEST(InterruptIsolation, IsNotMetWhereTheKernelDoesNotAlthoughVtdCould) {
   Host host;
+  host.file("/proc/interrupts", not_remapped);
+  const Condition condition = judge_interrupt_isolation(host, std::nullopt);
+  EXPECT_EQ(condition.verdict, Verdict::not_met);
+  EXPECT_TRUE(mentions(condition.detail, "/proc/interrupts")) << condition.detail;
+}
+
+TEST(InterruptIsolation, IsTakenFromTheKernelAndNotFromItsParameters) {
+  Host host;
+  host.file("/proc/cmdline", "intremap=off intremap=on\n");
+  EXPECT_EQ(judge_interrupt_isolation(host, std::nullopt).verdict, Verdict::met);
+  host.file("/proc/cmdline", "intremap=off,nosid\n");
+  host.file("/proc/interrupts", not_remapped);
+  const Condition condition = judge_interrupt_isolation(host, std::nullopt);
+  EXPECT_EQ(condition.verdict, Verdict::not_met);
+  EXPECT_TRUE(mentions(condition.remedy, "take \"off\" out of \"intremap=off,nosid\"")) << condition.remedy;
+  host.file("/proc/cmdline", "nointremap\n");
+  EXPECT_TRUE(mentions(judge_interrupt_isolation(host, std::nullopt).remedy, "take \"nointremap\" off"));
+}
+
+TEST(InterruptIsolation, IsToldOfAmdInTheSameWay) {
+  Host host;
+  host.remove("/sys/class/iommu/dmar0/intel-iommu/ecap");
+  host.remove("/sys/class/iommu/dmar0/devices/0000:00:01.0");
+  host.directory("/sys/class/iommu/ivhd0/devices/0000:00:02.0");
+  EXPECT_EQ(judge_interrupt_isolation(host, std::nullopt).verdict, Verdict::met);
+  host.file("/proc/interrupts", not_remapped);
+  EXPECT_EQ(judge_interrupt_isolation(host, std::nullopt).verdict, Verdict::not_met);
+}
+
+TEST(InterruptIsolation, IsNotMetWhereNothingShowsAndBit3OfEcapIsMissing) {
+  Host host;
+  host.remove("/proc/interrupts");
+  EXPECT_EQ(judge_interrupt_isolation(host, std::nullopt).verdict, Verdict::unknown) << "that it could is no proof";
   host.file("/sys/class/iommu/dmar0/intel-iommu/ecap", "f00f52\n");
   const Condition condition = judge_interrupt_isolation(host, std::nullopt);
   EXPECT_EQ(condition.verdict, Verdict::not_met);
+  EXPECT_TRUE(mentions(condition.detail, "dmar0 cannot"));
   EXPECT_TRUE(mentions(condition.remedy, "allow_unsafe_interrupts"));
 }
 
-TEST(InterruptIsolation, IsNotNeededWhereTheKernelWasToldSo) {
+TEST(InterruptIsolation, IsNotNeededForTheBackendAloneThatWasToldSo) {
   Host host;
-  host.file("/sys/class/iommu/dmar0/intel-iommu/ecap", "f00f52\n");
+  host.file("/proc/interrupts", not_remapped);
   host.file("/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts", "Y\n");
-  EXPECT_EQ(judge_interrupt_isolation(host, std::nullopt).verdict, Verdict::optional);
-}
-
-TEST(InterruptIsolation, IsNotMetWhereTheCommandLineTurnsItOff) {
-  Host host;
-  host.file("/proc/cmdline", "intel_iommu=on intremap=off\n");
-  EXPECT_EQ(judge_interrupt_isolation(host, std::nullopt).verdict, Verdict::not_met);
-}
-
-TEST(InterruptIsolation, LooksAtTheDevicesOwnIommuAlone) {
-  Host host;
-  host.file("/sys/class/iommu/dmar1/intel-iommu/ecap", "f00f52\n");
-  host.directory("/sys/class/iommu/dmar1/devices/0000:00:02.0");
-  EXPECT_EQ(judge_interrupt_isolation(host, "dmar0").verdict, Verdict::met);
-  EXPECT_EQ(judge_interrupt_isolation(host, "dmar1").verdict, Verdict::not_met);
-  EXPECT_EQ(judge_interrupt_isolation(host, std::nullopt).verdict, Verdict::not_met);
-}
-
-TEST(InterruptIsolation, CannotBeToldOfAmdAndArm) {
-  Host host;
-  host.remove("/sys/class/iommu/dmar0/intel-iommu/ecap");
-  host.file("/sys/class/iommu/ivhd0/amd-iommu/cap", "190b640f\n");
-  host.directory("/sys/class/iommu/ivhd0/devices/0000:00:02.0");
+  host.file("/sys/module/iommufd/parameters/allow_unsafe_interrupts", "N\n");
   const Condition condition = judge_interrupt_isolation(host, std::nullopt);
+  EXPECT_EQ(condition.verdict, Verdict::optional);
+  EXPECT_TRUE(mentions(condition.detail, "type1 is told")) << condition.detail;
+  const Diagnosis diagnosis = diagnose(host, {.device = nvme, .memory = std::nullopt});
+  const Condition* iommufd = find(diagnosis.device, "backend-iommufd");
+  ASSERT_NE(iommufd, nullptr);
+  EXPECT_NE(iommufd->verdict, Verdict::met);
+  EXPECT_TRUE(mentions(iommufd->detail, "not isolated")) << iommufd->detail;
+}
+
+TEST(InterruptIsolation, CannotBeToldOfArm) {
+  Host host;
+  host.directory("/sys/class/iommu/smmu3.0x9050000/devices/0000:00:02.0");
+  const Condition condition = judge_interrupt_isolation(host, "smmu3.0x9050000");
   EXPECT_EQ(condition.verdict, Verdict::unknown);
-  EXPECT_TRUE(mentions(condition.detail, "ivhd0"));
+  EXPECT_TRUE(mentions(condition.detail, "smmu3"));
 }
 
 TEST(InterruptIsolation, DoesNotDependOnAnIommuWithoutDevices) {
@@ -185,21 +226,89 @@ TEST(InterruptIsolation, DoesNotDependOnAnIommuWithoutDevices) {
   EXPECT_EQ(judge_interrupt_isolation(host, std::nullopt).verdict, Verdict::met);
 }
 
-TEST(Node, ThatDoesNotExistHasTheRemedyItWasGiven) {
+TEST(Node, ThatDoesNotExistHasTheRemedyThatBringsIt) {
   test::TreeKernel kernel;
-  const Condition condition = judge_node(kernel, "iommufd-node", "/dev/iommu", "load it");
+  const Condition condition = judge_node(kernel, "iommufd-node", "/dev/iommu");
   EXPECT_EQ(condition.verdict, Verdict::not_met);
   EXPECT_EQ(condition.detail, "does not exist");
-  EXPECT_EQ(condition.remedy, "load it");
+  EXPECT_TRUE(mentions(condition.remedy, "modprobe iommufd")) << condition.remedy;
+}
+
+TEST(Node, ThatIsMissingInAContainerAloneIsGivenToIt) {
+  test::TreeKernel kernel;
+  kernel.file("/sys/class/misc/vfio/dev", "10:196\n");
+  const Condition condition = judge_node(kernel, "container-node", "/dev/vfio/vfio");
+  EXPECT_EQ(condition.verdict, Verdict::not_met);
+  EXPECT_FALSE(mentions(condition.remedy, "modprobe")) << condition.remedy;
+  EXPECT_TRUE(mentions(condition.remedy, "--device /dev/vfio/vfio")) << condition.remedy;
+  EXPECT_TRUE(mentions(condition.remedy, "mknod /dev/vfio/vfio c 10 196")) << condition.remedy;
 }
 
 TEST(Node, ThatMayNotBeOpenedIsShownWithModeAndOwnerAndHowToChangeThem) {
   Host host;
   host.access_gives("/dev/vfio/2", -EACCES);
-  const Condition condition = judge_node(host, "group-node", "/dev/vfio/2", "");
+  const Condition condition = judge_node(host, "group-node", "/dev/vfio/2");
   EXPECT_EQ(condition.verdict, Verdict::not_met);
   EXPECT_TRUE(mentions(condition.detail, "crw------- root root")) << condition.detail;
   EXPECT_TRUE(mentions(condition.remedy, "chown")) << condition.remedy;
+}
+
+TEST(Node, OfWhichTheModeAllowsWhatADeviceCgroupForbidsIsNotMet) {
+  Host host;
+  for (const char* const path : {"/dev/vfio/2", "/dev/vfio/devices/vfio0"}) host.open_gives(path, -EPERM);
+  for (const char* const key : {"group-node", "cdev-node"}) {
+    const Condition condition = of_device(host, key);
+    EXPECT_EQ(condition.verdict, Verdict::not_met) << key;
+    EXPECT_TRUE(mentions(condition.detail, "device cgroup")) << condition.detail;
+    EXPECT_TRUE(mentions(condition.remedy, "DeviceAllow=/dev/vfio/")) << condition.remedy;
+  }
+}
+
+TEST(Node, OfAGroupThatSomebodyHasOpenIsThere) {
+  Host host;
+  host.open_gives("/dev/vfio/2", -EBUSY);
+  EXPECT_EQ(of_device(host, "group-node").verdict, Verdict::met) << "\"in use\" tells of that";
+}
+
+// One whose every read gives ones.
+class SilentHost : public Host {
+ public:
+  SilentHost() { node("/sys/bus/pci/devices/0000:00:01.0/config", {.mode = S_IFREG | 0644U}); }
+  ssize_t pread(int /*fd*/, void* buffer, std::size_t length, std::uint64_t /*offset*/) override {
+    std::fill_n(static_cast<unsigned char*>(buffer), length, value);
+    return static_cast<ssize_t>(length);
+  }
+  unsigned char value = 0xff;
+};
+
+TEST(Device, ThatDoesNotAnswerIsToldWithWhatToTry) {
+  SilentHost host;
+  host.file("/sys/bus/pci/devices/0000:00:01.0/power_state", "D3cold\n");
+  const Condition condition = of_device(host, "answers");
+  EXPECT_EQ(condition.verdict, Verdict::not_met);
+  EXPECT_TRUE(mentions(condition.detail, "D3cold")) << condition.detail;
+  EXPECT_TRUE(mentions(condition.detail, "EIO")) << condition.detail;
+  EXPECT_TRUE(mentions(condition.remedy, "0000:00:01.0/remove")) << condition.remedy;
+  EXPECT_TRUE(mentions(condition.remedy, "pci/rescan")) << condition.remedy;
+  host.value = 1;
+  EXPECT_EQ(of_device(host, "answers").key, "missing");
+}
+
+TEST(AddressWidth, IsTheNarrowerOfWhatVtdTakesAndWhatItsPageTablesReach) {
+  Host host;
+  constexpr std::uint64_t gib = 1 << 30;
+  EXPECT_FALSE(judge_address_width(host, "dmar0", gib)) << "it does not say";
+  // MGAW 39 bits, and page tables of 39 and 48 bits.
+  host.file("/sys/class/iommu/dmar0/intel-iommu/cap", "d2008c40260662\n");
+  EXPECT_EQ(judge_address_width(host, "dmar0", 256 * gib)->verdict, Verdict::met);
+  const Condition narrow = *judge_address_width(host, std::nullopt, 1024 * gib);
+  EXPECT_EQ(narrow.verdict, Verdict::not_met);
+  EXPECT_TRUE(mentions(narrow.detail, "0x0-0x7fffffffff")) << narrow.detail;
+  EXPECT_EQ(judge_address_width(host, "dmar0", 512 * gib)->verdict, Verdict::not_met) << "interrupts take a part of it";
+  // MGAW 57 bits, of which page tables of 48 bits reach no more than that.
+  host.file("/sys/class/iommu/dmar0/intel-iommu/cap", "d2008c40380462\n");
+  EXPECT_EQ(judge_address_width(host, "dmar0", 1024 * gib)->verdict, Verdict::met);
+  EXPECT_EQ(judge_address_width(host, "dmar0", gib << 18)->verdict, Verdict::not_met);
 }
 
 TEST(Device, ThatIsReadyMeetsEveryCondition) {
@@ -230,6 +339,23 @@ TEST(Device, OnItsOwnDriverIsToBeBound) {
   EXPECT_EQ(of_device(host, "cdev").verdict, Verdict::unknown);
 }
 
+TEST(Device, OfAVendorsDriverThatServesVfioIsBound) {
+  Host host;
+  add_device(host, "0000:00:01.0", "2", "nvidia");
+  host.file("/sys/bus/pci/devices/0000:00:01.0/vfio-dev/vfio0/dev", "243:0\n");
+  const Condition condition = of_device(host, "driver");
+  EXPECT_EQ(condition.verdict, Verdict::met) << condition.detail;
+  EXPECT_EQ(condition.detail, "nvidia");
+}
+
+TEST(Device, OfADriverThatIsOnlyCalledLikeOneOfVfioIsNotBound) {
+  Host host;
+  add_device(host, "0000:00:01.0", "2", "not-really-vfio");
+  host.remove("/sys/bus/pci/devices/0000:00:01.0/vfio-dev/vfio0");
+  host.directory("/sys/class/vfio-dev");
+  EXPECT_EQ(of_device(host, "driver").verdict, Verdict::not_met);
+}
+
 TEST(Device, WithOthersInItsGroupNamesEachThatStandsInTheWay) {
   Host host;
   add_device(host, "0000:00:01.1", "2", "nvme");
@@ -238,8 +364,87 @@ TEST(Device, WithOthersInItsGroupNamesEachThatStandsInTheWay) {
   add_device(host, "0000:00:01.4", "2", "vfio-pci");
   const Condition condition = of_device(host, "group-viable");
   EXPECT_EQ(condition.verdict, Verdict::not_met);
-  EXPECT_EQ(condition.detail, "in the way: 0000:00:01.1 (nvme) and 0000:00:01.2 (ahci)");
-  EXPECT_TRUE(mentions(condition.remedy, "\"postern bind 0000:00:01.1\" and \"postern bind 0000:00:01.2\""));
+  EXPECT_EQ(condition.detail,
+            "in the way: 0000:00:01.1 (nvme) and 0000:00:01.2 (ahci); they share the group because the functions of "
+            "0000:00:01 have no ACS between them");
+  EXPECT_TRUE(mentions(condition.remedy, "\"postern bind 0000:00:01.1\", \"postern bind 0000:00:01.2\""))
+      << condition.remedy;
+}
+
+TEST(Device, ThatSharesItsGroupWithItsPhysicalFunctionIsNotToldToTakeThat) {
+  Host host;
+  add_device(host, "0000:00:01.1", "2", "nvme");
+  host.link("/sys/bus/pci/devices/0000:00:01.0/physfn", "../0000:00:01.1");
+  const Condition condition = of_device(host, "group-viable");
+  EXPECT_EQ(condition.verdict, Verdict::not_met);
+  EXPECT_FALSE(mentions(condition.remedy, "postern bind")) << condition.remedy;
+  EXPECT_TRUE(mentions(condition.remedy, "another slot")) << condition.remedy;
+  EXPECT_TRUE(mentions(condition.detail, "does not isolate 0000:00:01.0 from 0000:00:01.1")) << condition.detail;
+}
+
+TEST(Device, ThatIsAVirtualFunctionOfOneThatVfioHasNeedsAToken) {
+  Host host;
+  EXPECT_EQ(of_device(host, "vf-token").key, "missing");
+  add_device(host, "0000:00:02.0", "3", "nvme");
+  host.link("/sys/bus/pci/devices/0000:00:01.0/physfn", "../0000:00:02.0");
+  EXPECT_EQ(of_device(host, "vf-token").key, "missing") << "the host's driver asks for none";
+  add_device(host, "0000:00:02.0", "3", "vfio-pci");
+  const Condition condition = of_device(host, "vf-token");
+  EXPECT_EQ(condition.verdict, Verdict::not_met);
+  EXPECT_TRUE(mentions(condition.detail, "0000:00:02.0")) << condition.detail;
+  EXPECT_TRUE(mentions(condition.remedy, "--vf-token")) << condition.remedy;
+  const auto conditions = judge_device(host, nvme, VfToken());
+  ASSERT_NE(find(conditions, "vf-token"), nullptr);
+  EXPECT_EQ(find(conditions, "vf-token")->verdict, Verdict::unknown);
+}
+
+TEST(Device, OfTheChipsetIsNotToldToTakeTheChipset) {
+  Host host;
+  add_device(host, "0000:00:01.1", "2", "i801_smbus");
+  add_device(host, "0000:00:01.2", "2", "snd_hda_intel");
+  for (const char* const folder : {"/sys/bus/pci/devices/", "/sys/kernel/iommu_groups/2/devices/"}) {
+    host.file(std::string(folder) + "0000:00:01.1/class", "0x0c0500\n");
+  }
+  const Condition condition = of_device(host, "group-viable");
+  EXPECT_EQ(condition.verdict, Verdict::not_met);
+  EXPECT_FALSE(mentions(condition.remedy, "postern bind")) << condition.remedy;
+  EXPECT_TRUE(mentions(condition.remedy, "another slot")) << condition.remedy;
+  EXPECT_TRUE(mentions(condition.remedy, "0000:00:01.1: it is a part of the chipset")) << condition.remedy;
+  EXPECT_TRUE(mentions(condition.detail, "functions of 0000:00:01 have no ACS")) << condition.detail;
+}
+
+TEST(Device, WhosePortDoesNotIsolateItNamesThePort) {
+  Host host;
+  add_device(host, "0000:00:00.0", "2", "pcieport");
+  add_device(host, "0000:02:00.0", "2", "nvme");
+  host.file("/sys/kernel/iommu_groups/2/devices/0000:00:00.0/class", "0x060400\n");
+  const Condition condition = of_device(host, "group-viable");
+  EXPECT_TRUE(mentions(condition.detail, "because 0000:00:00.0 has no ACS")) << condition.detail;
+  EXPECT_TRUE(mentions(condition.remedy, "\"postern bind 0000:02:00.0\"")) << condition.remedy;
+}
+
+TEST(Device, IsNotToldToTakeTheControllerThatADiskOfTheHostIsBehind) {
+  Host host;
+  add_device(host, "0000:00:01.1", "2", "ahci");
+  host.link("/sys/class/block/sda1", "../../devices/pci0000:00/0000:00:01.1/ata1/host0/block/sda/sda1");
+  host.file("/sys/class/block/sda1/dev", "8:1\n");
+  host.node("/dev/sda1", {.mode = S_IFBLK | 0660U, .device = makedev(8, 1)});
+  host.open_gives("/dev/sda1", -EBUSY);
+  host.file("/proc/self/mountinfo", "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n");
+  const Condition condition = of_device(host, "group-viable");
+  EXPECT_FALSE(mentions(condition.remedy, "postern bind")) << condition.remedy;
+  EXPECT_TRUE(mentions(condition.remedy, "sda1 has the root file system")) << condition.remedy;
+}
+
+TEST(Device, IsNotToldToTakeAMemberOfAnotherBus) {
+  Host host;
+  const std::string member = "/sys/kernel/iommu_groups/2/devices/a0000.ethernet";
+  host.link(member + "/subsystem", "../../../bus/platform");
+  host.link(member + "/driver", "../../../bus/platform/drivers/stmmac");
+  const Condition condition = of_device(host, "group-viable");
+  EXPECT_TRUE(mentions(condition.detail, "a0000.ethernet (stmmac)")) << condition.detail;
+  EXPECT_FALSE(mentions(condition.remedy, "unbind")) << condition.remedy;
+  EXPECT_TRUE(mentions(condition.remedy, "platform")) << condition.remedy;
 }
 
 TEST(Device, BehindNoIommuSaysSo) {
@@ -289,6 +494,26 @@ TEST(Device, ThatSomebodyHasOpenNamesTheProcess) {
   const Condition condition = of_device(host, "not-in-use");
   EXPECT_EQ(condition.verdict, Verdict::not_met);
   EXPECT_TRUE(mentions(condition.detail, "qemu-system-x86 (pid 4711)")) << condition.detail;
+}
+
+TEST(Device, ThatMayBeOpenOutsideOfThisPidNamespaceIsNotCalledUnused) {
+  Host host;
+  host.link("/proc/self/ns/pid", "pid:[4026532441]");
+  const Condition condition = of_device(host, "not-in-use");
+  EXPECT_EQ(condition.verdict, Verdict::unknown);
+  EXPECT_TRUE(mentions(condition.detail, "cannot tell: this is a PID namespace")) << condition.detail;
+}
+
+TEST(Device, ThatThisHostUsesIsToldSoBeforeItIsBound) {
+  Host host;
+  add_device(host, "0000:00:01.0", "2", "mlx5_core");
+  host.file("/sys/bus/pci/devices/0000:00:01.0/sriov_numvfs", "2\n");
+  const auto conditions = judge_device(host, nvme);
+  const Condition* use = find(conditions, "not-in-use");
+  ASSERT_NE(use, nullptr);
+  EXPECT_EQ(use->verdict, Verdict::not_met);
+  EXPECT_TRUE(mentions(use->detail, "2 virtual functions")) << use->detail;
+  EXPECT_LT(use, find(conditions, "driver")) << "what is first to be put right stands first";
 }
 
 TEST(Device, ThatIsABridgeIsNotPassedThrough) {

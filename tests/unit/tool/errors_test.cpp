@@ -31,6 +31,44 @@ Error with_causes() {
   return Error(std::move(details));
 }
 
+// Says "--host" only while it lives.
+struct NamedHost {
+  explicit NamedHost(const std::string& name) { name_host(name); }
+  NamedHost(const NamedHost&) = delete;
+  NamedHost& operator=(const NamedHost&) = delete;
+  ~NamedHost() { name_host(""); }
+};
+
+TEST(ForHost, LeavesRemediesOfThisHostAsTheyAre) {
+  EXPECT_EQ(for_host("\"postern bind 0000:00:02.0\""), "\"postern bind 0000:00:02.0\"");
+}
+
+TEST(ForHost, PutsTheHostIntoEachCommandOfPosterns) {
+  const NamedHost named("sim:pc");
+  EXPECT_EQ(for_host("reset it: \"postern reset 00:01.0 --bus\", or see \"postern doctor 00:01.0\"; \"ulimit -l 4\""),
+            "reset it: \"postern reset 00:01.0 --bus --host sim:pc\", or see \"postern doctor 00:01.0 --host sim:pc\"; "
+            "\"ulimit -l 4\"");
+  EXPECT_EQ(for_host("see \"postern check --help\""), "see \"postern check --help\"");
+}
+
+TEST(ForHost, SaysThatASimulatedHostBeginsAnewWhereSomethingIsToBeBound) {
+  const NamedHost named("sim:./my host's.json");
+  EXPECT_EQ(for_host("\"postern bind 00:02.0\""),
+            "\"postern bind 00:02.0 --host 'sim:./my host'\\''s.json'\"; a simulated host begins anew in each run: to "
+            "find it bound, describe the function with \"driver\": \"vfio-pci\"");
+}
+
+TEST(ForHost, IsDoneInJsonToo) {
+  const NamedHost named("sim");
+  const Error error({.code = ENODEV,
+                     .operation = "probe",
+                     .object = "x",
+                     .reason = "",
+                     .remedy = "\"postern doctor x\"",
+                     .causes = {}});
+  EXPECT_EQ(error_json(error)["remedy"], "\"postern doctor x --host sim\"");
+}
+
 TEST(ErrorLine, SaysTheObjectFirstAndTheErrnoLast) {
   EXPECT_EQ(error_line(locked()),
             "map 0x1000+64 MiB into container type1: locked memory is limited to 8 MiB (VFIO_IOMMU_MAP_DMA: ENOMEM)");
@@ -61,6 +99,23 @@ TEST(ErrorJson, HasEveryPart) {
   ASSERT_EQ(json["causes"].size(), 2U);
   EXPECT_EQ(json["causes"][0]["remedy"], "\"ulimit -l 65536\"");
   EXPECT_EQ(json["causes"][1]["reason"], "No such file or directory");
+}
+
+TEST(ErrorLine, IsOneLineWhateverTheErrorHasInIt) {
+  const Error error({.code = EBUSY,
+                     .operation = "bind",
+                     .object = "0000:00:01.0\033[2J",
+                     .reason = "a process (\nok  all is well)",
+                     .remedy = "end \"\033[31m\"",
+                     .causes = {}});
+  EXPECT_EQ(error_line(error), "0000:00:01.0\\x1b[2J: a process (\\x0aok  all is well) (bind: EBUSY)");
+  EXPECT_EQ(error_details(error, {}, 0), "remedy: end \"\\x1b[31m\"\n");
+}
+
+TEST(JsonText, EscapesEveryControlCharacter) {
+  const std::string text = json_text({{"name", "\033[2J\x7f\xc2\x9b\xc3\xbc"}});
+  EXPECT_NE(text.find("\"\\u001b[2J\\u007f\\u009b\xc3\xbc\""), std::string::npos) << text;
+  EXPECT_EQ(Json::parse(text)["name"], "\033[2J\x7f\xc2\x9b\xc3\xbc");
 }
 
 TEST(JsonText, TakesBytesThatAreNoUtf8) {

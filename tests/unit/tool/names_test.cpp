@@ -16,24 +16,18 @@ PciFunction function() {
 }
 
 TEST(Title, IsTheVendorAndTheDevice) {
-  PciFunction named = function();
-  named.vendor_name = "Red Hat, Inc.";
-  named.device_name = "QEMU NVM Express Controller";
-  EXPECT_EQ(title_of(named), "Red Hat, Inc. QEMU NVM Express Controller");
+  const PciNames names{.vendor = "Red Hat, Inc.", .device = "QEMU NVM Express Controller", .device_class = {}};
+  EXPECT_EQ(title_of(function(), names), "Red Hat, Inc. QEMU NVM Express Controller");
 }
 
 TEST(Title, DoesNotSayTheVendorTwice) {
-  PciFunction named = function();
-  named.vendor_name = "NVIDIA";
-  named.device_name = "NVIDIA H100";
-  EXPECT_EQ(title_of(named), "NVIDIA H100");
+  EXPECT_EQ(title_of(function(), {.vendor = "NVIDIA", .device = "NVIDIA H100", .device_class = {}}), "NVIDIA H100");
 }
 
 TEST(Title, IsTheClassWhereNothingElseIsKnown) {
-  EXPECT_EQ(title_of(function()), "class 010802");
-  PciFunction named = function();
-  named.class_name = "Non-Volatile memory controller";
-  EXPECT_EQ(title_of(named), "Non-Volatile memory controller");
+  EXPECT_EQ(title_of(function(), {}), "class 010802");
+  const PciNames names{.vendor = {}, .device = {}, .device_class = "Non-Volatile memory controller"};
+  EXPECT_EQ(title_of(function(), names), "Non-Volatile memory controller");
 }
 
 TEST(CapabilityName, TellsPlainAndExtendedIdsApart) {

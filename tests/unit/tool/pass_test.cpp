@@ -44,17 +44,17 @@ class IdleContainer : public Container {
   NoWindows windows_;
 };
 
-Result<void> probe(Kernel&, const HostDevice*) { return {}; }
+Result<Fd> probe(Kernel&, const HostDevice*) { return Fd(); }
 
 // The kernel does not know version 3.
-Result<std::shared_ptr<Container>> open(Kernel& kernel, const ContainerOptions& options) {
+Result<std::shared_ptr<Container>> open_at(Fd, Kernel& kernel, const ContainerOptions& options) {
   if (options.version == 3) return failure(proof_error(ENODEV, "open", "container idle", "the kernel is too old"));
   return std::make_shared<IdleContainer>(kernel, options.version);
 }
 
 constexpr std::array<std::uint32_t, 3> versions = {3, 2, 1};
-constexpr Backend versioned{.name = "idle", .summary = {}, .versions = versions, .probe = probe, .open = open};
-constexpr Backend plain{.name = "plain", .summary = {}, .versions = {}, .probe = probe, .open = open};
+constexpr Backend versioned{.name = "idle", .summary = {}, .versions = versions, .probe = probe, .open_at = open_at};
+constexpr Backend plain{.name = "plain", .summary = {}, .versions = {}, .probe = probe, .open_at = open_at};
 
 std::vector<std::string> passes_of(const Backend& backend, std::optional<std::uint32_t> version) {
   test::TreeKernel kernel;

@@ -37,6 +37,7 @@ class Partition : public test::TreeKernel {
     link(device_path + "/subsystem", "../../../bus/pci");
     link(device_path + "/driver", "../../../bus/pci/drivers/vfio-pci");
     link(device_path + "/iommu_group", "../../../kernel/iommu_groups/0");
+    directory("/sys/class/vfio/0");
     for (const char* name : {"/vendor", "/device"}) file(device_path + name, "0x1b36\n");
     file(device_path + "/class", "0x010802\n");
     link("/sys/kernel/iommu_groups/0/devices/0000:00:00.0", "../../../../devices/pci0000:00/0000:00:00.0");

@@ -2,6 +2,7 @@
 // What devices were bound to before, in files.
 #include "host/remembered.hpp"
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -9,6 +10,8 @@
 #include <cerrno>
 #include <filesystem>
 #include <fstream>
+
+#include "host/chosen_host.hpp"
 
 namespace postern::tool {
 namespace remembered_test {
@@ -100,6 +103,46 @@ TEST_F(RememberedBindingsTest, AFileThatIsNoBindingOfTheDeviceIsAnErrorAndNotNot
 TEST_F(RememberedBindingsTest, AFileWithValuesOfTheWrongKindIsAnErrorToo) {
   write(R"({"bus": 3, "device": ["0000:00:01.0"], "driver": "nvme", "driver_override": null})");
   EXPECT_EQ(bindings().recall("0000:00:01.0").error().code(), EINVAL);
+}
+
+TEST(BindingsOfASimulatedHost, AreInNoFile) {
+  ChosenHost host;
+  ASSERT_EQ(host.choose("sim"), "");
+  EXPECT_EQ(host.bindings_folder(), "") << "what is on disk stays there when a signal ends the run";
+  const RememberedBindings bindings(host.bindings_folder());
+  EXPECT_TRUE(
+      bindings.remember({.bus = "pci", .device = "0000:00:02.0", .driver = "nvme", .driver_override = {}, .ids = {}}));
+  const auto recalled = bindings.recall("0000:00:02.0");
+  ASSERT_TRUE(recalled);
+  EXPECT_FALSE(recalled->has_value());
+  EXPECT_TRUE(bindings.forget("0000:00:02.0"));
+}
+
+TEST_F(RememberedBindingsTest, ANameThatIsAPathIsNotTakenFromAFile) {
+  for (const char* driver : {"../nvme", "/etc", "..", ""}) {
+    write(
+        fmt::format(R"({{"bus": "pci", "device": "0000:00:01.0", "driver": "{}", "driver_override": null}})", driver));
+    ASSERT_FALSE(bindings().recall("0000:00:01.0")) << driver;
+    EXPECT_EQ(bindings().recall("0000:00:01.0").error().code(), EINVAL);
+  }
+}
+
+TEST_F(RememberedBindingsTest, TheDevicesIdsAreRemembered) {
+  Binding binding = nvme();
+  binding.ids = "1b36:0010 1af4:1100";
+  ASSERT_TRUE(bindings().remember(binding));
+  EXPECT_EQ(bindings().recall("0000:00:01.0").value().value().ids, "1b36:0010 1af4:1100");
+  write(R"({"bus": "pci", "device": "0000:00:01.0", "driver": "nvme", "driver_override": null})");
+  EXPECT_EQ(bindings().recall("0000:00:01.0").value().value().ids, "") << "a file of an older postern has none";
+}
+
+TEST_F(RememberedBindingsTest, AreForOneAtATime) {
+  const auto lock = bindings().lock("0000:00:01.0");
+  ASSERT_TRUE(lock);
+  const auto second = bindings().lock("0000:00:01.0");
+  ASSERT_FALSE(second);
+  EXPECT_EQ(second.error().code(), EBUSY);
+  EXPECT_TRUE(bindings().lock("0000:00:02.0"));
 }
 
 TEST_F(RememberedBindingsTest, AFolderThatCannotBeMadeIsAnError) {

@@ -13,6 +13,16 @@ constexpr std::uint64_t kib = 1024;
 constexpr std::uint64_t mib = 1024 * kib;
 constexpr std::uint64_t gib = 1024 * mib;
 
+TEST(ParseMemory, TakesWhatAProcessCanHave) {
+  EXPECT_EQ(parse_memory("64M").value(), 64 * mib);
+  EXPECT_EQ(parse_memory("65536T").value(), std::uint64_t{1} << 56);
+  for (const char* text : {"65537T", "9E", "15E", "18446744073709551615"}) {
+    const auto parsed = parse_memory(text);
+    ASSERT_FALSE(parsed.has_value()) << text;
+    EXPECT_EQ(parsed.error().code(), ERANGE);
+  }
+}
+
 TEST(ParseSize, TakesANumberOfBytes) { EXPECT_EQ(parse_size("4096").value(), 4096U); }
 
 TEST(ParseSize, TakesUnitsOf1024InEverySpelling) {

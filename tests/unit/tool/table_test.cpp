@@ -88,5 +88,11 @@ TEST(Table, EndsNoLineWithBlanks) {
   EXPECT_EQ(table.text({}), "A  B\n1  2\n1\n");
 }
 
+TEST(Table, HasNoControlCharacterOfItsCells) {
+  Table table({{"NAME"}});
+  table.add_row({"a\nb\033"});
+  EXPECT_EQ(table.text({}), "NAME\na\\x0ab\\x1b\n");
+}
+
 }  // namespace table_test
 }  // namespace postern::tool

@@ -23,6 +23,57 @@ TEST(Terminal, IsNotInteractiveBehindAPipe) {
   for (const int end : ends) ::close(end);
 }
 
+TEST(Printable, ShowsControlCharactersAsWhatTheyAre) {
+  EXPECT_EQ(printable("nvme0n1 auf /\xc3\xbc \xe2\x82\xac \xf0\x9f\x9a\xaa"),
+            "nvme0n1 auf /\xc3\xbc \xe2\x82\xac \xf0\x9f\x9a\xaa");
+  EXPECT_EQ(printable("\033[2Jok\a"), "\\x1b[2Jok\\x07");
+  EXPECT_EQ(printable("a\nok  all is well\r\t\x7f"), "a\\x0aok  all is well\\x0d\\x09\\x7f");
+  EXPECT_EQ(printable("\xc2\x9b"
+                      "2J"),
+            "\\xc2\\x9b"
+            "2J")
+      << "a CSI of one character";
+  EXPECT_EQ(printable("\xe2\x80\xae"
+                      "exe"),
+            "\\xe2\\x80\\xae"
+            "exe")
+      << "it would turn what follows around";
+  for (const char* bytes : {"\xff", "\xc3", "\xc0\x80", "\xed\xa0\x80", "\xf5\x80\x80\x80", "\x80"}) {
+    EXPECT_EQ(printable(bytes).substr(0, 2), "\\x") << "no UTF-8";
+  }
+  EXPECT_EQ(printable(printable("\033")), printable("\033"));
+}
+
+// What put() writes to a file.
+std::string written(const Terminal& terminal, std::string_view text) {
+  std::FILE* file = std::tmpfile();
+  put(file, terminal, text);
+  std::rewind(file);
+  std::array<char, 256> bytes{};
+  const std::size_t got = std::fread(bytes.data(), 1, bytes.size(), file);
+  (void)std::fclose(file);
+  return {bytes.data(), got};
+}
+
+TEST(Put, LetsLineEndsAndTheToolsOwnColoursThrough) {
+  const Terminal colour{.interactive = true, .colour = true, .width = 80};
+  const std::string text = paint(colour, Style::bad, "NO") + "  it\n\nend\n";
+  EXPECT_EQ(written(colour, text), text);
+  EXPECT_EQ(written({}, paint({}, Style::bad, "NO") + "\n"), "NO\n");
+}
+
+TEST(Put, LetsNoOtherControlCharacterThrough) {
+  const Terminal colour{.interactive = true, .colour = true, .width = 80};
+  EXPECT_EQ(written(colour, "a\033[2Jb\033]0;title\a\n"), "a\\x1b[2Jb\\x1b]0;title\\x07\n");
+  EXPECT_EQ(written({}, "\033[32mgreen\033[0m"), "\\x1b[32mgreen\\x1b[0m") << "there is no colour here";
+  EXPECT_EQ(written(colour, "\033"), "\\x1b");
+}
+
+TEST(Paint, LeavesNoCodeOfTheTextInIt) {
+  EXPECT_EQ(paint({}, Style::bad, "\033[32m"), "\\x1b[32m");
+  EXPECT_EQ(fold({}, "line\nend", 0), "line\\x0aend");
+}
+
 TEST(Paint, AddsNothingWhereThereIsNoColour) { EXPECT_EQ(paint({}, Style::bad, "NO"), "NO"); }
 
 TEST(Paint, EndsTheColourBehindTheText) {

@@ -9,7 +9,7 @@
 namespace postern::tool {
 
 Result<void> require_bound(const HostDevice& device, const std::string& verb) {
-  if (device.driver && is_vfio_driver(*device.driver)) return {};
+  if (device.is_vfio) return {};
   return failure({.code = ENODEV,
                   .operation = verb,
                   .object = device.name,

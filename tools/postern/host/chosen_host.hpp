@@ -8,19 +8,15 @@
 
 namespace postern::tool {
 
-// A simulated host begins anew in each run of the tool, and leaves nothing behind.
+// A simulated host begins anew in each run of the tool: nothing of it is in a file, so that nothing stays, whatever
+// ends the run.
 class ChosenHost {
  public:
-  ChosenHost() = default;
-  ~ChosenHost();
-  ChosenHost(const ChosenHost&) = delete;
-  ChosenHost& operator=(const ChosenHost&) = delete;
-
   // "sim", "sim:NAME" or "sim:FILE". What is wrong with it, empty where nothing is.
   [[nodiscard]] std::string choose(const std::string& name);
 
   [[nodiscard]] Kernel& kernel() { return simulated_ ? *simulated_ : system_kernel(); }
-  // Where bind remembers what was there before.
+  // Where bind remembers what was there before; empty on a simulated host, where nobody could ask for it.
   [[nodiscard]] const std::string& bindings_folder() const noexcept { return bindings_folder_; }
 
  private:

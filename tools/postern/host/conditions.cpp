@@ -5,13 +5,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <charconv>
 #include <iterator>
 #include <postern/backend.hpp>
 #include <postern/locked_memory.hpp>
 #include <postern/pci_function.hpp>
-#include <sstream>
 
+#include "host/holders.hpp"
 #include "host/power.hpp"
 #include "text/errors.hpp"
 #include "text/sizes.hpp"
@@ -19,81 +20,17 @@
 namespace postern::tool {
 namespace {
 
-std::string text_of(Kernel& kernel, const std::string& path) {
+// Of VT-d's capability register: MGAW (bits 16 to 21) is one less than the bits that it takes, and SAGAW (bits 8 to 12)
+// has a bit for each depth of its page tables, of which the second stands for 39 bits.
+std::optional<unsigned> address_bits(Kernel& kernel, const std::string& iommu) {
   std::string text;
-  if (kernel.read_file(path, text) < 0) return {};
-  text.erase(text.find_last_not_of(" \n") + 1);
-  return text;
-}
-
-bool has_word(const std::string& text, const std::string& wanted) {
-  std::istringstream words(text);
-  return std::any_of(std::istream_iterator<std::string>(words), std::istream_iterator<std::string>(),
-                     [&](const std::string& word) { return word == wanted; });
-}
-
-std::string turn_on_iommu(Kernel& kernel) {
-  const std::string command_line = text_of(kernel, "/proc/cmdline");
-  for (const char* off : {"intel_iommu=off", "amd_iommu=off", "iommu=off"}) {
-    if (has_word(command_line, off))
-      return fmt::format("take \"{}\" off the kernel's command line, and boot again", off);
-  }
-  if (is_power(kernel)) {
-    return "each PCI host bridge has an IOMMU, which the kernel uses where it is built with CONFIG_SPAPR_TCE_IOMMU";
-  }
-  const std::string cpu = text_of(kernel, "/proc/cpuinfo");
-  const bool intel = cpu.find("GenuineIntel") != std::string::npos;
-  const bool told = has_word(command_line, "intel_iommu=on");
-  if (cpu.find(" hypervisor") != std::string::npos) {
-    return fmt::format("this is a virtual machine: give it a virtual IOMMU (QEMU: -device intel-iommu,intremap=on){}",
-                       told ? "" : ", and boot it with \"intel_iommu=on\"");
-  }
-  if (intel && told) return "the kernel is told \"intel_iommu=on\", so turn VT-d on in the firmware's setup";
-  if (intel)
-    return "boot with \"intel_iommu=on\" on the kernel's command line, with VT-d turned on in the firmware's setup";
-  if (cpu.find("AuthenticAMD") != std::string::npos) return "turn the IOMMU (AMD-Vi) on in the firmware's setup";
-  return "the firmware must describe an IOMMU (ACPI or device tree), and the kernel must have the driver for it";
-}
-
-// Of VT-d's extended capability register, bit 3: interrupt remapping is supported. Nothing where the IOMMU is not VT-d.
-std::optional<bool> intel_remaps_interrupts(Kernel& kernel, const std::string& iommu) {
-  const std::string text = text_of(kernel, fmt::format("/sys/class/iommu/{}/intel-iommu/ecap", iommu));
-  std::uint64_t ecap = 0;
-  if (std::from_chars(text.data(), text.data() + text.size(), ecap, 16).ec != std::errc()) return std::nullopt;
-  return (ecap >> 3 & 1) != 0;
-}
-
-std::vector<std::string> iommus_with_devices(Kernel& kernel) {
-  std::vector<std::string> names;
-  if (kernel.list_directory("/sys/class/iommu", names) < 0) return {};
-  std::erase_if(names, [&](const std::string& name) {
-    std::vector<std::string> devices;
-    return kernel.list_directory(fmt::format("/sys/class/iommu/{}/devices", name), devices) < 0 || devices.empty();
-  });
-  return names;
-}
-
-bool unsafe_interrupts_allowed(Kernel& kernel) {
-  return text_of(kernel, "/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts") == "Y" ||
-         text_of(kernel, "/sys/module/iommufd/parameters/allow_unsafe_interrupts") == "Y";
-}
-
-Condition interrupts_not_isolated(Condition condition, Kernel& kernel, std::string why) {
-  condition.detail = std::move(why);
-  if (unsafe_interrupts_allowed(kernel)) {
-    condition.verdict = Verdict::optional;
-    condition.detail +=
-        "; the kernel is told to accept that (allow_unsafe_interrupts), so a device can fake interrupts";
-    return condition;
-  }
-  condition.verdict = Verdict::not_met;
-  condition.remedy =
-      "turn interrupt remapping on in the firmware's setup (QEMU: -device intel-iommu,intremap=on); only if you trust "
-      "the "
-      "device and its driver: \"echo Y > /sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts\" (iommufd "
-      "has such a "
-      "parameter of its own)";
-  return condition;
+  if (kernel.read_file(fmt::format("/sys/class/iommu/{}/intel-iommu/cap", iommu), text) < 0) return std::nullopt;
+  std::uint64_t cap = 0;
+  if (std::from_chars(text.data(), text.data() + text.size(), cap, 16).ec != std::errc()) return std::nullopt;
+  const unsigned taken = static_cast<unsigned>(cap >> 16 & 0x3f) + 1;
+  const auto depths = static_cast<unsigned>(cap >> 8 & 0x1f);
+  if (depths == 0) return std::nullopt;
+  return std::min(taken, 30 + 9 * (std::bit_width(depths) - 1U));
 }
 
 Condition judge_backend(Kernel& kernel, const HostDevice* device, const Backend& backend) {
@@ -110,8 +47,15 @@ Condition judge_backend(Kernel& kernel, const HostDevice* device, const Backend&
   return condition;
 }
 
+// Whether VFIO refuses a device through this backend because its interrupts are not isolated.
+bool refuses_interrupts(Kernel& kernel, const std::optional<std::string>& iommu, std::string_view backend) {
+  return !is_power(kernel) && read_interrupt_isolation(kernel, iommu).isolated == false &&
+         !accepts_unsafe_interrupts(kernel, backend);
+}
+
 // Those of this build; and where none of them is for hosts of this kind, those that are.
-std::vector<Condition> judge_backends(Kernel& kernel, const HostDevice* device) {
+std::vector<Condition> judge_backends(Kernel& kernel, const HostDevice* device,
+                                      const std::optional<std::string>& iommu) {
   const bool power = is_power(kernel);
   const auto is_for_host = [&](std::string_view name) { return (name == "spapr") == power; };
   std::vector<Condition> conditions;
@@ -119,6 +63,10 @@ std::vector<Condition> judge_backends(Kernel& kernel, const HostDevice* device) 
   for (const Backend* backend : backends()) {
     Condition condition = judge_backend(kernel, device, *backend);
     any_for_host = any_for_host || is_for_host(backend->name);
+    if (condition.verdict == Verdict::met && refuses_interrupts(kernel, iommu, backend->name)) {
+      condition.verdict = Verdict::not_met;
+      condition.detail = "refuses devices whose interrupts are not isolated";
+    }
     if (condition.verdict != Verdict::met && !is_for_host(backend->name)) {
       condition.verdict = Verdict::optional;
       condition.detail = power ? "not for this processor: POWER has spapr" : "for POWER alone";
@@ -128,13 +76,14 @@ std::vector<Condition> judge_backends(Kernel& kernel, const HostDevice* device) 
   }
   for (const std::string_view name : known_backends()) {
     if (any_for_host || !is_for_host(name)) continue;
-    conditions.push_back({.key = fmt::format("backend-{}", name),
-                          .title = fmt::format("backend {}", name),
-                          .verdict = Verdict::not_met,
-                          .detail = "this host needs it, and this build of postern leaves it out",
-                          .remedy =
-                              "build postern with -DPOSTERN_BACKENDS=all (\"cmake --preset all-backends\" does, and "
-                              "\"cmake --build --preset all-backends\" makes build/all/bin/postern)"});
+    conditions.push_back(
+        {.key = fmt::format("backend-{}", name),
+         .title = fmt::format("backend {}", name),
+         .verdict = Verdict::not_met,
+         .detail = "this host needs it, and this build of postern leaves it out",
+         .remedy =
+             "build postern with every backend: \"cmake --preset default && cmake --build --preset default\" makes "
+             "build/bin/postern"});
   }
   return conditions;
 }
@@ -242,7 +191,7 @@ Condition judge_iommu(Kernel& kernel) {
   }
   condition.verdict = Verdict::not_met;
   condition.detail = empty ? "off: /sys/kernel/iommu_groups is empty" : "off: all groups are those of no-IOMMU mode";
-  condition.remedy = turn_on_iommu(kernel);
+  if (auto used = require_iommu(kernel); !used) condition.remedy = used.error().remedy();
   return condition;
 }
 
@@ -292,7 +241,7 @@ Condition judge_locked_memory(Kernel& kernel, std::optional<std::uint64_t> neede
   return condition;
 }
 
-Condition judge_interrupt_isolation(Kernel& kernel, std::optional<std::string> iommu) {
+Condition judge_interrupt_isolation(Kernel& kernel, const std::optional<std::string>& iommu) {
   Condition condition{.key = "interrupt-isolation",
                       .title = "interrupt isolation",
                       .verdict = Verdict::unknown,
@@ -303,34 +252,60 @@ Condition judge_interrupt_isolation(Kernel& kernel, std::optional<std::string> i
     condition.detail = "by the PCI host bridge, which lets a group raise its own interrupts alone";
     return condition;
   }
-  const std::vector<std::string> names = iommu ? std::vector{*iommu} : iommus_with_devices(kernel);
-  if (names.empty()) {
-    condition.detail = "cannot tell: no IOMMU in /sys/class/iommu has a device";
+  InterruptIsolation isolation = read_interrupt_isolation(kernel, iommu);
+  condition.detail = std::move(isolation.reason);
+  condition.remedy = std::move(isolation.remedy);
+  if (!isolation.isolated) {
+    condition.detail.insert(0, "cannot tell: ");
     return condition;
   }
-  const std::string command_line = text_of(kernel, "/proc/cmdline");
-  for (const char* off : {"nointremap", "intremap=off"}) {
-    if (!has_word(command_line, off)) continue;
-    return interrupts_not_isolated(std::move(condition), kernel,
-                                   fmt::format("turned off by \"{}\" on the kernel's command line", off));
+  condition.verdict = *isolation.isolated ? Verdict::met : Verdict::not_met;
+  if (*isolation.isolated) return condition;
+  std::vector<std::string> accepting;
+  std::string accept;
+  for (const std::string name : {"type1", "iommufd"}) {
+    if (accepts_unsafe_interrupts(kernel, name)) accepting.push_back(name);
+    accept += fmt::format("; {} with {}", accept_unsafe_interrupts(name), name);
   }
-  std::string silent;
-  for (const std::string& name : names) {
-    const auto remaps = intel_remaps_interrupts(kernel, name);
-    if (remaps == false) {
-      return interrupts_not_isolated(std::move(condition), kernel, fmt::format("{} cannot remap interrupts", name));
-    }
-    if (!remaps) silent += (silent.empty() ? "" : ", ") + name;
-  }
-  if (!silent.empty()) {
-    // AMD's and Arm's drivers have no attribute for it; the kernel checks it when a device is attached.
-    condition.detail =
-        fmt::format("cannot tell: {} does not say; attaching fails with EPERM where it is missing", silent);
+  if (accepting.empty()) {
+    condition.remedy += accept;
     return condition;
   }
-  condition.verdict = Verdict::met;
-  condition.detail = fmt::format("interrupt remapping by {}", names.size() == 1 ? names.front() : "every IOMMU");
+  condition.verdict = Verdict::optional;
+  condition.detail += fmt::format(
+      "; {} is told to accept that (allow_unsafe_interrupts), so a device can fake interrupts", list_of(accepting));
   return condition;
+}
+
+std::optional<Condition> judge_address_width(Kernel& kernel, const std::optional<std::string>& iommu,
+                                             std::uint64_t memory) {
+  std::vector<std::string> names;
+  if (iommu) {
+    names.push_back(*iommu);
+  } else if (kernel.list_directory("/sys/class/iommu", names) < 0) {
+    return std::nullopt;
+  }
+  std::optional<unsigned> narrowest;
+  std::string whose;
+  for (const std::string& name : names) {
+    const auto bits = address_bits(kernel, name);
+    if (!bits || (narrowest && *narrowest <= *bits)) continue;
+    narrowest = bits;
+    whose = name;
+  }
+  if (!narrowest) return std::nullopt;
+  // Of it the doorbells of interrupts are never usable (IOAPIC_RANGE_START to IOAPIC_RANGE_END).
+  constexpr std::uint64_t doorbells = std::uint64_t{1} << 20;
+  const std::uint64_t all = *narrowest >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << *narrowest) - 1;
+  const bool fits = memory <= all - doorbells;
+  return Condition{.key = "address-width",
+                   .title = "address width",
+                   .verdict = fits ? Verdict::met : Verdict::not_met,
+                   .detail = fmt::format("{} bits: {} translates 0x0-{:#x}, and {} {} there", *narrowest, whose, all,
+                                         size_text(memory), fits ? "have room" : "have no room"),
+                   .remedy = fits ? ""
+                                  : "map less memory; a virtual machine may get a wider IOMMU (QEMU: -device "
+                                    "intel-iommu,aw-bits=48)"};
 }
 
 Diagnosis diagnose(Kernel& kernel, const Question& question) {
@@ -338,7 +313,7 @@ Diagnosis diagnose(Kernel& kernel, const Question& question) {
   std::optional<std::string> iommu;
   std::optional<HostDevice> host;
   if (question.device) {
-    diagnosis.device = judge_device(kernel, *question.device);
+    diagnosis.device = judge_device(kernel, *question.device, question.vf_token);
     if (auto found = find_host_device(kernel, "pci", to_string(*question.device))) host = std::move(*found);
     std::string target;
     if (host && kernel.read_link(host->sysfs_path + "/iommu", target) >= 0)
@@ -351,17 +326,17 @@ Diagnosis diagnose(Kernel& kernel, const Question& question) {
       judge_iommu(kernel),
       judge_interrupt_isolation(kernel, iommu),
       judge_vfio_pci(kernel),
-      judge_node(kernel, "container-node", "/dev/vfio/vfio",
-                 "\"modprobe vfio\" (a kernel without it has no CONFIG_VFIO)"),
-      power ? not_on_power("iommufd-node", "/dev/iommu")
-            : judge_node(kernel, "iommufd-node", "/dev/iommu",
-                         "\"modprobe iommufd\" (Linux 6.2 or later, built with CONFIG_IOMMUFD; Debian's kernels are "
-                         "not)"),
+      judge_node(kernel, "container-node", "/dev/vfio/vfio"),
+      power ? not_on_power("iommufd-node", "/dev/iommu") : judge_node(kernel, "iommufd-node", "/dev/iommu"),
       window ? judge_locked_on_power(kernel, question.memory, *window) : judge_locked_memory(kernel, question.memory),
   };
+  if (question.memory && !power) {
+    auto width = judge_address_width(kernel, iommu, *question.memory);
+    if (width) diagnosis.host.push_back(std::move(*width));
+  }
   // What a device lacks that is not bound is said already.
-  const bool bound = host && host->driver && is_vfio_driver(*host->driver);
-  auto usable = judge_backends(kernel, bound ? &*host : nullptr);
+  const bool bound = host && host->is_vfio;
+  auto usable = judge_backends(kernel, bound ? &*host : nullptr, iommu);
   auto& place = host ? diagnosis.device : diagnosis.host;
   place.insert(place.end(), std::make_move_iterator(usable.begin()), std::make_move_iterator(usable.end()));
   say_remedies_once(diagnosis);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <postern/host_device.hpp>
 #include <postern/kernel.hpp>
 #include <postern/pci_address.hpp>
 #include <string>
@@ -37,9 +38,11 @@ struct Diagnosis {
 struct Question {
   std::optional<PciAddress> device;
   std::optional<std::uint64_t> memory;  // bytes that are to be mapped
+  std::optional<VfToken> vf_token = {};
 };
 
-// Reads sysfs and procfs, and probes the backends. Opens no device; changes nothing.
+// Reads sysfs and procfs, and probes the backends and the nodes. Opens no device but disks (see find_uses()); changes
+// nothing.
 [[nodiscard]] Diagnosis diagnose(Kernel& kernel, const Question& question);
 
 // The parts, each a judgement of its own.
@@ -47,15 +50,19 @@ struct Question {
 [[nodiscard]] Condition judge_vfio_pci(Kernel& kernel);
 [[nodiscard]] Condition judge_locked_memory(Kernel& kernel, std::optional<std::uint64_t> needed);
 // `iommu`: the name of one under /sys/class/iommu ("dmar0"); without one, all of them are looked at.
-[[nodiscard]] Condition judge_interrupt_isolation(Kernel& kernel, std::optional<std::string> iommu);
-// A device node that must be opened to read and write. `missing`: the remedy when it is not there.
-[[nodiscard]] Condition judge_node(Kernel& kernel, std::string key, const std::string& path, std::string missing);
+[[nodiscard]] Condition judge_interrupt_isolation(Kernel& kernel, const std::optional<std::string>& iommu);
+// A device node, by opening and closing it: its mode says nothing of a container's device cgroup.
+[[nodiscard]] Condition judge_node(Kernel& kernel, std::string key, const std::string& path);
+// Whether so much memory has room in what the IOMMU translates. Nothing where this host does not tell (VT-d's alone).
+[[nodiscard]] std::optional<Condition> judge_address_width(Kernel& kernel, const std::optional<std::string>& iommu,
+                                                           std::uint64_t memory);
 // What there is of iommufd and cdevs does not exist on POWER (VFIO_DEVICE_CDEV depends on !SPAPR_TCE_IOMMU).
 [[nodiscard]] Condition not_on_power(std::string key, std::string title);
 // The remedy where so many bytes may not be locked.
 [[nodiscard]] std::string raise_locked_memory(std::uint64_t bytes);
 // The conditions of one device, in the order in which they can be put right.
-[[nodiscard]] std::vector<Condition> judge_device(Kernel& kernel, PciAddress address);
+[[nodiscard]] std::vector<Condition> judge_device(Kernel& kernel, PciAddress address,
+                                                  const std::optional<VfToken>& token = std::nullopt);
 
 // The names of verdicts in JSON: "met", "not met", "unknown", "optional".
 [[nodiscard]] std::string_view to_string(Verdict verdict);

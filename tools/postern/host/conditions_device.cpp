@@ -15,6 +15,7 @@
 
 #include "host/conditions.hpp"
 #include "host/holders.hpp"
+#include "host/in_use.hpp"
 #include "host/power.hpp"
 #include "text/errors.hpp"
 #include "text/names.hpp"
@@ -45,8 +46,8 @@ std::string mode_text(const FileStatus& status) {
 
 Condition judge_binding(const HostDevice& host) {
   Condition condition{.key = "driver", .title = "driver", .verdict = Verdict::met, .detail = {}, .remedy = {}};
-  if (host.driver && is_vfio_driver(*host.driver)) {
-    condition.detail = *host.driver;
+  if (host.is_vfio) {
+    condition.detail = host.driver.value_or("");
     return condition;
   }
   condition.verdict = Verdict::not_met;
@@ -66,33 +67,37 @@ Condition judge_group(Kernel& kernel, const HostDevice& host, const IommuGroup* 
   condition.verdict = Verdict::not_met;
   condition.detail = host.is_noiommu ? "none: VFIO took it in no-IOMMU mode, in which its DMA reaches all of memory"
                                      : "none: no IOMMU translates for this device";
-  condition.remedy = judge_iommu(kernel).remedy;
-  if (condition.remedy.empty()) {
-    condition.remedy = fmt::format(
-        "other devices have an IOMMU, so this one sits where none reaches ({}): try another slot", host.name);
-  }
+  if (auto found = require_group(kernel, host); !found) condition.remedy = found.error().remedy();
   return condition;
 }
 
-Condition judge_viability(const IommuGroup& group, const std::string& device) {
+// The remedy that advise_on_group() has, unless this host lives on what it would take.
+std::string without_what_is_used(Kernel& kernel, const GroupAdvice& advice) {
+  std::vector<std::string> used;
+  for (const std::string& name : advice.to_bind) {
+    const auto host = find_host_device(kernel, "pci", name);
+    const std::string use = host ? find_uses(kernel, *host).uses_text() : "";
+    if (!use.empty()) used.push_back(fmt::format("{}: {}", name, use));
+  }
+  return used.empty() ? advice.remedy : leave_group_alone(used);
+}
+
+Condition judge_viability(Kernel& kernel, const IommuGroup& group, const std::string& device) {
   Condition condition{.key = "group-viable",
                       .title = "rest of the group",
                       .verdict = Verdict::met,
                       .detail = group.members.size() == 1 ? "there is none" : "nothing in the way",
                       .remedy = {}};
   std::vector<std::string> in_the_way;
-  std::vector<std::string> commands;
   for (const HostDevice* obstacle : group.obstacles()) {
-    if (obstacle->name == device) continue;
-    in_the_way.push_back(fmt::format("{} ({})", obstacle->name, obstacle->driver.value_or("no driver")));
-    commands.push_back(obstacle->bus == "pci"
-                           ? fmt::format("\"postern bind {}\"", obstacle->name)
-                           : fmt::format("\"echo {} > {}/driver/unbind\"", obstacle->name, obstacle->sysfs_path));
+    if (obstacle->name != device)
+      in_the_way.push_back(fmt::format("{} ({})", obstacle->name, obstacle->driver.value_or("no driver")));
   }
   if (in_the_way.empty()) return condition;
+  const GroupAdvice advice = advise_on_group(kernel, group, device);
   condition.verdict = Verdict::not_met;
-  condition.detail = fmt::format("in the way: {}", list_of(in_the_way));
-  condition.remedy = fmt::format("the group goes as a whole: {}", list_of(commands));
+  condition.detail = fmt::format("in the way: {}; {}", list_of(in_the_way), advice.why);
+  condition.remedy = without_what_is_used(kernel, advice);
   return condition;
 }
 
@@ -138,8 +143,7 @@ std::vector<Condition> judge_cdev(Kernel& kernel, const HostDevice& host) {
        .detail = numbered ? host.cdev->name : "the kernel made none",
        .remedy = numbered ? "" : "iommufd needs Linux 6.6 or later, built with CONFIG_VFIO_DEVICE_CDEV"});
   if (!numbered) return conditions;
-  Condition node =
-      judge_node(kernel, "cdev-node", host.cdev->path, "udev or devtmpfs makes it: see that one of them runs");
+  Condition node = judge_node(kernel, "cdev-node", host.cdev->path);
   FileStatus status;
   const bool stale = kernel.status(host.cdev->path, status) >= 0 && status.device != *host.cdev->number;
   if (stale) {
@@ -151,17 +155,26 @@ std::vector<Condition> judge_cdev(Kernel& kernel, const HostDevice& host) {
   return conditions;
 }
 
-Condition judge_holders(Kernel& kernel, const HostDevice& host) {
+// The same questions that bind and reset ask, and who has it open through VFIO.
+Condition judge_use(Kernel& kernel, const HostDevice& host) {
   Condition condition{
       .key = "not-in-use", .title = "in use", .verdict = Verdict::met, .detail = "by nobody", .remedy = {}};
   const Holders holders = find_holders(kernel, host);
+  InUse in_use = find_uses(kernel, host);
+  if (!holders.hidden.empty() && (host.iommu_group || host.cdev)) in_use.unknown.push_back(holders.hidden);
   if (!holders.processes.empty()) {
     condition.verdict = Verdict::not_met;
     condition.detail = holders_text(kernel, host);
     condition.remedy = "end that program first; a device is opened once at a time";
-  } else if (!holders.complete) {
+  } else if (!in_use.uses.empty() && !host.is_vfio) {
+    condition.verdict = Verdict::not_met;
+    condition.detail = in_use.uses_text();
+    condition.remedy = "end that first; bind refuses the device until then";
+  } else if (!in_use.unknown.empty()) {
     condition.verdict = Verdict::unknown;
-    condition.detail = "not by a program of this user; only root can look at the others";
+    condition.detail = fmt::format("cannot tell: {}", in_use.unknown_text());
+  } else if (!in_use.uses.empty()) {
+    condition.detail += "; " + in_use.uses_text();  // which VFIO does not mind, but a reset does
   }
   return condition;
 }
@@ -176,27 +189,26 @@ Condition not_on_power(std::string key, std::string title) {
           .remedy = {}};
 }
 
-Condition judge_node(Kernel& kernel, std::string key, const std::string& path, std::string missing) {
-  Condition condition{.key = std::move(key), .title = path, .verdict = Verdict::not_met, .detail = {}, .remedy = {}};
+Condition judge_node(Kernel& kernel, std::string key, const std::string& path) {
+  Condition condition{.key = std::move(key), .title = path, .verdict = Verdict::met, .detail = {}, .remedy = {}};
   FileStatus status;
-  if (const int result = kernel.status(path, status); result < 0) {
-    condition.detail = result == -ENOENT ? "does not exist" : std::strerror(-result);
-    condition.remedy = std::move(missing);
-    return condition;
+  const bool there = kernel.status(path, status) >= 0;
+  if (there) condition.detail = mode_text(status);
+  const auto opened = require_node(kernel, path);
+  // A group that somebody has open is told of by "in use".
+  if (opened || opened.error().code() == EBUSY) return condition;
+  const Error& error = opened.error();
+  condition.verdict = Verdict::not_met;
+  condition.remedy = error.remedy();
+  if (error.code() == EACCES) {
+    condition.detail += fmt::format(": {} may not open it", user_name(::geteuid()));
+  } else {
+    condition.detail = there ? fmt::format("{}: {}", condition.detail, reason_line(error)) : "does not exist";
   }
-  condition.detail = mode_text(status);
-  if (kernel.access(path, R_OK | W_OK) >= 0) {
-    condition.verdict = Verdict::met;
-    return condition;
-  }
-  const std::string user = user_name(::geteuid());
-  condition.detail += fmt::format(": {} may not open it", user);
-  condition.remedy =
-      fmt::format("as root: \"chown {} {}\" (for good: a udev rule with OWNER=\"{}\")", user, path, user);
   return condition;
 }
 
-std::vector<Condition> judge_device(Kernel& kernel, PciAddress address) {
+std::vector<Condition> judge_device(Kernel& kernel, PciAddress address, const std::optional<VfToken>& token) {
   std::vector<Condition> conditions;
   auto function = find_pci_function(kernel, address);
   if (!function) {
@@ -221,6 +233,14 @@ std::vector<Condition> judge_device(Kernel& kernel, PciAddress address) {
     return conditions;
   }
 
+  if (auto alive = require_answer(kernel, host); !alive) {
+    conditions.push_back({.key = "answers",
+                          .title = "answers",
+                          .verdict = Verdict::not_met,
+                          .detail = reason_line(alive.error()),
+                          .remedy = alive.error().remedy()});
+  }
+
   std::optional<IommuGroup> group;
   if (host.iommu_group && !host.is_noiommu) {
     if (auto found = find_iommu_group(kernel, *host.iommu_group)) group = std::move(*found);
@@ -229,13 +249,25 @@ std::vector<Condition> judge_device(Kernel& kernel, PciAddress address) {
   const Machine machine = read_machine(kernel);
   if (machine == Machine::pseries) conditions.push_back(judge_dma_windows(kernel, host));
   if (group) conditions.push_back(judge_firmware_ranges(kernel, group->id));
+  conditions.push_back(judge_use(kernel, host));
   conditions.push_back(judge_binding(host));
-  if (group) conditions.push_back(judge_viability(*group, host.name));
+  if (group) conditions.push_back(judge_viability(kernel, *group, host.name));
 
-  const bool bound = host.driver && is_vfio_driver(*host.driver);
-  if (group && bound) {
+  if (const auto physical = physical_function_with_token(kernel, host)) {
     conditions.push_back(
-        judge_node(kernel, "group-node", group->path, "udev or devtmpfs makes it: see that one of them runs"));
+        {.key = "vf-token",
+         .title = "VF token",
+         .verdict = token ? Verdict::unknown : Verdict::not_met,
+         .detail = token
+                       ? fmt::format("whether it is the one that {} has is seen when the device is attached", *physical)
+                       : fmt::format("needed: its physical function {} is bound to VFIO", *physical),
+         .remedy =
+             token ? "" : fmt::format("give the token that the driver of {} has set, with --vf-token", *physical)});
+  }
+
+  const bool bound = host.is_vfio;
+  if (group && bound) {
+    conditions.push_back(judge_node(kernel, "group-node", group->path));
   } else if (group) {
     conditions.push_back(appears_later("group-node", group->path));
   }
@@ -246,7 +278,6 @@ std::vector<Condition> judge_device(Kernel& kernel, PciAddress address) {
   } else {
     conditions.push_back(appears_later("cdev", "VFIO cdev"));
   }
-  if (bound) conditions.push_back(judge_holders(kernel, host));
   return conditions;
 }
 

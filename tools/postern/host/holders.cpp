@@ -7,7 +7,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <cstring>
+#include <set>
 #include <string_view>
+
+#include "text/names.hpp"
 
 namespace postern::tool {
 namespace {
@@ -20,22 +24,35 @@ unsigned long pid_of(const std::string& name) {
   return error == std::errc() && rest == end ? pid : 0;
 }
 
-bool holds_one_of(Kernel& kernel, const std::string& process, std::span<const std::string> paths, bool& hidden) {
+// Which of `paths` the process has open. A negated errno where it does not show its files.
+int list_open(Kernel& kernel, const std::string& process, std::span<const std::string> paths,
+              std::set<std::string>& open) {
   const std::string folder = process + "/fd";
   std::vector<std::string> fds;
-  if (const int result = kernel.list_directory(folder, fds); result < 0) {
-    // One that has ended since is not hidden.
-    hidden = hidden || result == -EACCES || result == -EPERM;
-    return false;
-  }
-  return std::any_of(fds.begin(), fds.end(), [&](const std::string& fd) {
+  if (const int result = kernel.list_directory(folder, fds); result < 0) return result;
+  for (const std::string& fd : fds) {
     std::string target;
-    if (kernel.read_link(folder + "/" + fd, target) < 0) return false;
+    if (kernel.read_link(folder + "/" + fd, target) < 0) continue;
     // A cdev that is being unbound has lost its node, but not those who have it open.
     constexpr std::string_view removed = " (deleted)";
     if (target.ends_with(removed)) target.resize(target.size() - removed.size());
-    return std::find(paths.begin(), paths.end(), target) != paths.end();
-  });
+    if (std::find(paths.begin(), paths.end(), target) != paths.end()) open.insert(target);
+  }
+  return 0;
+}
+
+// Why processes of this host may not be in /proc at all; empty where all are.
+std::string hidden_processes(Kernel& kernel) {
+  constexpr std::string_view initial = "pid:[4026531836]";  // PROC_PID_INIT_INO of linux/proc_ns.h
+  std::string space;
+  const int result = kernel.read_link("/proc/self/ns/pid", space);
+  // A kernel without PID namespaces has no such link.
+  if (result == -ENOENT) return {};
+  if (result < 0) return fmt::format("/proc/self/ns/pid: {}", std::strerror(-result));
+  if (space != initial) return "this is a PID namespace of its own, and processes outside of it cannot be seen";
+  FileStatus first;
+  if (kernel.status("/proc/1", first) < 0) return "/proc hides the processes of other users (hidepid)";
+  return {};
 }
 
 }  // namespace
@@ -43,7 +60,11 @@ bool holds_one_of(Kernel& kernel, const std::string& process, std::span<const st
 Holders find_holders(Kernel& kernel, std::span<const std::string> paths) {
   Holders holders;
   std::vector<std::string> names;
-  if (kernel.list_directory("/proc", names) < 0) return {.processes = {}, .complete = false};
+  if (const int result = kernel.list_directory("/proc", names); result < 0) {
+    holders.hidden = fmt::format("/proc cannot be listed: {}", std::strerror(-result));
+    return holders;
+  }
+  holders.hidden = hidden_processes(kernel);
   std::string self;
   if (kernel.read_link("/proc/self", self) < 0) self.clear();
   std::vector<unsigned long> pids;
@@ -51,22 +72,27 @@ Holders find_holders(Kernel& kernel, std::span<const std::string> paths) {
     if (name != self && pid_of(name) != 0) pids.push_back(pid_of(name));
   }
   std::sort(pids.begin(), pids.end());
-  bool hidden = false;
+  std::set<std::string> all;
   for (const unsigned long pid : pids) {
     const std::string process = fmt::format("/proc/{}", pid);
-    if (!holds_one_of(kernel, process, paths, hidden)) continue;
+    std::set<std::string> open;
+    const int result = list_open(kernel, process, paths, open);
+    // One that has ended since hides nothing.
+    if (result == -EACCES || result == -EPERM) holders.hidden = "only root can look at the processes of other users";
+    if (open.empty()) continue;
     std::string command;
     if (kernel.read_file(process + "/comm", command) < 0) command = "a process";
     command.erase(command.find_last_not_of('\n') + 1);
     holders.processes.push_back(fmt::format("{} (pid {})", command, pid));
+    all.merge(open);
   }
-  holders.complete = !hidden;
+  holders.paths.assign(all.begin(), all.end());
   return holders;
 }
 
 Holders find_holders(Kernel& kernel, const HostDevice& device) {
   std::vector<std::string> paths;
-  if (device.iommu_group) paths.push_back("/dev/vfio/" + to_string(*device.iommu_group));
+  if (device.iommu_group) paths.push_back("/dev/vfio/" + group_text(device));
   if (device.cdev) paths.push_back(device.cdev->path);
   return find_holders(kernel, paths);
 }
@@ -74,7 +100,8 @@ Holders find_holders(Kernel& kernel, const HostDevice& device) {
 std::string holders_text(Kernel& kernel, const HostDevice& device) {
   const Holders holders = find_holders(kernel, device);
   const char* have = holders.processes.size() == 1 ? "has" : "have";
-  return holders.processes.empty() ? "" : fmt::format("{} {} it, or its group, open", list_of(holders.processes), have);
+  if (!holders.processes.empty()) return fmt::format("{} {} it, or its group, open", list_of(holders.processes), have);
+  return holders.hidden.empty() ? "" : fmt::format("who has it open cannot be told: {}", holders.hidden);
 }
 
 std::string list_of(std::span<const std::string> words) {

@@ -12,15 +12,18 @@ namespace postern::tool {
 
 struct Holders {
   std::vector<std::string> processes;  // "qemu-system-x86 (pid 4711)", ordered by pid
-  bool complete = true;                // false: some processes would not show their files to this user
+  std::vector<std::string> paths;      // those of the nodes that they have open
+  std::string hidden;  // why others may have one open that could not be seen; empty: there is nobody else
 };
 
-// Looks through /proc/PID/fd for links to one of `paths`. This process is left out.
+// Looks through /proc/PID/fd for links to one of `paths`. This process is left out. What cannot be looked at, such as
+// processes outside of this PID namespace or of other users, is told in `hidden`.
 [[nodiscard]] Holders find_holders(Kernel& kernel, std::span<const std::string> paths);
 
 // The same for a device: those that have its cdev or its group open.
 [[nodiscard]] Holders find_holders(Kernel& kernel, const HostDevice& device);
-// "qemu-system-x86 (pid 4711) has it, or its group, open"; empty where nobody is seen to.
+// "qemu-system-x86 (pid 4711) has it, or its group, open"; empty where nobody has; and where nobody is seen to have,
+// but somebody may, why that cannot be told.
 [[nodiscard]] std::string holders_text(Kernel& kernel, const HostDevice& device);
 
 // "a, b and c"; empty where there are none.

@@ -14,7 +14,7 @@ struct Leftovers {
   std::size_t open_fds = 0;
   std::uint64_t locked = 0;       // VmLck, bytes
   std::uint64_t pinned = 0;       // VmPin, bytes
-  std::size_t logged_errors = 0;  // what destructors could tell nobody
+  std::size_t logged_errors = 0;  // errors of tear-down, which destructors could tell nobody
 
   // Errors: those of reading /proc/self.
   [[nodiscard]] static Result<Leftovers> now(Kernel& kernel);

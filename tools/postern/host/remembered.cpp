@@ -4,12 +4,12 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <fstream>
-#include <postern/fd.hpp>
 #include <sstream>
 #include <utility>
 
@@ -58,7 +58,16 @@ std::optional<Binding> binding_of(const Json& json) {
   const auto bus = text("bus");
   const auto device = text("device");
   if (!bus || !device || !text_or_null("driver") || !text_or_null("driver_override")) return std::nullopt;
-  return Binding{.bus = *bus, .device = *device, .driver = text("driver"), .driver_override = text("driver_override")};
+  // Both become part of a path.
+  for (const auto& name : {text("driver"), text("driver_override")}) {
+    if (name && (name->empty() || *name == "." || *name == ".." || name->find('/') != std::string::npos))
+      return std::nullopt;
+  }
+  return Binding{.bus = *bus,
+                 .device = *device,
+                 .driver = text("driver"),
+                 .driver_override = text("driver_override"),
+                 .ids = text("ids").value_or("")};
 }
 
 }  // namespace
@@ -69,7 +78,24 @@ std::string RememberedBindings::path_of(const std::string& device) const {
   return fmt::format("{}/{}.json", folder_, device);
 }
 
+Result<Fd> RememberedBindings::lock(const std::string& device) const {
+  if (folder_.empty()) return Fd();  // a simulated host is this process's own
+  const std::string path = fmt::format("{}/{}.lock", folder_, device);
+  if (!make_folders(folder_)) return file_failure("mkdir", path, errno);
+  Fd file(system_kernel(), ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600));
+  if (!file) return file_failure("open", path, errno);
+  if (::flock(file.get(), LOCK_EX | LOCK_NB) == 0) return file;
+  if (errno != EWOULDBLOCK) return file_failure("flock", path, errno);
+  return failure({.code = EBUSY,
+                  .operation = "bind",
+                  .object = device,
+                  .reason = "another postern binds or unbinds it at this moment",
+                  .remedy = fmt::format("see which one, with \"fuser -v {}\" as root", path),
+                  .causes = {}});
+}
+
 Result<std::optional<Binding>> RememberedBindings::recall(const std::string& device) const {
+  if (folder_.empty()) return std::optional<Binding>();
   const std::string path = path_of(device);
   std::ifstream file(path);
   if (!file) {
@@ -88,12 +114,14 @@ Result<std::optional<Binding>> RememberedBindings::recall(const std::string& dev
 }
 
 Result<void> RememberedBindings::remember(const Binding& binding) const {
+  if (folder_.empty()) return {};
   const std::string path = path_of(binding.device);
   if (!make_folders(folder_)) return file_failure("mkdir", path, errno);
   const Json json = {{"bus", binding.bus},
                      {"device", binding.device},
                      {"driver", optional_json(binding.driver)},
-                     {"driver_override", optional_json(binding.driver_override)}};
+                     {"driver_override", optional_json(binding.driver_override)},
+                     {"ids", binding.ids}};
   // A name of its own for each process: two that bind at once must not write into one file.
   const std::string unfinished = fmt::format("{}.{}", path, ::getpid());
   Kernel& kernel = system_kernel();
@@ -107,6 +135,7 @@ Result<void> RememberedBindings::remember(const Binding& binding) const {
 }
 
 Result<void> RememberedBindings::forget(const std::string& device) const {
+  if (folder_.empty()) return {};
   const std::string path = path_of(device);
   if (::unlink(path.c_str()) == 0 || errno == ENOENT) return {};
   return file_failure("unlink", path, errno);

@@ -5,6 +5,7 @@
 
 #include <optional>
 #include <postern/binding.hpp>
+#include <postern/fd.hpp>
 #include <postern/result.hpp>
 #include <string>
 
@@ -14,8 +15,13 @@ namespace postern::tool {
 // one step of the file system, so that a crash at any time leaves a whole file or none.
 class RememberedBindings {
  public:
-  // The folder is made, open to its owner alone, when something is first remembered.
+  // The folder is made, open to its owner alone, when something is first remembered. An empty name: nothing is kept, as
+  // on a simulated host, which is another one in the next run.
   explicit RememberedBindings(std::string folder);
+
+  // Held from before a binding is recalled until what has become of it is written down, so that two that bind and
+  // unbind one device do not take each other's file. Errors: EBUSY (another process has it), those of making the file.
+  [[nodiscard]] Result<Fd> lock(const std::string& device) const;
 
   // Errors: EINVAL (the file is there, but is no binding of this device), those of reading it.
   [[nodiscard]] Result<std::optional<Binding>> recall(const std::string& device) const;

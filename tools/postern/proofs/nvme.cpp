@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <optional>
 #include <postern/dma_buffer.hpp>
 #include <postern/nvme.hpp>
+#include <utility>
 
 #include "proofs/nvme_dirty.hpp"
 #include "proofs/nvme_read.hpp"
@@ -79,6 +81,8 @@ void dirty_pages(Bench& bench, nvme::Controller& controller, const nvme::Namespa
   }
   auto report = compare_dirty_pages(bench, *tracker, controller, ns);
   if (!report) return bench.steps.failed("dirty pages", report.error());
+  // Then every page is marked, and that the written ones are among them shows nothing.
+  if (report->tracked.source == DirtySource::nobody) return bench.steps.skipped("dirty pages", dirty_text(*report));
   bench.steps.ok("dirty pages", dirty_text(*report),
                  {{"source", to_string(report->tracked.source)},
                   {"pages", report->pages},
@@ -86,22 +90,45 @@ void dirty_pages(Bench& bench, nvme::Controller& controller, const nvme::Namespa
                   {"marked", report->marked}});
 }
 
-void write_test(Bench& bench, nvme::Controller& controller, const nvme::Namespace& ns) {
+void write_test(Bench& bench, std::optional<nvme::Controller>& controller, const nvme::Namespace& ns) {
   if (!bench.options.write_test)
     return bench.steps.skipped("write", "not asked for; --write-test writes, and restores");
   auto done = write_and_restore(bench, controller, ns);
+  if (!done && done.error().code() == EROFS) {
+    return bench.steps.skipped("write", fmt::format("namespace {} is write-protected, and holds what it held", ns.id));
+  }
   if (!done) return bench.steps.failed("write", done.error());
   bench.steps.ok("write", *done);
 }
 
-// A controller started anew, so that its completions come by interrupt. Without interrupts wait() would time out.
+// The first that can be read. Where there is none the step is skipped, with the reason.
+const nvme::Namespace* readable_namespace(const nvme::Controller& controller, std::string_view step, Steps& steps) {
+  const auto& all = controller.namespaces();
+  const auto with_blocks =
+      std::find_if(all.begin(), all.end(), [](const nvme::Namespace& ns) { return ns.blocks > 0; });
+  const auto usable = std::find_if(all.begin(), all.end(), [&controller](const nvme::Namespace& ns) {
+    return ns.blocks > 0 && ns.block_size <= controller.info().max_transfer;
+  });
+  if (usable != all.end()) return &*usable;
+  if (with_blocks == all.end()) {
+    steps.skipped(step, "it has no namespace to read; Identify came by DMA");
+  } else {
+    steps.skipped(step,
+                  fmt::format("a block of namespace {} has {}, and the controller moves {} at a time", with_blocks->id,
+                              size_text(with_blocks->block_size), size_text(controller.info().max_transfer)));
+  }
+  return nullptr;
+}
+
+// A controller started anew, so that its completions come by interrupt.
 void interrupt(Bench& bench) {
   if (bench.device.interrupt(PciInterrupt::msix).count == 0)
     return bench.steps.skipped("interrupt", "the device has no MSI-X");
   auto controller = nvme::Controller::open(bench.device, bench.allocator, {.completion = nvme::Completion::msix});
   if (!controller) return bench.steps.failed("interrupt", controller.error());
-  if (controller->namespaces().empty()) return bench.steps.skipped("interrupt", "it has no namespace to read");
-  const nvme::Namespace& ns = controller->namespaces().front();
+  const nvme::Namespace* const usable = readable_namespace(*controller, "interrupt", bench.steps);
+  if (usable == nullptr) return;
+  const nvme::Namespace& ns = *usable;
   auto buffer = DmaBuffer::allocate(bench.device.device().container(), bench.allocator, ns.block_size);
   if (!buffer) return bench.steps.failed("interrupt", buffer.error());
   const Poison poison(ns.block_size);
@@ -110,28 +137,31 @@ void interrupt(Bench& bench) {
   auto done = controller->read(ns, 0, 1, buffer->iova());
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
   if (!done) return bench.steps.failed("interrupt", done.error());
+  const std::uint64_t interrupts = controller->interrupts();
+  if (interrupts == 0) {
+    return bench.steps.failed("interrupt", proof_error(ENOMSG, "wait", fmt::format("block 0 of namespace {}", ns.id),
+                                                       "it was read, but no interrupt told of it"));
+  }
   if (poison.first_left(buffer->bytes().first(ns.block_size), ns.block_size)) {
     return bench.steps.failed("interrupt", proof_error(EIO, "compare", fmt::format("block 0 of namespace {}", ns.id),
                                                        "the interrupt came, but the data did not arrive in memory"));
   }
-  bench.steps.ok("interrupt", fmt::format("a read completed by MSI-X in {}", duration_text(seconds)));
+  bench.steps.ok("interrupt", fmt::format("a read completed by MSI-X in {}", duration_text(seconds)),
+                 {{"interrupts", interrupts}});
 }
 
 void run_nvme(Bench& bench) {
   {
-    auto controller = nvme::Controller::open(bench.device, bench.allocator);
-    if (!controller) return bench.steps.failed("identify", controller.error());
+    auto opened = nvme::Controller::open(bench.device, bench.allocator);
+    if (!opened) return bench.steps.failed("identify", opened.error());
+    std::optional<nvme::Controller> controller(std::move(*opened));
     identify(bench, *controller);
-    const auto& namespaces = controller->namespaces();
-    const auto usable = std::find_if(namespaces.begin(), namespaces.end(),
-                                     [](const nvme::Namespace& ns) { return ns.blocks > 0 && ns.block_size > 0; });
-    if (usable == namespaces.end()) {
-      bench.steps.skipped("dma", "it has no namespace to read; Identify came by DMA");
-      return;
-    }
-    read_at_depth(bench, *controller, *usable);
-    dirty_pages(bench, *controller, *usable);
-    write_test(bench, *controller, *usable);
+    const nvme::Namespace* const usable = readable_namespace(*controller, "dma", bench.steps);
+    if (usable == nullptr) return;
+    const nvme::Namespace ns = *usable;  // a copy, as the write test may start the controller anew
+    read_at_depth(bench, *controller, ns);
+    dirty_pages(bench, *controller, ns);
+    write_test(bench, controller, ns);
   }
   interrupt(bench);
 }

@@ -54,13 +54,18 @@ class DirtyRead {
       const bool marked = (marked_[i / 64] >> i % 64 & 1) != 0;
       report.written += written ? 1 : 0;
       report.marked += marked ? 1 : 0;
+      const bool was_read_into = i % stride == 0;
+      if (written != was_read_into) {
+        return failure(proof_error(EIO, "compare", fmt::format("the page at {}", to_string(buffer_.iova() + i * page_)),
+                                   written ? "the device wrote it, and was not asked to"
+                                           : "the read into it ended well, but nothing arrived: DMA does not work"));
+      }
       if (written && !marked) {
         return failure(proof_error(EIO, "compare", fmt::format("the page at {}", to_string(buffer_.iova() + i * page_)),
                                    "the device wrote it, and no query told: a migration would lose it"));
       }
     }
-    if (report.written > 0) return report;
-    return failure(proof_error(EIO, "compare", "memory that was read into", "nothing arrived: DMA does not work"));
+    return report;
   }
 
   DirtyTracker& tracker_;

@@ -11,6 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "proofs/nvme_blocks.hpp"
 #include "proofs/poison.hpp"
 #include "proofs/sha256.hpp"
 #include "text/progress.hpp"
@@ -129,7 +130,8 @@ class NamespaceReader {
 
 Result<ReadReport> read_namespace(Bench& bench, nvme::Controller& controller, const nvme::Namespace& ns,
                                   std::uint64_t bytes, unsigned depth) {
-  const std::uint64_t chunk = std::min(controller.info().max_transfer, largest_chunk) / ns.block_size * ns.block_size;
+  const std::uint64_t chunk =
+      blocks_at_a_time(ns.block_size, controller.info().max_transfer, largest_chunk) * ns.block_size;
   const std::uint64_t whole_blocks = bytes / ns.block_size * ns.block_size;
   auto buffer = DmaBuffer::allocate(bench.device.device().container(), bench.allocator, chunk * depth);
   if (!buffer) return failure_of(buffer);

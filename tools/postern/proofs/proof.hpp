@@ -8,6 +8,7 @@
 #include <postern/pci_device.hpp>
 #include <postern/pci_function.hpp>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "text/steps.hpp"
@@ -18,6 +19,7 @@ namespace postern::tool {
 struct ProofOptions {
   std::optional<std::uint64_t> bytes = std::uint64_t{1} << 30;  // how much to read at most; nothing: all there is
   bool write_test = false;
+  std::string keep_in;  // the folder for what a disk held, while it is written to
 };
 
 // What a proof works with. The device is attached; nothing is mapped.

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <postern/error.hpp>
 #include <string>
+#include <vector>
 
 #include "text/terminal.hpp"
 
@@ -29,11 +30,34 @@ using Json = nlohmann::ordered_json;  // keys stay in the order that they are wr
 // copied.
 [[nodiscard]] std::string remedy_text(std::string_view remedy, const Terminal& terminal, std::size_t indent);
 
-// One JSON document with its line end. Bytes that are no UTF-8 (a device may name itself anything) become U+FFFD.
+// From now on each command of postern's in a remedy carries "--host HOST": it is for the host that was asked about.
+void name_host(std::string host);
+// A remedy as it is to be shown. remedy_text() and error_json() do it; for one that stands elsewhere.
+[[nodiscard]] std::string for_host(std::string_view remedy);
+
+// One JSON document with its line end. Bytes that are no UTF-8 (a device may name itself anything) become U+FFFD, and
+// control characters are escaped, those too that JSON would let stand.
 [[nodiscard]] std::string json_text(const Json& document);
 
-// Prints what the library can give to nobody, such as a destructor's failure, and counts it.
+// Shows what the library can give to nobody. A destructor's failure is printed, and counted. Remarks, and what devices
+// did not do, are kept for whoever keeps them, and printed otherwise.
 void show_logged_errors();
 [[nodiscard]] std::size_t logged_errors() noexcept;
+
+struct Remark {
+  std::string text;
+  Json json;  // {"kind", "error"}
+};
+// While it lives, remarks are kept for take().
+class RemarksKept {
+ public:
+  RemarksKept() noexcept;
+  ~RemarksKept();
+  RemarksKept(const RemarksKept&) = delete;
+  RemarksKept& operator=(const RemarksKept&) = delete;
+
+  // Those since the last call, of all that live.
+  [[nodiscard]] std::vector<Remark> take();
+};
 
 }  // namespace postern::tool

@@ -95,17 +95,20 @@ std::string ids_text(const PciFunction& function) {
   return fmt::format("{:04x}:{:04x}", function.vendor_id, function.device_id);
 }
 
-std::string class_text(const PciFunction& function) {
-  return function.class_name.empty() ? fmt::format("class {:06x}", function.class_code) : function.class_name;
+std::string class_text(const PciFunction& function) { return class_text(function, find_pci_names(function)); }
+
+std::string class_text(const PciFunction& function, const PciNames& names) {
+  return names.device_class.empty() ? fmt::format("class {:06x}", function.class_code) : names.device_class;
 }
 
-std::string title_of(const PciFunction& function) {
-  if (function.device_name.empty() && function.vendor_name.empty()) return class_text(function);
-  if (function.device_name.empty()) return fmt::format("{}, {}", class_text(function), function.vendor_name);
+std::string title_of(const PciFunction& function) { return title_of(function, find_pci_names(function)); }
+
+std::string title_of(const PciFunction& function, const PciNames& names) {
+  if (names.device.empty() && names.vendor.empty()) return class_text(function, names);
+  if (names.device.empty()) return fmt::format("{}, {}", class_text(function, names), names.vendor);
   // Some device names in pci.ids begin with the vendor's.
-  if (function.vendor_name.empty() || function.device_name.starts_with(function.vendor_name))
-    return function.device_name;
-  return fmt::format("{} {}", function.vendor_name, function.device_name);
+  if (names.vendor.empty() || names.device.starts_with(names.vendor)) return names.device;
+  return fmt::format("{} {}", names.vendor, names.device);
 }
 
 std::string capability_name(const PciCapability& capability) {
@@ -148,6 +151,7 @@ std::string group_text(const HostDevice& host) {
 
 Json function_json(const PciFunction& function) {
   const HostDevice& host = function.host;
+  const PciNames names = find_pci_names(function);
   const auto or_null = [](const auto& optional) { return optional ? Json(*optional) : Json(nullptr); };
   Json json = {
       {"address", to_string(function.address)},
@@ -157,9 +161,9 @@ Json function_json(const PciFunction& function) {
       {"driver", or_null(host.driver)},
       {"iommu_group", host.iommu_group ? Json(static_cast<std::uint32_t>(*host.iommu_group)) : Json(nullptr)},
       {"noiommu", host.is_noiommu},
-      {"vendor_name", function.vendor_name},
-      {"device_name", function.device_name},
-      {"class_name", function.class_name},
+      {"vendor_name", names.vendor},
+      {"device_name", names.device},
+      {"class_name", names.device_class},
   };
   return json;
 }

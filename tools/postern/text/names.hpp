@@ -18,9 +18,11 @@ namespace postern::tool {
 
 // "QEMU NVM Express Controller", or what is known instead: the class, or its number.
 [[nodiscard]] std::string title_of(const PciFunction& function);
+[[nodiscard]] std::string title_of(const PciFunction& function, const PciNames& names);
 
 // "Non-Volatile memory controller"; "class 010802" where the machine has no pci.ids.
 [[nodiscard]] std::string class_text(const PciFunction& function);
+[[nodiscard]] std::string class_text(const PciFunction& function, const PciNames& names);
 
 // "7", or "noiommu-7", as its node is called, where no IOMMU translates for it; "none".
 [[nodiscard]] std::string group_text(const HostDevice& host);

@@ -6,6 +6,7 @@
 
 #include <chrono>
 #include <cstdio>
+#include <new>
 #include <utility>
 
 #include "host/holders.hpp"
@@ -29,9 +30,15 @@ void Patience::watch(const Session& session, const HostDevice& device) {
     std::unique_lock lock(mutex_);
     if (over_.wait_for(lock, std::chrono::seconds(1), [this] { return is_over_; })) return;
   }
-  const Holders holders = find_holders(session.kernel, device);
-  const std::string who = holders.processes.empty() ? "the driver" : list_of(holders.processes);
-  fmt::print(stderr, "postern: waiting until {} lets go of {} ...\n", who, device.name);
+  try {
+    const Holders holders = find_holders(session.kernel, device);
+    const std::string who = !holders.processes.empty() ? printable(list_of(holders.processes))
+                            : holders.hidden.empty()   ? "the driver"
+                                                       : fmt::format("somebody out of sight ({})", holders.hidden);
+    put(stderr, session.err, fmt::format("postern: waiting until {} lets go of {} ...\n", who, device.name));
+  } catch (const std::bad_alloc&) {
+    // The change goes on without a word of it.
+  }
 }
 
 }  // namespace postern::tool

@@ -17,6 +17,13 @@ constexpr auto patience = std::chrono::milliseconds(500);
 constexpr auto interval = std::chrono::milliseconds(100);
 constexpr std::string_view wipe = "\r\033[K";
 
+// In the place of what was drawn before.
+void draw(const std::string& text) {
+  (void)std::fwrite(wipe.data(), 1, wipe.size(), stderr);
+  put(stderr, {}, text);
+  (void)std::fflush(stderr);
+}
+
 }  // namespace
 
 Progress::Progress(const Terminal& terminal, std::string what, std::uint64_t total)
@@ -24,8 +31,7 @@ Progress::Progress(const Terminal& terminal, std::string what, std::uint64_t tot
 
 Progress::~Progress() {
   if (!drawn_) return;
-  fmt::print(stderr, "{}", wipe);
-  (void)std::fflush(stderr);
+  draw("");
 }
 
 std::string Progress::line(const std::string& what, std::uint64_t done, std::uint64_t total, double seconds,
@@ -57,8 +63,7 @@ void Progress::show(std::uint64_t done) {
   drawn_ = true;
   const double seconds = std::chrono::duration<double>(now - started_).count();
   const std::size_t width = terminal_.width > 0 ? terminal_.width : 80;
-  fmt::print(stderr, "{}{}", wipe, line(what_, done, total_, seconds, width));
-  (void)std::fflush(stderr);
+  draw(line(what_, done, total_, seconds, width));
 }
 
 }  // namespace postern::tool

@@ -53,6 +53,13 @@ Result<std::uint64_t> parse_size(std::string_view text) {
   return number << shift;
 }
 
+Result<std::uint64_t> parse_memory(std::string_view text) {
+  constexpr std::uint64_t most = std::uint64_t{1} << 56;  // of x86 with five levels; others have less
+  auto size = parse_size(text);
+  if (size && *size > most) return not_a_size(text, ERANGE, "more memory than any process can have");
+  return size;
+}
+
 Result<std::optional<std::uint64_t>> parse_size_or_all(std::string_view text) {
   if (text == "all") return std::optional<std::uint64_t>();
   auto size = parse_size(text);

@@ -14,7 +14,10 @@ namespace postern::tool {
 // Errors: EINVAL (not a size, or zero), ERANGE (beyond 64 bits).
 [[nodiscard]] Result<std::uint64_t> parse_size(std::string_view text);
 
-// The same, or nothing for "all".
+// The same, of memory: ERANGE as well beyond the 64 PiB that a process can have at most.
+[[nodiscard]] Result<std::uint64_t> parse_memory(std::string_view text);
+
+// The same as parse_size(), or nothing for "all".
 [[nodiscard]] Result<std::optional<std::uint64_t>> parse_size_or_all(std::string_view text);
 
 // "64 MiB" where that is exact, "1.5 GiB" where it is rounded, "4097 bytes" below 10 KiB.

@@ -51,6 +51,10 @@ void Steps::show(Style style, std::string_view mark, std::string_view name, cons
 void Steps::keep(std::string_view name, std::string_view outcome, const std::string& detail, const Json& facts) {
   Json step = {{"step", name}, {"outcome", outcome}, {"detail", detail}};
   step.update(facts);
+  for (Remark& remark : remarks_.take()) {
+    more(remark.text);
+    step["remarks"].push_back(std::move(remark.json));
+  }
   steps_.push_back(std::move(step));
 }
 

@@ -12,7 +12,8 @@
 
 namespace postern::tool {
 
-// The steps of one backend. As text each is printed when it is over; as JSON all of them are kept.
+// The steps of one backend. As text each is printed when it is over; as JSON all of them are kept. What the library
+// remarked during a step stands beneath it, and in its JSON as "remarks".
 class Steps {
  public:
   explicit Steps(const Session& session) : session_(session) {}
@@ -37,6 +38,7 @@ class Steps {
   void keep(std::string_view name, std::string_view outcome, const std::string& detail, const Json& facts);
 
   const Session& session_;
+  RemarksKept remarks_;
   std::vector<std::string> failures_;
   Json steps_ = Json::array();
 };

@@ -2,10 +2,12 @@
 // What is known of a terminal, and text made to fit it.
 #include "text/terminal.hpp"
 
+#include <fmt/format.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 
 namespace postern::tool {
@@ -32,6 +34,9 @@ std::string_view code_of(Style style) {
   return "0";
 }
 
+constexpr std::string_view end_of_colour = "\033[0m";
+std::string begin_of(Style style) { return fmt::format("\033[{}m", code_of(style)); }
+
 bool is_unit(std::string_view word) {
   for (const std::string_view unit : {"bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}) {
     if (word.starts_with(unit)) return true;
@@ -51,7 +56,65 @@ std::size_t piece_length(std::string_view text) {
   return text.size();
 }
 
+// How many bytes the character takes that the text begins with; 0 where it is none, or none to be shown.
+std::size_t character_length(std::string_view text) {
+  const auto byte_at = [&](std::size_t at) { return static_cast<unsigned char>(text[at]); };
+  const unsigned first = byte_at(0);
+  if (first < 0x80) return first >= 0x20 && first != 0x7f ? 1 : 0;
+  const std::size_t length = first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : 2;
+  if (first < 0xc2 || first > 0xf4 || text.size() < length) return 0;
+  char32_t character = first & (0x7fU >> length);
+  for (std::size_t at = 1; at < length; ++at) {
+    if ((byte_at(at) & 0xc0U) != 0x80) return 0;
+    character = character << 6 | (byte_at(at) & 0x3fU);
+  }
+  constexpr std::array<char32_t, 5> least = {0, 0, 0x80, 0x800, 0x10000};
+  const bool is_encoded_well =
+      character >= least.at(length) && character <= 0x10ffff && (character < 0xd800 || character > 0xdfff);
+  const bool is_control = character < 0xa0;
+  const bool turns = (character >= 0x202a && character <= 0x202e) || (character >= 0x2066 && character <= 0x2069);
+  return is_encoded_well && !is_control && !turns ? length : 0;
+}
+
+// How long the code of paint() is that the text begins with; 0: it begins with none.
+std::size_t code_length(std::string_view text) {
+  if (text.starts_with(end_of_colour)) return end_of_colour.size();
+  for (const Style style : {Style::good, Style::bad, Style::doubtful, Style::heading, Style::faint}) {
+    const std::string code = begin_of(style);
+    if (text.starts_with(code)) return code.size();
+  }
+  return 0;
+}
+
 }  // namespace
+
+std::string printable(std::string_view text) {
+  std::string clean;
+  clean.reserve(text.size());
+  while (!text.empty()) {
+    const std::size_t length = character_length(text);
+    if (length > 0) {
+      clean += text.substr(0, length);
+    } else {
+      clean += fmt::format("\\x{:02x}", static_cast<unsigned char>(text.front()));
+    }
+    text.remove_prefix(std::max<std::size_t>(length, 1));
+  }
+  return clean;
+}
+
+void put(std::FILE* stream, const Terminal& terminal, std::string_view text) {
+  std::string clean;
+  while (!text.empty()) {
+    const std::size_t code = terminal.colour ? code_length(text) : 0;
+    const std::size_t kept = text.front() == '\n' ? 1 : code;
+    const std::size_t plain = kept > 0 ? 0 : std::min(text.find_first_of("\n\033", 1), text.size());
+    clean += text.substr(0, kept);
+    clean += printable(text.substr(kept, plain));
+    text.remove_prefix(kept + plain);
+  }
+  (void)std::fwrite(clean.data(), 1, clean.size(), stream);
+}
 
 Terminal Terminal::of(int fd) {
   Terminal terminal;
@@ -66,8 +129,8 @@ Terminal Terminal::of(int fd) {
 }
 
 std::string paint(const Terminal& terminal, Style style, std::string_view text) {
-  if (!terminal.colour) return std::string(text);
-  return "\033[" + std::string(code_of(style)) + "m" + std::string(text) + "\033[0m";
+  if (!terminal.colour) return printable(text);
+  return begin_of(style) + printable(text) + std::string(end_of_colour);
 }
 
 std::size_t columns_of(std::string_view text) {
@@ -76,9 +139,11 @@ std::size_t columns_of(std::string_view text) {
   return columns;
 }
 
-std::string fold(const Terminal& terminal, std::string_view text, std::size_t indent) {
+std::string fold(const Terminal& terminal, std::string_view raw, std::size_t indent) {
+  const std::string clean = printable(raw);
   // A margin that leaves no room to speak of would give a column of single words.
-  if (terminal.width < indent + 20) return std::string(text);
+  if (terminal.width < indent + 20) return clean;
+  std::string_view text = clean;
   const std::size_t room = terminal.width - indent;
   std::string folded;
   std::size_t used = 0;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdio>
 #include <string>
 #include <string_view>
 
@@ -16,9 +17,19 @@ struct Terminal {
   [[nodiscard]] static Terminal of(int fd);
 };
 
+// Text from elsewhere (names of processes and drivers, mount points, serial numbers), made fit to be shown: control
+// characters, line ends among them, marks that turn the direction of writing, and bytes that are no UTF-8 become
+// "\x1b". Text that is clean stays as it is. All that shows a value calls it: paint(), fold(), Table, error_line().
+[[nodiscard]] std::string printable(std::string_view text);
+
+// Writes to stdout or stderr, the one way in which the tool does. Whatever came by printable() is caught here: but for
+// line ends, and paint()'s codes where there is colour, no control character gets out. What cannot be written is
+// dropped, and ends nothing that is under way; for stdout, main() looks at the end.
+void put(std::FILE* stream, const Terminal& terminal, std::string_view text);
+
 enum class Style { good, bad, doubtful, heading, faint };
 
-// The text as it is where there is no colour.
+// The text, printable, without a code where there is no colour.
 [[nodiscard]] std::string paint(const Terminal& terminal, Style style, std::string_view text);
 
 // How many columns UTF-8 text takes, as long as no character is wider than one column.

@@ -9,8 +9,9 @@
 #include <string>
 #include <utility>
 
-#include "host/block_use.hpp"
 #include "host/conditions.hpp"
+#include "host/held_signals.hpp"
+#include "host/in_use.hpp"
 #include "host/remembered.hpp"
 #include "text/errors.hpp"
 #include "text/patience.hpp"
@@ -22,55 +23,36 @@ namespace {
 struct BindOptions {
   PciAddress address;
   std::string driver = "vfio-pci";
+  bool named = false;  // the driver, by --driver
   bool force = false;
 };
 
-// What bind_to_driver() will find and give back. Written down before it is called, because a crash after it would leave
-// nobody who knows.
-Binding binding_of(Kernel& kernel, const HostDevice& device) {
-  Binding binding{.bus = device.bus, .device = device.name, .driver = device.driver, .driver_override = {}};
-  std::string override_text;
-  if (kernel.read_file(device.sysfs_path + "/driver_override", override_text) < 0) return binding;
-  override_text.erase(override_text.find_last_not_of('\n') + 1);
-  // "(null)" is how the kernel spells that there is none.
-  if (!override_text.empty() && override_text != "(null)") binding.driver_override = override_text;
-  return binding;
-}
-
-// Whether what is remembered still is the device's origin. With a VFIO driver, or with none (a bind that was cut
-// short), the device is where postern put it. With another driver, somebody has moved it since, and this is its origin
-// now.
-bool still_holds(const Binding& remembered, const HostDevice& device) {
-  return !device.driver || is_vfio_driver(*device.driver) || remembered.driver == device.driver;
-}
-
-Error in_use(const HostDevice& device, const std::string& use) {
-  return Error(
-      {.code = EBUSY,
-       .operation = "bind",
-       .object = device.name,
-       .reason = fmt::format("this host uses it: {}", use),
-       .remedy = "unmount or stop that first; \"--force\" takes the device all the same, as if it were unplugged",
-       .causes = {}});
+// Whether what is remembered still is the device's origin. It must be the same device, and not one that has come to its
+// address since. With a VFIO driver, or with none (a bind that was cut short), the device is where postern put it. With
+// another driver, somebody has moved it since, and this is its origin now.
+bool still_holds(const Binding& remembered, const Binding& now, const HostDevice& device) {
+  if (!remembered.ids.empty() && remembered.ids != now.ids) return false;
+  return !now.driver || device.is_vfio || remembered.driver == now.driver;
 }
 
 // A device that is bound is of no use yet if others of its group stand in the way: better said now than at attaching.
 void note_obstacles(const Session& session, PciAddress address) {
   for (const Condition& condition : judge_device(session.kernel, address)) {
     if (condition.key != "group-viable" || condition.verdict != Verdict::not_met) continue;
-    session.note(fmt::format("postern: note: the rest of its IOMMU group is {}\n{}", condition.detail,
+    session.note(fmt::format("postern: note: the rest of its IOMMU group is {}\n{}", printable(condition.detail),
                              remedy_text(condition.remedy, session.err, 2)));
   }
 }
 
 void tell(const Session& session, const std::string& device, const std::optional<std::string>& before,
-          const std::string& after) {
+          const std::string& after, const std::string& lost = {}) {
   const bool changed = before != after;
   if (session.json()) {
     session.print(json_text({{"device", device},
                              {"before", before ? Json(*before) : Json(nullptr)},
                              {"after", after},
-                             {"changed", changed}}));
+                             {"changed", changed},
+                             {"lost", lost.empty() ? Json(nullptr) : Json(lost)}}));
   } else if (changed) {
     session.print(fmt::format("{}: {} -> {}\n", device, before.value_or("no driver"), after));
   } else {
@@ -83,21 +65,33 @@ Result<Ending> run_bind(Session& session, const BindOptions& options) {
   if (!function) return failure_of(function);
   const HostDevice& device = function->host;
   const std::optional<std::string> before = device.driver;
-  if (before == options.driver) {
-    tell(session, device.name, before, options.driver);
+  // A vendor's driver that serves VFIO by itself has no other that could.
+  const bool serves_vfio = device.is_vfio && before && !is_vfio_driver(*before) && !options.named;
+  if (before == options.driver || serves_vfio) {
+    tell(session, device.name, before, *before);
     note_obstacles(session, options.address);
     return Ending::well;
   }
-  if (const std::string use = block_use(session.kernel, options.address); !use.empty() && !options.force) {
-    return failure(in_use(device, use));
-  }
+  const InUse in_use = find_uses(session.kernel, device);
+  if (auto unused = require_unused(in_use, device, "bind"); !unused && !options.force) return failure_of(unused);
+  if (!in_use.unknown.empty())
+    session.note(
+        fmt::format("postern: note: what it is used for cannot be told: {}\n", printable(in_use.unknown_text())));
+  if (!in_use.uses.empty())
+    session.note(fmt::format("postern: note: lost with it: {}\n", printable(in_use.losses_text())));
 
+  const HeldSignals held;
   const RememberedBindings bindings(session.bindings_folder);
+  auto lock = bindings.lock(device.name);
+  if (!lock) return failure_of(lock);
+  auto now = read_binding(session.kernel, device);
+  if (!now) return failure_of(now);
   auto remembered = bindings.recall(device.name);
   if (!remembered) return failure_of(remembered);
-  const bool anew = !*remembered || !still_holds(**remembered, device);
+  // Written down before anything is changed, because a crash after it would leave nobody who knows.
+  const bool anew = !*remembered || !still_holds(**remembered, *now, device);
   if (anew) {
-    if (auto done = bindings.remember(binding_of(session.kernel, device)); !done) return failure_of(done);
+    if (auto done = bindings.remember(*now); !done) return failure_of(done);
   }
   const Patience patience(session, device);
   if (auto bound = bind_to_driver(session.kernel, device, options.driver); !bound) {
@@ -108,7 +102,7 @@ Result<Ending> run_bind(Session& session, const BindOptions& options) {
     }
     return failure_of(bound);
   }
-  tell(session, device.name, before, options.driver);
+  tell(session, device.name, before, options.driver, in_use.losses_text());
   note_obstacles(session, options.address);
   return Ending::well;
 }
@@ -122,10 +116,11 @@ Run add_bind(CLI::App& verb) {
                                  fmt::format("{} is no VFIO driver; \"postern unbind\" gives a device back", name));
     }
     options->driver = name;
+    options->named = true;
   };
   verb.add_option_function<std::string>("--driver", name_driver, "The VFIO driver that gets it (default: vfio-pci)")
       ->type_name("NAME");
-  verb.add_flag("--force", options->force, "Take it even while this host has file systems on it");
+  verb.add_flag("--force", options->force, "Take it even while this host uses it, and say what is lost");
   return [options](Session& session) { return run_bind(session, *options); };
 }
 
@@ -140,7 +135,12 @@ const Verb bind_verb = {
         "\n"
         "Needs root. What the device was bound to is remembered in /run/postern/bind, for \"postern unbind\". It lasts "
         "until\n"
-        "the next boot. A device that is bound already is left alone, and that is no error.",
+        "the next boot. A device that is bound already is left alone, and that is no error. One that this host uses is "
+        "refused\n"
+        "(disks, network interfaces, the boot display, a physical function with virtual ones, nodes that processes "
+        "hold), "
+        "and so\n"
+        "is one of which that cannot be told.",
     .add = add_bind,
 };
 

@@ -25,6 +25,7 @@ struct CheckOptions {
   PciAddress address;
   std::string backend = "all";
   std::optional<std::uint32_t> version;
+  std::optional<VfToken> vf_token;
   PassOptions pass;
 };
 
@@ -144,9 +145,16 @@ std::string conclusion(const Session& session, const std::string& introduction, 
   return introduction + paint(session.out, style, fold(session.out, list, columns_of(introduction))) + "\n";
 }
 
-Result<Ending> run_check(Session& session, const CheckOptions& options) {
+// A simulated disk goes with this process, so what it held need not stay any longer.
+std::string keeping_folder(const Session& session) {
+  return &session.kernel == &system_kernel() ? "/var/lib/postern" : session.bindings_folder;
+}
+
+Result<Ending> run_check(Session& session, CheckOptions options) {
+  if (options.pass.proof.keep_in.empty()) options.pass.proof.keep_in = keeping_folder(session);
   auto function = find_pci_function(session.kernel, options.address);
   if (!function) return failure_of(function);
+  function->host.vf_token = options.vf_token;
   const HostDevice& host = function->host;
   if (options.backend != "auto" && options.backend != "all") {
     if (auto named = find_backend(options.backend); !named) return failure_of(named);
@@ -233,6 +241,10 @@ Run add_check(CLI::App& verb) {
       ->type_name("SIZE");
   verb.add_flag("--write-test", options->pass.proof.write_test,
                 "Also write to a disk's last blocks, and restore what was there");
+  add_vf_token(verb, options->vf_token);
+  verb.add_option("--keep-in", options->pass.proof.keep_in,
+                  "The folder where what was there is kept meanwhile (default: /var/lib/postern)")
+      ->type_name("FOLDER");
   return [options](Session& session) { return run_check(session, *options); };
 }
 
@@ -265,8 +277,9 @@ const Verb check_verb = {
         "Where the IOMMU has DMA windows (POWER), all is done again in one that is made for it, and removed again.\n"
         "DMA is proven for NVMe controllers, by reading a disk, and for QEMU's edu device. A disk is only read, "
         "unless\n"
-        "--write-test is given: then its last blocks are overwritten for a moment, while their content is in memory "
-        "alone.\n"
+        "--write-test is given: then its last blocks are overwritten for a moment. What they held is in a file "
+        "meanwhile,\n"
+        "on stable storage; signals wait until it is restored, and a file that is left over says what to put back.\n"
         "Exit code 1: a step failed.",
     .add = add_check,
 };

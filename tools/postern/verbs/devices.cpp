@@ -23,10 +23,11 @@ Result<Ending> run_devices(Session& session) {
 
   Table table({{"ADDRESS"}, {"ID"}, {"GROUP"}, {"DRIVER"}, {"CLASS", Fit::shortened}, {"NAME", Fit::shortened}});
   for (const PciFunction& function : *functions) {
-    const bool named = !function.device_name.empty() || !function.vendor_name.empty();
+    const PciNames names = find_pci_names(function);
+    const bool named = !names.device.empty() || !names.vendor.empty();
     table.add_row({to_string(function.address), ids_text(function),
                    function.host.iommu_group ? group_text(function.host) : "-", function.host.driver.value_or("-"),
-                   class_text(function), named ? title_of(function) : ""});
+                   class_text(function, names), named ? title_of(function, names) : ""});
   }
   session.print(table.text(session.out));
   return Ending::well;

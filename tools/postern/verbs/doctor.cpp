@@ -46,7 +46,7 @@ Json to_json(const std::vector<Condition>& conditions) {
                     {"title", condition.title},
                     {"verdict", to_string(condition.verdict)},
                     {"detail", condition.detail},
-                    {"remedy", condition.remedy}});
+                    {"remedy", for_host(condition.remedy)}});
   }
   return list;
 }
@@ -90,6 +90,7 @@ Result<Ending> run_doctor(Session& session, const Question& question) {
 struct DoctorOptions {
   PciAddress address;
   std::optional<std::uint64_t> memory;
+  std::optional<VfToken> vf_token;
 };
 
 Run add_doctor(CLI::App& verb) {
@@ -98,8 +99,9 @@ Run add_doctor(CLI::App& verb) {
   add_size(
       verb, "--memory", [options = options.get()](std::uint64_t bytes) { options->memory = bytes; },
       "How much memory is to be mapped, as 64M or 16G");
+  add_vf_token(verb, options->vf_token);
   return [options, device](Session& session) {
-    Question question{.device = std::nullopt, .memory = options->memory};
+    Question question{.device = std::nullopt, .memory = options->memory, .vf_token = options->vf_token};
     if (*device) question.device = options->address;
     return run_doctor(session, question);
   };

@@ -194,7 +194,9 @@ bool attach_and_use(const Session& session, const PciFunction& function, const P
                           .container_options = {.huge_pages = HugePages::use, .version = pass.version, .memory = 0}});
   if (!attached) {
     steps.failed("attach", attached.error());
-    if (attached.error().code() == EBUSY) steps.more(holders_text(session.kernel, function.host));
+    // In use; EINVAL from VFIO_DEVICE_BIND_IOMMUFD is the same (vfio_df_open).
+    const int code = attached.error().code();
+    if (code == EBUSY || code == EINVAL) steps.more(holders_text(session.kernel, function.host));
     return true;
   }
   auto device = PciDevice::open(std::move(*attached));

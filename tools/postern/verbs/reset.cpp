@@ -15,6 +15,7 @@
 
 #include "host/bound.hpp"
 #include "host/holders.hpp"
+#include "host/in_use.hpp"
 #include "text/errors.hpp"
 #include "text/names.hpp"
 #include "text/table.hpp"
@@ -29,7 +30,19 @@ struct ResetOptions {
   PciAddress address;
   std::string backend = "auto";
   Scope scope = Scope::function;
+  std::optional<VfToken> vf_token;
+  bool force = false;
 };
+
+// A reset takes from this host what is on the device, such as the virtual functions of a physical one.
+Result<void> look_at_use(const Session& session, const HostDevice& device, bool force) {
+  const InUse in_use = find_uses(session.kernel, device);
+  auto unused = require_unused(in_use, device, "reset");
+  if (unused || !force) return unused;
+  if (!in_use.uses.empty())
+    session.note(fmt::format("postern: note: lost with it: {}\n", printable(in_use.losses_text())));
+  return {};
+}
 
 // The same error with more to say.
 Error extended(const Error& error, const std::string& reason, const std::string& remedy, std::vector<Error> causes) {
@@ -103,7 +116,7 @@ struct Others {
 Others take_others(Kernel& kernel, const Device& device, const ResetSet& set) {
   Others others;
   for (const ResetMember& member : set.members()) {
-    if (member.ours() || !member.driver || !is_vfio_driver(*member.driver)) continue;
+    if (member.ours() || !member.is_vfio) continue;
     auto host = find_host_device(kernel, "pci", to_string(member.address));
     if (!host) continue;  // gone since, which the set says when it is asked for again
     auto taken = take(kernel, *host, {.backend = device.container()->backend(), .join = {device.container()}});
@@ -163,7 +176,7 @@ Json rows_json(const std::vector<Row>& rows) {
   return members;
 }
 
-Result<Ending> reset_bus(const Session& session, const Device& device) {
+Result<Ending> reset_bus(const Session& session, const Device& device, bool force) {
   auto alone = ResetSet::of(device);
   if (!alone) return failure_of(alone);
   const Others others = take_others(session.kernel, device, *alone);
@@ -174,6 +187,10 @@ Result<Ending> reset_bus(const Session& session, const Device& device) {
   auto rows = rows_of(session.kernel, *set);
   if (!rows) return failure_of(rows);
   if (!session.json()) session.print_now(rows_text(session, *rows));
+  for (const Row& row : *rows) {
+    if (!row.member->ours() || row.function.host.name.empty() || row.function.host.name == device.name()) continue;
+    if (auto unused = look_at_use(session, row.function.host, force); !unused) return failure_of(unused);
+  }
 
   auto done = set->reset();
   if (!done && !others.refusals.empty()) done = failure(extended(done.error(), "", "", others.refusals));
@@ -200,18 +217,21 @@ Result<Ending> run_reset(Session& session, const ResetOptions& options) {
     if (auto named = find_backend(options.backend); !named) return failure_of(named);
   }
   if (auto bound = require_bound(host, "reset"); !bound) return failure_of(bound);
-  auto device = take(session.kernel, host, {.backend = options.backend});
+  if (auto unused = look_at_use(session, host, options.force); !unused) return failure_of(unused);
+  auto device = take(session.kernel, host, {.backend = options.backend, .vf_token = options.vf_token});
   if (!device) return failure_of(device);
-  if (options.scope == Scope::bus) return reset_bus(session, *device);
+  if (options.scope == Scope::bus) return reset_bus(session, *device, options.force);
   return reset_function(session, std::move(*device));
 }
 
 Run add_reset(CLI::App& verb) {
   auto options = std::make_shared<ResetOptions>();
   add_device(verb, options->address)->required();
+  add_vf_token(verb, options->vf_token);
   verb.add_flag_callback(
       "--bus", [options = options.get()] { options->scope = Scope::bus; },
       "Reset all on its slot or bus, which must all be bound to VFIO and used by nobody");
+  verb.add_flag("--force", options->force, "Reset it even while this host uses it, and say what is lost");
   const auto name_backend = [options = options.get()](const std::string& name) {
     auto named = find_backend(name);
     if (!named && named.error().code() == EINVAL && name != "auto")

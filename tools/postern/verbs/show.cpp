@@ -37,6 +37,7 @@ Result<void> look(const Session& session, const PciFunction& function, const Bac
   auto device = PciDevice::open(std::move(*attached));
   if (!device) return failure_of(device);
   const auto container = device->device().container();
+  if (auto alive = device->require_answer(); !alive) return alive;
 
   if (!found.json.contains("regions")) {
     found.text = opened_text(*device, session.out) + found.text;
@@ -81,21 +82,22 @@ std::string basics_text(const Session& session, const PciFunction& function) {
   if (host.cdev && host.cdev->number) cdev = host.cdev->path;
   if (host.cdev && !host.cdev->number) cdev = "none (the kernel is built without CONFIG_VFIO_DEVICE_CDEV)";
   if (is_power(session.kernel)) cdev = "none (not for this processor)";
-  const bool bound = host.driver && is_vfio_driver(*host.driver);
+  const bool bound = host.is_vfio;
 
   Table basics({{}, {"", Fit::folded}}, 2);
   basics.add_row({"ids", fmt::format("{}, subsystem {:04x}:{:04x}, revision {:02x}", ids_text(function),
                                      function.subsystem_vendor_id, function.subsystem_device_id, function.revision)});
-  basics.add_row({"class", function.class_name.empty()
+  const PciNames names = find_pci_names(function);
+  basics.add_row({"class", names.device_class.empty()
                                ? fmt::format("{:06x}", function.class_code)
-                               : fmt::format("{:06x} {}", function.class_code, function.class_name)});
+                               : fmt::format("{:06x} {}", function.class_code, names.device_class)});
   basics.add_row({"driver", host.driver.value_or("none")});
   const bool is_translated = host.iommu_group && !host.is_noiommu;
   basics.add_row({"IOMMU group", group_text(host) + (is_translated ? "" : ": no IOMMU translates for it")});
   basics.add_row({"VFIO cdev", bound || is_power(session.kernel) ? cdev : "none (bound to no VFIO driver)"});
   basics.add_row({"reset methods", function.reset_methods.empty() ? "none" : joined(function.reset_methods)});
   basics.add_row({"NUMA node", host.numa_node ? std::to_string(*host.numa_node) : "none"});
-  return paint(session.out, Style::heading, fmt::format("{}  {}", host.name, title_of(function))) + "\n" +
+  return paint(session.out, Style::heading, fmt::format("{}  {}", host.name, title_of(function, names))) + "\n" +
          basics.text(session.out);
 }
 
@@ -140,9 +142,15 @@ Json basics_json(const PciFunction& function) {
   return json;
 }
 
-Result<Ending> run_show(Session& session, PciAddress address) {
-  auto function = find_pci_function(session.kernel, address);
+struct ShowOptions {
+  PciAddress address;
+  std::optional<VfToken> vf_token;
+};
+
+Result<Ending> run_show(Session& session, const ShowOptions& options) {
+  auto function = find_pci_function(session.kernel, options.address);
   if (!function) return failure_of(function);
+  function->host.vf_token = options.vf_token;
   const HostDevice& host = function->host;
   std::optional<IommuGroup> group;
   if (host.iommu_group) {
@@ -150,7 +158,7 @@ Result<Ending> run_show(Session& session, PciAddress address) {
     if (!found) return failure_of(found);
     group = std::move(*found);
   }
-  const bool bound = host.driver && is_vfio_driver(*host.driver);
+  const bool bound = host.is_vfio;
   Opened opened;
   if (bound) opened = open_everywhere(session, *function);
 
@@ -166,21 +174,23 @@ Result<Ending> run_show(Session& session, PciAddress address) {
   if (bound) {
     session.print(opened.text);
   } else {
-    session.print("\n" +
-                  fold(session.out,
-                       fmt::format("Its regions, interrupts and capabilities can be shown when it is bound to a VFIO "
-                                   "driver: \"postern bind {}\"",
-                                   host.name),
-                       0) +
-                  "\n");
+    session.print(
+        "\n" +
+        fold(session.out,
+             for_host(fmt::format("Its regions, interrupts and capabilities can be shown when it is bound to a VFIO "
+                                  "driver: \"postern bind {}\"",
+                                  host.name)),
+             0) +
+        "\n");
   }
   return Ending::well;
 }
 
 Run add_show(CLI::App& verb) {
-  auto address = std::make_shared<PciAddress>();
-  add_device(verb, *address)->required();
-  return [address](Session& session) { return run_show(session, *address); };
+  auto options = std::make_shared<ShowOptions>();
+  add_device(verb, options->address)->required();
+  add_vf_token(verb, options->vf_token);
+  return [options](Session& session) { return run_show(session, *options); };
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <postern/pci_function.hpp>
 #include <string>
 
+#include "host/held_signals.hpp"
 #include "host/remembered.hpp"
 #include "text/errors.hpp"
 #include "text/patience.hpp"
@@ -20,16 +21,24 @@ Result<Ending> run_unbind(Session& session, PciAddress address) {
   if (!function) return failure_of(function);
   const HostDevice& device = function->host;
   const std::optional<std::string> before = device.driver;
+  const HeldSignals held;
   const RememberedBindings bindings(session.bindings_folder);
+  auto lock = bindings.lock(device.name);
+  if (!lock) return failure_of(lock);
   auto remembered = bindings.recall(device.name);
   if (!remembered) return failure_of(remembered);
+  auto now_bound = read_binding(session.kernel, device);
+  if (!now_bound) return failure_of(now_bound);
+  // Another device may have come to the address since.
+  const bool known = *remembered && ((*remembered)->ids.empty() || (*remembered)->ids == now_bound->ids);
 
-  // A driver that is no VFIO driver was chosen by somebody else since. Without any, a bind may have been cut short.
-  const bool ours = before ? is_vfio_driver(*before) : remembered->has_value();
+  // A driver that does not serve VFIO was chosen by somebody else since; one that does so beside its own work (a
+  // vendor's) is at its place unless something else is remembered. Without any, a bind may have been cut short.
+  const bool ours = before ? device.is_vfio && (known || is_vfio_driver(*before)) : known;
   if (ours) {
     const Patience patience(session, device);
     auto restored =
-        *remembered ? restore_binding(session.kernel, **remembered) : bind_to_default_driver(session.kernel, device);
+        known ? restore_binding(session.kernel, **remembered) : bind_to_default_driver(session.kernel, device);
     if (!restored) return failure_of(restored);
   }
   if (*remembered) {

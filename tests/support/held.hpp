@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// Held: what a test holds at a moment, to be compared with what it holds later.
+#pragma once
+
+#include "support/host_devices.hpp"
+#include "support/watched_kernel.hpp"
+
+namespace postern::test {
+
+// What is held now, by this process and in the kernel.
+struct Held {
+  Holdings holdings = Holdings::now();
+  int files = 0;
+  int objects = 0;
+  std::int64_t mapped = 0;
+  std::string driver;  // of the second device
+
+  Held(const WatchedKernel& kernel, const HostDevice& second)
+      : files(kernel.open_files()), objects(kernel.objects()), mapped(kernel.mapped()) {
+    (void)test::kernel().read_link(second.sysfs_path + "/driver", driver);
+  }
+  friend bool operator==(const Held&, const Held&) = default;
+  friend std::ostream& operator<<(std::ostream& out, const Held& held) {
+    return out << held.files << " files, " << held.objects << " objects, " << held.mapped << " bytes of address space, "
+               << held.holdings.files.size() << " fds, " << held.holdings.locked << " bytes locked and "
+               << held.holdings.pinned << " pinned, driver " << held.driver;
+  }
+};
+
+}  // namespace postern::test

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+// A child of fork(2) that lets its copies go, or ends, undoes nothing of what is the parent's. And what has static
+// storage may use the system's kernel in its destructor.
+#include <gmock/gmock.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <optional>
+#include <postern/attach.hpp>
+#include <postern/backend.hpp>
+#include <postern/dma_buffer.hpp>
+#include <postern/event.hpp>
+#include <postern/log.hpp>
+#include <postern/nvme.hpp>
+#include <postern/pci_function.hpp>
+#include <postern/sim.hpp>
+#include <string_view>
+#include <vector>
+
+#include "support/failing_kernel.hpp"
+
+namespace postern {
+namespace fork_test {
+
+// The simulated kernel is of no use in a child, and refuses: so that what the child asks of a kernel is seen here, and
+// goes no further.
+class AskedKernel final : public test::FailingKernel {
+ public:
+  using FailingKernel::FailingKernel;
+  int ioctl(int fd, unsigned long request, void* argument) override {
+    ++ioctls;
+    return FailingKernel::ioctl(fd, request, argument);
+  }
+  int close(int fd) override {
+    ++closes;
+    return FailingKernel::close(fd);
+  }
+  int ioctls = 0;
+  int closes = 0;
+};
+
+// What `child` gives in a child of fork(2); -1 where it does not end.
+template <typename Child>
+int in_child(Child child) {
+  const pid_t pid = ::fork();
+  if (pid == 0) {
+    ::alarm(10);
+    ::_exit(child());
+  }
+  int status = 0;
+  ::waitpid(pid, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+bool logged = false;  // NOLINT(cppcoreguidelines-avoid-non-const-global-variables): of the log handler
+
+class Fork : public testing::TestWithParam<const char*> {
+ protected:
+  SimulatedHost host() const { return std::string_view(GetParam()) == "spapr" ? simulated_pseries() : simulated_pc(); }
+  PciAddress disk() const { return std::string_view(GetParam()) == "spapr" ? PciAddress{} : PciAddress{.device = 1}; }
+};
+
+TEST_P(Fork, AChildThatLetsEverythingGoAsksNothingOfTheKernel) {
+  SimulatedKernel simulated(host());
+  AskedKernel kernel(simulated);
+  auto attached = attach(kernel, find_pci_function(kernel, disk())->host, {.backend = GetParam()});
+  ASSERT_TRUE(attached) << attached.error().message();
+  std::optional<PciDevice> device(PciDevice::open(std::move(*attached)).value());
+  auto container = device->device().container();
+  std::optional<IovaAllocator> iovas(std::in_place, container->usable_ranges(), container->page_sizes());
+  std::optional<DmaBuffer> buffer(DmaBuffer::allocate(container, *iovas, 4096).value());
+  std::optional<nvme::Controller> controller(nvme::Controller::open(*device, *iovas).value());
+  const auto& ns = controller->namespaces().at(0);
+  ASSERT_TRUE(controller->read(ns, 0, 1, buffer->iova()));
+
+  const int result = in_child([&] {
+    set_log_handler([](LogKind /*kind*/, const Error& /*error*/) noexcept { logged = true; });
+    kernel.ioctls = 0;
+    kernel.closes = 0;
+    const bool is_memory_there = ::msync(buffer->data(), 4096, MS_ASYNC) == 0;
+    void* const memory = buffer->data();
+    controller.reset();
+    buffer.reset();
+    iovas.reset();
+    device.reset();
+    container.reset();
+    if (kernel.ioctls != 0) return 1;
+    if (kernel.closes == 0) return 2;
+    if (logged) return 4;
+    const bool is_memory_left = ::msync(memory, 4096, MS_ASYNC) == 0;
+    return is_memory_there && !is_memory_left ? 0 : 3;
+  });
+  EXPECT_EQ(result, 0);
+  // A register that the child wrote would have stopped the controller.
+  const auto read = controller->read(ns, 1, 1, buffer->iova());
+  EXPECT_TRUE(read) << read.error().message();
+  EXPECT_TRUE(container->find(buffer->iova()));
+  EXPECT_EQ(container->devices().size(), 1U);
+}
+
+TEST_P(Fork, AChildThatEndsLeavesTheParentsMappings) {
+  SimulatedKernel simulated(host());
+  AskedKernel kernel(simulated);
+  const auto device = attach(kernel, find_pci_function(kernel, disk())->host, {.backend = GetParam()});
+  ASSERT_TRUE(device);
+  IovaAllocator iovas(device->container()->usable_ranges(), device->container()->page_sizes());
+  const auto buffer = DmaBuffer::allocate(device->container(), iovas, 4096);
+  ASSERT_TRUE(buffer);
+  EXPECT_EQ(in_child([] { return 0; }), 0);
+  EXPECT_TRUE(device->container()->find(buffer->iova()));
+}
+
+std::vector<const char*> backends_here() {
+  std::vector<const char*> names;
+  for (const char* const name : {"type1", "iommufd", "spapr"}) {
+    if (find_backend(name)) names.push_back(name);
+  }
+  return names;
+}
+INSTANTIATE_TEST_SUITE_P(Backends, Fork, testing::ValuesIn(backends_here()));
+
+// Made before anything asks for system_kernel(): what that leaves to the end of the program is over before this is
+// destroyed. Built with the address and undefined sanitizers, the use of a kernel that has been destroyed ends it.
+std::optional<Event> global;  // NOLINT(cppcoreguidelines-avoid-non-const-global-variables): what is tested
+
+TEST(SystemKernel, IsThereForTheDestructorsOfGlobals) {
+  EXPECT_EQ(in_child([] {
+              auto event = Event::create(system_kernel());
+              if (!event) return 1;
+              global.emplace(std::move(*event));
+              std::exit(7);
+            }),
+            7);
+}
+
+}  // namespace fork_test
+}  // namespace postern

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+// Devices that do not answer: what the kernel calls done is not taken for well.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <postern/attach.hpp>
+#include <postern/nvme.hpp>
+#include <postern/pci_device.hpp>
+#include <postern/pci_function.hpp>
+#include <postern/sim.hpp>
+
+#include "support/failing_kernel.hpp"
+
+namespace postern {
+namespace answer_test {
+
+using testing::AllOf;
+using testing::HasSubstr;
+
+// Its devices' BARs are memory that is all zero, once it is told to.
+class ZeroKernel : public test::FailingKernel {
+ public:
+  using FailingKernel::FailingKernel;
+  std::intptr_t mmap(void* address, std::size_t length, int protection, int flags, int fd,
+                     std::uint64_t offset) override {
+    if (fd < 0 || !zero) return FailingKernel::mmap(address, length, protection, flags, fd, offset);
+    return FailingKernel::mmap(address, length, protection, MAP_PRIVATE | MAP_ANONYMOUS | (flags & MAP_FIXED), -1, 0);
+  }
+  bool zero = false;
+};
+
+class SilentDevice : public testing::TestWithParam<std::string_view> {
+ protected:
+  PciDevice open() {
+    const auto function = find_pci_function(kernel_, {.device = 1}).value();
+    return PciDevice::open(attach(kernel_, function.host, {.backend = GetParam()}).value()).value();
+  }
+  SimulatedKernel simulated_;
+  ZeroKernel kernel_{simulated_};
+};
+
+TEST_P(SilentDevice, IsToldOfAfterAResetThatTheKernelCallsDone) {
+  PciDevice device = open();
+  ASSERT_TRUE(device.reset());
+  ASSERT_TRUE(device.require_answer());
+  kernel_.answer_read = [](void* buffer, std::size_t length, std::uint64_t, ssize_t) {
+    std::fill_n(static_cast<unsigned char*>(buffer), length, 0xff);
+    return static_cast<ssize_t>(length);
+  };
+  const auto reset = device.reset();
+  ASSERT_FALSE(reset);
+  EXPECT_EQ(reset.error().code(), EIO);
+  EXPECT_THAT(reset.error().message(),
+              AllOf(HasSubstr("does not answer"), HasSubstr("0000:00:01.0/remove"), HasSubstr("pci/rescan")));
+  EXPECT_FALSE(device.require_answer());
+}
+
+TEST_P(SilentDevice, WithRegistersThatAreAllZeroIsNotTakenForOneOfAnotherCommandSet) {
+  PciDevice device = open();
+  kernel_.zero = true;
+  const auto container = device.device().container();
+  IovaAllocator iovas(container->usable_ranges(), container->page_sizes());
+  const auto disk = nvme::Controller::open(device, iovas);
+  ASSERT_FALSE(disk);
+  EXPECT_EQ(disk.error().code(), EIO) << disk.error().message();
+  EXPECT_THAT(disk.error().message(), HasSubstr("all zeroes"));
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, SilentDevice, testing::Values("type1", "iommufd"));
+
+}  // namespace answer_test
+}  // namespace postern

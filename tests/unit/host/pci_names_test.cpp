@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// Names of PCI ids: asked for by those who want them, by several threads at once.
+#include <gtest/gtest.h>
+#include <time.h>
+
+#include <postern/pci_function.hpp>
+#include <postern/sim.hpp>
+#include <thread>
+#include <vector>
+
+namespace postern {
+namespace pci_names_test {
+
+double processor_seconds() {
+  timespec now{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+}
+
+// Reading the list of names takes 8 ms; this would be 1.6 s.
+TEST(FindPciFunction, DoesNotReadTheListOfNames) {
+  SimulatedKernel kernel;
+  const double before = processor_seconds();
+  for (int i = 0; i < 200; ++i) ASSERT_TRUE(find_pci_function(kernel, {.device = 1}));
+  EXPECT_LT(processor_seconds() - before, 0.5);
+}
+
+TEST(PciNames, AreReadOnce) {
+  const PciFunction disk{.address = {}, .host = {}, .vendor_id = 0x8086, .device_id = 0x0953, .class_code = 0x010802};
+  const PciNames first = find_pci_names(disk);
+  const double before = processor_seconds();
+  for (int i = 0; i < 200; ++i) ASSERT_EQ(find_pci_names(disk).vendor, first.vendor);
+  EXPECT_LT(processor_seconds() - before, 0.5);
+  if (first.vendor.empty()) GTEST_SKIP() << "this machine has no pci.ids";
+  EXPECT_EQ(first.vendor, "Intel Corporation");
+  EXPECT_EQ(first.device_class, "Non-Volatile memory controller");
+}
+
+TEST(PciNames, OfWhatHasNoneAreEmpty) {
+  PciFunction unknown;
+  unknown.vendor_id = 0xfff0;
+  EXPECT_EQ(find_pci_names(unknown).vendor, "");
+  EXPECT_EQ(find_pci_names(unknown).device, "");
+}
+
+// For the thread sanitizer.
+TEST(PciFunctions, AreFoundAndNamedByThreadsAtOnce) {
+  SimulatedKernel kernel;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i) {
+    threads.emplace_back([&kernel] {
+      for (int round = 0; round < 10; ++round) {
+        EXPECT_TRUE(find_pci_function(kernel, {.device = 1}));
+        const auto functions = list_pci_functions(kernel);
+        ASSERT_TRUE(functions);
+        for (const PciFunction& function : *functions) (void)find_pci_names(function);
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+}  // namespace pci_names_test
+}  // namespace postern

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+// bind, unbind, reset and doctor on a simulated host of which this host uses a device.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <filesystem>
+#include <fstream>
+#include <postern/pci_function.hpp>
+#include <postern/sim.hpp>
+
+#include "host/remembered.hpp"
+#include "support/failing_kernel.hpp"
+#include "verb.hpp"
+
+namespace postern::tool {
+namespace binding_verbs_test {
+
+using ::testing::HasSubstr;
+
+const std::string name = "0000:00:02.0";
+
+class BindingVerbs : public testing::Test {
+ protected:
+  void SetUp() override {
+    folder_ = testing::TempDir() + "postern-XXXXXX";
+    ASSERT_NE(::mkdtemp(folder_.data()), nullptr);
+    kernel_.answer_file = [this](const std::string& path, std::string& contents, int result) {
+      const auto found = files_.find(path);
+      if (found == files_.end()) return result;
+      contents = found->second;
+      return 0;
+    };
+  }
+  void TearDown() override { std::filesystem::remove_all(folder_); }
+
+  // The verb on the device. What it prints is in out_ and err_ then.
+  Result<Ending> run(const Verb& verb, std::vector<std::string> arguments = {}) {
+    CLI::App app;
+    const auto runner = verb.add(app);
+    arguments.push_back(name);
+    app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
+    Session session{.kernel = kernel_, .bindings_folder = folder_, .format = Format::text, .out = {}, .err = {}};
+    testing::internal::CaptureStdout();
+    testing::internal::CaptureStderr();
+    auto ending = runner(session);
+    out_ = testing::internal::GetCapturedStdout();
+    err_ = testing::internal::GetCapturedStderr();
+    return ending;
+  }
+  std::string driver() { return find_host_device(simulated_, "pci", name)->driver.value_or(""); }
+  void has_virtual_functions() { files_["/sys/bus/pci/devices/" + name + "/sriov_numvfs"] = "2\n"; }
+
+  SimulatedKernel simulated_{simulated_host("sim").value()};
+  test::FailingKernel kernel_{simulated_};
+  std::map<std::string, std::string> files_;  // in place of the simulated kernel's
+  std::string folder_;
+  std::string out_;
+  std::string err_;
+};
+
+TEST_F(BindingVerbs, BindRefusesADeviceInUseAndForceSaysWhatIsLost) {
+  has_virtual_functions();
+  const auto refused = run(bind_verb);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), EBUSY);
+  EXPECT_THAT(refused.error().reason(), HasSubstr("2 virtual functions"));
+  EXPECT_EQ(driver(), "nvme");
+  ASSERT_TRUE(run(bind_verb, {"--force"}));
+  EXPECT_THAT(err_, HasSubstr("lost with it: its 2 virtual functions"));
+  EXPECT_EQ(driver(), "vfio-pci");
+}
+
+TEST_F(BindingVerbs, DoctorSaysWhatBindSays) {
+  has_virtual_functions();
+  EXPECT_EQ(run(doctor_verb).value(), Ending::not_well);
+  EXPECT_THAT(out_, HasSubstr("NO  in use"));
+  EXPECT_THAT(out_, HasSubstr("2 virtual functions"));
+}
+
+TEST_F(BindingVerbs, ResetRefusesADeviceInUseToo) {
+  ASSERT_TRUE(run(bind_verb));
+  has_virtual_functions();
+  const auto refused = run(reset_verb);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), EBUSY);
+  EXPECT_EQ(refused.error().operation(), "reset");
+  ASSERT_TRUE(run(reset_verb, {"--force"}));
+  EXPECT_THAT(out_, HasSubstr("reset by flr"));
+}
+
+TEST_F(BindingVerbs, BindRefusesWhatAnotherPosternIsAt) {
+  const RememberedBindings bindings(folder_);
+  const auto lock = bindings.lock(name);
+  ASSERT_TRUE(lock);
+  EXPECT_EQ(run(bind_verb).error().code(), EBUSY);
+  EXPECT_EQ(run(unbind_verb).error().code(), EBUSY);
+  EXPECT_EQ(driver(), "nvme");
+}
+
+TEST_F(BindingVerbs, UnbindGivesADeviceBackAndLeavesNothing) {
+  ASSERT_TRUE(run(bind_verb));
+  ASSERT_TRUE(run(unbind_verb));
+  EXPECT_EQ(driver(), "nvme");
+  EXPECT_FALSE(RememberedBindings(folder_).recall(name)->has_value());
+}
+
+TEST_F(BindingVerbs, UnbindUsesNothingThatIsRememberedOfAnotherDevice) {
+  ASSERT_TRUE(run(bind_verb));
+  const RememberedBindings bindings(folder_);
+  ASSERT_TRUE(bindings.remember(
+      {.bus = "pci", .device = name, .driver = std::nullopt, .driver_override = {}, .ids = "8086:1533 8086:0001"}));
+  ASSERT_TRUE(run(unbind_verb));
+  EXPECT_EQ(driver(), "nvme") << "that the other one had no driver is nothing to this one";
+  EXPECT_FALSE(bindings.recall(name)->has_value());
+}
+
+TEST_F(BindingVerbs, BindRemembersTheDeviceThatIsThereNow) {
+  const RememberedBindings bindings(folder_);
+  ASSERT_TRUE(bindings.remember(
+      {.bus = "pci", .device = name, .driver = "nvme", .driver_override = {}, .ids = "8086:1533 8086:0001"}));
+  ASSERT_TRUE(run(bind_verb));
+  EXPECT_EQ(bindings.recall(name)->value().ids, "1b36:0010 1b36:0010");
+}
+
+}  // namespace binding_verbs_test
+}  // namespace postern::tool

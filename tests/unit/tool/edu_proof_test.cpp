@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// The proof for QEMU's edu device, with one that is not at rest.
+#include <gtest/gtest.h>
+
+#include <postern/attach.hpp>
+#include <postern/pci_function.hpp>
+#include <postern/sim.hpp>
+
+#include "proofs/proof.hpp"
+#include "sim/devices/registers.hpp"
+#include "sim/laboratory.hpp"
+#include "support/failing_kernel.hpp"
+
+namespace postern::tool {
+namespace edu_proof_test {
+
+// Its DMA engine is copying, whatever it is told.
+class BusyEdu final : public sim::Hardware {
+ public:
+  explicit BusyEdu(std::unique_ptr<sim::Hardware> honest) : honest_(std::move(honest)) {}
+  [[nodiscard]] const sim::HardwareInfo& info() const override { return honest_->info(); }
+  void connect(sim::Slot& slot, const sim::Bars& bars) override {
+    honest_->connect(slot, bars);
+    registers_ = sim::Registers(bars[0]);
+  }
+  void reset() override { honest_->reset(); }
+  [[nodiscard]] bool poll() override {
+    constexpr std::size_t liveness = 0x04;
+    constexpr std::size_t dma_command = 0x98;
+    registers_.write(dma_command, 1);
+    if (const std::uint32_t question = registers_.read(liveness); question != answer_) {
+      answer_ = ~question;
+      registers_.write(liveness, answer_);
+    }
+    return false;
+  }
+
+ private:
+  std::unique_ptr<sim::Hardware> honest_;
+  sim::Registers registers_;
+  std::uint32_t answer_ = 0;
+};
+
+// Sees whether bus mastering is ever turned on, in the command register of config space.
+class MasterWatch final : public test::FailingKernel {
+ public:
+  using FailingKernel::FailingKernel;
+  ssize_t pwrite(int fd, const void* buffer, std::size_t length, std::uint64_t offset) override {
+    constexpr std::uint64_t command = (std::uint64_t{7} << 40) + 4;
+    constexpr unsigned char master = 4;
+    if (offset == command && (*static_cast<const unsigned char*>(buffer) & master) != 0) was_master = true;
+    return FailingKernel::pwrite(fd, buffer, length, offset);
+  }
+  bool was_master = false;
+};
+
+TEST(EduProof, LetsADeviceAtMemoryOnlyAtRest) {
+  constexpr PciAddress edu{.bus = 0, .device = 4};
+  for (const bool is_busy : {false, true}) {
+    SimulatedKernel simulated;
+    const auto wrap = [is_busy](std::unique_ptr<sim::Hardware> honest) -> std::unique_ptr<sim::Hardware> {
+      if (is_busy) return std::make_unique<BusyEdu>(std::move(honest));
+      return honest;
+    };
+    ASSERT_TRUE(sim::Laboratory::wrap(simulated, edu, wrap));
+    MasterWatch kernel(simulated);
+    auto device = PciDevice::open(attach(kernel, find_pci_function(kernel, edu).value().host).value()).value();
+    const auto ranges = device.device().container()->usable_ranges();
+    IovaAllocator iovas(ranges, device.device().container()->page_sizes());
+    const ProofOptions options;
+    const Session session{.kernel = kernel, .bindings_folder = "", .format = Format::json};
+    Steps steps(session);
+    Bench bench{
+        .session = session, .device = device, .ranges = ranges, .allocator = iovas, .options = options, .steps = steps};
+    edu_proof.run(bench);
+    EXPECT_EQ(steps.failures(), is_busy ? std::vector<std::string>{"dma"} : std::vector<std::string>{});
+    EXPECT_EQ(kernel.was_master, !is_busy);
+  }
+}
+
+}  // namespace edu_proof_test
+}  // namespace postern::tool

@@ -1,0 +1,333 @@
+// SPDX-License-Identifier: Apache-2.0
+// The proof for NVMe controllers, with controllers that lie, fail, and stop in the middle: what it certifies, and what
+// it leaves on the disk.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <optional>
+#include <postern/log.hpp>
+#include <string>
+#include <vector>
+
+#include "proofs/nvme_blocks.hpp"
+#include "proofs/nvme_write.hpp"
+#include "proofs/proof.hpp"
+#include "support/lying_disk.hpp"
+
+namespace postern::tool {
+namespace nvme_proof_test {
+
+using namespace std::chrono_literals;
+using Bytes = std::vector<std::byte>;
+using test::LyingDisk;
+using test::NvmeCommand;
+using test::NvmeFate;
+
+constexpr std::uint8_t nvme_write = 1;
+constexpr std::uint32_t count = 128;  // blocks of 512 bytes that the write test takes
+
+template <typename T>
+std::string why(const Result<T>& result) {
+  return result ? std::string() : result.error().message();
+}
+
+Bytes bytes_of(const std::filesystem::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  const std::string text((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  const auto* first = reinterpret_cast<const std::byte*>(text.data());
+  return {first, first + text.size()};
+}
+
+// A lying disk, attached, and what a proof wants.
+class ProofRig {
+ public:
+  explicit ProofRig(const SimulatedHost& host = simulated_pc())
+      : disk(host), session_{.kernel = disk.kernel, .bindings_folder = "", .format = Format::json} {
+    std::string name = std::filesystem::temp_directory_path() / "postern-proof-XXXXXX";
+    if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("no folder can be made");
+    folder = name;
+    options.keep_in = folder / "kept";
+    options.bytes = std::uint64_t{1} << 20;
+  }
+  ~ProofRig() { std::filesystem::remove_all(folder); }
+  ProofRig(const ProofRig&) = delete;
+  ProofRig& operator=(const ProofRig&) = delete;
+
+  void attach() {
+    disk.attach();
+    ranges_ = disk.container->usable_ranges();
+  }
+  [[nodiscard]] Bench bench() {
+    return {.session = session_,
+            .device = *disk.pci,
+            .ranges = ranges_,
+            .allocator = *disk.iovas,
+            .options = options,
+            .steps = steps};
+  }
+  // The last blocks, as an honest controller reads them.
+  [[nodiscard]] Bytes last_blocks() {
+    const DmaBuffer buffer = disk.buffer(count * 512);
+    auto controller = LyingDisk::must(disk.open());
+    const nvme::Namespace ns = controller.namespaces().at(0);
+    EXPECT_TRUE(controller.read(ns, ns.blocks - count, count, buffer.iova()));
+    return {buffer.data(), buffer.data() + buffer.size()};
+  }
+  [[nodiscard]] Result<std::string> write_and_restore() {
+    std::optional<nvme::Controller> controller(LyingDisk::must(disk.open({.timeout = 200ms})));
+    const nvme::Namespace ns = controller->namespaces().at(0);
+    is_on = true;
+    auto bench_of_this = bench();
+    auto done = tool::write_and_restore(bench_of_this, controller, ns);
+    is_on = false;
+    return done;
+  }
+  // The file that is there of all that were kept; empty where there is none.
+  [[nodiscard]] std::filesystem::path kept() const {
+    std::error_code none;
+    for (const auto& entry : std::filesystem::directory_iterator(options.keep_in, none)) return entry.path();
+    return {};
+  }
+  [[nodiscard]] Json step(std::string_view name) const {
+    for (const Json& step : steps.json()) {
+      if (step["step"] == name) return step;
+    }
+    return {};
+  }
+
+  LyingDisk disk;
+  ProofOptions options;
+  std::filesystem::path folder;
+  std::atomic<bool> is_on = false;  // the write test runs
+
+ private:
+  Session session_;
+  std::vector<IovaRange> ranges_;
+
+ public:
+  Steps steps{session_};
+};
+
+TEST(NvmeProof, PassesAnHonestController) {
+  ProofRig rig;
+  rig.options.write_test = true;
+  rig.attach();
+  const Bytes old = rig.last_blocks();
+  auto bench = rig.bench();
+  nvme_proof.run(bench);
+  EXPECT_TRUE(rig.steps.failures().empty());
+  EXPECT_EQ(rig.step("interrupt")["outcome"], "ok");
+  EXPECT_GE(rig.step("interrupt")["interrupts"], 1);
+  EXPECT_EQ(rig.step("write")["outcome"], "ok") << rig.step("write");
+  EXPECT_TRUE(rig.last_blocks() == old);
+  EXPECT_TRUE(rig.kept().empty());
+}
+
+TEST(NvmeProof, FailsOneThatNeverInterrupts) {
+  ProofRig rig;
+  rig.disk.lies.no_interrupts = true;
+  rig.attach();
+  auto bench = rig.bench();
+  nvme_proof.run(bench);
+  EXPECT_EQ(rig.steps.failures(), std::vector<std::string>{"interrupt"});
+  EXPECT_EQ(rig.step("interrupt")["error"]["errno"], "ENOMSG") << rig.step("interrupt");
+}
+
+TEST(NvmeProof, TakesDirtyPagesThatNobodyTracksForNoProof) {
+  SimulatedHost host = simulated_pc();
+  for (const bool has_dirty_bits : {true, false}) {
+    host.dirty_bits = has_dirty_bits;
+    ProofRig rig(host);
+    rig.attach();
+    auto bench = rig.bench();
+    nvme_proof.run(bench);
+    EXPECT_EQ(rig.step("dirty pages")["outcome"], has_dirty_bits ? "ok" : "skipped") << rig.step("dirty pages");
+  }
+}
+
+TEST(NvmeProof, TellsWhatADeviceDidNotDoBesideItsStepsAndBlamesNobody) {
+  show_logged_errors();
+  const std::size_t before = logged_errors();
+  ProofRig rig;
+  rig.attach();
+  rig.disk.lies.ignores_disable = true;
+  auto bench = rig.bench();
+  nvme_proof.run(bench);
+  set_log_handler(nullptr);
+  EXPECT_TRUE(rig.steps.failures().empty());
+  const Json step = rig.step("interrupt");  // it has reset the device, which had not let itself be disabled
+  ASSERT_TRUE(step.contains("remarks")) << step;
+  EXPECT_EQ(step["remarks"][0]["kind"], "device");
+  EXPECT_EQ(step["remarks"][0]["error"]["errno"], "ETIMEDOUT");
+  EXPECT_EQ(logged_errors(), before);
+}
+
+TEST(NvmeProof, MovesBlocksLongerThanItWants) {
+  EXPECT_EQ(blocks_at_a_time(512, 1 << 20, 64 << 10), 128U);
+  EXPECT_EQ(blocks_at_a_time(512, 4096, 64 << 10), 8U);
+  EXPECT_EQ(blocks_at_a_time(128 << 10, 1 << 20, 64 << 10), 1U);   // one block, longer than is wanted
+  EXPECT_EQ(blocks_at_a_time(128 << 10, 64 << 10, 64 << 10), 0U);  // the controller cannot move a block
+}
+
+// How a command goes wrong.
+struct Mishap {
+  std::string_view name;
+  NvmeFate fate;
+};
+constexpr std::array mishaps = {
+    Mishap{"is refused", {.is_run = false, .status = 0x006}},
+    Mishap{"is said to have failed, but was done", {.status = 0x280}},
+    Mishap{"is not answered", {.is_run = false, .is_answered = false}},
+    Mishap{"is done, but not answered", {.is_answered = false}},
+};
+
+// At each moment the disk has the old content, or the file has: so whoever kills the process loses nothing.
+TEST(WriteTest, LosesNothingWhicheverCommandGoesWrong) {
+  for (const Mishap& mishap : mishaps) {
+    bool has_gone_wrong = true;
+    for (int which = 1; has_gone_wrong; ++which) {
+      SCOPED_TRACE("command " + std::to_string(which) + " " + std::string(mishap.name));
+      ProofRig rig;
+      Bytes old;
+      int commands = 0;
+      int writes = 0;
+      int moments = 0;
+      int lost = 0;
+      has_gone_wrong = false;
+      const auto look = [&] {
+        if (!rig.is_on || writes % 2 == 0) return;  // the first write is the pattern's, the next the old content's
+        ++moments;
+        const auto kept = rig.kept();
+        if (kept.empty() || bytes_of(kept) != old) ++lost;
+      };
+      rig.disk.lies.fate = [&](const NvmeCommand& command) {
+        look();
+        if (!rig.is_on) return NvmeFate{};
+        const bool is_this_one = ++commands == which;
+        has_gone_wrong = has_gone_wrong || is_this_one;
+        const NvmeFate fate = is_this_one ? mishap.fate : NvmeFate{};
+        if (command.opcode == nvme_write && fate.is_run) ++writes;
+        look();
+        return fate;
+      };
+      rig.disk.lies.after = [&](const NvmeCommand&, const NvmeFate&) { look(); };
+      rig.attach();
+      old = rig.last_blocks();
+      const auto done = rig.write_and_restore();
+      EXPECT_EQ(lost, 0) << "of " << moments;
+      EXPECT_TRUE(rig.kept().empty()) << why(done);
+      EXPECT_TRUE(rig.last_blocks() == old) << why(done);
+      // What went wrong with the restoring was made good; what went wrong before is told.
+      EXPECT_EQ(done.has_value(), !has_gone_wrong || which > 4) << why(done);
+      EXPECT_TRUE(moments > 0 || writes == 0);
+    }
+  }
+}
+
+TEST(WriteTest, SaysWhereTheOldContentIsWhenItCannotBeRestored) {
+  ProofRig rig;
+  int writes = 0;
+  rig.disk.lies.fate = [&](const NvmeCommand& command) {
+    const bool is_restoring = rig.is_on && command.opcode == nvme_write && ++writes > 1;
+    return is_restoring ? NvmeFate{.is_run = false, .status = 0x280} : NvmeFate{};
+  };
+  rig.attach();
+  const Bytes old = rig.last_blocks();
+  const auto done = rig.write_and_restore();
+  ASSERT_FALSE(done);
+  const auto kept = rig.kept();
+  ASSERT_FALSE(kept.empty());
+  EXPECT_TRUE(bytes_of(kept) == old);
+  EXPECT_NE(done.error().reason().find(kept.string()), std::string::npos) << why(done);
+  EXPECT_FALSE(rig.last_blocks() == old);
+
+  // The next test does not take what is there for the old content.
+  const auto next = rig.write_and_restore();
+  ASSERT_FALSE(next);
+  EXPECT_EQ(next.error().code(), EEXIST) << why(next);
+  EXPECT_NE(next.error().remedy().find(kept.string()), std::string::npos) << why(next);
+  EXPECT_TRUE(bytes_of(kept) == old);
+}
+
+TEST(WriteTest, TakesAWriteProtectedNamespaceForWhatItIs) {
+  ProofRig rig;
+  rig.options.write_test = true;
+  rig.disk.lies.fate = [](const NvmeCommand& command) {
+    return command.opcode == nvme_write ? NvmeFate{.is_run = false, .status = 0x020} : NvmeFate{};
+  };
+  rig.attach();
+  auto bench = rig.bench();
+  nvme_proof.run(bench);
+  EXPECT_TRUE(rig.steps.failures().empty());
+  EXPECT_EQ(rig.step("write")["outcome"], "skipped") << rig.step("write");
+  EXPECT_TRUE(rig.kept().empty());
+}
+
+TEST(WriteTest, WritesNothingWhereTheOldContentCannotBeKept) {
+  ProofRig rig;
+  std::ofstream(rig.folder / "file") << "no folder";
+  rig.options.keep_in = rig.folder / "file";
+  int writes = 0;
+  rig.disk.lies.fate = [&writes](const NvmeCommand& command) {
+    if (command.opcode == nvme_write) ++writes;
+    return NvmeFate{};
+  };
+  rig.attach();
+  const auto done = rig.write_and_restore();
+  ASSERT_FALSE(done);
+  EXPECT_NE(done.error().remedy().find("--keep-in"), std::string::npos) << why(done);
+  EXPECT_EQ(writes, 0);
+}
+
+constexpr std::array deadly = {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGALRM, SIGUSR1, SIGUSR2, SIGXFSZ};
+std::array<std::atomic<int>, NSIG> signals_seen;
+void see_signal(int signal) { ++signals_seen[static_cast<std::size_t>(signal)]; }
+
+TEST(WriteTest, PutsSignalsOffWhicheverThreadTheyComeTo) {
+  std::vector<std::pair<int, struct sigaction>> before;
+  for (const int signal : deadly) {
+    struct sigaction see {};
+    struct sigaction was {};
+    see.sa_handler = see_signal;
+    ASSERT_EQ(::sigaction(signal, &see, &was), 0);
+    before.emplace_back(signal, was);
+    signals_seen[static_cast<std::size_t>(signal)] = 0;
+  }
+  const auto seen = [] {
+    int all = 0;
+    for (const int signal : deadly) all += signals_seen[static_cast<std::size_t>(signal)];
+    return all;
+  };
+  ProofRig rig;
+  int seen_meanwhile = 0;
+  int sent = 0;
+  rig.disk.lies.fate = [&](const NvmeCommand& command) {
+    if (!rig.is_on || command.opcode == 2) return NvmeFate{};
+    for (const int signal : deadly) {
+      (void)::kill(::getpid(), signal);  // to whichever thread
+      (void)::raise(signal);             // to that of the simulated machine
+      ++sent;
+    }
+    seen_meanwhile = std::max(seen_meanwhile, seen());
+    return NvmeFate{};
+  };
+  rig.attach();
+  const Bytes old = rig.last_blocks();
+  const auto done = rig.write_and_restore();
+  EXPECT_TRUE(done) << why(done);
+  EXPECT_GE(sent, 4 * static_cast<int>(deadly.size()));  // two writes, two flushes
+  EXPECT_EQ(seen_meanwhile, 0);
+  EXPECT_EQ(seen(), static_cast<int>(deadly.size()));  // each comes once, when it is over
+  EXPECT_TRUE(rig.last_blocks() == old);
+  for (const auto& [signal, was] : before) (void)::sigaction(signal, &was, nullptr);
+}
+
+}  // namespace nvme_proof_test
+}  // namespace postern::tool
