@@ -67,6 +67,7 @@ Result<void> DeviceLog::start(const std::vector<IovaRange>& ranges, std::uint64_
   std::vector<IovaRange> logged = few(ranges);
   if (logged.empty()) return {};  // the kernel takes no empty list; there is nothing that it could write
   std::vector<vfio_device_feature_dma_logging_range> list;
+  list.reserve(logged.size());
   for (const IovaRange range : logged) list.push_back({.iova = range.first.value, .length = range.length()});
   Tailed<vfio_device_feature, vfio_device_feature_dma_logging_control> start;
   start.head().flags = set | VFIO_DEVICE_FEATURE_DMA_LOGGING_START;

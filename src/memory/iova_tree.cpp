@@ -75,7 +75,7 @@ bool IovaTree::seek_anew(IovaRange range) noexcept {
 }
 
 Ranged* IovaTree::erase(IovaRange range) noexcept {
-  if (!seek(range)) return nullptr;
+  if (!seek_anew(range)) return nullptr;
   Ranged* const record = take_out();
   if (is_sparse()) join();
   return record;

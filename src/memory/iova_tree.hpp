@@ -79,6 +79,7 @@ class IovaTree {
   // nothing has changed in between. Not for the whole space, nor a range that ends before it begins: sentinels do that.
   // join() is due, before any other change, where that leaves the tree sparse.
   [[nodiscard]] bool seek(IovaRange range) noexcept;
+  [[nodiscard]] bool seek_anew(IovaRange range) noexcept;  // for any range, but slower
   Ranged* take_out() noexcept;
   [[nodiscard]] bool is_sparse() const noexcept;
   void join() noexcept;
@@ -114,7 +115,6 @@ class IovaTree {
   struct Gathered;
   enum class Layout : std::uint8_t { even, low, high };  // where a leaf's keys go among its slots
 
-  [[nodiscard, gnu::noinline]] bool seek_anew(IovaRange range) noexcept;
   [[nodiscard]] Leaf* leaf_of(std::uint64_t key) const;
   [[nodiscard]] Place lowest() const;
   [[nodiscard]] static bool is_blank(const Slot& slot) { return slot.record == &everything; }

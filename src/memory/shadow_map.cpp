@@ -21,7 +21,7 @@ void ShadowMap::insert_at(memory::IovaTree::Place place, MappingRecord* mapping)
 }
 
 bool ShadowMap::erase(IovaRange range) noexcept {
-  if (!seek(range)) return false;
+  if (!tree_.seek_anew(range)) return false;
   erase_found();
   return true;
 }

@@ -10,8 +10,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <charconv>
 #include <chrono>
-#include <cstdlib>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -66,6 +66,8 @@ void set_line(std::string& text, std::string_view name, const std::string& value
 
 class SimulatedKernel::State {
  public:
+  State* left_before = nullptr;  // what a child of fork(2) left before this one
+
   explicit State(const SimulatedHost& host) {
     machine.process.memory_limit = host.locked_memory;
     machine.mapping_limit = host.mapping_limit;
@@ -173,7 +175,8 @@ int SimulatedKernel::State::open_node(const std::string& path) {
   if (path == "/dev/vfio/vfio") return give_fd(std::make_shared<ContainerFile>(machine));
   if (path == "/dev/iommu") return give_fd(std::make_shared<Iommufd>(machine.iommu, machine.process, table));
   // The numbers first: names are made of the one function or group alone that can be it.
-  const int number = std::atoi(path.c_str() + path.find_last_not_of("0123456789") + 1);
+  int number = -1;
+  std::from_chars(path.data() + path.find_last_not_of("0123456789") + 1, path.data() + path.size(), number);
   for (const auto& [address, function] : machine.functions) {
     if (function->minor == number && path == "/dev/vfio/devices/" + cdev_name(*function)) {
       // vfio_device_fops_cdev_open
@@ -236,8 +239,9 @@ SimulatedKernel::SimulatedKernel(const SimulatedHost& host) : state_(std::make_u
 // find it.
 SimulatedKernel::~SimulatedKernel() {
   if (state_->is_of_this_process()) return;
-  static auto* const left = new std::vector<State*>;
-  left->push_back(state_.release());
+  static State* left = nullptr;
+  state_->left_before = std::exchange(left, state_.get());
+  static_cast<void>(state_.release());
 }
 
 bool Laboratory::wrap(SimulatedKernel& kernel, PciAddress address, const Wrap& wrap) {

@@ -90,6 +90,7 @@ inline constexpr std::array translations = {
                 "refused: EPROTO: VFIO_DEVICE_GET_PCI_HOT_RESET_INFO"},  // ENOSPC without a count
     Translation{"hot_reset", "stat", ENOENT, "no longer there"},
     Translation{"hot_reset", "readlink", 0, "bound to no driver"},
+    Translation{"hot_reset", "opendir", ENOENT, "not ours"},  // no vfio-dev/: no VFIO driver has the device
     Translation{"bind", "stat", ENOENT, "has no driver"},
     Translation{"bind", "readlink", ENOENT, "has not taken it"},
 };

@@ -81,6 +81,17 @@ TEST(IovaTree, AnEmptyTreeHasNothingAnywhere) {
   }
 }
 
+TEST(IovaTree, ARangeThatLooksLikeATreesOwnMarkErasesNothing) {
+  IovaTree tree;
+  Ranged record{{{page}, {2 * page - 1}}};
+  for (const bool is_empty : {true, false}) {
+    if (!is_empty) tree.insert(tree.place_of(page), record);
+    EXPECT_EQ(tree.erase({{0}, {~std::uint64_t{0}}}), nullptr);
+    EXPECT_EQ(tree.erase({{~std::uint64_t{0}}, {0}}), nullptr);
+  }
+  EXPECT_EQ(tree.erase(record.range), &record);
+}
+
 TEST(IovaTree, TheLowestAndTheHighestPageAreKeptApartFromTheTreesOwnMarks) {
   TreeAndModel both;
   both.insert(0, page - 1);
