@@ -2,8 +2,8 @@
 // Measures the simulated kernel: what a map and unmap on it cost, whether a piece costs the same however many there
 // are, how much memory 1 TiB mapped in pieces of 2 MiB takes, and what starting a host of 2,000 functions costs.
 #include <sys/mman.h>
-#include <time.h>
 #include <unistd.h>
+#include <ctime>
 
 #include <algorithm>
 #include <chrono>

@@ -361,7 +361,7 @@ TEST_P(ContainerOnKernel, UnmapAllAfterARefusalUnmapsWhatIsLeft) {
   };
   {
     const Device device = attach(old, bound_.host(), test::options_for(GetParam())).value();
-    const auto kept = device.container();
+    const auto& kept = device.container();
     for (const int refused : {1, 3}) {
       for (std::uint64_t i = 0; i < 3; ++i) ASSERT_TRUE(kept->map(base + 2 * i * page, memory(page)));
       int unmaps = 0;

@@ -58,8 +58,12 @@ bool logged = false;  // NOLINT(cppcoreguidelines-avoid-non-const-global-variabl
 
 class Fork : public testing::TestWithParam<const char*> {
  protected:
-  SimulatedHost host() const { return std::string_view(GetParam()) == "spapr" ? simulated_pseries() : simulated_pc(); }
-  PciAddress disk() const { return std::string_view(GetParam()) == "spapr" ? PciAddress{} : PciAddress{.device = 1}; }
+  [[nodiscard]] SimulatedHost host() const {
+    return std::string_view(GetParam()) == "spapr" ? simulated_pseries() : simulated_pc();
+  }
+  [[nodiscard]] PciAddress disk() const {
+    return std::string_view(GetParam()) == "spapr" ? PciAddress{} : PciAddress{.device = 1};
+  }
 };
 
 TEST_P(Fork, AChildThatLetsEverythingGoAsksNothingOfTheKernel) {

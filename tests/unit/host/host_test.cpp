@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <postern/binding.hpp>
 #include <postern/locked_memory.hpp>
 #include <postern/pci_function.hpp>
 

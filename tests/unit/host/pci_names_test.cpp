@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Names of PCI ids: asked for by those who want them, by several threads at once.
 #include <gtest/gtest.h>
-#include <time.h>
+#include <ctime>
 
 #include <postern/pci_function.hpp>
 #include <postern/sim.hpp>
@@ -47,6 +47,7 @@ TEST(PciNames, OfWhatHasNoneAreEmpty) {
 TEST(PciFunctions, AreFoundAndNamedByThreadsAtOnce) {
   SimulatedKernel kernel;
   std::vector<std::thread> threads;
+  threads.reserve(4);
   for (int i = 0; i < 4; ++i) {
     threads.emplace_back([&kernel] {
       for (int round = 0; round < 10; ++round) {
