@@ -3,11 +3,11 @@
 // are, how much memory 1 TiB mapped in pieces of 2 MiB takes, and what starting a host of 2,000 functions costs.
 #include <sys/mman.h>
 #include <unistd.h>
-#include <ctime>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <ctime>
 #include <fstream>
 #include <postern/attach.hpp>
 #include <postern/pci_function.hpp>

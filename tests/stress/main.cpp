@@ -82,6 +82,7 @@ int stress(double seconds, std::uint64_t seed) {
 
   std::atomic<bool> ends = false;
   std::vector<std::thread> running;
+  running.reserve(threads.size());
   for (Thread& thread : threads) running.emplace_back([&thread, &ends] { run(thread, ends); });
   std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
   ends = true;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Names of PCI ids: asked for by those who want them, by several threads at once.
 #include <gtest/gtest.h>
-#include <ctime>
 
+#include <ctime>
 #include <postern/pci_function.hpp>
 #include <postern/sim.hpp>
 #include <thread>
