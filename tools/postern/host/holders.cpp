@@ -32,7 +32,7 @@ int list_open(Kernel& kernel, const std::string& process, std::span<const std::s
   if (const int result = kernel.list_directory(folder, fds); result < 0) return result;
   for (const std::string& fd : fds) {
     std::string target;
-    if (kernel.read_link(folder + "/" + fd, target) < 0) continue;
+    if (kernel.read_link(fmt::format("{}/{}", folder, fd), target) < 0) continue;
     // A cdev that is being unbound has lost its node, but not those who have it open.
     constexpr std::string_view removed = " (deleted)";
     if (target.ends_with(removed)) target.resize(target.size() - removed.size());

@@ -44,7 +44,7 @@ std::string framebuffer_of(Kernel& kernel, const HostDevice& device) {
     const std::size_t indent = line.find_first_not_of(' ');
     const std::size_t colon = line.find(" : ");
     if (colon == std::string::npos) continue;
-    const std::string name = line.substr(colon + 3);
+    std::string name = line.substr(colon + 3);
     if (depth != std::string::npos && indent > depth) {
       if (std::find(names.begin(), names.end(), name) != names.end()) return name;
       continue;
@@ -96,7 +96,7 @@ std::vector<std::string> nodes_of(Kernel& kernel, const HostDevice& device, InUs
       found.unknown.push_back(fmt::format("its nodes: {}: {}", folder, std::strerror(-result)));
     }
     for (const std::string& number : numbers) {
-      const std::string link = folder + "/" + number;
+      const std::string link = fmt::format("{}/{}", folder, number);
       if (!leads_to(kernel, link, device)) continue;
       std::string text;
       if (kernel.read_file(link + "/uevent", text) < 0) continue;
@@ -130,6 +130,7 @@ void find_processes(Kernel& kernel, const HostDevice& device, InUse& found) {
 template <typename Range, typename Words>
 std::string joined(const Range& range, Words words) {
   std::vector<std::string> list;
+  list.reserve(range.size());
   for (const auto& each : range) list.push_back(words(each));
   return list_of(list);
 }

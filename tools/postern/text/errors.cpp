@@ -85,7 +85,7 @@ std::string error_line(const Error& error) {
   return error.object().empty() ? reason_line(error) : printable(error.object()) + ": " + reason_line(error);
 }
 
-void name_host(std::string host) { named_host() = shell_word(host); }
+void name_host(const std::string& host) { named_host() = shell_word(host); }
 
 std::string for_host(std::string_view remedy) {
   std::string text(remedy);

@@ -31,7 +31,7 @@ using Json = nlohmann::ordered_json;  // keys stay in the order that they are wr
 [[nodiscard]] std::string remedy_text(std::string_view remedy, const Terminal& terminal, std::size_t indent);
 
 // From now on each command of postern's in a remedy carries "--host HOST": it is for the host that was asked about.
-void name_host(std::string host);
+void name_host(const std::string& host);
 // A remedy as it is to be shown. remedy_text() and error_json() do it; for one that stands elsewhere.
 [[nodiscard]] std::string for_host(std::string_view remedy);
 

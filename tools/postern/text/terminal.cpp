@@ -140,7 +140,7 @@ std::size_t columns_of(std::string_view text) {
 }
 
 std::string fold(const Terminal& terminal, std::string_view raw, std::size_t indent) {
-  const std::string clean = printable(raw);
+  std::string clean = printable(raw);
   // A margin that leaves no room to speak of would give a column of single words.
   if (terminal.width < indent + 20) return clean;
   std::string_view text = clean;
