@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "support/failing_kernel.hpp"
+#include "support/in_child.hpp"
 
 namespace postern {
 namespace fork_test {
@@ -41,18 +42,7 @@ class AskedKernel final : public test::FailingKernel {
   int closes = 0;
 };
 
-// What `child` gives in a child of fork(2); -1 where it does not end.
-template <typename Child>
-int in_child(Child child) {
-  const pid_t pid = ::fork();
-  if (pid == 0) {
-    ::alarm(10);
-    ::_exit(child());
-  }
-  int status = 0;
-  ::waitpid(pid, &status, 0);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
+using test::in_child;
 
 bool logged = false;  // NOLINT(cppcoreguidelines-avoid-non-const-global-variables): of the log handler
 

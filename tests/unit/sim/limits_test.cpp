@@ -18,8 +18,12 @@
 #include <string>
 #include <vector>
 
+#include "support/in_child.hpp"
+
 namespace postern {
 namespace limits_test {
+
+using test::in_child;
 
 using ::testing::HasSubstr;
 
@@ -129,19 +133,6 @@ TEST(SimulatedKernelWithoutFds, WorksOnWithWhatItHas) {
 
 std::string logged;  // NOLINT(cppcoreguidelines-avoid-non-const-global-variables): a log handler has no other place
 void keep(LogKind /*kind*/, const Error& error) noexcept { logged += error.message() + "\n"; }
-
-// What `child` gives in a child of fork(2); -1 where it does not end.
-template <typename Child>
-int in_child(Child child) {
-  const pid_t pid = ::fork();
-  if (pid == 0) {
-    ::alarm(10);
-    ::_exit(child());
-  }
-  int status = 0;
-  ::waitpid(pid, &status, 0);
-  return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-}
 
 TEST(SimulatedKernelInAChild, SaysAtOnceThatItIsAnothers) {
   auto kernel = std::make_unique<SimulatedKernel>();
