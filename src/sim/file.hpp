@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 
 namespace postern::sim {
 
@@ -37,6 +38,8 @@ class File {
                                            std::uint64_t /*offset*/) {
     return -ENODEV;
   }
+  // What /proc/self/fd shows for it: the node that it was opened by. VFIO's other files have none.
+  std::string path = "anon_inode:[vfio-device]";
   // Whether memory that is mapped of it can be reached now: else touching it is a SIGBUS, and a call's EFAULT.
   [[nodiscard]] virtual bool answers() const { return true; }
 };

@@ -31,6 +31,8 @@ namespace {
 
 using namespace sim;
 
+constexpr std::string_view own_fds = "/proc/self/fd/";
+
 std::unique_ptr<Function> make(const SimulatedFunction& described, SimulatedPlatform platform) {
   auto function =
       std::make_unique<Function>(described.address, described.iommu_group, make_hardware(described, platform));
@@ -134,7 +136,11 @@ class SimulatedKernel::State {
     put(*file);
     return 0;
   }
-  [[nodiscard]] int open_node(const std::string& path);
+  [[nodiscard]] int open(const std::string& path) {
+    const int fd = open_node(path);
+    if (fd >= 0) files.at(fd)->path = path;
+    return fd;
+  }
   // A reference is gone: an fd, or a mapping.
   void put(File& file) const {
     const bool has_fd =
@@ -155,6 +161,7 @@ class SimulatedKernel::State {
   std::map<int, std::shared_ptr<File>> files;
 
  private:
+  [[nodiscard]] int open_node(const std::string& path);
   void run_hardware();
   void tell_of_fork() noexcept;
 
@@ -257,7 +264,7 @@ int SimulatedKernel::open(const char* path, int flags) {
   if (!Sysfs::shows(name)) return system_kernel().open(path, flags);
   Machine::Lock lock;
   if (const int result = state_->enter(lock); result < 0) return result;
-  return state_->open_node(name);
+  return state_->open(name);
 }
 
 int SimulatedKernel::close(int fd) {
@@ -374,10 +381,17 @@ int SimulatedKernel::read_link(const std::string& path, std::string& target) {
     target = "pid:[4026531836]";
     return 0;
   }
-  if (!Sysfs::shows(path)) return system_kernel().read_link(path, target);
+  const bool is_fd = path.starts_with(own_fds);
+  if (!is_fd && !Sysfs::shows(path)) return system_kernel().read_link(path, target);
   Machine::Lock lock;
-  const int result = state_->enter(lock);
-  return result < 0 ? result : state_->sysfs.read_link(path, target);
+  if (const int result = state_->enter(lock); result < 0) return result;
+  if (!is_fd) return state_->sysfs.read_link(path, target);
+  for (const auto& [fd, file] : state_->files) {
+    if (path.substr(own_fds.size()) != std::to_string(fd)) continue;
+    target = file->path;
+    return 0;
+  }
+  return system_kernel().read_link(path, target);
 }
 
 int SimulatedKernel::status(const std::string& path, FileStatus& status) {

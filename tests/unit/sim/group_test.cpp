@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What becomes of an open group when its last function is unbound from vfio-pci.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <linux/vfio.h>
 
@@ -52,6 +53,22 @@ TEST_F(SimulatedGroup, IsAnotherOneWhenTheFunctionIsBoundAgain) {
   Fd again = open(group_node);
   ASSERT_TRUE(again) << "though the old one is open";
   EXPECT_EQ(status(again), VFIO_GROUP_FLAGS_VIABLE);
+}
+
+TEST(SimulatedFds, AreListedWithTheNodesThatTheyAreOf) {
+  SimulatedKernel kernel;
+  const Fd container(kernel, kernel.open("/dev/vfio/vfio", O_RDWR));
+  const Fd real(kernel, kernel.eventfd());
+  std::vector<std::string> names;
+  ASSERT_EQ(kernel.list_directory("/proc/self/fd", names), 0);
+  const auto target_of = [&](const Fd& fd) {
+    std::string target;
+    EXPECT_THAT(names, testing::Contains(std::to_string(fd.get())));
+    EXPECT_GE(kernel.read_link("/proc/self/fd/" + std::to_string(fd.get()), target), 0);
+    return target;
+  };
+  EXPECT_EQ(target_of(container), "/dev/vfio/vfio");
+  EXPECT_EQ(target_of(real), "anon_inode:[eventfd]");
 }
 
 }  // namespace group_test

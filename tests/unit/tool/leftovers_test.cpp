@@ -38,7 +38,15 @@ TEST_F(LeftoversTest, NameAnFdThatIsOpenStill) {
   const auto compared = compare(before, held(kernel_));
   ASSERT_FALSE(compared.has_value());
   EXPECT_EQ(compared.error().code(), EBUSY);
-  EXPECT_EQ(compared.error().reason(), "open files: before 3, after 4");
+  EXPECT_EQ(compared.error().reason(), "still open: 3 (/dev/vfio/2)");
+}
+
+TEST_F(LeftoversTest, NameAnFdThatAnotherTookThePlaceOf) {
+  const Leftovers before = held(kernel_);
+  kernel_.link("/proc/self/fd/2", "/dev/vfio/2");
+  const auto compared = compare(before, held(kernel_));
+  ASSERT_FALSE(compared.has_value());
+  EXPECT_EQ(compared.error().reason(), "still open: 2 (/dev/vfio/2); open no longer: 2 (/dev/null)");
 }
 
 TEST_F(LeftoversTest, NameMemoryThatIsLockedOrPinnedStill) {

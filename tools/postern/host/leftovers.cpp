@@ -12,36 +12,69 @@
 #include "text/sizes.hpp"
 
 namespace postern::tool {
+namespace {
+
+constexpr const char* own_fds = "/proc/self/fd";
+
+int read_open_fds(Kernel& kernel, std::map<std::string, std::string>& open) {
+  std::vector<std::string> fds;
+  if (const int result = kernel.list_directory(own_fds, fds); result < 0) return result;
+  for (const std::string& fd : fds) {
+    std::string target;
+    const int result = kernel.read_link(fmt::format("{}/{}", own_fds, fd), target);
+    if (result == -ENOENT) continue;  // the one that listed the folder
+    open.emplace(fd, result < 0 ? "?" : target);
+  }
+  return 0;
+}
+
+// The fds of `these` that are not among `others`, or are of something else there: "7 (/dev/vfio/2)".
+std::string fds_missing_in(const std::map<std::string, std::string>& others,
+                           const std::map<std::string, std::string>& these) {
+  std::string text;
+  for (const auto& [fd, target] : these) {
+    const auto other = others.find(fd);
+    if (other != others.end() && other->second == target) continue;
+    text += fmt::format("{}{} ({})", text.empty() ? "" : ", ", fd, target);
+  }
+  return text;
+}
+
+}  // namespace
 
 Result<Leftovers> Leftovers::now(Kernel& kernel) {
-  std::vector<std::string> fds;
-  if (const int result = kernel.list_directory("/proc/self/fd", fds); result < 0) {
+  Leftovers now;
+  if (const int result = read_open_fds(kernel, now.open_fds); result < 0) {
     return failure({.code = -result,
                     .operation = "opendir",
-                    .object = "/proc/self/fd",
+                    .object = own_fds,
                     .reason = {},
                     .remedy = "mount /proc",
                     .causes = {}});
   }
   auto memory = LockedMemory::read(kernel);
   if (!memory) return failure_of(memory);
-  return Leftovers{.open_fds = fds.size(),
-                   .locked = memory->locked,
-                   .pinned = memory->pinned,
-                   .logged_errors = tool::logged_errors()};
+  now.locked = memory->locked;
+  now.pinned = memory->pinned;
+  now.logged_errors = tool::logged_errors();
+  return now;
 }
 
 Result<std::string> compare(const Leftovers& before, const Leftovers& after, bool failed) {
   std::string left;
+  const auto add = [&](const std::string& what) { left += (left.empty() ? "" : "; ") + what; };
   const auto look = [&](const char* what, const std::string& was, const std::string& is) {
-    if (was != is) left += fmt::format("{}{} before {}, after {}", left.empty() ? "" : "; ", what, was, is);
+    if (was != is) add(fmt::format("{} before {}, after {}", what, was, is));
   };
-  look("open files:", std::to_string(before.open_fds), std::to_string(after.open_fds));
+  if (const std::string opened = fds_missing_in(before.open_fds, after.open_fds); !opened.empty())
+    add("still open: " + opened);
+  if (const std::string closed = fds_missing_in(after.open_fds, before.open_fds); !closed.empty())
+    add("open no longer: " + closed);
   look("locked memory:", size_text(before.locked), size_text(after.locked));
   look("pinned memory:", size_text(before.pinned), size_text(after.pinned));
   look("errors while cleaning up:", std::to_string(before.logged_errors), std::to_string(after.logged_errors));
   if (left.empty()) {
-    return fmt::format("open files {0} -> {0}, locked {1} -> {1}, pinned {2} -> {2}", after.open_fds,
+    return fmt::format("open files {0} -> {0}, locked {1} -> {1}, pinned {2} -> {2}", after.open_fds.size(),
                        size_text(after.locked), size_text(after.pinned));
   }
   std::string remedy = "this is a fault of postern: please report it, with all of this output";

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <postern/kernel.hpp>
 #include <postern/result.hpp>
 #include <string>
@@ -11,10 +12,10 @@
 namespace postern::tool {
 
 struct Leftovers {
-  std::size_t open_fds = 0;
-  std::uint64_t locked = 0;       // VmLck, bytes
-  std::uint64_t pinned = 0;       // VmPin, bytes
-  std::size_t logged_errors = 0;  // errors of tear-down, which destructors could tell nobody
+  std::map<std::string, std::string> open_fds;  // number, and what it is of, as far as /proc/self/fd tells
+  std::uint64_t locked = 0;                     // VmLck, bytes
+  std::uint64_t pinned = 0;                     // VmPin, bytes
+  std::size_t logged_errors = 0;                // errors of tear-down, which destructors could tell nobody
 
   // Errors: those of reading /proc/self.
   [[nodiscard]] static Result<Leftovers> now(Kernel& kernel);
