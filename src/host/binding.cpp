@@ -33,6 +33,8 @@ Result<void> write_sysfs(Kernel& kernel, const std::string& path, const std::str
   return call_failure("write " + path, std::move(what));
 }
 
+constexpr std::int64_t bridge_class = 0x0604;  // and subclass, of a PCI bridge
+
 constexpr const char* changed_by_another =
     "another program changes its driver, too: see which, and let one alone bind the device";
 
@@ -115,10 +117,38 @@ Result<void> require_names(const Binding& binding) {
                                         binding.driver_override.value_or("none"))});
 }
 
+std::string bind_file(const std::string& bus, const std::string& driver) {
+  return fmt::format("/sys/bus/{}/drivers/{}/bind", bus, driver);
+}
+
 Result<void> bind_again(Kernel& kernel, const Binding& binding) {
   if (!binding.driver) return {};
-  return write_sysfs(kernel, fmt::format("/sys/bus/{}/drivers/{}/bind", binding.bus, *binding.driver), binding.device,
-                     binding.device);
+  return write_sysfs(kernel, bind_file(binding.bus, *binding.driver), binding.device, binding.device);
+}
+
+// Gives a device that has no driver to this one. drivers_probe would hide the errno of the driver's probe function.
+Result<void> bind_to(Kernel& kernel, const HostDevice& device, const std::string& driver) {
+  const std::string file = bind_file(device.bus, driver);
+  CallFailed what{.result = kernel.write_file(file, device.name),
+                  .object = fmt::format("bind {} to {}", device.name, driver)};
+  if (what.result >= 0) return {};
+  auto now = read_driver(kernel, device_path(device.bus, device.name), device.name);
+  if (!now) return failure_of(now);
+  if (*now) {
+    what.reason = fmt::format("{} has not taken it: it is bound to {}", driver, **now);
+    what.remedy = changed_by_another;
+  } else if (auto group = require_group(kernel, device); !group && is_vfio_driver(driver)) {
+    // vfio_group_find_or_alloc
+    what.reason = group.error().reason();
+    what.remedy = group.error().remedy();
+  } else if (sysfs::number(kernel, device.sysfs_path + "/class").value_or(0) >> 8 == bridge_class) {
+    what.reason = fmt::format("{} takes no bridge", driver);  // vfio_pci_core_register_device
+    what.remedy = "pass through what is behind it";
+  } else {
+    what.reason = fmt::format("{} refused the device", driver);
+    what.remedy = "see the kernel's log (dmesg) for the reason";
+  }
+  return call_failure("write " + file, std::move(what));
 }
 
 // Puts back what a bind to `driver` has changed, as far as it still is as that left it. What somebody else has changed
@@ -142,22 +172,7 @@ Result<void> bind_anew(Kernel& kernel, const HostDevice& device, const Binding& 
   if (before.driver) {
     if (auto done = unbind(kernel, device.bus, *before.driver, device.name); !done) return done;
   }
-  if (auto done = probe(kernel, device.bus, device.name); !done) return done;
-  // drivers_probe answers well even when the driver's probe function refused; the reason is in the kernel's log alone.
-  auto now = read_driver(kernel, path, device.name);
-  if (!now) return failure_of(now);
-  if (*now == driver) return {};
-  CallFailed what{.result = -EBUSY, .object = fmt::format("bind {} to {}", device.name, driver)};
-  if (*now) {
-    what.reason = fmt::format("{} has not taken it: it is bound to {}", driver, **now);
-    what.remedy = changed_by_another;
-    return refusal(std::move(what));
-  }
-  // A VFIO driver refuses a device without a group (vfio_group_find_or_alloc).
-  if (auto group = require_group(kernel, device); !group && is_vfio_driver(driver)) return failure_of(group);
-  what.reason = fmt::format("{} has not taken it: it refused the device", driver);
-  what.remedy = "see the kernel's log (dmesg) for the reason";
-  return refusal(std::move(what));
+  return bind_to(kernel, device, driver);
 }
 
 }  // namespace

@@ -24,6 +24,7 @@ using ::testing::HasSubstr;
 
 const std::string device_path = "/sys/bus/pci/devices/0000:00:01.0";
 const std::string driver_path = "/sys/bus/pci/drivers/";
+const std::string vfio_bind = driver_path + "vfio-pci/bind";
 const std::string override_path = device_path + "/driver_override";
 
 // A tree of files in which writing to bind, unbind and drivers_probe does what the kernel's driver core does.
@@ -56,8 +57,10 @@ class DriverCore : public test::TreeKernel {
       if (driver_path + driver() + "/unbind" != path) return -ENODEV;
       remove(device_path + "/driver");
     } else if (what == "bind") {
+      if (!driver().empty()) return -EBUSY;
+      if (refuses && path == vfio_bind) return -EINVAL;
       link(device_path + "/driver", path.substr(0, path.rfind('/')));
-    } else if (what == "drivers_probe" && !refuses && driver().empty()) {
+    } else if (what == "drivers_probe" && driver().empty()) {
       link(device_path + "/driver", driver_path + override_text());
     }
     return 0;
@@ -72,7 +75,7 @@ class DriverCore : public test::TreeKernel {
     return text;
   }
 
-  bool refuses = false;                                       // no driver takes the device at drivers_probe
+  bool refuses = false;                                       // VFIO's driver does not take the device
   std::function<void(const std::string& path)> before_write;  // what another program does just then
   std::vector<std::string> writes;
 };
@@ -110,7 +113,8 @@ TEST_F(BindingTest, ADriverThatRefusesTheDeviceIsReportedAndTheOldOneIsPutBack) 
   kernel.refuses = true;
   auto bound = bind_to_driver(kernel, disk(), "vfio-pci");
   ASSERT_FALSE(bound);
-  EXPECT_EQ(bound.error().code(), EBUSY);
+  EXPECT_EQ(bound.error().code(), EINVAL) << "as the kernel has it";
+  EXPECT_EQ(bound.error().operation(), "write " + vfio_bind);
   EXPECT_THAT(bound.error().message(), HasSubstr("dmesg"));
   EXPECT_EQ(kernel.override_text(), "\n");
   EXPECT_EQ(kernel.driver(), "nvme");
@@ -122,13 +126,23 @@ TEST_F(BindingTest, AVfioDriverThatRefusesADeviceWithoutAGroupIsExplained) {
   untranslated.iommu_group.reset();
   auto bound = bind_to_driver(kernel, untranslated, "vfio-pci");
   ASSERT_FALSE(bound);
-  EXPECT_EQ(bound.error().code(), ENODEV);
+  EXPECT_EQ(bound.error().code(), EINVAL) << "as the kernel has it";
   EXPECT_THAT(bound.error().message(), HasSubstr("in no IOMMU group"));
+}
+
+TEST_F(BindingTest, ABridgeIsRefusedInTheKernelsWords) {
+  kernel.refuses = true;
+  kernel.file(device_path + "/class", "0x060400\n");
+  auto bound = bind_to_driver(kernel, disk(), "vfio-pci");
+  ASSERT_FALSE(bound);
+  EXPECT_EQ(bound.error().code(), EINVAL);
+  EXPECT_EQ(bound.error().reason(), "vfio-pci takes no bridge");
+  EXPECT_EQ(kernel.driver(), "nvme");
 }
 
 TEST_F(BindingTest, WhatAnotherProgramHasBoundMeanwhileIsLeftAlone) {
   kernel.before_write = [this](const std::string& path) {
-    if (path != "/sys/bus/pci/drivers_probe") return;
+    if (path != vfio_bind) return;
     kernel.file(override_path, "uio_pci_generic");
     kernel.link(device_path + "/driver", driver_path + "uio_pci_generic");
   };
@@ -188,7 +202,7 @@ TEST_F(BindingTest, ASecondOneAtTheSameTimeIsRefusedAndTouchesNothing) {
   int refused = 0;
   bool came = false;
   kernel.before_write = [&](const std::string& path) {
-    if (path != "/sys/bus/pci/drivers_probe" || std::exchange(came, true)) return;
+    if (path != vfio_bind || std::exchange(came, true)) return;
     const std::size_t writes = kernel.writes.size();
     const HostDevice device = disk();
     const auto second = bind_to_driver(kernel, device, "uio_pci_generic");
