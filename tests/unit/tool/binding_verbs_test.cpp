@@ -2,9 +2,11 @@
 // bind, unbind, reset and doctor on a simulated host of which this host uses a device.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <csignal>
 #include <filesystem>
 #include <fstream>
 #include <postern/pci_function.hpp>
@@ -88,6 +90,36 @@ TEST_F(BindingVerbs, ResetRefusesADeviceInUseToo) {
   EXPECT_EQ(refused.error().operation(), "reset");
   ASSERT_TRUE(run(reset_verb, {"--force"}));
   EXPECT_THAT(out_, HasSubstr("reset by flr"));
+}
+
+TEST_F(BindingVerbs, CheckRefusesADeviceInUseToo) {
+  ASSERT_TRUE(run(bind_verb));
+  has_virtual_functions();
+  const auto refused = run(check_verb);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), EBUSY);
+  EXPECT_EQ(refused.error().operation(), "check");
+  EXPECT_EQ(run(check_verb, {"--force", "--memory", "4K"}).value(), Ending::well) << out_;
+  EXPECT_THAT(err_, HasSubstr("lost with it: its 2 virtual functions"));
+}
+
+// A full disk, by a limit on the size of files: the same calls fail.
+TEST_F(BindingVerbs, BindThatCannotRememberChangesNothing) {
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  const rlimit none{.rlim_cur = 0, .rlim_max = before.rlim_max};
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &none), 0);
+  const auto refused = run(bind_verb);
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  std::signal(SIGXFSZ, handler);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), EFBIG);
+  EXPECT_THAT(refused.error().object(), HasSubstr(folder_));
+  EXPECT_EQ(driver(), "nvme");
+  for (const auto& left : std::filesystem::directory_iterator(folder_))
+    EXPECT_EQ(left.path().extension(), ".lock") << left.path();
+  EXPECT_TRUE(run(bind_verb)) << "once there is room";
 }
 
 TEST_F(BindingVerbs, BindRefusesWhatAnotherPosternIsAt) {

@@ -187,4 +187,16 @@ Result<void> require_unused(const InUse& in_use, const HostDevice& device, const
   return failure(std::move(refusal));
 }
 
+Result<InUse> take_from_host(const Session& session, const HostDevice& device, const std::string& verb, bool force) {
+  InUse in_use = find_uses(session.kernel, device);
+  if (auto unused = require_unused(in_use, device, verb); !unused && !force) return failure_of(unused);
+  if (!in_use.unknown.empty()) {
+    session.note(
+        fmt::format("postern: note: what it is used for cannot be told: {}\n", printable(in_use.unknown_text())));
+  }
+  if (!in_use.uses.empty())
+    session.note(fmt::format("postern: note: lost with it: {}\n", printable(in_use.losses_text())));
+  return in_use;
+}
+
 }  // namespace postern::tool

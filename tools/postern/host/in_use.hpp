@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "verb.hpp"
+
 namespace postern::tool {
 
 struct InUse {
@@ -31,6 +33,11 @@ struct InUse {
 
 // Errors: EBUSY (it is used, or whether it is cannot be told; the reason names each). `verb` is the operation in it.
 [[nodiscard]] Result<void> require_unused(const InUse& in_use, const HostDevice& device, const std::string& verb);
+
+// What a verb does before it takes a device from this host: refuses as require_unused() does, unless --force was given;
+// else notes on standard error what is lost, and what cannot be told.
+[[nodiscard]] Result<InUse> take_from_host(const Session& session, const HostDevice& device, const std::string& verb,
+                                           bool force);
 
 // The parts, each of which adds what it finds.
 void find_disk_uses(Kernel& kernel, const HostDevice& device, InUse& found);

@@ -19,13 +19,11 @@ namespace postern::tool {
 namespace {
 
 tl::unexpected<Error> file_failure(const char* operation, const std::string& path, int code) {
-  const bool denied = code == EACCES || code == EPERM;
-  return failure({.code = code,
-                  .operation = operation,
-                  .object = path,
-                  .reason = {},
-                  .remedy = denied ? "run as root: taking a device from its driver needs it" : "",
-                  .causes = {}});
+  std::string remedy;
+  if (code == EACCES || code == EPERM) remedy = "run as root: taking a device from its driver needs it";
+  if (code == ENOSPC || code == EDQUOT) remedy = "make room there: what a device was bound to is written down first";
+  return failure(
+      {.code = code, .operation = operation, .object = path, .reason = {}, .remedy = std::move(remedy), .causes = {}});
 }
 
 // Makes the folder and those above it; only the last is closed to others.

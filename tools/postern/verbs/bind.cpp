@@ -72,13 +72,8 @@ Result<Ending> run_bind(Session& session, const BindOptions& options) {
     note_obstacles(session, options.address);
     return Ending::well;
   }
-  const InUse in_use = find_uses(session.kernel, device);
-  if (auto unused = require_unused(in_use, device, "bind"); !unused && !options.force) return failure_of(unused);
-  if (!in_use.unknown.empty())
-    session.note(
-        fmt::format("postern: note: what it is used for cannot be told: {}\n", printable(in_use.unknown_text())));
-  if (!in_use.uses.empty())
-    session.note(fmt::format("postern: note: lost with it: {}\n", printable(in_use.losses_text())));
+  auto in_use = take_from_host(session, device, "bind", options.force);
+  if (!in_use) return failure_of(in_use);
 
   const HeldSignals held;
   const RememberedBindings bindings(session.bindings_folder);
@@ -102,7 +97,7 @@ Result<Ending> run_bind(Session& session, const BindOptions& options) {
     }
     return failure_of(bound);
   }
-  tell(session, device.name, before, options.driver, in_use.losses_text());
+  tell(session, device.name, before, options.driver, in_use->losses_text());
   note_obstacles(session, options.address);
   return Ending::well;
 }

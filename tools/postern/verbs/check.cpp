@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "host/bound.hpp"
+#include "host/in_use.hpp"
 #include "text/names.hpp"
 #include "text/sizes.hpp"
 #include "verb.hpp"
@@ -27,6 +28,7 @@ struct CheckOptions {
   std::optional<std::uint32_t> version;
   std::optional<VfToken> vf_token;
   PassOptions pass;
+  bool force = false;
 };
 
 struct Unavailable {
@@ -160,6 +162,8 @@ Result<Ending> run_check(Session& session, CheckOptions options) {
     if (auto named = find_backend(options.backend); !named) return failure_of(named);
   }
   if (auto bound = require_bound(host, "check"); !bound) return failure_of(bound);
+  // It is reset when it is opened, and as a step of each pass.
+  if (auto taken = take_from_host(session, host, "check", options.force); !taken) return failure_of(taken);
   auto chosen = choose(session.kernel, host, options.backend);
   if (!chosen) return failure_of(chosen);
   Passes passes;
@@ -242,6 +246,7 @@ Run add_check(CLI::App& verb) {
   verb.add_flag("--write-test", options->pass.proof.write_test,
                 "Also write to a disk's last blocks, and restore what was there");
   add_vf_token(verb, options->vf_token);
+  verb.add_flag("--force", options->force, "Check it even while this host uses it, and say what is lost");
   verb.add_option("--keep-in", options->pass.proof.keep_in,
                   "The folder where what was there is kept meanwhile (default: /var/lib/postern)")
       ->type_name("FOLDER");

@@ -34,16 +34,6 @@ struct ResetOptions {
   bool force = false;
 };
 
-// A reset takes from this host what is on the device, such as the virtual functions of a physical one.
-Result<void> look_at_use(const Session& session, const HostDevice& device, bool force) {
-  const InUse in_use = find_uses(session.kernel, device);
-  auto unused = require_unused(in_use, device, "reset");
-  if (unused || !force) return unused;
-  if (!in_use.uses.empty())
-    session.note(fmt::format("postern: note: lost with it: {}\n", printable(in_use.losses_text())));
-  return {};
-}
-
 // The same error with more to say.
 Error extended(const Error& error, const std::string& reason, const std::string& remedy, std::vector<Error> causes) {
   const auto both = [](const std::string& first, const std::string& second) {
@@ -189,7 +179,7 @@ Result<Ending> reset_bus(const Session& session, const Device& device, bool forc
   if (!session.json()) session.print_now(rows_text(session, *rows));
   for (const Row& row : *rows) {
     if (!row.member->ours() || row.function.host.name.empty() || row.function.host.name == device.name()) continue;
-    if (auto unused = look_at_use(session, row.function.host, force); !unused) return failure_of(unused);
+    if (auto taken = take_from_host(session, row.function.host, "reset", force); !taken) return failure_of(taken);
   }
 
   auto done = set->reset();
@@ -217,7 +207,8 @@ Result<Ending> run_reset(Session& session, const ResetOptions& options) {
     if (auto named = find_backend(options.backend); !named) return failure_of(named);
   }
   if (auto bound = require_bound(host, "reset"); !bound) return failure_of(bound);
-  if (auto unused = look_at_use(session, host, options.force); !unused) return failure_of(unused);
+  // A reset takes from this host what is on the device, such as the virtual functions of a physical one.
+  if (auto taken = take_from_host(session, host, "reset", options.force); !taken) return failure_of(taken);
   auto device = take(session.kernel, host, {.backend = options.backend, .vf_token = options.vf_token});
   if (!device) return failure_of(device);
   if (options.scope == Scope::bus) return reset_bus(session, *device, options.force);
