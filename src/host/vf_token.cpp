@@ -47,7 +47,7 @@ std::optional<std::string> physical_function_with_token(Kernel& kernel, const Ho
   const auto name = sysfs::link_name(kernel, device.sysfs_path + "/physfn");
   if (!name) return std::nullopt;
   const auto physical = find_host_device(kernel, "pci", *name);
-  return physical && physical->driver && is_vfio_driver(*physical->driver) ? name : std::nullopt;
+  return physical && physical->is_vfio ? name : std::nullopt;
 }
 
 bool explain_vf_token(CallFailed& what, Kernel& kernel, const HostDevice& device) {
