@@ -65,11 +65,12 @@ Result<KernelContainer::Opened> KernelContainer::open(Kernel& kernel, const Inte
 }
 
 Result<Fd> KernelContainer::probe(Kernel& kernel, const Interface& interface, const HostDevice* device) {
-  auto usable = probe_node(kernel, container_path, fmt::format("backend {}", interface.backend));
-  if (usable) usable = device != nullptr ? probe_group(kernel, *device) : require_iommu(kernel);
-  if (!usable) return failure_of(usable);
-  // The node is there without the module that knows the host's IOMMU; opening it does nothing yet.
-  auto opened = open(kernel, interface, 0);
+  auto node = open_container(kernel, fmt::format("backend {}", interface.backend));
+  if (!node) return node;
+  if (auto usable = device != nullptr ? probe_group(kernel, *device) : require_iommu(kernel); !usable)
+    return failure_of(usable);
+  // The node is there without the module that knows the host's IOMMU.
+  auto opened = open(kernel, interface, 0, std::move(*node));
   if (!opened) return failure_of(opened);
   return std::move(opened->fd);
 }

@@ -83,9 +83,9 @@ TEST_P(AttachOnKernel, LooksAtEachNodeOnceAndOpensItOnce) {
     ASSERT_TRUE(device) << device.error().message();
     for (const std::string& node : nodes) {
       EXPECT_EQ(watched.calls_of("open", node), 1) << node;
-      EXPECT_EQ(watched.calls_of("access", node), 1) << node;
+      EXPECT_LE(watched.calls_of("access", node), 1) << node;
       // A cdev once more when it is open: whether it is this device's node.
-      EXPECT_EQ(watched.calls_of("status", node), host.cdev && node == host.cdev->path ? 2 : 1) << node;
+      EXPECT_LE(watched.calls_of("status", node), host.cdev && node == host.cdev->path ? 2 : 1) << node;
     }
     const auto calls = watched.calls_made();
     const auto times = [&](std::string_view call) {

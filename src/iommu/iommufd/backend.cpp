@@ -12,21 +12,21 @@
 namespace postern {
 namespace {
 
-// Nothing has to be opened for that.
 Result<Fd> probe(Kernel& kernel, const HostDevice* device) {
-  auto usable = probe_node(kernel, iommufd::path, "backend iommufd");
-  if (usable) usable = device != nullptr ? iommufd::probe_cdev(kernel, *device) : require_iommu(kernel);
-  return usable ? Result<Fd>() : failure_of(usable);
+  auto node = iommufd::Iommufd::probe(kernel);
+  if (!node) return node;
+  auto usable = device != nullptr ? iommufd::probe_cdev(kernel, *device) : require_iommu(kernel);
+  return usable ? std::move(node) : failure_of(usable);
 }
 
-Result<std::shared_ptr<Container>> open_at(Fd /*node*/, Kernel& kernel, const ContainerOptions& options) {
+Result<std::shared_ptr<Container>> open_at(Fd node, Kernel& kernel, const ContainerOptions& options) {
   if (options.version != 0) {
     return refusal({.result = -EINVAL,
                     .object = "container iommufd",
                     .reason = "the backend has no versions",
                     .remedy = "leave the version out"});
   }
-  auto iommufd = iommufd::Iommufd::shared(kernel);
+  auto iommufd = iommufd::Iommufd::shared(kernel, std::move(node));
   if (!iommufd) return failure_of(iommufd);
   auto ioas = (*iommufd)->allocate_ioas();
   if (!ioas) return failure_of(ioas);

@@ -43,18 +43,36 @@ std::uint64_t page_sizes_of(const iommu_hw_info& told, const HardwareInfo& info)
   return 0;
 }
 
+// The one of each kernel that is in use.
+std::mutex opened_mutex;  // NOLINT(cppcoreguidelines-avoid-non-const-global-variables): of opened()
+std::map<Kernel*, std::weak_ptr<Iommufd>>& opened() {
+  static auto& all = *new std::map<Kernel*, std::weak_ptr<Iommufd>>;  // for the destructors of globals, too
+  return all;
+}
+std::shared_ptr<Iommufd> find_opened(Kernel& kernel) {
+  std::erase_if(opened(), [](const auto& entry) { return entry.second.expired(); });
+  const auto found = opened().find(&kernel);
+  auto iommufd = found == opened().end() ? nullptr : found->second.lock();
+  return iommufd && iommufd->is_of_this_process() ? iommufd : nullptr;
+}
+
 }  // namespace
 
-Result<std::shared_ptr<Iommufd>> Iommufd::shared(Kernel& kernel) {
-  static std::mutex mutex;
-  static auto& open = *new std::map<Kernel*, std::weak_ptr<Iommufd>>;  // for the destructors of globals, too
-  const std::lock_guard lock(mutex);
-  std::erase_if(open, [](const auto& entry) { return entry.second.expired(); });
-  if (auto found = open[&kernel].lock(); found && found->is_of_this_process()) return found;
-  auto fd = open_node(kernel, path, "container iommufd");
-  if (!fd) return failure_of(fd);
-  auto made = std::make_shared<Iommufd>(std::move(*fd));
-  open[&kernel] = made;
+Result<Fd> Iommufd::probe(Kernel& kernel) {
+  const std::lock_guard lock(opened_mutex);
+  return find_opened(kernel) ? Result<Fd>() : open_node(kernel, path, "backend iommufd");
+}
+
+Result<std::shared_ptr<Iommufd>> Iommufd::shared(Kernel& kernel, Fd node) {
+  const std::lock_guard lock(opened_mutex);
+  if (auto found = find_opened(kernel)) return found;
+  if (!node) {
+    auto opened_now = open_node(kernel, path, "container iommufd");
+    if (!opened_now) return failure_of(opened_now);
+    node = std::move(*opened_now);
+  }
+  auto made = std::make_shared<Iommufd>(std::move(node));
+  opened()[&kernel] = made;
   return made;
 }
 

@@ -34,8 +34,10 @@ struct Hardware {
 class Iommufd {
  public:
   // One /dev/iommu for all containers of a Kernel that are open at a time, so that they can share devices and memory.
-  // Any thread. Errors: those of open_node().
-  [[nodiscard]] static Result<std::shared_ptr<Iommufd>> shared(Kernel& kernel);
+  // `node` is what probe() gave, or nothing. Any thread. Errors: those of open_node().
+  [[nodiscard]] static Result<std::shared_ptr<Iommufd>> shared(Kernel& kernel, Fd node);
+  // Whether /dev/iommu can be opened, by opening it; nothing where one is open already.
+  [[nodiscard]] static Result<Fd> probe(Kernel& kernel);
   explicit Iommufd(Fd fd) noexcept : fd_(std::move(fd)) {}
 
   [[nodiscard]] Kernel& kernel() const noexcept { return fd_.kernel(); }

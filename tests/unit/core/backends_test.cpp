@@ -131,6 +131,12 @@ TEST_F(Choosing, ANodeThatMayNotBeOpenedIsNamedWithItsModeAndOwner) {
   EXPECT_THAT(refusal("type1", ENODEV), AllOf(HasSubstr("/dev/vfio/7"), HasSubstr("crw-rw---- 0:0")));
 }
 
+TEST_F(Choosing, AutoLeavesOutABackendWhoseNodeTheDeviceCgroupForbids) {
+  kernel.open_gives("/dev/iommu", -EPERM);  // which access(2) does not know
+  EXPECT_THAT(refusal("iommufd", ENODEV), AllOf(HasSubstr("device cgroup"), HasSubstr("/dev/iommu")));
+  EXPECT_EQ(choose_backend(kernel, "auto", device).value()->name, "type1");
+}
+
 TEST_F(Choosing, ADeviceOfAnotherDriverIsSentToBind) {
   device.is_vfio = false;
   device.driver = "nvme";
