@@ -112,6 +112,11 @@ TEST(LockedOnPower, HasASecondTableWhereTheDefaultWindowIsTooSmall) {
   EXPECT_EQ(locked_on_power(Machine::powernv, 2 * gib, 16 * gib, 64 * kib).tables, 8 * mib + 4 * mib);
 }
 
+TEST(LockedOnPower, OfMoreThanAnyWindowIsMoreThanAnyLimit) {
+  constexpr std::uint64_t all = ~std::uint64_t{0};
+  EXPECT_EQ(locked_on_power(Machine::pseries, gib, all, page).version2, all);
+}
+
 TEST(LockedOnPower, IsJudgedByVersion2) {
   Partition host;
   const Condition condition = judge_locked_on_power(host, 8 * mib, gib);

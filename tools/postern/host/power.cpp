@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <bit>
 #include <postern/locked_memory.hpp>
 #include <vector>
@@ -82,9 +83,10 @@ LockedOnPower locked_on_power(Machine machine, std::uint64_t default_window, std
   LockedOnPower locked;
   locked.tables = table_size(machine, default_window, default_page);
   locked.version1 = default_window + locked.tables;
-  // The kernel makes the default window before any other, and that stays.
-  if (memory > default_window) locked.tables += table_size(machine, std::bit_ceil(memory), page);
-  locked.version2 = locked.tables + memory;
+  // The kernel makes the default window before any other, and that stays. No window is larger than 2^63 bytes.
+  constexpr std::uint64_t largest = std::uint64_t{1} << 63;
+  if (memory > default_window) locked.tables += table_size(machine, std::bit_ceil(std::min(memory, largest)), page);
+  locked.version2 = memory > ~locked.tables ? ~std::uint64_t{0} : locked.tables + memory;
   return locked;
 }
 
