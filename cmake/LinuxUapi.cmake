@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-# Finds linux/vfio.h and linux/iommufd.h that are new enough, or fetches them: POSTERN_UAPI_DIR.
+# Finds linux/vfio.h and linux/iommufd.h that are new enough, or fetches them: POSTERN_LINUX_UAPI.
 #
 # Debian 12's own are Linux 6.1's, without cdev and iommufd. The newest of the distribution come as a package of headers
 # alone; they are unpacked into the cache, beside nothing, and only those for VFIO are used. So the code needs no #ifdef for
 # kernel versions.
 include(CheckCXXSourceCompiles)
 
-set(POSTERN_UAPI_DIR "" CACHE PATH "Folder with linux/vfio.h and linux/iommufd.h of Linux 7.0 or newer")
+set(POSTERN_LINUX_UAPI "" CACHE PATH "Folder with linux/vfio.h and linux/iommufd.h of Linux 7.0 or newer")
 
 set(postern_uapi_probe "
   #include <linux/iommufd.h>
@@ -23,7 +23,7 @@ function(postern_check_uapi variable directory)
   check_cxx_source_compiles("${postern_uapi_probe}" ${variable})
 endfunction()
 
-if(NOT POSTERN_UAPI_DIR)
+if(NOT POSTERN_LINUX_UAPI)
   postern_check_uapi(POSTERN_UAPI_OF_SYSTEM "")
   if(NOT POSTERN_UAPI_OF_SYSTEM)
     if(DEFINED ENV{XDG_CACHE_HOME})
@@ -40,20 +40,20 @@ if(NOT POSTERN_UAPI_DIR)
         RESULT_VARIABLE postern_fetched OUTPUT_QUIET)
       if(NOT postern_fetched EQUAL 0)
         message(FATAL_ERROR "linux/iommufd.h of Linux 7 or newer is needed and could not be fetched.\n"
-                            "Give a folder that has it and linux/vfio.h: cmake -DPOSTERN_UAPI_DIR=FOLDER")
+                            "Give a folder that has it and linux/vfio.h: cmake -DPOSTERN_LINUX_UAPI=FOLDER")
       endif()
       foreach(header vfio vfio_ccw vfio_zdev iommufd stddef)  # which has macros that the others use
         file(COPY ${postern_unpacked}/usr/include/linux/${header}.h DESTINATION ${postern_uapi}/linux)
       endforeach()
       file(REMOVE_RECURSE ${postern_unpacked})
     endif()
-    set(POSTERN_UAPI_DIR ${postern_uapi} CACHE PATH "" FORCE)
+    set(POSTERN_LINUX_UAPI ${postern_uapi} CACHE PATH "" FORCE)
   endif()
 endif()
 
-if(POSTERN_UAPI_DIR)
-  postern_check_uapi(POSTERN_UAPI_WORKS ${POSTERN_UAPI_DIR})
+if(POSTERN_LINUX_UAPI)
+  postern_check_uapi(POSTERN_UAPI_WORKS ${POSTERN_LINUX_UAPI})
   if(NOT POSTERN_UAPI_WORKS)
-    message(FATAL_ERROR "POSTERN_UAPI_DIR=${POSTERN_UAPI_DIR} has no linux/vfio.h and linux/iommufd.h of Linux 7.0 or newer")
+    message(FATAL_ERROR "POSTERN_LINUX_UAPI=${POSTERN_LINUX_UAPI} has no linux/vfio.h and linux/iommufd.h of Linux 7.0 or newer")
   endif()
 endif()

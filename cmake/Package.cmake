@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-# What an install has: the library, its headers, and how CMake and pkg-config find them.
+# What an install has: the libraries, their headers, and how CMake and pkg-config find them.
 include(CMakePackageConfigHelpers)
 
-install(TARGETS postern EXPORT postern-targets)
-install(DIRECTORY include/postern DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
-
+set(postern_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/postern)
+# From where it lies to the prefix, so that an install can be moved.
+file(RELATIVE_PATH POSTERN_PC_TO_PREFIX /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
 if(BUILD_SHARED_LIBS)
   set(POSTERN_IS_STATIC FALSE)
   set(POSTERN_PC_REQUIRES Requires.private)
@@ -13,15 +13,32 @@ else()
   set(POSTERN_PC_REQUIRES Requires)  # a static library's users link what it uses
 endif()
 
-set(postern_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/postern)
-install(EXPORT postern-targets NAMESPACE postern:: DESTINATION ${postern_package_dir})
+# postern_install(LIBRARY COMPONENT DESCRIPTION): find_package()'s component is COMPONENT, pkg-config's package LIBRARY.
+function(postern_install library component POSTERN_PC_DESCRIPTION)
+  install(TARGETS ${library} EXPORT ${library}-targets)
+  install(DIRECTORY include/${library} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+  install(EXPORT ${library}-targets NAMESPACE postern:: DESTINATION ${postern_package_dir})
+  set(POSTERN_PC_NAME ${library})
+  if(library STREQUAL postern)
+    set(POSTERN_PC_NEEDS "${POSTERN_PC_REQUIRES}: fmt libpci")
+  else()
+    # Of the same version: they are made together.
+    set(POSTERN_PC_NEEDS "Requires: postern = ${POSTERN_VERSION}")
+  endif()
+  configure_file(cmake/library.pc.in ${CMAKE_CURRENT_BINARY_DIR}/${library}.pc @ONLY)
+  install(FILES ${CMAKE_CURRENT_BINARY_DIR}/${library}.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)
+endfunction()
+
+postern_install(postern postern "Passes devices through Linux VFIO")
+if(POSTERN_NVME)
+  postern_install(postern-nvme nvme "An NVMe driver in user space, on postern")
+endif()
+if(POSTERN_SIM)
+  postern_install(postern-sim sim "A simulated kernel, for testing code that passes devices through")
+endif()
+
 configure_package_config_file(cmake/postern-config.cmake.in ${CMAKE_CURRENT_BINARY_DIR}/postern-config.cmake
                               INSTALL_DESTINATION ${postern_package_dir})
 write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/postern-config-version.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/postern-config.cmake ${CMAKE_CURRENT_BINARY_DIR}/postern-config-version.cmake
         DESTINATION ${postern_package_dir})
-
-# From where it lies to the prefix, so that an install can be moved.
-file(RELATIVE_PATH POSTERN_PC_TO_PREFIX /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
-configure_file(cmake/postern.pc.in ${CMAKE_CURRENT_BINARY_DIR}/postern.pc @ONLY)
-install(FILES ${CMAKE_CURRENT_BINARY_DIR}/postern.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

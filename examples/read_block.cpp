@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reads the first block of an NVMe disk in user space: read_block 0000:00:01.0 [type1|iommufd]
 #include <cstdio>
+#include <postern-nvme/controller.hpp>
 #include <postern/attach.hpp>
-#include <postern/nvme.hpp>
 #include <postern/pci_function.hpp>
 
 using namespace postern;

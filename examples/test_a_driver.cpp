@@ -3,11 +3,11 @@
 // controller for its version; yours gets its Kernel from outside, too.
 #include <gtest/gtest.h>
 
+#include <postern-sim/kernel.hpp>
 #include <postern/attach.hpp>
 #include <postern/binding.hpp>
 #include <postern/pci_device.hpp>
 #include <postern/pci_function.hpp>
-#include <postern/sim.hpp>
 
 using namespace postern;
 
@@ -22,21 +22,21 @@ static Result<std::uint32_t> nvme_version(Kernel& kernel, PciAddress where) {
 }
 
 TEST(MyDriver, ReadsTheVersion) {
-  SimulatedKernel kernel;
+  sim::Kernel kernel;
   const auto version = nvme_version(kernel, {.device = 1});
   ASSERT_TRUE(version) << version.error().message();
   EXPECT_EQ(*version, 0x00010400U);
 }
 
 TEST(MyDriver, SaysThatTheDeviceMustBeBound) {
-  SimulatedKernel kernel;
+  sim::Kernel kernel;
   const auto version = nvme_version(kernel, {.device = 2});  // which has the driver nvme
   ASSERT_FALSE(version);
   EXPECT_NE(version.error().message().find("postern bind 0000:00:02.0"), std::string::npos);
 }
 
 TEST(MyDriver, WorksOnAHostOfMyOwn) {
-  SimulatedKernel kernel({.functions = {{.address = {.bus = 7}, .iommu_group = 9}}, .locked_memory = 1 << 20});
+  sim::Kernel kernel({.functions = {{.address = {.bus = 7}, .iommu_group = 9}}, .locked_memory = 1 << 20});
   ASSERT_TRUE(bind_to_driver(kernel, find_pci_function(kernel, {.bus = 7})->host, "vfio-pci"));
   EXPECT_TRUE(nvme_version(kernel, {.bus = 7}));
 }

@@ -16,6 +16,7 @@
 #include <ctime>
 
 #include <algorithm>
+#include <postern-sim/faults.hpp>
 #include <postern/attach.hpp>
 #include <postern/binding.hpp>
 #include <postern/dma_windows.hpp>
@@ -24,7 +25,6 @@
 #include <random>
 
 #include "figure.hpp"
-#include "support/failing_kernel.hpp"
 
 namespace postern::bench {
 namespace {
@@ -241,7 +241,7 @@ void measure_backend(const HostDevice& device, const Backend& backend, std::uint
 // 1 GiB into a window that is created for it: the window, the memory, the mapping, an ioctl each.
 void count_ioctls(const HostDevice& device) {
   constexpr std::uint64_t length = std::uint64_t{1} << 30;
-  test::FailingKernel kernel(system_kernel());
+  sim::FailingKernel kernel(system_kernel());
   auto attached = attach(kernel, device, {.backend = "spapr"});
   if (!attached) give_up(attached.error().message());
   void* memory = ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);

@@ -22,15 +22,15 @@
 #include <cstdio>
 #include <cstdlib>
 #include <optional>
+#include <postern-nvme/controller.hpp>
 #include <postern/attach.hpp>
 #include <postern/binding.hpp>
-#include <postern/nvme.hpp>
 #include <postern/pci_function.hpp>
 #include <string>
 #include <vector>
 
-#include "drivers/nvme/admin.hpp"
 #include "figure.hpp"
+#include "nvme/admin.hpp"
 
 namespace {
 

@@ -9,9 +9,9 @@
 #include <cstdlib>
 #include <ctime>
 #include <fstream>
+#include <postern-sim/kernel.hpp>
 #include <postern/attach.hpp>
 #include <postern/pci_function.hpp>
-#include <postern/sim.hpp>
 
 #include "figure.hpp"
 
@@ -34,7 +34,7 @@ Device attach_disk(Kernel& kernel, std::string_view backend) {
 }
 
 void measure_map(std::string_view backend) {
-  SimulatedKernel kernel;
+  sim::Kernel kernel;
   const Device device = attach_disk(kernel, backend);
   Container& container = *device.container();
   static std::byte memory[8192];
@@ -58,9 +58,9 @@ void measure_memory() {
   void* const memory = ::mmap(nullptr, tib, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) std::abort();
   const double before = resident();
-  SimulatedHost host = simulated_pc();
+  sim::Host host = sim::pc();
   host.address_bits = 48;
-  SimulatedKernel kernel(host);
+  sim::Kernel kernel(host);
   const Device device = attach_disk(kernel, "iommufd");
   Container& container = *device.container();
   for (std::uint64_t at = 0; at < tib; at += 2 * mib) {
@@ -76,9 +76,9 @@ double measure_pieces(std::uint64_t pieces) {
   if (file < 0 || ::ftruncate(file, static_cast<off_t>(all)) != 0) std::abort();
   void* const memory = ::mmap(nullptr, all, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
   if (memory == MAP_FAILED) std::abort();
-  SimulatedHost host = simulated_pc();
+  sim::Host host = sim::pc();
   host.address_bits = 48;
-  SimulatedKernel kernel(host);
+  sim::Kernel kernel(host);
   const Device device = attach_disk(kernel, "iommufd");
   Container& container = *device.container();
   const std::uint64_t length = all / pieces;
@@ -110,7 +110,7 @@ double processor_time() {
 
 // Each function has a group of its own, and is bound to vfio-pci.
 void measure_start() {
-  SimulatedHost host = simulated_pc();
+  sim::Host host = sim::pc();
   host.functions.clear();
   for (int i = 0; i < 2000; ++i) {
     host.functions.push_back({.address = {.bus = static_cast<std::uint8_t>(1 + i / 256),
@@ -122,7 +122,7 @@ void measure_start() {
   std::vector<double> rounds;
   for (int round = 0; round < 5; ++round) {
     const double before = processor_time();
-    const SimulatedKernel kernel(host);
+    const sim::Kernel kernel(host);
     rounds.push_back((processor_time() - before) * 1e3);
   }
   bench::print_figure("sim-start-2000-functions", bench::median(rounds), "ms", 100);

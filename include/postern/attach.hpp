@@ -7,6 +7,7 @@
 #include <postern/backend.hpp>
 #include <postern/container.hpp>
 #include <postern/device.hpp>
+#include <postern/export.hpp>
 #include <postern/host_device.hpp>
 #include <postern/result.hpp>
 #include <string_view>
@@ -37,6 +38,7 @@ struct AttachOptions {
 // (what is mapped cannot be mapped in a new one). Where containers were to be joined, causes() has the refusal of each.
 // Thread rules: it uses the containers that it is to join, which are for one thread at a time; into new ones several
 // threads may attach at once.
-[[nodiscard]] Result<Device> attach(Kernel& kernel, const HostDevice& device, const AttachOptions& options = {});
+[[nodiscard]] POSTERN_API Result<Device> attach(Kernel& kernel, const HostDevice& device,
+                                                const AttachOptions& options = {});
 
 }  // namespace postern

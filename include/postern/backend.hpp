@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <postern/container.hpp>
+#include <postern/export.hpp>
 #include <postern/fd.hpp>
 #include <postern/host_device.hpp>
 #include <postern/result.hpp>
@@ -42,17 +43,18 @@ struct Backend {
 // What follows is for any thread.
 
 // The backends of this build, in order of preference.
-[[nodiscard]] std::span<const Backend* const> backends() noexcept;
+[[nodiscard]] POSTERN_API std::span<const Backend* const> backends() noexcept;
 
 // The names of all backends that postern has, in this build or not.
-[[nodiscard]] std::span<const std::string_view> known_backends() noexcept;
+[[nodiscard]] POSTERN_API std::span<const std::string_view> known_backends() noexcept;
 
 // Errors: EINVAL (no backend has this name: they are listed), ENOSYS (it is not in this build).
-[[nodiscard]] Result<const Backend*> find_backend(std::string_view name);
+[[nodiscard]] POSTERN_API Result<const Backend*> find_backend(std::string_view name);
 
 // The backend to use for this device: the one of that name, or for "auto" the first whose probe succeeds. A name never
 // falls back to another. Errors: as find_backend(), and ENODEV (not available here; for "auto": none is, and causes()
 // has the refusal of each).
-[[nodiscard]] Result<const Backend*> choose_backend(Kernel& kernel, std::string_view name, const HostDevice& device);
+[[nodiscard]] POSTERN_API Result<const Backend*> choose_backend(Kernel& kernel, std::string_view name,
+                                                                const HostDevice& device);
 
 }  // namespace postern

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <optional>
+#include <postern/export.hpp>
 #include <postern/host_device.hpp>
 #include <postern/kernel.hpp>
 #include <postern/result.hpp>
@@ -24,7 +25,7 @@ struct Binding {
 };
 
 // What a device is bound to now. Errors: EINVAL (no name of a device), those of sysfs.
-[[nodiscard]] Result<Binding> read_binding(Kernel& kernel, const HostDevice& device);
+[[nodiscard]] POSTERN_API Result<Binding> read_binding(Kernel& kernel, const HostDevice& device);
 
 // Binds the device to `driver` alone, through its driver_override (never new_id, which would catch its twins and races
 // with other programs). Waits for nothing: sysfs answers when it is done. Errors: ENODEV (the driver is not there: the
@@ -33,15 +34,16 @@ struct Binding {
 // root), those of sysfs. On an error the device is put back to the driver it came from, as far as nobody else has
 // changed it meanwhile. Thread rules, of this and the two below: any thread; one at a time works on a device, among all
 // processes that use postern (by a lock in /run/postern/lock), and the others are told EBUSY.
-[[nodiscard]] Result<Binding> bind_to_driver(Kernel& kernel, const HostDevice& device, const std::string& driver);
+[[nodiscard]] POSTERN_API Result<Binding> bind_to_driver(Kernel& kernel, const HostDevice& device,
+                                                         const std::string& driver);
 
 // Puts the device back: the override first, then the driver that was there, or none if there was none. Waits, as sysfs
 // does, until nobody has the device open. Errors: as above; ENODEV (another device is at this name now: its ids
 // differ).
-[[nodiscard]] Result<void> restore_binding(Kernel& kernel, const Binding& binding);
+[[nodiscard]] POSTERN_API Result<void> restore_binding(Kernel& kernel, const Binding& binding);
 
 // For a device of which nothing is remembered: takes its override away and lets the kernel choose a driver, which may
 // be none. Waits and errors: as above.
-[[nodiscard]] Result<void> bind_to_default_driver(Kernel& kernel, const HostDevice& device);
+[[nodiscard]] POSTERN_API Result<void> bind_to_default_driver(Kernel& kernel, const HostDevice& device);
 
 }  // namespace postern

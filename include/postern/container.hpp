@@ -29,7 +29,7 @@ class ShadowMap;
 // errors in words; a backend does the one thing that differs. Made by attach(); it lives as long as a device or its
 // owner holds it, so no device can outlive it. Thread rules: one thread at a time; different containers may be used by
 // different threads at once. A child of fork(2) may let its copy go, and do no more with it (docs/architecture.md).
-class Container {
+class POSTERN_API Container {
  public:
   virtual ~Container();
   Container(const Container&) = delete;

@@ -7,6 +7,7 @@
 #include <memory>
 #include <postern/container.hpp>
 #include <postern/event.hpp>
+#include <postern/export.hpp>
 #include <postern/fd.hpp>
 #include <postern/region.hpp>
 #include <postern/result.hpp>
@@ -24,7 +25,7 @@ class DeviceIo;
 // Thread rules: reads, writes and interrupts may be used by several threads at once; detach() by one, when no other
 // uses it; attaching and detaching count as use of the container, which is for one thread at a time. A child of fork(2)
 // may let its copy go, which only closes its fd, and calls nothing else of it (container.hpp).
-class Device {
+class POSTERN_API Device {
  public:
   Device(Device&&) noexcept;
   Device& operator=(Device&&) noexcept;

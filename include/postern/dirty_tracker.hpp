@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <postern/container.hpp>
+#include <postern/export.hpp>
 #include <postern/iova.hpp>
 #include <postern/result.hpp>
 #include <span>
@@ -28,7 +29,7 @@ enum class DirtySource : std::uint8_t {
   nobody,  // so that every page counts as written
 };
 
-[[nodiscard]] std::string_view to_string(DirtySource source);  // "device", "iommu", "nobody"
+[[nodiscard]] POSTERN_API std::string_view to_string(DirtySource source);  // "device", "iommu", "nobody"
 
 // Where a query puts its answer: a bit for each page of the range, bit 0 of the first word for its first page. Bits of
 // pages that were written are set; the others stay as they are, so that several answers can be gathered in one bitmap.
@@ -59,7 +60,7 @@ struct TrackedDevice {
 // told that was not written, but none that was is ever left out: what a device wrote before it left the container, or
 // what a failing call may have lost, is told by the next query. An IOMMU that maps by large pages tells them as a whole
 // (HugePages::avoid helps). Lives as long as the container; thread rules: those of the container.
-class DirtyTracker {
+class POSTERN_API DirtyTracker {
  public:
   DirtyTracker(Container& container, DirtyLog& log);  // for backends
   ~DirtyTracker();

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <postern/container.hpp>
+#include <postern/export.hpp>
 #include <postern/fd.hpp>
 #include <postern/iova_allocator.hpp>
 #include <postern/result.hpp>
@@ -17,7 +18,7 @@ namespace postern {
 // made. What the kernel refuses to unmap stays as it is until the container goes. Thread rules: making one and letting
 // it go use the container and the allocator, which are for one thread at a time. In a child of fork(2) letting the copy
 // go only unmaps the child's memory.
-class DmaBuffer {
+class POSTERN_API DmaBuffer {
  public:
   // `length` is rounded up to the container's smallest page. Errors: ENOMEM, ENOSPC (no iova is free), those of
   // Container::map().

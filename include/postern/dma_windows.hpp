@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <postern/export.hpp>
 #include <postern/iova.hpp>
 #include <postern/result.hpp>
 #include <vector>
@@ -32,7 +33,7 @@ struct DmaWindowRequest {
 // What a container of the spapr backend can do with windows (Container::dma_windows()). A window becomes part of the
 // container's usable ranges, and its mappings go by Container::map(). Windows stay until they are removed, or the last
 // device leaves; they come back with the next device. Thread rules: those of the container.
-class DmaWindows {
+class POSTERN_API DmaWindows {
  public:
   virtual ~DmaWindows() = default;
 

@@ -2,6 +2,7 @@
 // Eeh: POWER's Enhanced Error Handling: a device that misbehaved is frozen, looked at, reset, and let go again.
 #pragma once
 
+#include <postern/export.hpp>
 #include <postern/result.hpp>
 #include <string_view>
 
@@ -10,7 +11,7 @@ namespace postern {
 // What a container of the spapr backend can do where the platform has it (Container::eeh()). It acts on the PE
 // (partitionable endpoint) of every group in the container. Kernel: VFIO_EEH_PE_OP. Errors of each: EIO (the firmware
 // refused), ENODEV (the platform has no EEH after all), those of the ioctl. Thread rules: those of the container.
-class Eeh {
+class POSTERN_API Eeh {
  public:
   enum class State { normal = 0, reset = 1, stopped = 2, dma_stopped = 4, unavailable = 5 };
   enum class Reset { hot, fundamental };

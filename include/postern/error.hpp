@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <postern/export.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,7 +13,7 @@ namespace postern {
 // An Error is one failed operation in words that a person can act on. It is a single pointer, so that a Result<void>
 // costs nothing to return when all is well. Copying copies the words; a moved-from Error may only be destroyed or
 // assigned to. Thread rules: as for std::string.
-class Error {
+class POSTERN_API Error {
  public:
   struct Details {
     int code = 0;               // errno, positive: what the call gave; of a refusal, the one that fits it
@@ -49,6 +50,6 @@ class Error {
 };
 
 // The macro name of an errno ("ENOMEM"), or its number in digits where it has no name.
-[[nodiscard]] std::string errno_name(int code);
+[[nodiscard]] POSTERN_API std::string errno_name(int code);
 
 }  // namespace postern

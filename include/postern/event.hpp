@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <postern/export.hpp>
 #include <postern/fd.hpp>
 #include <postern/result.hpp>
 
@@ -12,7 +13,7 @@ namespace postern {
 // Counts signals. Owns its eventfd; whoever gave it to a device must keep it until the interrupt is off again (the
 // kernel holds a reference of its own, so nothing breaks if it goes early: the signals are just not seen). Thread
 // rules: any thread may signal and wait; each signal is seen by one waiter.
-class Event {
+class POSTERN_API Event {
  public:
   // Errors: EMFILE, ENFILE, ENOMEM (eventfd(2)).
   [[nodiscard]] static Result<Event> create(Kernel& kernel);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <postern/export.hpp>
 #include <postern/kernel.hpp>
 #include <span>
 #include <utility>
@@ -11,7 +12,7 @@ namespace postern {
 
 // Owns a file descriptor of a Kernel; closes it when it goes. Passing one by value passes it on. Never turns into an
 // int by itself. The Kernel must outlive it. In a child of fork(2) closing it closes the child's. Thread rules: as int.
-class Fd {
+class POSTERN_API Fd {
  public:
   Fd() noexcept = default;
   Fd(Kernel& kernel, int fd) noexcept : kernel_(&kernel), fd_(fd) {}
@@ -41,7 +42,7 @@ class Fd {
 // Owns a mapping of memory (mmap(2)) made through a Kernel; unmaps it when it goes. For a BAR the memory is a device's
 // registers: access it through volatile pointers of the register's own width. In a child of fork(2) it unmaps the
 // child's memory. Thread rules: of the owner as of a pointer; the memory is any thread's.
-class Mmap {
+class POSTERN_API Mmap {
  public:
   Mmap() noexcept = default;
   Mmap(Kernel& kernel, void* address, std::size_t length) noexcept

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <postern/export.hpp>
 #include <postern/kernel.hpp>
 #include <postern/result.hpp>
 #include <span>
@@ -16,7 +17,7 @@ namespace postern {
 
 // The number of an IOMMU group, as in /sys/kernel/iommu_groups/N and /dev/vfio/N.
 enum class GroupId : std::uint32_t {};
-[[nodiscard]] std::string to_string(GroupId group);
+[[nodiscard]] POSTERN_API std::string to_string(GroupId group);
 
 // The character device that VFIO makes for one device ("vfio0"), found under its sysfs folder in vfio-dev/.
 struct VfioCdev {
@@ -27,12 +28,12 @@ struct VfioCdev {
 
 // The secret that a physical function's driver and those of its virtual functions share: where the physical function is
 // bound to vfio-pci, none of them can be opened without it. A UUID, its bytes in the order in which it is written.
-struct VfToken {
+struct POSTERN_API VfToken {
   std::array<std::uint8_t, 16> bytes{};
   // As "bd8d9d2b-5a5f-4f5a-a211-f591514ba1f3". Errors: EINVAL.
   [[nodiscard]] static Result<VfToken> parse(std::string_view uuid);
 };
-[[nodiscard]] std::string to_string(const VfToken& token);
+[[nodiscard]] POSTERN_API std::string to_string(const VfToken& token);
 
 // A snapshot of sysfs; nothing here holds the device. Thread rules: as for std::string.
 struct HostDevice {
@@ -76,34 +77,37 @@ struct GroupAdvice {
 
 // Never advises to take what the device itself hangs on (its physical function), or what the host does (its chipset).
 // Whether somebody uses the others is not looked at: "postern bind" does.
-[[nodiscard]] GroupAdvice advise_on_group(Kernel& kernel, const IommuGroup& group, const std::string& device);
+[[nodiscard]] POSTERN_API GroupAdvice advise_on_group(Kernel& kernel, const IommuGroup& group,
+                                                      const std::string& device);
 // The remedy where some members must stay; `staying` are their names, with the reason of each.
-[[nodiscard]] std::string leave_group_alone(std::span<const std::string> staying);
+[[nodiscard]] POSTERN_API std::string leave_group_alone(std::span<const std::string> staying);
 
 // Reads a device of a bus. Errors: ENODEV (no such device; the remedy says how to list them), EINVAL (a name that leads
 // elsewhere, as "../x" does), those of sysfs.
-[[nodiscard]] Result<HostDevice> find_host_device(Kernel& kernel, std::string_view bus, std::string_view name);
+[[nodiscard]] POSTERN_API Result<HostDevice> find_host_device(Kernel& kernel, std::string_view bus,
+                                                              std::string_view name);
 
 // Errors: ENOENT (no such group), those of sysfs.
-[[nodiscard]] Result<IommuGroup> find_iommu_group(Kernel& kernel, GroupId group);
+[[nodiscard]] POSTERN_API Result<IommuGroup> find_iommu_group(Kernel& kernel, GroupId group);
 
 // What must hold of a host and a device before it can be passed through. Errors: ENODEV, with the remedy that fits this
 // machine (its firmware, its kernel's parameters, what it runs under).
 // The kernel uses an IOMMU for some device at least.
-[[nodiscard]] Result<void> require_iommu(Kernel& kernel);
+[[nodiscard]] POSTERN_API Result<void> require_iommu(Kernel& kernel);
 // The device is in an IOMMU group, and that is an IOMMU's.
-[[nodiscard]] Result<GroupId> require_group(Kernel& kernel, const HostDevice& device);
+[[nodiscard]] POSTERN_API Result<GroupId> require_group(Kernel& kernel, const HostDevice& device);
 // The device is bound to a driver that gives it to user space.
-[[nodiscard]] Result<void> require_vfio_driver(const HostDevice& device);
+[[nodiscard]] POSTERN_API Result<void> require_vfio_driver(const HostDevice& device);
 
 // This process can open a node of VFIO's ("/dev/vfio/2", "/dev/iommu"): it is opened and closed, which opens no device.
 // Errors: those of open(2); the remedy says what brings or allows it.
-[[nodiscard]] Result<void> require_node(Kernel& kernel, const std::string& path);
+[[nodiscard]] POSTERN_API Result<void> require_node(Kernel& kernel, const std::string& path);
 // The device answers, as far as sysfs shows: its config space does not read as all ones. Errors: EIO.
-[[nodiscard]] Result<void> require_answer(Kernel& kernel, const HostDevice& device);
+[[nodiscard]] POSTERN_API Result<void> require_answer(Kernel& kernel, const HostDevice& device);
 
 // The physical function of a virtual one, where a VFIO driver has it: then the device wants a VF token.
-[[nodiscard]] std::optional<std::string> physical_function_with_token(Kernel& kernel, const HostDevice& device);
+[[nodiscard]] POSTERN_API std::optional<std::string> physical_function_with_token(Kernel& kernel,
+                                                                                  const HostDevice& device);
 
 // Whether a device can raise no interrupts but its own: VFIO refuses it (EPERM) where that is known to be missing.
 struct InterruptIsolation {
@@ -113,14 +117,15 @@ struct InterruptIsolation {
 };
 // By what the kernel does (/proc/interrupts). `iommu`: the name of one under /sys/class/iommu ("dmar0"); without one,
 // all of them are looked at.
-[[nodiscard]] InterruptIsolation read_interrupt_isolation(Kernel& kernel, const std::optional<std::string>& iommu);
+[[nodiscard]] POSTERN_API InterruptIsolation read_interrupt_isolation(Kernel& kernel,
+                                                                      const std::optional<std::string>& iommu);
 // Whether a backend's kernel module is told to take devices without it (its parameter allow_unsafe_interrupts), and the
 // remedy that tells it to.
-[[nodiscard]] bool accepts_unsafe_interrupts(Kernel& kernel, std::string_view backend);
-[[nodiscard]] std::string accept_unsafe_interrupts(std::string_view backend);
+[[nodiscard]] POSTERN_API bool accepts_unsafe_interrupts(Kernel& kernel, std::string_view backend);
+[[nodiscard]] POSTERN_API std::string accept_unsafe_interrupts(std::string_view backend);
 
 // Whether a driver of this name is one of VFIO's ("vfio-pci", its variants, "vfio-platform"), as far as a name tells:
 // for drivers that have no device yet. Of a device, HostDevice::is_vfio tells: some vendors' drivers serve VFIO too.
-[[nodiscard]] bool is_vfio_driver(std::string_view driver);
+[[nodiscard]] POSTERN_API bool is_vfio_driver(std::string_view driver);
 
 }  // namespace postern

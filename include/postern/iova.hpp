@@ -5,6 +5,7 @@
 #include <compare>
 #include <cstdint>
 #include <optional>
+#include <postern/export.hpp>
 #include <string>
 #include <string_view>
 
@@ -45,8 +46,8 @@ struct IovaRange {
 // What the device may do with mapped memory.
 enum class Access : std::uint8_t { read = 1, write = 2, read_write = 3 };
 
-[[nodiscard]] std::string to_string(Iova iova);           // "0x1000"
-[[nodiscard]] std::string to_string(IovaRange range);     // "0x1000-0x1fff"
-[[nodiscard]] std::string_view to_string(Access access);  // "read", "write", "read and write"
+[[nodiscard]] POSTERN_API std::string to_string(Iova iova);           // "0x1000"
+[[nodiscard]] POSTERN_API std::string to_string(IovaRange range);     // "0x1000-0x1fff"
+[[nodiscard]] POSTERN_API std::string_view to_string(Access access);  // "read", "write", "read and write"
 
 }  // namespace postern

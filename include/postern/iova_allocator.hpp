@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <postern/export.hpp>
 #include <postern/iova.hpp>
 #include <postern/result.hpp>
 #include <span>
@@ -15,7 +16,7 @@ namespace postern {
 // and devices take it for "none"), but may be asked for with allocate_at(). Cost: allocate, allocate_at and free take
 // O(log n) for n free ranges; but where nothing longer is left, an allocate looks through the ranges of about its own
 // length for one with the right alignment, once until such a range is freed. Thread rules: one thread at a time.
-class IovaAllocator {
+class POSTERN_API IovaAllocator {
  public:
   // `usable`: Container::usable_ranges(), perhaps clipped to what the device can address. `page_sizes`: the IOMMU's
   // page sizes as a bitmap, Container::page_sizes(); the smallest is at least 4 KiB. The ends of a range that fill no

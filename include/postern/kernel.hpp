@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <postern/export.hpp>
 #include <string>
 #include <vector>
 
@@ -26,7 +27,7 @@ struct FileStatus {
 // Each function is the system call it is named after, and gives what the raw call gives: a value of 0 or more, or a
 // negated errno. None of them logs, retries or explains; that is done above. Paths are absolute. Thread rules: an
 // implementation must allow calls from several threads at once, as a kernel does.
-class Kernel {
+class POSTERN_API Kernel {
  public:
   Kernel() = default;
   Kernel(const Kernel&) = delete;
@@ -64,6 +65,6 @@ class Kernel {
 };
 
 // The kernel this process runs on. It is never destroyed: the destructors of objects with static storage may use it.
-[[nodiscard]] Kernel& system_kernel() noexcept;
+[[nodiscard]] POSTERN_API Kernel& system_kernel() noexcept;
 
 }  // namespace postern

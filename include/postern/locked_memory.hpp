@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <postern/export.hpp>
 #include <postern/kernel.hpp>
 #include <postern/result.hpp>
 
@@ -12,7 +13,7 @@ namespace postern {
 // All in bytes, from /proc/self. Mapping memory for a device pins it; the kernel counts it against RLIMIT_MEMLOCK
 // unless the process has CAP_IPC_LOCK. type1 counts a process's own (VmLck); iommufd counts all processes of a user
 // together and shows its own share as VmPin. Any thread may read it.
-struct LockedMemory {
+struct POSTERN_API LockedMemory {
   std::optional<std::uint64_t> limit;  // RLIMIT_MEMLOCK, soft; missing: unlimited
   bool exempt = false;                 // CAP_IPC_LOCK: the limit does not count
   std::uint64_t locked = 0;            // VmLck
@@ -30,6 +31,6 @@ struct LockedMemory {
 // How large the pages are that this process's memory at `address` is made of: the host's page, or a huge page of
 // hugetlbfs (transparent huge pages do not count). Bytes, from /proc/self/smaps. Errors: EFAULT (no such memory), those
 // of reading /proc/self. Any thread.
-[[nodiscard]] Result<std::uint64_t> backing_page_size(Kernel& kernel, const void* address);
+[[nodiscard]] POSTERN_API Result<std::uint64_t> backing_page_size(Kernel& kernel, const void* address);
 
 }  // namespace postern

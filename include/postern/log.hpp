@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <postern/error.hpp>
+#include <postern/export.hpp>
 
 namespace postern {
 
@@ -16,6 +17,9 @@ enum class LogKind : std::uint8_t {
 using LogHandler = void (*)(LogKind kind, const Error& error) noexcept;
 
 // Sets the one handler of the process; null turns it off (the default). It may be called from any thread.
-void set_log_handler(LogHandler handler) noexcept;
+POSTERN_API void set_log_handler(LogHandler handler) noexcept;
+
+// Gives the handler an error. For drivers, which have destructors of their own.
+POSTERN_API void log(LogKind kind, const Error& error) noexcept;
 
 }  // namespace postern

@@ -4,6 +4,7 @@
 
 #include <compare>
 #include <cstdint>
+#include <postern/export.hpp>
 #include <postern/result.hpp>
 #include <string>
 #include <string_view>
@@ -11,7 +12,7 @@
 namespace postern {
 
 // Thread rules of all here: as for int.
-struct PciAddress {
+struct POSTERN_API PciAddress {
   std::uint32_t domain = 0;  // VMD and Hyper-V use domains beyond 16 bits
   std::uint8_t bus = 0;
   std::uint8_t device = 0;    // 0..31
@@ -24,6 +25,6 @@ struct PciAddress {
 };
 
 // As sysfs spells it: "0000:00:01.0".
-[[nodiscard]] std::string to_string(PciAddress address);
+[[nodiscard]] POSTERN_API std::string to_string(PciAddress address);
 
 }  // namespace postern

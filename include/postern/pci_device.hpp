@@ -5,6 +5,7 @@
 #include <concepts>
 #include <cstdint>
 #include <postern/device.hpp>
+#include <postern/export.hpp>
 #include <postern/result.hpp>
 #include <span>
 #include <string>
@@ -32,7 +33,7 @@ enum class PciInterrupt : std::uint32_t {
 };  // VFIO_PCI_*_IRQ_INDEX
 
 // Composed of a Device, which it owns. Thread rules: as Device.
-class PciDevice {
+class POSTERN_API PciDevice {
  public:
   // Errors: EINVAL (the device is not PCI), EIO (config space cannot be read).
   [[nodiscard]] static Result<PciDevice> open(Device device);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <postern/export.hpp>
 #include <postern/host_device.hpp>
 #include <postern/pci_address.hpp>
 #include <string>
@@ -25,10 +26,10 @@ struct PciFunction {
 };
 
 // Every PCI function of the host, by address. Any thread. Errors: ENOENT (the host has no PCI), those of sysfs.
-[[nodiscard]] Result<std::vector<PciFunction>> list_pci_functions(Kernel& kernel);
+[[nodiscard]] POSTERN_API Result<std::vector<PciFunction>> list_pci_functions(Kernel& kernel);
 
 // Any thread. Errors: ENODEV (no such device), those of sysfs.
-[[nodiscard]] Result<PciFunction> find_pci_function(Kernel& kernel, PciAddress address);
+[[nodiscard]] POSTERN_API Result<PciFunction> find_pci_function(Kernel& kernel, PciAddress address);
 
 // What a function's ids are called in the machine's pci.ids, by libpci; empty where that is not known.
 struct PciNames {
@@ -38,6 +39,6 @@ struct PciNames {
 };
 // Reads the list at the first call of the process, which takes some 10 ms, and keeps it. Any thread: one waits for the
 // other. The list's reader calls getpwuid(3), which the program must not call in another thread meanwhile.
-[[nodiscard]] PciNames find_pci_names(const PciFunction& function);
+[[nodiscard]] POSTERN_API PciNames find_pci_names(const PciFunction& function);
 
 }  // namespace postern

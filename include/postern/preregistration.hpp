@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <postern/export.hpp>
 #include <postern/result.hpp>
 #include <span>
 
@@ -12,7 +13,7 @@ namespace postern {
 // mapped must be registered; map() does it where nobody has, for as long as the mapping lasts. Memory that is mapped
 // and unmapped often, or in many small pieces, is better registered once: a whole guest's RAM, for instance. Thread
 // rules: those of the container.
-class Preregistration {
+class POSTERN_API Preregistration {
  public:
   virtual ~Preregistration() = default;
 

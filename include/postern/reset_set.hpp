@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <postern/device.hpp>
+#include <postern/export.hpp>
 #include <postern/host_device.hpp>
 #include <postern/pci_address.hpp>
 #include <postern/result.hpp>
@@ -30,7 +31,7 @@ struct ResetMember {
 // was so when it was asked for; the kernel looks again when it resets. Borrows the devices: they must stay where they
 // are, and be attached, for as long as it is used. Thread rules: one thread at a time, and no other uses the devices
 // while they are reset.
-class ResetSet {
+class POSTERN_API ResetSet {
  public:
   // What a hot reset of this device resets. `lent`: further attached devices, whose groups are proof as the device's
   // own is; without a meaning for iommufd, whose kernel side knows what is attached. Kernel:

@@ -8,8 +8,6 @@
 
 namespace postern {
 
-void log(LogKind kind, const Error& error) noexcept;
-
 // For destructors: the failure is logged, since nobody can be given it.
 template <typename T>
 void log_failure(const Result<T>& result, LogKind kind = LogKind::tear_down) noexcept {

@@ -6,10 +6,10 @@
 
 namespace postern::sim {
 
-IommuModel make_iommu_model(const SimulatedHost& host) {
+IommuModel make_iommu_model(const Host& host) {
   IommuModel iommu;
   unsigned most_bits = 57;  // five levels of VT-d's
-  if (host.platform == SimulatedPlatform::arm) {
+  if (host.platform == Platform::arm) {
     most_bits = 48;  // of page tables of 4 KiB (arm_lpae_restrict_pgsizes, Linux 7.3)
     iommu.unit = IommuUnit::smmuv3;
     // MSI_IOVA_BASE and MSI_IOVA_LENGTH: where the kernel maps the doorbells of interrupts (arm_smmu_get_resv_regions,

@@ -3,8 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <postern-sim/host.hpp>
 #include <postern/iova.hpp>
-#include <postern/sim.hpp>
 #include <vector>
 
 namespace postern::sim {
@@ -20,7 +20,7 @@ struct IommuModel {
 };
 
 // Of a host with type1 and iommufd; one of POWER has a TcePlatform instead.
-[[nodiscard]] IommuModel make_iommu_model(const SimulatedHost& host);
+[[nodiscard]] IommuModel make_iommu_model(const Host& host);
 
 // The aperture less what is reserved.
 [[nodiscard]] inline std::vector<IovaRange> usable_ranges(const IommuModel& iommu) {

@@ -4,7 +4,7 @@
 
 #include <functional>
 #include <memory>
-#include <postern/sim.hpp>
+#include <postern-sim/kernel.hpp>
 
 #include "sim/devices/hardware.hpp"
 
@@ -15,7 +15,7 @@ class Laboratory {
   // Puts hardware of the test's own around a function's, which nobody has open: a device that lies. The new one says
   // that it is the same device. False: there is no such function.
   using Wrap = std::function<std::unique_ptr<Hardware>(std::unique_ptr<Hardware> honest)>;
-  static bool wrap(SimulatedKernel& kernel, PciAddress address, const Wrap& wrap);
+  static bool wrap(Kernel& kernel, PciAddress address, const Wrap& wrap);
 };
 
 }  // namespace postern::sim

@@ -47,7 +47,7 @@ class Machine {
 
   IommuModel iommu;
   Process process;
-  SimulatedPlatform platform = SimulatedPlatform::pc;
+  Platform platform = Platform::pc;
   std::unique_ptr<TcePlatform> tce;  // of a POWER host; null: a PC or an Arm server, with `iommu`
   MmRegions regions{process};
   std::uint64_t mapping_limit = 65535;  // vfio_iommu_type1.dma_entry_limit

@@ -354,7 +354,7 @@ TEST_P(ContainerOnKernel, ARefusalNamesNoCallAndNoneWasMade) {
 TEST_P(ContainerOnKernel, UnmapAllAfterARefusalUnmapsWhatIsLeft) {
   ASSERT_TRUE(device_->detach());
   device_.reset();
-  test::FailingKernel old(test::kernel());
+  sim::FailingKernel old(test::kernel());
   old.answer = [](unsigned long request, void* argument, int result) {
     const bool unmaps_all = reinterpret_cast<std::uintptr_t>(argument) == VFIO_UNMAP_ALL;
     return request == VFIO_CHECK_EXTENSION && unmaps_all ? 0 : result;

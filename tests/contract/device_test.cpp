@@ -3,8 +3,8 @@
 #include <gmock/gmock.h>
 #include <unistd.h>
 
+#include <postern-nvme/controller.hpp>
 #include <postern/iova_allocator.hpp>
-#include <postern/nvme.hpp>
 #include <thread>
 
 #include "support/host_devices.hpp"

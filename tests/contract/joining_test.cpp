@@ -3,13 +3,14 @@
 // where the kernel lets it, else in one of its own that maps the same.
 #include <gmock/gmock.h>
 #include <linux/iommufd.h>
+#include <linux/vfio.h>
 #include <sys/mman.h>
 
 #include <algorithm>
 #include <cstring>
-#include <postern/nvme.hpp>
+#include <postern-nvme/controller.hpp>
+#include <postern-sim/faults.hpp>
 
-#include "support/failing_kernel.hpp"
 #include "support/host_devices.hpp"
 
 namespace postern {
@@ -67,7 +68,7 @@ class JoiningOnKernel : public ::testing::TestWithParam<test::Interface> {
     }
   }
 
-  test::FailingKernel kernel_{test::kernel()};
+  sim::FailingKernel kernel_{test::kernel()};
   Bound bound_;
   Bound other_;
   Holdings before_;

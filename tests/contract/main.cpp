@@ -6,7 +6,7 @@
 #include <cstdio>
 #include <exception>
 #include <optional>
-#include <postern/sim.hpp>
+#include <postern-sim/kernel.hpp>
 #include <string>
 #include <string_view>
 
@@ -16,9 +16,9 @@
 namespace {
 
 // Takes "--host sim[:NAME|:FILE]" out of the arguments; what is wrong with it.
-std::string take_host(int& argc, char** argv, std::optional<postern::SimulatedKernel>& simulated) {
+std::string take_host(int& argc, char** argv, std::optional<postern::sim::Kernel>& simulated) {
   if (argc < 3 || std::string_view(argv[1]) != "--host") return "";
-  const auto host = postern::simulated_host(argv[2]);
+  const auto host = postern::sim::find_host(argv[2]);
   if (!host) return host.error().message();
   postern::test::chosen_kernel() = &simulated.emplace(*host);
   for (int i = 1; i + 2 <= argc; ++i) argv[i] = argv[i + 2];  // and the null at the end
@@ -29,7 +29,7 @@ std::string take_host(int& argc, char** argv, std::optional<postern::SimulatedKe
 }  // namespace
 
 int main(int argc, char** argv) {
-  static std::optional<postern::SimulatedKernel> simulated;    // the tests keep its address
+  static std::optional<postern::sim::Kernel> simulated;        // the tests keep its address
   const std::string wrong = take_host(argc, argv, simulated);  // first, since it decides which tests there are
   if (!wrong.empty()) {
     (void)std::fprintf(stderr, "%s: %s\n", argv[0], wrong.c_str());

@@ -5,7 +5,7 @@
 
 #include <cstdlib>
 #include <new>
-#include <postern/nvme.hpp>
+#include <postern-nvme/controller.hpp>
 
 #include "contract/faults/scenario.hpp"
 #include "support/held.hpp"

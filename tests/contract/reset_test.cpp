@@ -3,8 +3,8 @@
 #include <gmock/gmock.h>
 
 #include <algorithm>
+#include <postern-nvme/controller.hpp>
 #include <postern/dma_buffer.hpp>
-#include <postern/nvme.hpp>
 #include <postern/reset_set.hpp>
 
 #include "support/host_devices.hpp"

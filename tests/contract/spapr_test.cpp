@@ -9,9 +9,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <postern-nvme/controller.hpp>
 #include <postern/dma_windows.hpp>
 #include <postern/eeh.hpp>
-#include <postern/nvme.hpp>
 #include <postern/preregistration.hpp>
 
 #include "support/host_devices.hpp"

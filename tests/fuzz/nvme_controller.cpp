@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // An NVMe controller that lies: in its registers, in what Identify gives, in its completions, and in when they come. It
 // runs in a thread of its own, as a device does, and reaches what is mapped when it does.
+#include <linux/vfio.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -10,19 +11,19 @@
 #include <cstring>
 #include <map>
 #include <mutex>
+#include <postern-nvme/controller.hpp>
+#include <postern-sim/kernel.hpp>
 #include <postern/attach.hpp>
-#include <postern/nvme.hpp>
 #include <postern/pci_function.hpp>
-#include <postern/sim.hpp>
 #include <span>
 #include <string>
 #include <thread>
 
 #include <linux/iommufd.h>
+#include <postern-sim/faults.hpp>
 
 #include "device/device_io.hpp"
 #include "fuzz/bytes.hpp"
-#include "support/failing_kernel.hpp"
 
 namespace postern::fuzz {
 namespace {
@@ -31,7 +32,7 @@ constexpr std::uint64_t page = 4096;
 constexpr std::size_t bar_size = 0x4000;
 
 // Knows what its IOMMU maps: what the controller writes elsewhere is dropped. Unmapping waits for a write that runs.
-class WatchedIommu final : public test::FailingKernel {
+class WatchedIommu final : public sim::FailingKernel {
  public:
   using FailingKernel::FailingKernel;
   int ioctl(int fd, unsigned long request, void* argument) override {
@@ -346,7 +347,7 @@ void drive(PciDevice& device, IovaAllocator& iovas, bool by_interrupts) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace postern;
   // A container of a device that stands still: the liar's own reaches what is mapped in it.
-  static SimulatedKernel simulated;
+  static sim::Kernel simulated;
   static fuzz::WatchedIommu kernel(simulated);
   static const auto edu = find_pci_function(kernel, {.device = 4}).value();
   {

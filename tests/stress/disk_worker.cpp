@@ -4,8 +4,8 @@
 #include <array>
 #include <map>
 #include <optional>
+#include <postern-nvme/controller.hpp>
 #include <postern/attach.hpp>
-#include <postern/nvme.hpp>
 #include <postern/pci_function.hpp>
 
 #include "stress/worker.hpp"

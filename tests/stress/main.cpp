@@ -7,10 +7,10 @@
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <postern-sim/kernel.hpp>
 #include <postern/backend.hpp>
 #include <postern/locked_memory.hpp>
 #include <postern/log.hpp>
-#include <postern/sim.hpp>
 #include <thread>
 #include <vector>
 
@@ -34,10 +34,10 @@ void count_logged(LogKind /*kind*/, const Error& error) noexcept {
   fmt::print(stderr, "logged: {}\n", error.message());
 }
 
-using Model = SimulatedFunction::Model;
+using Model = sim::HostFunction::Model;
 
-SimulatedHost host() {
-  SimulatedHost host{.functions = {}, .locked_memory = {}, .dirty_bits = true};
+sim::Host host() {
+  sim::Host host{.functions = {}, .locked_memory = {}, .dirty_bits = true};
   for (std::uint8_t device = 1; device <= 12; ++device) {
     const Model model = device <= 4 ? Model::edu : device <= 8 ? Model::migratable_edu : Model::nvme;
     host.functions.push_back({.address = {.device = device},
@@ -67,7 +67,7 @@ void run(Thread& thread, const std::atomic<bool>& ends) {
 }
 
 int stress(double seconds, std::uint64_t seed) {
-  SimulatedKernel kernel(host());
+  sim::Kernel kernel(host());
   std::vector<Thread> threads;
   const auto at = [](std::uint8_t device) { return PciAddress{.device = device}; };
   for (std::uint8_t device = 1; device <= 8; device += 2) {

@@ -3,14 +3,14 @@
 #pragma once
 
 #include <optional>
+#include <postern-nvme/controller.hpp>
+#include <postern-sim/faults.hpp>
+#include <postern-sim/kernel.hpp>
 #include <postern/attach.hpp>
-#include <postern/nvme.hpp>
 #include <postern/pci_function.hpp>
-#include <postern/sim.hpp>
 #include <stdexcept>
 
 #include "sim/laboratory.hpp"
-#include "support/failing_kernel.hpp"
 #include "support/lying_nvme.hpp"
 
 namespace postern::test {
@@ -19,7 +19,7 @@ class LyingDisk {
  public:
   static constexpr PciAddress address{.bus = 0, .device = 1};
 
-  explicit LyingDisk(const SimulatedHost& host = simulated_pc()) : simulated_(host), kernel(simulated_) {
+  explicit LyingDisk(const sim::Host& host = sim::pc()) : simulated_(host), kernel(simulated_) {
     const auto wrap = [this](std::unique_ptr<sim::Hardware> honest) {
       return std::make_unique<LyingNvme>(std::move(honest), lies);
     };
@@ -51,10 +51,10 @@ class LyingDisk {
   NvmeLies lies;
 
  private:
-  SimulatedKernel simulated_;
+  sim::Kernel simulated_;
 
  public:
-  FailingKernel kernel;
+  sim::FailingKernel kernel;
   std::optional<PciDevice> pci;
   std::shared_ptr<Container> container;
   std::optional<IovaAllocator> iovas;

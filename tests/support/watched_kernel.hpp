@@ -3,17 +3,18 @@
 // in the kernel and not given back.
 #pragma once
 
+#include <linux/vfio.h>
 #include <sys/mman.h>
 
 #include <map>
 #include <mutex>
+#include <postern-sim/faults.hpp>
 
-#include "support/failing_kernel.hpp"
 #include "support/kernel_errnos.hpp"
 
 namespace postern::test {
 
-class WatchedKernel : public FailingKernel {
+class WatchedKernel : public sim::FailingKernel {
  public:
   using FailingKernel::FailingKernel;
 
@@ -66,13 +67,13 @@ class WatchedKernel : public FailingKernel {
   }
 
  protected:
-  void begun(const KernelCall& call) override {
+  void begun(const sim::KernelCall& call) override {
     const std::lock_guard lock(mutex_);
     if (!call.path.empty()) ++by_path_[{std::string(call.function), std::string(call.path)}];
     const auto node = nodes_.find(call.fd);
     calls_.push_back(named_call(call.function, node != nodes_.end() ? node->second : Node::none, call.request));
   }
-  void succeeded(const KernelCall& call, int result) override {
+  void succeeded(const sim::KernelCall& call, int result) override {
     const std::lock_guard lock(mutex_);
     if (call.function == "open") {
       if (result >= 0) nodes_[result] = node_of(call.path);

@@ -16,7 +16,7 @@
 #include <cstring>
 #include <exception>
 #include <optional>
-#include <postern/sim.hpp>
+#include <postern-sim/kernel.hpp>
 #include <stdexcept>
 #include <string>
 #include <string_view>
@@ -34,7 +34,7 @@ struct Options {
   Backend backend = Backend::type1;
   std::uint64_t seed = 1;
   std::uint64_t operations = 2000;
-  std::optional<SimulatedHost> simulated;
+  std::optional<sim::Host> simulated;
 };
 
 constexpr std::array<std::pair<std::string_view, Backend>, 6> backends{{{"type1", Backend::type1},
@@ -59,8 +59,8 @@ bool parse(std::string_view text, Backend& backend) {
 }
 
 // As a guest's emulated IOMMU, it cannot tell which pages were written.
-std::optional<SimulatedHost> parse_host(std::string_view text) {
-  auto host = simulated_host(text);
+std::optional<sim::Host> parse_host(std::string_view text) {
+  auto host = sim::find_host(text);
   if (!host) return std::nullopt;
   host->dirty_bits = false;
   return std::move(*host);
@@ -155,7 +155,7 @@ class Lines {
 };
 
 void run_episode(const Options& options, std::uint64_t episode, Lines& lines) {
-  std::optional<SimulatedKernel> simulated;
+  std::optional<sim::Kernel> simulated;
   if (options.simulated) simulated.emplace(*options.simulated);
   World world(simulated ? static_cast<Kernel&>(*simulated) : system_kernel(), options.backend, options.seed);
   const auto operations = all_operations(options.backend);

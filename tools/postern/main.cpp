@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <exception>
 #include <postern/kernel.hpp>
+#include <postern/version.hpp>
 #include <string>
 #include <utility>
 #include <vector>
@@ -124,7 +125,7 @@ WrongUsage wrong_usage(const CLI::App& app, const CLI::ParseError& wrong) {
 ExitCode run(int argc, char** argv, ChosenHost& host, Session& session) {
   CLI::App app{std::string(description), "postern"};
   app.require_subcommand(1);
-  app.set_version_flag("--version", "postern " POSTERN_VERSION, "Print the version and exit");
+  app.set_version_flag("--version", fmt::format("postern {}", version()), "Print the version and exit");
   app.set_help_flag("-h,--help", "Print this help and exit; every verb has its own");
   app.footer(std::string(footer));
   app.get_formatter()->label("SUBCOMMAND", "VERB");

@@ -12,8 +12,8 @@ namespace {
 // A port: nothing is behind it here but its config space.
 class Bridge final : public Hardware {
  public:
-  explicit Bridge(SimulatedPlatform platform) {
-    if (platform != SimulatedPlatform::powernv) return;
+  explicit Bridge(Platform platform) {
+    if (platform != Platform::powernv) return;
     info_.vendor = 0x1014;
     info_.device = 0x04c1;
   }
@@ -28,8 +28,8 @@ class Bridge final : public Hardware {
 
 }  // namespace
 
-std::unique_ptr<Hardware> make_hardware(const SimulatedFunction& described, SimulatedPlatform platform) {
-  using Model = SimulatedFunction::Model;
+std::unique_ptr<Hardware> make_hardware(const HostFunction& described, Platform platform) {
+  using Model = HostFunction::Model;
   switch (described.model) {
     case Model::nvme:
       return make_nvme(described.bytes, described.serial.c_str());

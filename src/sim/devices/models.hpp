@@ -3,12 +3,12 @@
 #pragma once
 
 #include <memory>
-#include <postern/sim.hpp>
+#include <postern-sim/host.hpp>
 
 #include "sim/devices/hardware.hpp"
 
 namespace postern::sim {
 
-[[nodiscard]] std::unique_ptr<Hardware> make_hardware(const SimulatedFunction& described, SimulatedPlatform platform);
+[[nodiscard]] std::unique_ptr<Hardware> make_hardware(const HostFunction& described, Platform platform);
 
 }  // namespace postern::sim

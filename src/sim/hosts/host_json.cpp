@@ -10,10 +10,9 @@
 #include "sim/hosts/hosts.hpp"
 #include "sim/hosts/json_text.hpp"
 
-namespace postern {
+namespace postern::sim {
 namespace {
 
-using sim::ModelName;
 using Json = nlohmann::json;
 
 // A value of the document, and where it stands: "host.json: functions[1].address".
@@ -32,7 +31,7 @@ struct Place {
 
 tl::unexpected<Error> refuse(const std::string& file, const std::string& path, std::string reason, std::string remedy) {
   return failure({.code = EINVAL,
-                  .operation = sim::choose_host,
+                  .operation = choose_host,
                   .object = path.empty() ? file : file + ": " + path,
                   .reason = std::move(reason),
                   .remedy = std::move(remedy),
@@ -120,17 +119,15 @@ Result<void> read_name(const Place& place, std::span<const Entry> table, Value E
 }
 
 struct PlatformName {
-  SimulatedPlatform platform;
+  Platform platform;
   std::string_view name;
 };
-constexpr std::array<PlatformName, 4> platforms{{{SimulatedPlatform::pc, "pc"},
-                                                 {SimulatedPlatform::arm, "arm"},
-                                                 {SimulatedPlatform::pseries, "pseries"},
-                                                 {SimulatedPlatform::powernv, "powernv"}}};
+constexpr std::array<PlatformName, 4> platforms{
+    {{Platform::pc, "pc"}, {Platform::arm, "arm"}, {Platform::pseries, "pseries"}, {Platform::powernv, "powernv"}}};
 
-constexpr std::array<Key<SimulatedFunction>, 6> function_keys{{
+constexpr std::array<Key<HostFunction>, 6> function_keys{{
     {"address", true,
-     [](const Place& place, SimulatedFunction& function) -> Result<void> {
+     [](const Place& place, HostFunction& function) -> Result<void> {
        std::string text;
        if (auto read = read_text(place, text); !read) return read;
        const auto address = PciAddress::parse(text);
@@ -139,57 +136,53 @@ constexpr std::array<Key<SimulatedFunction>, 6> function_keys{{
        return {};
      }},
     {"model", true,
-     [](const Place& place, SimulatedFunction& function) {
-       return read_name(place, sim::models(), &ModelName::model, function.model);
+     [](const Place& place, HostFunction& function) {
+       return read_name(place, models(), &ModelName::model, function.model);
      }},
     {"iommu_group", true,
-     [](const Place& place, SimulatedFunction& function) -> Result<void> {
+     [](const Place& place, HostFunction& function) -> Result<void> {
        function.iommu_group = -1;
        return place.value.is_null() ? Result<void>()
                                     : read_number(place, function.iommu_group, "null for none, or a group's number");
      }},
-    {"driver", false,
-     [](const Place& place, SimulatedFunction& function) { return read_text(place, function.driver); }},
-    {"serial", false,
-     [](const Place& place, SimulatedFunction& function) { return read_text(place, function.serial); }},
+    {"driver", false, [](const Place& place, HostFunction& function) { return read_text(place, function.driver); }},
+    {"serial", false, [](const Place& place, HostFunction& function) { return read_text(place, function.serial); }},
     {"bytes", false,
-     [](const Place& place, SimulatedFunction& function) { return read_number(place, function.bytes, "bytes"); }},
+     [](const Place& place, HostFunction& function) { return read_number(place, function.bytes, "bytes"); }},
 }};
 
-constexpr std::array<Key<SimulatedHost>, 7> host_keys{{
+constexpr std::array<Key<Host>, 7> host_keys{{
     {"platform", true,
-     [](const Place& place, SimulatedHost& host) {
+     [](const Place& place, Host& host) {
        auto read = read_name(place, std::span<const PlatformName>(platforms), &PlatformName::platform, host.platform);
-       if (host.platform == SimulatedPlatform::arm) host.address_bits = simulated_arm().address_bits;
+       if (host.platform == Platform::arm) host.address_bits = arm().address_bits;
        return read;
      }},
     {"functions", true,
-     [](const Place& place, SimulatedHost& host) -> Result<void> {
+     [](const Place& place, Host& host) -> Result<void> {
        if (!place.value.is_array()) return refuse(place, "write a list, [...], of functions");
        for (std::size_t index = 0; index < place.value.size(); ++index) {
-         auto read = read_object(place.below(index), std::span<const Key<SimulatedFunction>>(function_keys),
+         auto read = read_object(place.below(index), std::span<const Key<HostFunction>>(function_keys),
                                  host.functions.emplace_back());
          if (!read) return read;
        }
        return {};
      }},
     {"locked_memory", false,
-     [](const Place& place, SimulatedHost& host) -> Result<void> {
+     [](const Place& place, Host& host) -> Result<void> {
        if (place.value.is_null()) return {};
        return read_number(place, host.locked_memory.emplace(), "null for no limit, or bytes");
      }},
-    {"address_bits", false,
-     [](const Place& place, SimulatedHost& host) { return read_number(place, host.address_bits); }},
-    {"mapping_limit", false,
-     [](const Place& place, SimulatedHost& host) { return read_number(place, host.mapping_limit); }},
-    {"dirty_bits", false, [](const Place& place, SimulatedHost& host) { return read_bool(place, host.dirty_bits); }},
+    {"address_bits", false, [](const Place& place, Host& host) { return read_number(place, host.address_bits); }},
+    {"mapping_limit", false, [](const Place& place, Host& host) { return read_number(place, host.mapping_limit); }},
+    {"dirty_bits", false, [](const Place& place, Host& host) { return read_bool(place, host.dirty_bits); }},
     {"enable_unsafe_noiommu_mode", false,
-     [](const Place& place, SimulatedHost& host) { return read_bool(place, host.enable_unsafe_noiommu_mode); }},
+     [](const Place& place, Host& host) { return read_bool(place, host.enable_unsafe_noiommu_mode); }},
 }};
 
 // Keys that describe what the platform, or the model, does not have.
-Result<void> check_use(const Place& document, const SimulatedHost& host) {
-  const bool is_power = host.platform != SimulatedPlatform::pc && host.platform != SimulatedPlatform::arm;
+Result<void> check_use(const Place& document, const Host& host) {
+  const bool is_power = host.platform != Platform::pc && host.platform != Platform::arm;
   for (const char* const key : {"address_bits", "mapping_limit", "dirty_bits", "enable_unsafe_noiommu_mode"}) {
     if (is_power && document.value.contains(key)) {
       return refuse(document.file, key, "a POWER host has no such thing here",
@@ -198,7 +191,7 @@ Result<void> check_use(const Place& document, const SimulatedHost& host) {
   }
   for (std::size_t index = 0; index < host.functions.size(); ++index) {
     const Place function = document.below("functions").below(index);
-    const ModelName& model = sim::name_of(host.functions[index].model);
+    const ModelName& model = name_of(host.functions[index].model);
     for (const char* const key : {"serial", "bytes"}) {
       if (!model.has_disk && function.value.contains(key)) {
         return refuse(function.file, function.below(key).path, fmt::format("the model {} has no disk", model.name),
@@ -211,22 +204,22 @@ Result<void> check_use(const Place& document, const SimulatedHost& host) {
 
 }  // namespace
 
-Result<SimulatedHost> parse_simulated_host(std::string_view json, std::string_view file) {
+Result<Host> parse_host(std::string_view json, std::string_view file) {
   const std::string name(file);
-  if (sim::JsonFault wrong = sim::check_json(json); !wrong.reason.empty()) {
+  if (JsonFault wrong = check_json(json); !wrong.reason.empty()) {
     return refuse(name, wrong.place, std::move(wrong.reason), std::move(wrong.remedy));
   }
   const Json value = Json::parse(json, nullptr, false);
-  SimulatedHost host;
+  Host host;
   const Place document{value, name, ""};
-  if (auto read = read_object(document, std::span<const Key<SimulatedHost>>(host_keys), host); !read) {
+  if (auto read = read_object(document, std::span<const Key<Host>>(host_keys), host); !read) {
     return failure_of(read);
   }
   if (auto used = check_use(document, host); !used) return failure_of(used);
-  if (const sim::Impossible wrong = sim::find_impossible(host); !wrong.empty()) {
+  if (const Impossible wrong = find_impossible(host); !wrong.empty()) {
     return refuse(name, wrong.place, wrong.reason, wrong.remedy);
   }
   return host;
 }
 
-}  // namespace postern
+}  // namespace postern::sim

@@ -13,14 +13,14 @@
 #include <postern/fd.hpp>
 #include <utility>
 
-namespace postern {
+namespace postern::sim {
 namespace {
 
-using Model = SimulatedFunction::Model;
+using Model = HostFunction::Model;
 
 constexpr std::uint64_t mib = std::uint64_t{1} << 20;
 
-SimulatedFunction power_disk(std::uint16_t domain, std::uint8_t bus) {
+HostFunction power_disk(std::uint16_t domain, std::uint8_t bus) {
   return {.address = {.domain = domain, .bus = bus},
           .model = Model::nvme,
           .iommu_group = domain,
@@ -29,23 +29,22 @@ SimulatedFunction power_disk(std::uint16_t domain, std::uint8_t bus) {
           .bytes = domain == 0 ? 64 * mib : 4 * mib};
 }
 
-SimulatedFunction port(std::uint16_t domain) {
+HostFunction port(std::uint16_t domain) {
   return {.address = {.domain = domain}, .model = Model::bridge, .iommu_group = -1, .driver = {}};
 }
 
 struct Named {
   std::string_view name;
-  SimulatedHost (*make)();
+  Host (*make)();
 };
-constexpr std::array<Named, 4> named_hosts{
-    {{"pc", simulated_pc}, {"arm", simulated_arm}, {"pseries", simulated_pseries}, {"powernv", simulated_powernv}}};
+constexpr std::array<Named, 4> named_hosts{{{"pc", pc}, {"arm", arm}, {"pseries", pseries}, {"powernv", powernv}}};
 
 tl::unexpected<Error> no_such_host(std::string_view option) {
   std::string names;
   for (const Named& host : named_hosts) names += fmt::format("sim:{}, ", host.name);
   return failure(
       {.code = EINVAL,
-       .operation = sim::choose_host,
+       .operation = choose_host,
        .object = fmt::format("host \"{}\"", option),
        .reason = "no host has this name",
        .remedy = fmt::format("use sim, which is sim:pc; or {}or sim:FILE with a JSON file that describes one "
@@ -56,7 +55,7 @@ tl::unexpected<Error> no_such_host(std::string_view option) {
 
 tl::unexpected<Error> refuse_file(const std::string& name, int code, std::string reason) {
   return failure({.code = code,
-                  .operation = sim::choose_host,
+                  .operation = choose_host,
                   .object = name,
                   .reason = std::move(reason),
                   .remedy = "name a JSON file that describes a host",
@@ -71,7 +70,7 @@ Result<std::string> read_description(const std::string& name) {
     const int code = static_cast<int>(-result);
     return refuse_file(name, code, fmt::format("the file cannot be read: {}", std::strerror(code)));
   };
-  Kernel& kernel = system_kernel();
+  postern::Kernel& kernel = system_kernel();
   FileStatus status;
   if (const int result = kernel.status(name, status); result < 0) return cannot(result);
   if (!S_ISREG(status.mode)) {
@@ -96,7 +95,7 @@ Result<std::string> read_description(const std::string& name) {
 
 }  // namespace
 
-SimulatedHost simulated_pc() {
+Host pc() {
   return {
       .functions =
           {{.address = {.device = 1}, .model = Model::nvme, .iommu_group = 1, .driver = "vfio-pci", .serial = "first"},
@@ -111,27 +110,26 @@ SimulatedHost simulated_pc() {
       .dirty_bits = true};
 }
 
-SimulatedHost simulated_arm() {
-  SimulatedHost host = simulated_pc();
-  host.platform = SimulatedPlatform::arm;
+Host arm() {
+  Host host = pc();
+  host.platform = Platform::arm;
   host.address_bits = 48;
   return host;
 }
 
-SimulatedHost simulated_pseries() {
-  return {
-      .functions = {power_disk(0, 0), power_disk(1, 0)}, .locked_memory = {}, .platform = SimulatedPlatform::pseries};
+Host pseries() {
+  return {.functions = {power_disk(0, 0), power_disk(1, 0)}, .locked_memory = {}, .platform = Platform::pseries};
 }
 
-SimulatedHost simulated_powernv() {
+Host powernv() {
   return {.functions = {port(0), power_disk(0, 1), port(1), power_disk(1, 1)},
           .locked_memory = {},
-          .platform = SimulatedPlatform::powernv};
+          .platform = Platform::powernv};
 }
 
-Result<SimulatedHost> simulated_host(std::string_view option) {
+Result<Host> find_host(std::string_view option) {
   constexpr std::string_view prefix = "sim:";
-  if (option == "sim") return simulated_pc();
+  if (option == "sim") return pc();
   if (option.substr(0, prefix.size()) != prefix) return no_such_host(option);
   const std::string name(option.substr(prefix.size()));
   for (const Named& host : named_hosts) {
@@ -140,7 +138,7 @@ Result<SimulatedHost> simulated_host(std::string_view option) {
   if (name.find_first_of("/.") == std::string::npos) return no_such_host(option);
   auto text = read_description(name);
   if (!text) return failure_of(text);
-  return parse_simulated_host(*text, name);
+  return parse_host(*text, name);
 }
 
-}  // namespace postern
+}  // namespace postern::sim

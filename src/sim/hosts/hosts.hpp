@@ -2,7 +2,7 @@
 // What the descriptions of simulated hosts have in common: the models of functions by name, and which hosts can be.
 #pragma once
 
-#include <postern/sim.hpp>
+#include <postern-sim/host.hpp>
 #include <span>
 #include <string>
 #include <string_view>
@@ -12,7 +12,7 @@ namespace postern::sim {
 inline constexpr const char* choose_host = "choose simulated host";  // the operation of errors
 
 struct ModelName {
-  SimulatedFunction::Model model;
+  HostFunction::Model model;
   std::string_view name;                 // in JSON
   std::string_view native_driver;        // the one that takes it where nobody says otherwise; empty: Linux has none
   bool has_disk;                         // a serial number, and bytes
@@ -20,7 +20,7 @@ struct ModelName {
 };
 // Every model has its line here.
 [[nodiscard]] std::span<const ModelName> models() noexcept;
-[[nodiscard]] const ModelName& name_of(SimulatedFunction::Model model);
+[[nodiscard]] const ModelName& name_of(HostFunction::Model model);
 
 // Why no host can be like this one, and where: "functions[1].address"; both empty where nothing is wrong.
 struct Impossible {
@@ -29,6 +29,6 @@ struct Impossible {
   std::string remedy;
   [[nodiscard]] bool empty() const noexcept { return reason.empty(); }
 };
-[[nodiscard]] Impossible find_impossible(const SimulatedHost& host);
+[[nodiscard]] Impossible find_impossible(const Host& host);
 
 }  // namespace postern::sim

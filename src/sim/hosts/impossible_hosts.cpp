@@ -11,18 +11,16 @@
 namespace postern::sim {
 namespace {
 
-bool is_power(SimulatedPlatform platform) {
-  return platform == SimulatedPlatform::pseries || platform == SimulatedPlatform::powernv;
-}
+bool is_power(Platform platform) { return platform == Platform::pseries || platform == Platform::powernv; }
 
 // What is wrong with functions[index] by itself.
-Impossible check_function(const SimulatedHost& host, std::size_t index) {
-  const SimulatedFunction& function = host.functions[index];
+Impossible check_function(const Host& host, std::size_t index) {
+  const HostFunction& function = host.functions[index];
   const ModelName& model = name_of(function.model);
   const auto wrong = [&](std::string_view key, std::string reason, std::string remedy) {
     return Impossible{fmt::format("functions[{}].{}", index, key), std::move(reason), std::move(remedy)};
   };
-  if (function.driver == "vfio-pci" && function.model == SimulatedFunction::Model::bridge) {
+  if (function.driver == "vfio-pci" && function.model == HostFunction::Model::bridge) {
     return wrong("driver", "vfio-pci takes no bridges", "leave the driver out, or write pci-stub");
   }
   if (!function.driver.empty() && function.driver != "vfio-pci" && function.driver != "pci-stub" &&
@@ -45,19 +43,19 @@ Impossible check_function(const SimulatedHost& host, std::size_t index) {
     return wrong("bytes", fmt::format("{} bytes are no whole number of blocks", function.bytes),
                  fmt::format("write a multiple of {}", block));
   }
-  if (host.platform == SimulatedPlatform::powernv && function.address.bus == 0 &&
-      function.model != SimulatedFunction::Model::bridge) {
+  if (host.platform == Platform::powernv && function.address.bus == 0 &&
+      function.model != HostFunction::Model::bridge) {
     return wrong("address", "on powernv, bus 0 has the root port alone", "put it on bus 1, and a bridge on bus 0");
   }
   return {};
 }
 
 // What is wrong with the functions beside each other.
-Impossible check_together(const SimulatedHost& host) {
+Impossible check_together(const Host& host) {
   std::map<PciAddress, std::size_t> at;
   std::map<int, std::size_t> first_of_group;
   for (std::size_t index = 0; index < host.functions.size(); ++index) {
-    const SimulatedFunction& function = host.functions[index];
+    const HostFunction& function = host.functions[index];
     const auto [same, is_new] = at.try_emplace(function.address, index);
     if (!is_new) {
       return {fmt::format("functions[{}].address", index),
@@ -78,7 +76,7 @@ Impossible check_together(const SimulatedHost& host) {
   // function, and their numbers begin anywhere behind its own (pci_iov_virtfn_bus, pci_iov_virtfn_devfn).
   std::optional<PciAddress> last_first;  // the last that was its slot's number 0, and may have virtual functions
   for (const auto& [address, index] : at) {
-    const bool is_bridge = host.functions[index].model == SimulatedFunction::Model::bridge;
+    const bool is_bridge = host.functions[index].model == HostFunction::Model::bridge;
     if (address.function == 0 && !is_bridge) last_first = address;
     PciAddress first = address;
     first.function = 0;
@@ -93,9 +91,9 @@ Impossible check_together(const SimulatedHost& host) {
   return {};
 }
 
-Impossible check_iommu(const SimulatedHost& host) {
+Impossible check_iommu(const Host& host) {
   if (is_power(host.platform)) return {};
-  const bool is_arm = host.platform == SimulatedPlatform::arm;
+  const bool is_arm = host.platform == Platform::arm;
   const unsigned most = is_arm ? 48 : 57;
   if (host.address_bits >= 32 && host.address_bits <= most) return {};
   return {"address_bits", fmt::format("{} translates no {} bits", is_arm ? "an SMMUv3" : "VT-d", host.address_bits),
@@ -104,7 +102,7 @@ Impossible check_iommu(const SimulatedHost& host) {
 
 }  // namespace
 
-Impossible find_impossible(const SimulatedHost& host) {
+Impossible find_impossible(const Host& host) {
   if (Impossible wrong = check_iommu(host); !wrong.empty()) return wrong;
   for (std::size_t index = 0; index < host.functions.size(); ++index) {
     if (Impossible wrong = check_function(host, index); !wrong.empty()) return wrong;

@@ -8,7 +8,7 @@
 namespace postern::sim {
 namespace {
 
-using Model = SimulatedFunction::Model;
+using Model = HostFunction::Model;
 
 constexpr std::array<ModelName, 5> all_models{{
     {Model::nvme, "nvme", "nvme", true},

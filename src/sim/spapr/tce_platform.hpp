@@ -9,8 +9,8 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <postern-sim/host.hpp>
 #include <postern/iova.hpp>
-#include <postern/sim.hpp>
 
 namespace postern::sim {
 
@@ -61,7 +61,7 @@ class TcePlatform {
 };
 
 // Null where there is no sPAPR.
-[[nodiscard]] std::unique_ptr<TcePlatform> make_tce_platform(SimulatedPlatform platform);
+[[nodiscard]] std::unique_ptr<TcePlatform> make_tce_platform(Platform platform);
 [[nodiscard]] std::unique_ptr<TcePlatform> make_pseries();
 [[nodiscard]] std::unique_ptr<TcePlatform> make_powernv();
 

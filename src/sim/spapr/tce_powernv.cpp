@@ -74,9 +74,9 @@ int Powernv::create_table(int /*group*/, unsigned slot, const WindowRequest& req
 
 std::unique_ptr<TcePlatform> make_powernv() { return std::make_unique<Powernv>(); }
 
-std::unique_ptr<TcePlatform> make_tce_platform(SimulatedPlatform platform) {
-  if (platform == SimulatedPlatform::pseries) return make_pseries();
-  return platform == SimulatedPlatform::powernv ? make_powernv() : nullptr;
+std::unique_ptr<TcePlatform> make_tce_platform(Platform platform) {
+  if (platform == Platform::pseries) return make_pseries();
+  return platform == Platform::powernv ? make_powernv() : nullptr;
 }
 
 }  // namespace postern::sim

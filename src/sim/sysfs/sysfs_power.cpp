@@ -13,16 +13,16 @@ using namespace std::string_literals;
 constexpr const char* tree = "/sys/firmware/devicetree/base";
 
 // The node of a PCI domain's host bridge.
-std::string bridge_node(SimulatedPlatform platform, std::uint32_t domain) {
-  return platform == SimulatedPlatform::pseries
+std::string bridge_node(Platform platform, std::uint32_t domain) {
+  return platform == Platform::pseries
              ? fmt::format("{}/pci@{:x}", tree, 0x800000020000000 + std::uint64_t{domain})
              : fmt::format("{}/pciex@{:x}", tree, 0x600c3c0000000 + std::uint64_t{domain} * 0x100000);
 }
 
-std::string node_of(SimulatedPlatform platform, const Function& function) {
+std::string node_of(Platform platform, const Function& function) {
   const PciAddress address = function.address();
-  const std::string port = platform == SimulatedPlatform::powernv ? "/pci@0" : "";
-  const bool is_port = platform == SimulatedPlatform::powernv && address.bus == 0;
+  const std::string port = platform == Platform::powernv ? "/pci@0" : "";
+  const bool is_port = platform == Platform::powernv && address.bus == 0;
   const std::string own = is_port ? "" : fmt::format("/mass-storage@{:x}", address.device);
   return bridge_node(platform, address.domain) + port + own;
 }
@@ -40,7 +40,7 @@ void Sysfs::show_power_function(const Function& function) {
 }
 
 void Sysfs::show_device_tree() {
-  const bool is_pseries = machine_.platform == SimulatedPlatform::pseries;
+  const bool is_pseries = machine_.platform == Platform::pseries;
   const std::string root(tree);
   link("/proc/device-tree", root);
   file(root + "/compatible", is_pseries ? "qemu,pseries\0"s : "qemu,powernv9\0ibm,powernv\0"s);

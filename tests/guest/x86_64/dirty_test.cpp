@@ -4,8 +4,8 @@
 #include <sys/mman.h>
 
 #include <cstring>
+#include <postern-nvme/controller.hpp>
 #include <postern/dirty_tracker.hpp>
-#include <postern/nvme.hpp>
 
 #include "guest/x86_64/devices.hpp"
 #include "guest/x86_64/mock_devices.hpp"
@@ -48,7 +48,7 @@ std::vector<std::uint64_t> query(DirtyTracker& tracker, IovaRange asked, AfterQu
 }
 
 // Counts what the kernel is asked.
-class Watching : public test::FailingKernel {
+class Watching : public sim::FailingKernel {
  public:
   Watching() : FailingKernel(system_kernel()) {
     answer = [this](unsigned long request, void* argument, int result) {

@@ -7,9 +7,8 @@
 #include <sys/sysmacros.h>
 
 #include <map>
+#include <postern-sim/faults.hpp>
 #include <stdexcept>
-
-#include "support/failing_kernel.hpp"
 
 namespace postern::test {
 
@@ -39,7 +38,7 @@ static_assert(sizeof(MockCommand) == 72);
 
 // What open, VFIO_DEVICE_BIND_IOMMUFD, _ATTACH_ and _DETACH_IOMMUFD_PT are for a cdev, the test ioctl does for a mock
 // device. All else is the kernel's own.
-class MockDevices : public FailingKernel {
+class MockDevices : public sim::FailingKernel {
  public:
   MockDevices() : FailingKernel(system_kernel()) {}
 

@@ -11,14 +11,14 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
-#include <postern/nvme.hpp>
+#include <postern-nvme/controller.hpp>
+#include <postern-sim/faults.hpp>
 #include <set>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "guest/x86_64/devices.hpp"
-#include "support/failing_kernel.hpp"
 
 namespace postern {
 namespace nvme_test {
@@ -152,7 +152,7 @@ class Nvme : public ::testing::TestWithParam<const char*> {
 
   static inline Bytes disk;  // what the disk holds: what the kernel read, and then what the tests have written
   static inline std::optional<test::Bound> bound;
-  test::FailingKernel kernel{system_kernel()};  // fails nothing until a test wants it
+  sim::FailingKernel kernel{system_kernel()};  // fails nothing until a test wants it
   std::unique_ptr<Machine> machine;
 };
 

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // A device that the kernel takes away while others share its container.
 #include <gmock/gmock.h>
+#include <linux/vfio.h>
 #include <poll.h>
 #include <sys/mman.h>
 
+#include <postern-sim/faults.hpp>
 #include <postern/event.hpp>
 #include <thread>
 
 #include "guest/x86_64/devices.hpp"
-#include "support/failing_kernel.hpp"
 
 namespace postern {
 namespace unplug_test {
@@ -59,7 +60,7 @@ TEST_P(HotUnplug, OneOfSeveralGoesAndTheOthersStay) {
 // When the last device of a group is unbound, the kernel takes the group out of its container before we can.
 TEST(UnboundGroup, LeavesItsContainerWithoutAnError) {
   const Bound bound(test::nvme_disk);
-  test::FailingKernel kernel(system_kernel());
+  sim::FailingKernel kernel(system_kernel());
   Device device = attach(kernel, bound.host(), {.backend = "type1"}).value();
   kernel.fail_ioctl(VFIO_GROUP_UNSET_CONTAINER, EINVAL);
   const auto detached = device.detach();

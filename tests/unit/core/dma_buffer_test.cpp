@@ -4,12 +4,11 @@
 #include <linux/iommufd.h>
 #include <sys/mman.h>
 
+#include <postern-sim/faults.hpp>
+#include <postern-sim/kernel.hpp>
 #include <postern/attach.hpp>
 #include <postern/dma_buffer.hpp>
 #include <postern/pci_function.hpp>
-#include <postern/sim.hpp>
-
-#include "support/failing_kernel.hpp"
 
 namespace postern {
 namespace dma_buffer_test {
@@ -22,8 +21,8 @@ class DmaBufferTest : public ::testing::Test {
   static bool is_there(void* address) { return ::msync(address, page, MS_ASYNC) == 0; }
   std::shared_ptr<Container> container() { return device_.container(); }
 
-  SimulatedKernel simulated_;
-  test::FailingKernel kernel_{simulated_};
+  sim::Kernel simulated_;
+  sim::FailingKernel kernel_{simulated_};
   Device device_ =
       attach(kernel_, find_pci_function(kernel_, {.device = 1}).value().host, {.backend = "iommufd"}).value();
   IovaAllocator iovas_{container()->usable_ranges(), container()->page_sizes()};

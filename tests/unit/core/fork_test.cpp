@@ -8,18 +8,18 @@
 
 #include <cstdlib>
 #include <optional>
+#include <postern-nvme/controller.hpp>
+#include <postern-sim/faults.hpp>
+#include <postern-sim/kernel.hpp>
 #include <postern/attach.hpp>
 #include <postern/backend.hpp>
 #include <postern/dma_buffer.hpp>
 #include <postern/event.hpp>
 #include <postern/log.hpp>
-#include <postern/nvme.hpp>
 #include <postern/pci_function.hpp>
-#include <postern/sim.hpp>
 #include <string_view>
 #include <vector>
 
-#include "support/failing_kernel.hpp"
 #include "support/in_child.hpp"
 
 namespace postern {
@@ -27,7 +27,7 @@ namespace fork_test {
 
 // The simulated kernel is of no use in a child, and refuses: so that what the child asks of a kernel is seen here, and
 // goes no further.
-class AskedKernel final : public test::FailingKernel {
+class AskedKernel final : public sim::FailingKernel {
  public:
   using FailingKernel::FailingKernel;
   int ioctl(int fd, unsigned long request, void* argument) override {
@@ -48,16 +48,14 @@ bool logged = false;  // NOLINT(cppcoreguidelines-avoid-non-const-global-variabl
 
 class Fork : public testing::TestWithParam<const char*> {
  protected:
-  [[nodiscard]] SimulatedHost host() const {
-    return std::string_view(GetParam()) == "spapr" ? simulated_pseries() : simulated_pc();
-  }
+  [[nodiscard]] sim::Host host() const { return std::string_view(GetParam()) == "spapr" ? sim::pseries() : sim::pc(); }
   [[nodiscard]] PciAddress disk() const {
     return std::string_view(GetParam()) == "spapr" ? PciAddress{} : PciAddress{.device = 1};
   }
 };
 
 TEST_P(Fork, AChildThatLetsEverythingGoAsksNothingOfTheKernel) {
-  SimulatedKernel simulated(host());
+  sim::Kernel simulated(host());
   AskedKernel kernel(simulated);
   auto attached = attach(kernel, find_pci_function(kernel, disk())->host, {.backend = GetParam()});
   ASSERT_TRUE(attached) << attached.error().message();
@@ -95,7 +93,7 @@ TEST_P(Fork, AChildThatLetsEverythingGoAsksNothingOfTheKernel) {
 }
 
 TEST_P(Fork, AChildThatEndsLeavesTheParentsMappings) {
-  SimulatedKernel simulated(host());
+  sim::Kernel simulated(host());
   AskedKernel kernel(simulated);
   const auto device = attach(kernel, find_pci_function(kernel, disk())->host, {.backend = GetParam()});
   ASSERT_TRUE(device);

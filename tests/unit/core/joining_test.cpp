@@ -2,11 +2,12 @@
 // Devices that join a container which is in use, over an iommufd in memory: what the real guests' devices are too alike
 // to show.
 #include <gmock/gmock.h>
+#include <linux/vfio.h>
 
+#include <postern-sim/faults.hpp>
 #include <postern/attach.hpp>
 #include <postern/dirty_tracker.hpp>
 
-#include "support/failing_kernel.hpp"
 #include "support/iommufd_kernel.hpp"
 
 namespace postern {
@@ -34,7 +35,7 @@ class Joining : public ::testing::Test {
   }
 
   IommufdKernel kernel_;
-  test::FailingKernel failing_{kernel_};
+  sim::FailingKernel failing_{kernel_};
   std::vector<std::byte> memory_ = std::vector<std::byte>(1 << 20);
   int count_ = 0;
 };

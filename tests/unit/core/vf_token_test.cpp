@@ -2,14 +2,14 @@
 // VF tokens: as the kernel wants them by group and by cdev, and what its refusals mean.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/vfio.h>
 
 #include <algorithm>
+#include <postern-sim/faults.hpp>
+#include <postern-sim/kernel.hpp>
 #include <postern/attach.hpp>
 #include <postern/pci_device.hpp>
 #include <postern/pci_function.hpp>
-#include <postern/sim.hpp>
-
-#include "support/failing_kernel.hpp"
 
 namespace postern {
 namespace vf_token_test {
@@ -60,8 +60,8 @@ class TokenOnKernel : public testing::TestWithParam<std::string_view> {
     return attach(kernel_, function.host, {.backend = GetParam(), .vf_token = token});
   }
 
-  SimulatedKernel simulated_;
-  test::FailingKernel kernel_{simulated_};
+  sim::Kernel simulated_;
+  sim::FailingKernel kernel_{simulated_};
   int refusal_ = 0;
   std::string name_;
   vfio_device_bind_iommufd bind_{};

@@ -5,13 +5,12 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <postern-nvme/controller.hpp>
+#include <postern-sim/faults.hpp>
+#include <postern-sim/kernel.hpp>
 #include <postern/attach.hpp>
-#include <postern/nvme.hpp>
 #include <postern/pci_device.hpp>
 #include <postern/pci_function.hpp>
-#include <postern/sim.hpp>
-
-#include "support/failing_kernel.hpp"
 
 namespace postern {
 namespace answer_test {
@@ -20,7 +19,7 @@ using testing::AllOf;
 using testing::HasSubstr;
 
 // Its devices' BARs are memory that is all zero, once it is told to.
-class ZeroKernel : public test::FailingKernel {
+class ZeroKernel : public sim::FailingKernel {
  public:
   using FailingKernel::FailingKernel;
   std::intptr_t mmap(void* address, std::size_t length, int protection, int flags, int fd,
@@ -37,7 +36,7 @@ class SilentDevice : public testing::TestWithParam<std::string_view> {
     const auto function = find_pci_function(kernel_, {.device = 1}).value();
     return PciDevice::open(attach(kernel_, function.host, {.backend = GetParam()}).value()).value();
   }
-  SimulatedKernel simulated_;
+  sim::Kernel simulated_;
   ZeroKernel kernel_{simulated_};
 };
 

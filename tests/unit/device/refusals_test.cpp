@@ -2,13 +2,13 @@
 // What the kernel's refusals of a device's parts mean, in words; the errno stays the kernel's.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/vfio.h>
 
+#include <postern-sim/faults.hpp>
+#include <postern-sim/kernel.hpp>
 #include <postern/attach.hpp>
 #include <postern/pci_device.hpp>
 #include <postern/pci_function.hpp>
-#include <postern/sim.hpp>
-
-#include "support/failing_kernel.hpp"
 
 namespace postern {
 namespace refusals_test {
@@ -16,7 +16,7 @@ namespace refusals_test {
 using testing::AllOf;
 using testing::HasSubstr;
 
-class HeldKernel : public test::FailingKernel {
+class HeldKernel : public sim::FailingKernel {
  public:
   using FailingKernel::FailingKernel;
   std::intptr_t mmap(void* address, std::size_t length, int protection, int flags, int fd,
@@ -28,7 +28,7 @@ class HeldKernel : public test::FailingKernel {
 
 class Refusals : public testing::Test {
  protected:
-  SimulatedKernel simulated_;
+  sim::Kernel simulated_;
   HeldKernel kernel_{simulated_};
   PciDevice device_ =
       PciDevice::open(attach(kernel_, find_pci_function(kernel_, {.device = 1}).value().host).value()).value();

@@ -5,18 +5,17 @@
 #include <sys/mman.h>
 
 #include <cerrno>
+#include <postern-sim/faults.hpp>
+#include <postern-sim/kernel.hpp>
 #include <postern/attach.hpp>
 #include <postern/pci_function.hpp>
-#include <postern/sim.hpp>
-
-#include "support/failing_kernel.hpp"
 
 namespace postern {
 namespace region_map_test {
 
 TEST(MappingARegion, ThatIsLongerThanAnyAddressSpaceIsRefusedWithoutAskingForIt) {
-  SimulatedKernel simulated;
-  test::FailingKernel kernel(simulated);
+  sim::Kernel simulated;
+  sim::FailingKernel kernel(simulated);
   for (const std::uint64_t length : {~std::uint64_t{0}, ~std::uint64_t{0} - 4095}) {
     kernel.answer = [length](unsigned long request, void* argument, int result) {
       if (request == VFIO_DEVICE_GET_REGION_INFO) static_cast<vfio_region_info*>(argument)->size = length;
@@ -33,7 +32,7 @@ TEST(MappingARegion, ThatIsLongerThanAnyAddressSpaceIsRefusedWithoutAskingForIt)
 
 // Maps other memory where a device's was to be, as another thread may do at that moment, and refuses the device's:
 // before Linux refuses, it drops what was there.
-class BusyKernel final : public test::FailingKernel {
+class BusyKernel final : public sim::FailingKernel {
  public:
   using FailingKernel::FailingKernel;
   std::intptr_t mmap(void* address, std::size_t length, int protection, int flags, int fd,
@@ -51,7 +50,7 @@ class BusyKernel final : public test::FailingKernel {
 
 TEST(MappingARegion, ThatIsRefusedLeavesWhatAnotherThreadMapsMeanwhile) {
   constexpr std::size_t page = 4096;
-  SimulatedKernel simulated;
+  sim::Kernel simulated;
   BusyKernel kernel(simulated);
   const auto device = attach(kernel, find_pci_function(kernel, {.device = 1}).value().host).value();
   const auto mapped = device.map_region(VFIO_PCI_BAR0_REGION_INDEX, 0, page);
@@ -65,7 +64,7 @@ TEST(MappingARegion, ThatIsRefusedLeavesWhatAnotherThreadMapsMeanwhile) {
 // The place that was looked for is taken each time: then the region is mapped wherever there is room.
 TEST(MappingARegion, IsTriedElsewhereWhereAnotherThreadIsFaster) {
   constexpr std::size_t page = 4096;
-  class FasterKernel final : public test::FailingKernel {
+  class FasterKernel final : public sim::FailingKernel {
    public:
     using FailingKernel::FailingKernel;
     std::intptr_t mmap(void* address, std::size_t length, int protection, int flags, int fd,
@@ -74,7 +73,7 @@ TEST(MappingARegion, IsTriedElsewhereWhereAnotherThreadIsFaster) {
       return FailingKernel::mmap(address, length, protection, flags, fd, offset);
     }
   };
-  SimulatedKernel simulated;
+  sim::Kernel simulated;
   FasterKernel kernel(simulated);
   const auto device = attach(kernel, find_pci_function(kernel, {.device = 1}).value().host).value();
   const auto mapped = device.map_region(VFIO_PCI_BAR0_REGION_INDEX, 0, page);

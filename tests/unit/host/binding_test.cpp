@@ -9,8 +9,8 @@
 #include <atomic>
 #include <filesystem>
 #include <functional>
+#include <postern-sim/kernel.hpp>
 #include <postern/binding.hpp>
-#include <postern/sim.hpp>
 #include <thread>
 #include <utility>
 
@@ -220,7 +220,7 @@ TEST_F(BindingTest, ASecondOneAtTheSameTimeIsRefusedAndTouchesNothing) {
 }
 
 TEST(Binding, ByTwoThreadsAtOnceIsDoneByOneAndTheOtherIsToldSo) {
-  SimulatedKernel kernel(simulated_host("sim").value());
+  sim::Kernel kernel(sim::find_host("sim").value());
   for (int round = 0; round < 200; ++round) {
     const HostDevice device = find_host_device(kernel, "pci", "0000:00:02.0").value();
     ASSERT_EQ(device.driver, "nvme");

@@ -3,8 +3,8 @@
 #include <gtest/gtest.h>
 
 #include <ctime>
+#include <postern-sim/kernel.hpp>
 #include <postern/pci_function.hpp>
-#include <postern/sim.hpp>
 #include <thread>
 #include <vector>
 
@@ -19,7 +19,7 @@ double processor_seconds() {
 
 // Reading the list of names takes 8 ms; this would be 1.6 s.
 TEST(FindPciFunction, DoesNotReadTheListOfNames) {
-  SimulatedKernel kernel;
+  sim::Kernel kernel;
   const double before = processor_seconds();
   for (int i = 0; i < 200; ++i) ASSERT_TRUE(find_pci_function(kernel, {.device = 1}));
   EXPECT_LT(processor_seconds() - before, 0.5);
@@ -45,7 +45,7 @@ TEST(PciNames, OfWhatHasNoneAreEmpty) {
 
 // For the thread sanitizer.
 TEST(PciFunctions, AreFoundAndNamedByThreadsAtOnce) {
-  SimulatedKernel kernel;
+  sim::Kernel kernel;
   std::vector<std::thread> threads;
   threads.reserve(4);
   for (int i = 0; i < 4; ++i) {

@@ -6,8 +6,8 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <postern-sim/kernel.hpp>
 #include <postern/host_device.hpp>
-#include <postern/sim.hpp>
 
 #include "host/kernel_parameters.hpp"
 #include "support/tree_kernel.hpp"
@@ -114,21 +114,21 @@ TEST(TurnIommuOn, TakesAVirtualMachineWithAVirtualIommuForAnyOther) {
 }
 
 TEST(TurnIommuOn, OnASimulatedHostIsOfThatHost) {
-  SimulatedHost host = simulated_pc();
-  for (SimulatedFunction& function : host.functions) {
+  sim::Host host = sim::pc();
+  for (sim::HostFunction& function : host.functions) {
     function.iommu_group = -1;
     function.driver.clear();
   }
-  SimulatedKernel pc(host);
+  sim::Kernel pc(host);
   EXPECT_THAT(turn_iommu_on(pc), AllOf(HasSubstr("no DMAR"), HasSubstr("intel_iommu=on")));
-  host.platform = SimulatedPlatform::arm;
+  host.platform = sim::Platform::arm;
   host.address_bits = 48;
-  SimulatedKernel arm(host);
+  sim::Kernel arm(host);
   EXPECT_THAT(turn_iommu_on(arm), AllOf(HasSubstr("device tree"), Not(HasSubstr("VT-d"))));
 }
 
 TEST(SimulatedProc, ShowsNothingOfThisMachineButTheProcessItself) {
-  SimulatedKernel kernel(simulated_pc());
+  sim::Kernel kernel(sim::pc());
   std::string text;
   ASSERT_EQ(kernel.read_file("/proc/cmdline", text), 0);
   EXPECT_EQ(text, "quiet intel_iommu=on\n");

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 // DirtyTracker over an iommufd whose written pages are chosen: who tracks what, and that nothing is lost.
+#include <linux/vfio.h>
+
 #include <postern/dirty_tracker.hpp>
 
 #include <gmock/gmock.h>
 
+#include <postern-sim/faults.hpp>
 #include <postern/attach.hpp>
 #include <set>
 
 #include "iommu/device_log.hpp"
-#include "support/failing_kernel.hpp"
 #include "support/iommufd_kernel.hpp"
 
 namespace postern {
@@ -67,7 +69,7 @@ class DirtyTracking : public ::testing::Test {
   void write(std::size_t device, std::uint64_t number) { kernel_.write(device, base.value + number * page); }
 
   IommufdKernel kernel_;
-  test::FailingKernel failing_{kernel_};
+  sim::FailingKernel failing_{kernel_};
   std::vector<HostDevice> hosts_;
   std::vector<std::byte> memory_;
   std::span<std::byte> bytes_;

@@ -2,16 +2,17 @@
 // The kernel seam: owned fds and mappings, events, and capability chains that must not be trusted.
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/vfio.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
 #include <cstring>
+#include <postern-sim/faults.hpp>
 #include <postern/event.hpp>
 #include <postern/fd.hpp>
 #include <thread>
 
 #include "kernel/info_buffer.hpp"
-#include "support/failing_kernel.hpp"
 
 namespace postern {
 namespace kernel_test {
@@ -81,7 +82,7 @@ TEST(Event, IsWaitedForForEver) {
 }
 
 TEST(Event, ThatCannotBeMadeSaysWhatRunsOut) {
-  test::FailingKernel kernel(system_kernel());
+  sim::FailingKernel kernel(system_kernel());
   kernel.fail_call(0, EMFILE);
   auto event = Event::create(kernel);
   ASSERT_FALSE(event);

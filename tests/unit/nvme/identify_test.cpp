@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a controller says of itself, when it says it well and when it does not.
-#include "drivers/nvme/identify.hpp"
+#include "nvme/identify.hpp"
 
 #include <gtest/gtest.h>
 
 #include <cerrno>
 #include <cstring>
 
-#include "drivers/nvme/prp.hpp"
+#include "nvme/prp.hpp"
 
 namespace postern::nvme {
 namespace identify_test {

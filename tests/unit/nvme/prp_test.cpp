@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // How data is named for the controller: PRP1, PRP2 and the list, at every edge.
-#include "drivers/nvme/prp.hpp"
+#include "nvme/prp.hpp"
 
 #include <gtest/gtest.h>
 

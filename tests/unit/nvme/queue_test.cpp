@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // A queue pair over plain memory, with the test as the controller.
-#include "drivers/nvme/queue.hpp"
+#include "nvme/queue.hpp"
 
 #include <gtest/gtest.h>
 

@@ -2,7 +2,7 @@
 // Status fields in words.
 #include <gtest/gtest.h>
 
-#include <postern/nvme.hpp>
+#include <postern-nvme/controller.hpp>
 
 namespace postern::nvme {
 namespace status_test {

@@ -8,7 +8,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
-#include <postern/sim.hpp>
+#include <postern-sim/kernel.hpp>
 
 namespace postern {
 namespace argument_test {
@@ -24,7 +24,7 @@ class Argument : public ::testing::Test {
   ~Argument() override { (void)::munmap(memory_, page); }
   [[nodiscard]] std::byte* bytes() const { return static_cast<std::byte*>(memory_); }
 
-  SimulatedKernel kernel_;
+  sim::Kernel kernel_;
   int group_ = kernel_.open("/dev/vfio/1", 0);
 
  private:

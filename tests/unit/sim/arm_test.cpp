@@ -2,9 +2,9 @@
 // The simulated Arm server: what its SMMUv3 lets be mapped, as measured on QEMU's virt (Linux 7.3).
 #include <gmock/gmock.h>
 
+#include <postern-sim/kernel.hpp>
 #include <postern/attach.hpp>
 #include <postern/pci_function.hpp>
-#include <postern/sim.hpp>
 
 namespace postern {
 namespace arm_test {
@@ -14,7 +14,7 @@ constexpr PciAddress disk{.device = 1};
 class OnArm : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(OnArm, TheWindowForInterruptsIsNotUsable) {
-  SimulatedKernel kernel(simulated_arm());
+  sim::Kernel kernel(sim::arm());
   const auto device =
       attach(kernel, find_pci_function(kernel, disk).value().host, AttachOptions{.backend = GetParam()});
   ASSERT_TRUE(device) << device.error().message();
@@ -28,7 +28,7 @@ INSTANTIATE_TEST_SUITE_P(Backends, OnArm, ::testing::Values("iommufd", "type1"),
                          [](const auto& test) { return std::string(test.param); });
 
 TEST(ArmServer, SysfsShowsTheWindowAndTheUnit) {
-  SimulatedKernel kernel(simulated_arm());
+  sim::Kernel kernel(sim::arm());
   std::string text;
   ASSERT_EQ(kernel.read_file("/sys/kernel/iommu_groups/1/reserved_regions", text), 0);
   EXPECT_EQ(text, "0x0000000008000000 0x00000000080fffff msi\n");

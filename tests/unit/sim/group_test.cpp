@@ -4,8 +4,8 @@
 #include <gmock/gmock.h>
 #include <linux/vfio.h>
 
+#include <postern-sim/kernel.hpp>
 #include <postern/fd.hpp>
-#include <postern/sim.hpp>
 
 namespace postern {
 namespace group_test {
@@ -29,7 +29,7 @@ class SimulatedGroup : public ::testing::Test {
     return kernel.ioctl(group.get(), VFIO_GROUP_SET_CONTAINER, &fd);
   }
 
-  SimulatedKernel kernel;
+  sim::Kernel kernel;
 };
 
 TEST_F(SimulatedGroup, LeavesItsContainerAndIsOfNoMoreUse) {
@@ -56,7 +56,7 @@ TEST_F(SimulatedGroup, IsAnotherOneWhenTheFunctionIsBoundAgain) {
 }
 
 TEST(SimulatedFds, AreListedWithTheNodesThatTheyAreOf) {
-  SimulatedKernel kernel;
+  sim::Kernel kernel;
   const Fd container(kernel, kernel.open("/dev/vfio/vfio", O_RDWR));
   const Fd real(kernel, kernel.eventfd());
   std::vector<std::string> names;

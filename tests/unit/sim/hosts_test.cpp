@@ -6,7 +6,7 @@
 #include <chrono>
 #include <filesystem>
 #include <fstream>
-#include <postern/sim.hpp>
+#include <postern-sim/kernel.hpp>
 
 namespace postern {
 namespace hosts_test {
@@ -16,7 +16,7 @@ using ::testing::HasSubstr;
 
 constexpr std::string_view one_disk = R"({"address": "00:01.0", "model": "nvme", "iommu_group": 1})";
 
-Result<SimulatedHost> parse(const std::string& json) { return parse_simulated_host(json, "host.json"); }
+Result<sim::Host> parse(const std::string& json) { return sim::parse_host(json, "host.json"); }
 std::string with_functions(const std::string& functions, const std::string& platform = "pc") {
   return R"({"platform": ")" + platform + R"(", "functions": [)" + functions + "]}";
 }
@@ -36,32 +36,32 @@ TEST(DescribedHost, HasAllThatItsDescriptionSays) {
       {"address": "04:00.0", "model": "bridge", "iommu_group": null}
     ]})");
   ASSERT_TRUE(host) << host.error().message();
-  EXPECT_EQ(host->platform, SimulatedPlatform::arm);
+  EXPECT_EQ(host->platform, sim::Platform::arm);
   EXPECT_EQ(host->locked_memory, 8388608U);
   EXPECT_EQ(host->address_bits, 40U);
   EXPECT_EQ(host->mapping_limit, 9U);
   EXPECT_TRUE(host->dirty_bits);
   ASSERT_EQ(host->functions.size(), 2U);
-  const SimulatedFunction& disk = host->functions[0];
+  const sim::HostFunction& disk = host->functions[0];
   EXPECT_EQ(disk.address, (PciAddress{.domain = 1, .bus = 2, .device = 3}));
-  EXPECT_EQ(disk.model, SimulatedFunction::Model::nvme);
+  EXPECT_EQ(disk.model, sim::HostFunction::Model::nvme);
   EXPECT_EQ(disk.iommu_group, 4);
   EXPECT_EQ(disk.driver, "vfio-pci");
   EXPECT_EQ(disk.serial, "S");
   EXPECT_EQ(disk.bytes, 512U);
-  EXPECT_EQ(host->functions[1].model, SimulatedFunction::Model::bridge);
+  EXPECT_EQ(host->functions[1].model, sim::HostFunction::Model::bridge);
   EXPECT_LT(host->functions[1].iommu_group, 0);
 }
 
 TEST(DescribedHost, IsAsTheStructIsWhereNothingIsSaid) {
   const auto host = parse(with_functions(std::string(one_disk)));
   ASSERT_TRUE(host) << host.error().message();
-  const SimulatedHost plain;
+  const sim::Host plain;
   EXPECT_EQ(host->locked_memory, std::nullopt);
   EXPECT_EQ(host->address_bits, plain.address_bits);
   EXPECT_EQ(host->mapping_limit, plain.mapping_limit);
   EXPECT_FALSE(host->dirty_bits);
-  EXPECT_EQ(host->functions.at(0).bytes, SimulatedFunction().bytes);
+  EXPECT_EQ(host->functions.at(0).bytes, sim::HostFunction().bytes);
   EXPECT_EQ(parse(with_functions("", "arm")).value().address_bits, 48U) << "as its IOMMU has them";
 }
 
@@ -167,15 +167,15 @@ TEST(DescribedHost, MayHaveVirtualFunctionsInSlotsWithoutAFirst) {
 }
 
 TEST(NamedHost, IsOneOfThoseThatTheRefusalLists) {
-  const auto none = simulated_host("sim:vax");
+  const auto none = sim::find_host("sim:vax");
   ASSERT_FALSE(none);
   for (const char* const name : {"sim", "sim:pc", "sim:arm", "sim:pseries", "sim:powernv"}) {
-    EXPECT_TRUE(simulated_host(name)) << name;
+    EXPECT_TRUE(sim::find_host(name)) << name;
     EXPECT_THAT(none.error().remedy(), HasSubstr(name));
   }
-  EXPECT_FALSE(simulated_host(""));
-  EXPECT_FALSE(simulated_host("pc"));
-  EXPECT_EQ(simulated_host("sim:/nowhere/host.json").error().code(), ENOENT);
+  EXPECT_FALSE(sim::find_host(""));
+  EXPECT_FALSE(sim::find_host("pc"));
+  EXPECT_EQ(sim::find_host("sim:/nowhere/host.json").error().code(), ENOENT);
 }
 
 class HostFile : public testing::Test {
@@ -186,7 +186,7 @@ class HostFile : public testing::Test {
   // What is said of a file; it takes no second, whatever the file is.
   static Error refused(const std::string& path) {
     const auto before = std::chrono::steady_clock::now();
-    const auto host = simulated_host("sim:" + path);
+    const auto host = sim::find_host("sim:" + path);
     EXPECT_LT(std::chrono::steady_clock::now() - before, std::chrono::seconds(1)) << path;
     EXPECT_FALSE(host) << path;
     return host ? Error({}) : host.error();
@@ -207,7 +207,7 @@ TEST_F(HostFile, IsARegularFile) {
     EXPECT_THAT(error.reason(), HasSubstr(kind));
   }
   std::ofstream(path("host.json")) << with_functions(std::string(one_disk));
-  EXPECT_TRUE(simulated_host("sim:" + path("host.json")));
+  EXPECT_TRUE(sim::find_host("sim:" + path("host.json")));
 }
 
 TEST_F(HostFile, HasAtMost16MiB) {

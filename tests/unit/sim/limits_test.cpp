@@ -11,10 +11,10 @@
 
 #include <cerrno>
 #include <cstring>
+#include <postern-sim/kernel.hpp>
 #include <postern/attach.hpp>
 #include <postern/log.hpp>
 #include <postern/pci_function.hpp>
-#include <postern/sim.hpp>
 #include <string>
 #include <vector>
 
@@ -30,7 +30,7 @@ using ::testing::HasSubstr;
 constexpr std::size_t page = 4096;
 
 TEST(SimulatedVfioPci, TakesNoBridge) {
-  SimulatedKernel kernel;
+  sim::Kernel kernel;
   const std::string port = "/sys/bus/pci/devices/0000:00:03.0";
   ASSERT_EQ(kernel.write_file("/sys/bus/pci/drivers/pcieport/unbind", "0000:00:03.0"), 0);
   ASSERT_EQ(kernel.write_file(port + "/driver_override", "vfio-pci"), 0);
@@ -42,10 +42,10 @@ TEST(SimulatedVfioPci, TakesNoBridge) {
 }
 
 TEST(SimulatedNoIommuGroup, HasTheNodeThatFindIommuGroupNames) {
-  SimulatedKernel kernel({.functions = {{.address = {.device = 1}, .iommu_group = -1, .driver = "vfio-pci"},
-                                        {.address = {.device = 2}, .iommu_group = 5, .driver = "vfio-pci"}},
-                          .locked_memory = {},
-                          .enable_unsafe_noiommu_mode = true});
+  sim::Kernel kernel({.functions = {{.address = {.device = 1}, .iommu_group = -1, .driver = "vfio-pci"},
+                                    {.address = {.device = 2}, .iommu_group = 5, .driver = "vfio-pci"}},
+                      .locked_memory = {},
+                      .enable_unsafe_noiommu_mode = true});
   for (const std::uint8_t device : {std::uint8_t{1}, std::uint8_t{2}}) {
     const auto function = find_pci_function(kernel, {.device = device});
     ASSERT_TRUE(function);
@@ -59,7 +59,7 @@ TEST(SimulatedNoIommuGroup, HasTheNodeThatFindIommuGroupNames) {
 
 TEST(SimulatedProcess, NoticesAtOnceThatMemoryBecameReadOnly) {
   for (const std::string_view backend : {"type1", "iommufd"}) {
-    SimulatedKernel kernel;
+    sim::Kernel kernel;
     const auto device = attach(kernel, find_pci_function(kernel, {.device = 1})->host, {.backend = backend});
     ASSERT_TRUE(device) << device.error().message();
     Container& container = *device->container();
@@ -102,7 +102,7 @@ class NoFdsLeft {
 
 TEST(SimulatedKernelWithoutFds, AnswersEachCallWithTheErrno) {
   const NoFdsLeft none;
-  SimulatedKernel kernel;
+  sim::Kernel kernel;
   EXPECT_EQ(kernel.open("/dev/vfio/1", O_RDWR), -EMFILE);
   std::string text;
   EXPECT_EQ(kernel.read_file("/sys/bus/pci/devices/0000:00:01.0/vendor", text), -EMFILE);
@@ -112,7 +112,7 @@ TEST(SimulatedKernelWithoutFds, AnswersEachCallWithTheErrno) {
 }
 
 TEST(SimulatedKernelWithoutFds, WorksOnWithWhatItHas) {
-  SimulatedKernel kernel;
+  sim::Kernel kernel;
   const auto function = find_pci_function(kernel, {.device = 1});
   ASSERT_TRUE(function);
   alignas(page) static std::byte memory[page];
@@ -135,7 +135,7 @@ std::string logged;  // NOLINT(cppcoreguidelines-avoid-non-const-global-variable
 void keep(LogKind /*kind*/, const Error& error) noexcept { logged += error.message() + "\n"; }
 
 TEST(SimulatedKernelInAChild, SaysAtOnceThatItIsAnothers) {
-  auto kernel = std::make_unique<SimulatedKernel>();
+  auto kernel = std::make_unique<sim::Kernel>();
   const auto function = find_pci_function(*kernel, {.device = 1});
   ASSERT_TRUE(function);
   const int group = kernel->open("/dev/vfio/1", O_RDWR);
@@ -177,7 +177,7 @@ TEST(SimulatedKernelInAChild, SaysAtOnceThatItIsAnothers) {
 
 // However much happens at the moment of the fork.
 TEST(SimulatedKernelInAChild, NeverWaitsForTheParentsLock) {
-  SimulatedKernel kernel;
+  sim::Kernel kernel;
   const auto device = attach(kernel, find_pci_function(kernel, {.device = 1})->host);
   ASSERT_TRUE(device);
   for (int round = 0; round < 20; ++round) {

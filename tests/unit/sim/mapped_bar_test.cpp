@@ -8,8 +8,8 @@
 #include <sys/mman.h>
 
 #include <cstring>
+#include <postern-sim/kernel.hpp>
 #include <postern/locked_memory.hpp>
-#include <postern/sim.hpp>
 
 namespace postern {
 namespace mapped_bar_test {
@@ -23,7 +23,7 @@ class MappedBar : public ::testing::Test {
  protected:
   int open(const char* path) { return kernel_->open(path, 0); }
   void limit_memory(std::uint64_t limit) {
-    SimulatedHost host = simulated_pc();
+    sim::Host host = sim::pc();
     host.locked_memory = limit;
     kernel_.emplace(host);
   }
@@ -101,7 +101,7 @@ class MappedBar : public ::testing::Test {
   }
 
   static constexpr const char* cdev_node = "/dev/vfio/devices/vfio0";
-  std::optional<SimulatedKernel> kernel_{std::in_place};
+  std::optional<sim::Kernel> kernel_{std::in_place};
   int container_ = -1;
   int group_ = -1;
   int iommufd_ = -1;

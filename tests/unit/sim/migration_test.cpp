@@ -7,8 +7,8 @@
 #include <array>
 #include <cstring>
 #include <memory>
+#include <postern-sim/kernel.hpp>
 #include <postern/pci_function.hpp>
-#include <postern/sim.hpp>
 #include <thread>
 
 #include "support/raw_device.hpp"
@@ -37,9 +37,9 @@ constexpr std::uint64_t buffer = 0x40000;
 
 constexpr std::uint64_t page = 4096;
 
-SimulatedFunction migratable(std::uint8_t device) {
+sim::HostFunction migratable(std::uint8_t device) {
   return {.address = {.device = device},
-          .model = SimulatedFunction::Model::migratable_edu,
+          .model = sim::HostFunction::Model::migratable_edu,
           .iommu_group = device,
           .driver = "edu-vfio-pci"};
 }
@@ -114,7 +114,7 @@ class SimulatedMigration : public ::testing::Test {
     return info;
   }
 
-  SimulatedKernel kernel_{{.functions = {migratable(1), migratable(2)}}};
+  sim::Kernel kernel_{{.functions = {migratable(1), migratable(2)}}};
   RawDevice source_{kernel_, cdev(1)};
   RawDevice target_{kernel_, cdev(2)};
   std::unique_ptr<std::byte, void (*)(void*)> memory_;
@@ -191,9 +191,9 @@ TEST_F(SimulatedMigration, DoesNoDmaInP2pAndNothingWhenStopped) {
 }
 
 TEST_F(SimulatedMigration, VfioPciItselfCanDoNoneOfThat) {
-  SimulatedFunction plain = migratable(1);
+  sim::HostFunction plain = migratable(1);
   plain.driver = "vfio-pci";
-  SimulatedKernel kernel({.functions = {plain}});
+  sim::Kernel kernel({.functions = {plain}});
   const RawDevice device(kernel, find_pci_function(kernel, plain.address).value().host.cdev->path);
   for (const std::uint32_t feature : {VFIO_DEVICE_FEATURE_MIGRATION, VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE,
                                       VFIO_DEVICE_FEATURE_MIG_DATA_SIZE, VFIO_DEVICE_FEATURE_DMA_LOGGING_START}) {

@@ -9,7 +9,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstring>
-#include <postern/sim.hpp>
+#include <postern-sim/kernel.hpp>
 #include <thread>
 
 namespace postern {
@@ -19,7 +19,7 @@ constexpr const char* mode = "/sys/module/vfio/parameters/enable_unsafe_noiommu_
 constexpr const char* disk_path = "/sys/bus/pci/devices/0000:00:01.0";
 
 // A disk that no IOMMU translates for, and one that has its group 0.
-SimulatedHost half_a_host(bool enabled, std::optional<std::uint64_t> limit = {}) {
+sim::Host half_a_host(bool enabled, std::optional<std::uint64_t> limit = {}) {
   return {.functions = {{.address = {.device = 1}, .iommu_group = -1, .driver = "vfio-pci"},
                         {.address = {.device = 2}, .iommu_group = 0, .driver = "vfio-pci"}},
           .locked_memory = limit,
@@ -38,11 +38,11 @@ class NoIommuMode : public ::testing::Test {
     return kernel.status(path, status) == 0;
   }
 
-  SimulatedKernel kernel{half_a_host(true)};
+  sim::Kernel kernel{half_a_host(true)};
 };
 
 TEST(WithoutNoIommuMode, VfioTakesNoFunctionWithoutAGroup) {
-  SimulatedKernel kernel(half_a_host(false));
+  sim::Kernel kernel(half_a_host(false));
   std::string text;
   EXPECT_EQ(kernel.read_link(std::string(disk_path) + "/driver", text), -ENOENT);
   EXPECT_EQ(kernel.write_file("/sys/bus/pci/drivers/vfio-pci/bind", "0000:00:01.0"), -EINVAL);
@@ -236,7 +236,7 @@ TEST_F(NoIommuMode, DmaGoesByPhysicalAddresses) {
 }
 
 TEST(NoIommuWithoutPrivilege, NobodyOpensIt) {
-  SimulatedKernel kernel(half_a_host(true, 1 << 20));
+  sim::Kernel kernel(half_a_host(true, 1 << 20));
   EXPECT_EQ(kernel.open("/dev/vfio/noiommu-1", O_RDWR), -EPERM);
   EXPECT_EQ(kernel.open("/dev/vfio/devices/noiommu-vfio0", O_RDWR), -EPERM);
 }

@@ -6,8 +6,8 @@
 #include <sys/mman.h>
 
 #include <array>
+#include <postern-sim/kernel.hpp>
 #include <postern/pci_function.hpp>
-#include <postern/sim.hpp>
 #include <span>
 
 #include "support/raw_device.hpp"
@@ -22,7 +22,7 @@ class SimulatedSmallBars : public ::testing::Test {
  protected:
   SimulatedSmallBars()
       : kernel_({.functions = {{.address = address,
-                                .model = SimulatedFunction::Model::small_bars,
+                                .model = sim::HostFunction::Model::small_bars,
                                 .iommu_group = 1,
                                 .driver = "vfio-pci"}}}),
         device_(kernel_, find_pci_function(kernel_, address).value().host.cdev->path) {}
@@ -43,7 +43,7 @@ class SimulatedSmallBars : public ::testing::Test {
   }
 
   static constexpr PciAddress address{.device = 1};
-  SimulatedKernel kernel_;
+  sim::Kernel kernel_;
   test::RawDevice device_;
 };
 

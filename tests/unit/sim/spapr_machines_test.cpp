@@ -13,7 +13,7 @@ namespace spapr_machines_test {
 class OnPseries : public SpaprRig {
  protected:
   void begin(int version, std::optional<std::uint64_t> limit = {}) {
-    SpaprRig::begin(SimulatedPlatform::pseries, version, limit);
+    SpaprRig::begin(sim::Platform::pseries, version, limit);
   }
   // Whether the host bridge of group 0 still gives windows.
   bool gives_windows() {
@@ -29,7 +29,7 @@ class OnPseries : public SpaprRig {
 class OnPowernv : public SpaprRig {
  protected:
   void begin(int version, std::optional<std::uint64_t> limit = {}) {
-    SpaprRig::begin(SimulatedPlatform::powernv, version, limit);
+    SpaprRig::begin(sim::Platform::powernv, version, limit);
   }
 };
 
@@ -202,7 +202,7 @@ TEST_F(OnPowernv, EehAnswersAsAMachineThatNeverFreezes) {
 // What devices see, through the domain that their DMA goes through.
 class Wires {
  public:
-  explicit Wires(SimulatedPlatform platform) {
+  explicit Wires(sim::Platform platform) {
     machine.platform = platform;
     machine.tce = make_tce_platform(platform);
     spapr.emplace(machine, 2);
@@ -229,7 +229,7 @@ class Wires {
   std::optional<Spapr> spapr;
 };
 
-class DmaOnPower : public ::testing::TestWithParam<SimulatedPlatform> {
+class DmaOnPower : public ::testing::TestWithParam<sim::Platform> {
  protected:
   Wires wires{GetParam()};
   const std::uint64_t page = host_page();
@@ -255,7 +255,7 @@ TEST_P(DmaOnPower, IsHeldToTheAccessButForReadingOnPowernvWhatMayBeWritten) {
   EXPECT_TRUE(wires.reads(0));
   EXPECT_FALSE(wires.writes(0));
   EXPECT_TRUE(wires.writes(page));
-  EXPECT_EQ(wires.reads(page), GetParam() == SimulatedPlatform::powernv);
+  EXPECT_EQ(wires.reads(page), GetParam() == sim::Platform::powernv);
 }
 
 TEST_P(DmaOnPower, AFailingMapTakesAlongWhatItReplaced) {
@@ -270,7 +270,7 @@ TEST_P(DmaOnPower, AFailingMapTakesAlongWhatItReplaced) {
 TEST_P(DmaOnPower, AGroupThatLeavesTakesAlongWhatIsMappedForTheOthers) {
   wires.add(first, 4 * page);
   ASSERT_EQ(wires.map(0, first.at(), page), 0);
-  const bool shares = GetParam() == SimulatedPlatform::powernv;
+  const bool shares = GetParam() == sim::Platform::powernv;
   EXPECT_EQ(wires.spapr->attach(1), shares ? 0 : -EPERM);
   EXPECT_TRUE(wires.writes(0));
   if (!shares) return;
@@ -289,7 +289,7 @@ TEST_P(DmaOnPower, EndsWithTheWindow) {
 }
 
 TEST_P(DmaOnPower, AMapPastTheEndReachesNothingThere) {
-  const bool is_powernv = GetParam() == SimulatedPlatform::powernv;
+  const bool is_powernv = GetParam() == sim::Platform::powernv;
   const std::uint64_t end = is_powernv ? 2 * gib : gib;
   wires.add(first, 4 * page);
   EXPECT_EQ(wires.map(end - page, first.at(), 2 * page), is_powernv ? 0 : -EINTR);
@@ -297,11 +297,8 @@ TEST_P(DmaOnPower, AMapPastTheEndReachesNothingThere) {
   EXPECT_FALSE(wires.writes(end));
 }
 
-INSTANTIATE_TEST_SUITE_P(Machines, DmaOnPower,
-                         ::testing::Values(SimulatedPlatform::pseries, SimulatedPlatform::powernv),
-                         [](const auto& test) {
-                           return test.param == SimulatedPlatform::pseries ? "pseries" : "powernv";
-                         });
+INSTANTIATE_TEST_SUITE_P(Machines, DmaOnPower, ::testing::Values(sim::Platform::pseries, sim::Platform::powernv),
+                         [](const auto& test) { return test.param == sim::Platform::pseries ? "pseries" : "powernv"; });
 
 }  // namespace spapr_machines_test
 }  // namespace postern::sim::spapr_test

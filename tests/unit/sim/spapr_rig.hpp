@@ -8,8 +8,8 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <postern-sim/kernel.hpp>
 #include <postern/locked_memory.hpp>
-#include <postern/sim.hpp>
 #include <string>
 
 namespace postern::sim::spapr_test {
@@ -42,10 +42,10 @@ class Memory {
   void* address_;
 };
 
-inline SimulatedHost host_of(SimulatedPlatform platform, std::optional<std::uint64_t> limit = {}) {
-  SimulatedHost host = platform == SimulatedPlatform::pseries ? simulated_pseries() : simulated_powernv();
-  for (SimulatedFunction& function : host.functions) {
-    if (function.model == SimulatedFunction::Model::nvme) function.driver = "vfio-pci";
+inline sim::Host host_of(sim::Platform platform, std::optional<std::uint64_t> limit = {}) {
+  sim::Host host = platform == sim::Platform::pseries ? sim::pseries() : sim::powernv();
+  for (sim::HostFunction& function : host.functions) {
+    if (function.model == sim::HostFunction::Model::nvme) function.driver = "vfio-pci";
   }
   host.locked_memory = limit;
   return host;
@@ -143,7 +143,7 @@ class Handle {
 // A host, and a container of it with group 0 in it.
 class SpaprRig : public ::testing::Test {
  protected:
-  void begin(SimulatedPlatform platform, int version, std::optional<std::uint64_t> limit = {}) {
+  void begin(sim::Platform platform, int version, std::optional<std::uint64_t> limit = {}) {
     container.reset();
     kernel.emplace(host_of(platform, limit));
     container.emplace(*kernel);
@@ -153,7 +153,7 @@ class SpaprRig : public ::testing::Test {
   }
   [[nodiscard]] std::uint64_t locked() { return LockedMemory::read(*kernel).value().locked; }
 
-  std::optional<SimulatedKernel> kernel;
+  std::optional<sim::Kernel> kernel;
   std::optional<Handle> container;
   const std::uint64_t page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
 };

@@ -10,10 +10,10 @@ namespace spapr_test {
 
 constexpr std::uint32_t read_only = VFIO_DMA_MAP_FLAG_READ;
 
-class OnPower : public SpaprRig, public ::testing::WithParamInterface<SimulatedPlatform> {
+class OnPower : public SpaprRig, public ::testing::WithParamInterface<sim::Platform> {
  protected:
   void begin(int version, std::optional<std::uint64_t> limit = {}) { SpaprRig::begin(GetParam(), version, limit); }
-  [[nodiscard]] bool is_powernv() const { return GetParam() == SimulatedPlatform::powernv; }
+  [[nodiscard]] bool is_powernv() const { return GetParam() == sim::Platform::powernv; }
   [[nodiscard]] std::uint64_t window() const { return is_powernv() ? 2 * gib : gib; }
   [[nodiscard]] std::uint64_t table() const { return is_powernv() ? 8 * mib : 2 * mib; }
 };
@@ -339,10 +339,8 @@ TEST_P(OnPower, Version1IsForOneGroup) {
   EXPECT_EQ(both.set_iommu(VFIO_SPAPR_TCE_v2_IOMMU), 0) << "nothing was left half done";
 }
 
-INSTANTIATE_TEST_SUITE_P(Machines, OnPower, ::testing::Values(SimulatedPlatform::pseries, SimulatedPlatform::powernv),
-                         [](const auto& test) {
-                           return test.param == SimulatedPlatform::pseries ? "pseries" : "powernv";
-                         });
+INSTANTIATE_TEST_SUITE_P(Machines, OnPower, ::testing::Values(sim::Platform::pseries, sim::Platform::powernv),
+                         [](const auto& test) { return test.param == sim::Platform::pseries ? "pseries" : "powernv"; });
 
 }  // namespace spapr_test
 }  // namespace postern::sim::spapr_test

@@ -9,11 +9,11 @@
 #include <csignal>
 #include <filesystem>
 #include <fstream>
+#include <postern-sim/faults.hpp>
+#include <postern-sim/kernel.hpp>
 #include <postern/pci_function.hpp>
-#include <postern/sim.hpp>
 
 #include "host/remembered.hpp"
-#include "support/failing_kernel.hpp"
 #include "verb.hpp"
 
 namespace postern::tool {
@@ -54,8 +54,8 @@ class BindingVerbs : public testing::Test {
   std::string driver() { return find_host_device(simulated_, "pci", name)->driver.value_or(""); }
   void has_virtual_functions() { files_["/sys/bus/pci/devices/" + name + "/sriov_numvfs"] = "2\n"; }
 
-  SimulatedKernel simulated_{simulated_host("sim").value()};
-  test::FailingKernel kernel_{simulated_};
+  sim::Kernel simulated_{sim::find_host("sim").value()};
+  sim::FailingKernel kernel_{simulated_};
   std::map<std::string, std::string> files_;  // in place of the simulated kernel's
   std::string folder_;
   std::string out_;

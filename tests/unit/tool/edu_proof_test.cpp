@@ -2,14 +2,14 @@
 // The proof for QEMU's edu device, with one that is not at rest.
 #include <gtest/gtest.h>
 
+#include <postern-sim/faults.hpp>
+#include <postern-sim/kernel.hpp>
 #include <postern/attach.hpp>
 #include <postern/pci_function.hpp>
-#include <postern/sim.hpp>
 
 #include "proofs/proof.hpp"
 #include "sim/devices/registers.hpp"
 #include "sim/laboratory.hpp"
-#include "support/failing_kernel.hpp"
 
 namespace postern::tool {
 namespace edu_proof_test {
@@ -42,7 +42,7 @@ class BusyEdu final : public sim::Hardware {
 };
 
 // Sees whether bus mastering is ever turned on, in the command register of config space.
-class MasterWatch final : public test::FailingKernel {
+class MasterWatch final : public sim::FailingKernel {
  public:
   using FailingKernel::FailingKernel;
   ssize_t pwrite(int fd, const void* buffer, std::size_t length, std::uint64_t offset) override {
@@ -57,7 +57,7 @@ class MasterWatch final : public test::FailingKernel {
 TEST(EduProof, LetsADeviceAtMemoryOnlyAtRest) {
   constexpr PciAddress edu{.bus = 0, .device = 4};
   for (const bool is_busy : {false, true}) {
-    SimulatedKernel simulated;
+    sim::Kernel simulated;
     const auto wrap = [is_busy](std::unique_ptr<sim::Hardware> honest) -> std::unique_ptr<sim::Hardware> {
       if (is_busy) return std::make_unique<BusyEdu>(std::move(honest));
       return honest;

@@ -48,7 +48,7 @@ Bytes bytes_of(const std::filesystem::path& path) {
 // A lying disk, attached, and what a proof wants.
 class ProofRig {
  public:
-  explicit ProofRig(const SimulatedHost& host = simulated_pc())
+  explicit ProofRig(const sim::Host& host = sim::pc())
       : disk(host), session_{.kernel = disk.kernel, .bindings_folder = "", .format = Format::json} {
     std::string name = std::filesystem::temp_directory_path() / "postern-proof-XXXXXX";
     if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("no folder can be made");
@@ -143,7 +143,7 @@ TEST(NvmeProof, FailsOneThatNeverInterrupts) {
 }
 
 TEST(NvmeProof, TakesDirtyPagesThatNobodyTracksForNoProof) {
-  SimulatedHost host = simulated_pc();
+  sim::Host host = sim::pc();
   for (const bool has_dirty_bits : {true, false}) {
     host.dirty_bits = has_dirty_bits;
     ProofRig rig(host);

@@ -5,7 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <postern/sim.hpp>
+#include <postern-sim/kernel.hpp>
 
 #include "support/tree_kernel.hpp"
 
@@ -69,17 +69,17 @@ TEST(Machine, IsReadFromThePlatformOfTheProcessors) {
 }
 
 TEST(Machine, OfTheSimulatedHostsIsWhatTheyAre) {
-  SimulatedKernel partition(simulated_pseries());
+  sim::Kernel partition(sim::pseries());
   EXPECT_EQ(read_machine(partition), Machine::pseries);
   const HostDevice disk = device_of(partition);
   EXPECT_EQ(default_window_size(partition, Machine::pseries, &disk), gib);
   EXPECT_EQ(default_window_size(partition, Machine::pseries, nullptr), gib);
   EXPECT_EQ(judge_dma_windows(partition, disk).verdict, Verdict::met);
-  SimulatedKernel bare(simulated_powernv());
+  sim::Kernel bare(sim::powernv());
   EXPECT_EQ(read_machine(bare), Machine::powernv);
   EXPECT_FALSE(device_of(bare).iommu_group) << "a root port";
   EXPECT_EQ(find_host_device(bare, "pci", "0001:01:00.0").value().iommu_group, GroupId{1});
-  SimulatedKernel pc;
+  sim::Kernel pc;
   EXPECT_NE(read_machine(pc), Machine::pseries);
 }
 

@@ -7,7 +7,7 @@
 namespace postern::tool {
 
 std::string ChosenHost::choose(const std::string& name) {
-  const auto host = simulated_host(name);
+  const auto host = sim::find_host(name);
   if (!host) {
     const Error& wrong = host.error();
     return fmt::format("{}: {}{}{}", wrong.object(), wrong.reason(), wrong.remedy().empty() ? "" : "; ",

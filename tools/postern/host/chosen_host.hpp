@@ -3,7 +3,7 @@
 #pragma once
 
 #include <optional>
-#include <postern/sim.hpp>
+#include <postern-sim/kernel.hpp>
 #include <string>
 
 namespace postern::tool {
@@ -20,7 +20,7 @@ class ChosenHost {
   [[nodiscard]] const std::string& bindings_folder() const noexcept { return bindings_folder_; }
 
  private:
-  std::optional<SimulatedKernel> simulated_;
+  std::optional<sim::Kernel> simulated_;
   std::string bindings_folder_ = "/run/postern/bind";
 };
 

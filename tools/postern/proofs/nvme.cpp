@@ -6,8 +6,8 @@
 #include <cerrno>
 #include <chrono>
 #include <optional>
+#include <postern-nvme/controller.hpp>
 #include <postern/dma_buffer.hpp>
-#include <postern/nvme.hpp>
 #include <utility>
 
 #include "proofs/nvme_dirty.hpp"

@@ -2,8 +2,8 @@
 // Whether every page that an NVMe controller writes is told by dirty tracking.
 #pragma once
 
+#include <postern-nvme/controller.hpp>
 #include <postern/dirty_tracker.hpp>
-#include <postern/nvme.hpp>
 
 #include "proofs/proof.hpp"
 

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <optional>
-#include <postern/nvme.hpp>
+#include <postern-nvme/controller.hpp>
 #include <string>
 
 #include "proofs/proof.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// NVM Express 1.4 in numbers, as the simulated controller needs it. The driver (src/drivers/nvme) has its own, so that
+// NVM Express 1.4 in numbers, as the simulated controller needs it. The driver (src/nvme) has its own, so that
 // a mistake in one of them shows.
 #pragma once
 

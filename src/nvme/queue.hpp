@@ -6,13 +6,13 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <postern/nvme.hpp>
+#include <postern-nvme/controller.hpp>
 #include <span>
 #include <utility>
 
-#include "drivers/nvme/barriers.hpp"
-#include "drivers/nvme/commands.hpp"
-#include "drivers/nvme/registers.hpp"
+#include "nvme/barriers.hpp"
+#include "nvme/commands.hpp"
+#include "nvme/registers.hpp"
 
 namespace postern::nvme {
 

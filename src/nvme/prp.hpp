@@ -7,7 +7,7 @@
 #include <postern/iova.hpp>
 #include <span>
 
-#include "drivers/nvme/commands.hpp"
+#include "nvme/commands.hpp"
 
 namespace postern::nvme {
 

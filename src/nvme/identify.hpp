@@ -5,7 +5,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <postern/nvme.hpp>
+#include <postern-nvme/controller.hpp>
 #include <string>
 #include <string_view>
 #include <vector>

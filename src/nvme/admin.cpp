@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Starting and stopping a controller (NVM Express 1.4, sections 7.6.1 and 7.6.2), and its admin commands.
-#include "drivers/nvme/admin.hpp"
+#include "nvme/admin.hpp"
 
 #include <fmt/format.h>
 

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <postern/dma_buffer.hpp>
+#include <postern/export.hpp>
 #include <postern/iova_allocator.hpp>
 #include <postern/pci_device.hpp>
 #include <postern/result.hpp>
@@ -53,7 +54,7 @@ struct alignas(4) Completed {
 // function gives ESHUTDOWN from then on, and none touches the device: open another, and let this one go before or
 // after. One that was moved from can only be assigned to, or let go. Thread rules: one thread at a time. A child of
 // fork(2) may let its copy go, which leaves the controller alone.
-class Controller {
+class POSTERN_API Controller {
  public:
   // Resets and starts the controller, reads Identify, makes the I/O queues. The device must be an NVMe controller; it
   // and the allocator must outlive the Controller, and stay where they are. It is let at memory only once it was seen
@@ -106,6 +107,6 @@ class Controller {
 };
 
 // A status field in words: "LBA out of range (0x080)".
-[[nodiscard]] std::string status_text(std::uint16_t status);
+[[nodiscard]] POSTERN_API std::string status_text(std::uint16_t status);
 
 }  // namespace postern::nvme

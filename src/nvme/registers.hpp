@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <span>
 
-#include "drivers/nvme/little.hpp"
+#include "nvme/little.hpp"
 
 namespace postern::nvme {
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// SimulatedKernel: file descriptors, paths, and the thread that the devices run in.
-#include <postern/sim.hpp>
+// Kernel: file descriptors, paths, and the thread that the devices run in.
+#include <postern-sim/kernel.hpp>
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -26,22 +26,19 @@
 #include "sim/sysfs/sysfs.hpp"
 #include "sim/vfio/group_file.hpp"
 
-namespace postern {
+namespace postern::sim {
 namespace {
-
-using namespace sim;
 
 constexpr std::string_view own_fds = "/proc/self/fd/";
 
-std::unique_ptr<Function> make(const SimulatedFunction& described, SimulatedPlatform platform) {
+std::unique_ptr<Function> make(const HostFunction& described, Platform platform) {
   auto function =
       std::make_unique<Function>(described.address, described.iommu_group, make_hardware(described, platform));
   // powernv's ports have no interrupts for a port driver.
-  const bool is_port_of_powernv =
-      described.model == SimulatedFunction::Model::bridge && platform == SimulatedPlatform::powernv;
+  const bool is_port_of_powernv = described.model == HostFunction::Model::bridge && platform == Platform::powernv;
   if (!is_port_of_powernv) function->native_driver = name_of(described.model).native_driver;
   function->driver_override = described.driver;
-  function->interrupts().can_add_vectors = platform == SimulatedPlatform::pc || platform == SimulatedPlatform::arm;
+  function->interrupts().can_add_vectors = platform == Platform::pc || platform == Platform::arm;
   return function;
 }
 
@@ -66,18 +63,18 @@ void set_line(std::string& text, std::string_view name, const std::string& value
 
 }  // namespace
 
-class SimulatedKernel::State {
+class Kernel::State {
  public:
   State* left_before = nullptr;  // what a child of fork(2) left before this one
 
-  explicit State(const SimulatedHost& host) {
+  explicit State(const Host& host) {
     machine.process.memory_limit = host.locked_memory;
     machine.mapping_limit = host.mapping_limit;
     machine.unsafe_noiommu = host.enable_unsafe_noiommu_mode;
     machine.iommu = make_iommu_model(host);
     machine.platform = host.platform;
     machine.tce = make_tce_platform(host.platform);
-    for (const SimulatedFunction& function : host.functions) machine.add(make(function, host.platform));
+    for (const HostFunction& function : host.functions) machine.add(make(function, host.platform));
     made_ = machine.process.opened();
     if (made_ == 0) made_ = machine.connect();
     if (made_ < 0) return;
@@ -174,7 +171,7 @@ class SimulatedKernel::State {
   std::thread hardware_;
 };
 
-int SimulatedKernel::State::open_node(const std::string& path) {
+int Kernel::State::open_node(const std::string& path) {
   FileStatus status;
   if (const int result = sysfs.status(path, status); result < 0) return result;
   const FileTable table{.find = [this](int fd) { return find_any(fd); },
@@ -203,7 +200,7 @@ int SimulatedKernel::State::open_node(const std::string& path) {
 }
 
 // While a function is open its hardware is looked after all the time; between times others get the lock.
-void SimulatedKernel::State::run_hardware() {
+void Kernel::State::run_hardware() {
   Machine::Lock lock(machine.mutex);
   while (!stopping_) {
     bool any_open = false;
@@ -228,7 +225,7 @@ void SimulatedKernel::State::run_hardware() {
 }
 
 // Once: who destroys many things in a child need not hear it of each.
-void SimulatedKernel::State::tell_of_fork() noexcept {
+void Kernel::State::tell_of_fork() noexcept {
   if (has_told_.exchange(true)) return;
   log(LogKind::remark,
       Error({.code = ESTALE,
@@ -240,18 +237,18 @@ void SimulatedKernel::State::tell_of_fork() noexcept {
              .causes = {}}));
 }
 
-SimulatedKernel::SimulatedKernel(const SimulatedHost& host) : state_(std::make_unique<State>(host)) {}
+Kernel::Kernel(const Host& host) : state_(std::make_unique<State>(host)) {}
 
 // A child's copy cannot be taken apart: its thread cannot be joined, nor its lock taken. It stays, where leak checkers
 // find it.
-SimulatedKernel::~SimulatedKernel() {
+Kernel::~Kernel() {
   if (state_->is_of_this_process()) return;
   static State* left = nullptr;
   state_->left_before = std::exchange(left, state_.get());
   static_cast<void>(state_.release());
 }
 
-bool Laboratory::wrap(SimulatedKernel& kernel, PciAddress address, const Wrap& wrap) {
+bool Laboratory::wrap(Kernel& kernel, PciAddress address, const Wrap& wrap) {
   Machine& machine = kernel.state_->machine;
   const Machine::Lock lock(machine.mutex);
   Function* const function = machine.find(to_string(address));
@@ -259,7 +256,7 @@ bool Laboratory::wrap(SimulatedKernel& kernel, PciAddress address, const Wrap& w
   return function != nullptr;
 }
 
-int SimulatedKernel::open(const char* path, int flags) {
+int Kernel::open(const char* path, int flags) {
   const std::string name(path);
   if (!Sysfs::shows(name)) return system_kernel().open(path, flags);
   Machine::Lock lock;
@@ -267,7 +264,7 @@ int SimulatedKernel::open(const char* path, int flags) {
   return state_->open(name);
 }
 
-int SimulatedKernel::close(int fd) {
+int Kernel::close(int fd) {
   if (!State::is_ours(fd)) return system_kernel().close(fd);
   if (!state_->is_of_this_process()) return -ESTALE;  // a child lets its copies go, which is nothing to tell of
   Machine::Lock lock;
@@ -277,7 +274,7 @@ int SimulatedKernel::close(int fd) {
 
 // What a call on one of our fds gives: call(file).
 template <typename Call>
-auto SimulatedKernel::on_file(int fd, Call call) {
+auto Kernel::on_file(int fd, Call call) {
   Machine::Lock lock;
   using Given = decltype(call(std::declval<File&>()));
   if (const int result = state_->enter(lock); result < 0) return static_cast<Given>(result);
@@ -285,33 +282,32 @@ auto SimulatedKernel::on_file(int fd, Call call) {
   return file ? call(*file) : static_cast<Given>(-EBADF);
 }
 
-int SimulatedKernel::ioctl(int fd, unsigned long request, void* argument) {
+int Kernel::ioctl(int fd, unsigned long request, void* argument) {
   if (!State::is_ours(fd)) return system_kernel().ioctl(fd, request, argument);
   return on_file(fd, [&](File& file) { return file.ioctl(request, argument); });
 }
 
-ssize_t SimulatedKernel::pread(int fd, void* buffer, std::size_t length, std::uint64_t offset) {
+ssize_t Kernel::pread(int fd, void* buffer, std::size_t length, std::uint64_t offset) {
   if (!State::is_ours(fd)) return system_kernel().pread(fd, buffer, length, offset);
   return on_file(fd, [&](File& file) { return file.pread(buffer, length, offset); });
 }
 
-ssize_t SimulatedKernel::pwrite(int fd, const void* buffer, std::size_t length, std::uint64_t offset) {
+ssize_t Kernel::pwrite(int fd, const void* buffer, std::size_t length, std::uint64_t offset) {
   if (!State::is_ours(fd)) return system_kernel().pwrite(fd, buffer, length, offset);
   return on_file(fd, [&](File& file) { return file.pwrite(buffer, length, offset); });
 }
 
-ssize_t SimulatedKernel::read(int fd, void* buffer, std::size_t length) {
+ssize_t Kernel::read(int fd, void* buffer, std::size_t length) {
   if (!State::is_ours(fd)) return system_kernel().read(fd, buffer, length);
   return on_file(fd, [&](File& file) { return file.read(buffer, length); });
 }
 
-ssize_t SimulatedKernel::write(int fd, const void* buffer, std::size_t length) {
+ssize_t Kernel::write(int fd, const void* buffer, std::size_t length) {
   if (!State::is_ours(fd)) return system_kernel().write(fd, buffer, length);
   return on_file(fd, [&](File& file) { return file.write(buffer, length); });
 }
 
-std::intptr_t SimulatedKernel::mmap(void* address, std::size_t length, int protection, int flags, int fd,
-                                    std::uint64_t offset) {
+std::intptr_t Kernel::mmap(void* address, std::size_t length, int protection, int flags, int fd, std::uint64_t offset) {
   const bool is_ours = State::is_ours(fd);
   Machine::Lock lock;
   if (const int result = state_->enter(lock); result < 0) {
@@ -330,7 +326,7 @@ std::intptr_t SimulatedKernel::mmap(void* address, std::size_t length, int prote
 }
 
 // Memory is the process's, whatever became of this kernel.
-int SimulatedKernel::munmap(void* address, std::size_t length) {
+int Kernel::munmap(void* address, std::size_t length) {
   Machine::Lock lock;
   const bool is_usable = state_->is_of_this_process() && state_->enter(lock) == 0;
   const int result = system_kernel().munmap(address, length);
@@ -338,9 +334,9 @@ int SimulatedKernel::munmap(void* address, std::size_t length) {
   return result;
 }
 
-int SimulatedKernel::eventfd() { return system_kernel().eventfd(); }
+int Kernel::eventfd() { return system_kernel().eventfd(); }
 
-int SimulatedKernel::read_file(const std::string& path, std::string& contents) {
+int Kernel::read_file(const std::string& path, std::string& contents) {
   Machine::Lock lock;
   if (const int result = state_->enter(lock); result < 0) return result;
   if (Sysfs::shows(path)) return state_->sysfs.read_file(path, contents);
@@ -358,13 +354,13 @@ int SimulatedKernel::read_file(const std::string& path, std::string& contents) {
   return result;
 }
 
-int SimulatedKernel::write_file(const std::string& path, const std::string& contents) {
+int Kernel::write_file(const std::string& path, const std::string& contents) {
   Machine::Lock lock;
   const int result = state_->enter(lock);
   return result < 0 ? result : state_->sysfs.write_file(path, contents, lock);
 }
 
-int SimulatedKernel::list_directory(const std::string& path, std::vector<std::string>& names) {
+int Kernel::list_directory(const std::string& path, std::vector<std::string>& names) {
   Machine::Lock lock;
   if (const int result = state_->enter(lock); result < 0) return result;
   if (Sysfs::shows(path)) return state_->sysfs.list_directory(path, names);
@@ -375,7 +371,7 @@ int SimulatedKernel::list_directory(const std::string& path, std::vector<std::st
   return result;
 }
 
-int SimulatedKernel::read_link(const std::string& path, std::string& target) {
+int Kernel::read_link(const std::string& path, std::string& target) {
   // Nobody outside of this process can be on a simulated host: whoever looks for others is in its first PID namespace.
   if (path == "/proc/self/ns/pid") {
     target = "pid:[4026531836]";
@@ -394,17 +390,17 @@ int SimulatedKernel::read_link(const std::string& path, std::string& target) {
   return system_kernel().read_link(path, target);
 }
 
-int SimulatedKernel::status(const std::string& path, FileStatus& status) {
+int Kernel::status(const std::string& path, FileStatus& status) {
   if (!Sysfs::shows(path)) return system_kernel().status(path, status);
   Machine::Lock lock;
   const int result = state_->enter(lock);
   return result < 0 ? result : state_->sysfs.status(path, status);
 }
 
-int SimulatedKernel::access(const std::string& path, int mode) {
+int Kernel::access(const std::string& path, int mode) {
   if (!Sysfs::shows(path)) return system_kernel().access(path, mode);
   FileStatus found;
   return status(path, found);
 }
 
-}  // namespace postern
+}  // namespace postern::sim

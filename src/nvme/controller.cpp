@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <postern/format.hpp>
 
 #include "base/log.hpp"
-#include "base/words.hpp"
-#include "drivers/nvme/admin.hpp"
-#include "drivers/nvme/prp.hpp"
+#include "nvme/admin.hpp"
+#include "nvme/prp.hpp"
 
 namespace postern::nvme {
 namespace {

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <postern/iova.hpp>
 
-#include "drivers/nvme/little.hpp"
+#include "nvme/little.hpp"
 
 namespace postern::nvme {
 

@@ -16,9 +16,9 @@
 
 #include "base/deadline.hpp"
 #include "base/maker.hpp"
-#include "drivers/nvme/identify.hpp"
-#include "drivers/nvme/owner.hpp"
-#include "drivers/nvme/queue.hpp"
+#include "nvme/identify.hpp"
+#include "nvme/owner.hpp"
+#include "nvme/queue.hpp"
 
 namespace postern::nvme {
 

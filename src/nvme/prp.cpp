@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Building PRPs.
-#include "drivers/nvme/prp.hpp"
+#include "nvme/prp.hpp"
 
 namespace postern::nvme {
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // QueuePair: what is not needed for every command.
-#include "drivers/nvme/queue.hpp"
+#include "nvme/queue.hpp"
 
 #include <algorithm>
 #include <cstdlib>

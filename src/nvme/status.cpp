@@ -4,7 +4,7 @@
 
 #include <algorithm>
 #include <array>
-#include <postern/nvme.hpp>
+#include <postern-nvme/controller.hpp>
 #include <string_view>
 
 namespace postern::nvme {

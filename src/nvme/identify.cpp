@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Reading the data of Identify.
-#include "drivers/nvme/identify.hpp"
+#include "nvme/identify.hpp"
 
 #include <fmt/format.h>
 
@@ -8,8 +8,8 @@
 #include <cerrno>
 #include <cstring>
 
-#include "drivers/nvme/little.hpp"
-#include "drivers/nvme/prp.hpp"
+#include "nvme/little.hpp"
+#include "nvme/prp.hpp"
 
 namespace postern::nvme {
 namespace {

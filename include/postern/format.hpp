@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sizes and ranges as the library's errors spell them.
+#pragma once
+
+#include <cstdint>
+#include <postern/export.hpp>
+#include <postern/iova.hpp>
+#include <span>
+#include <string>
+
+namespace postern {
+
+[[nodiscard]] POSTERN_API std::string size_text(std::uint64_t bytes);         // "4 KiB", "16 GiB", "4097 bytes"
+[[nodiscard]] POSTERN_API std::string page_sizes_text(std::uint64_t bitmap);  // "4 KiB, 2 MiB, 1 GiB"
+[[nodiscard]] POSTERN_API std::string ranges_text(std::span<const IovaRange> ranges);  // "0x0-0xfff, 0x2000-0x2fff"
+
+}  // namespace postern
