@@ -43,6 +43,10 @@ count() { # LOG EXIT-CODE
         /^\[  PASSED  \] [0-9]+ test/ { passed += $4; counted = 1 }
         /^\[  FAILED  \] [0-9]+ test/ { failed += $4; counted = 1 }
         /^\[  SKIPPED \] [0-9]+ test/ { skipped += $4; counted = 1 }
+        /^ *[0-9]+\/[0-9]+ Test +#[0-9]+: / {
+            if (/\*\*\*Skipped/) skipped++; else if (/ Passed +[0-9.]+ sec$/) passed++; else failed++
+            counted = 1
+        }
         /^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$/ { passed += $1; failed += $3; skipped += $5; counted = 1 }
         END {
             if (!counted) { passed = code == 0; failed = code != 0 }

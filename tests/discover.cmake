@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+# Makes each test of a GoogleTest program a test of CTest. CTest reads this when it starts, with program, arguments, prefix
+# and labels set by postern_discover() in CMakeLists.txt. CMake's own gtest_discover_tests() lists without arguments, and
+# which tests of the contract there are is up to the host.
+if(NOT EXISTS ${program})
+  add_test(${prefix}.not-built ${program})
+  set_tests_properties(${prefix}.not-built PROPERTIES LABELS "${labels}")
+  return()
+endif()
+execute_process(COMMAND ${program} ${arguments} --gtest_list_tests OUTPUT_VARIABLE listed RESULT_VARIABLE failed)
+if(failed)
+  message(FATAL_ERROR "${program} does not list its tests: ${failed}")
+endif()
+string(REGEX REPLACE " +#[^\n]*" "" listed "${listed}")  # values of parameters
+string(REPLACE ";" "\\;" listed "${listed}")
+string(REPLACE "\n" ";" listed "${listed}")
+set(suite)
+foreach(line IN LISTS listed)
+  if(line MATCHES "^  (.+)$")
+    set(test ${suite}${CMAKE_MATCH_1})
+    if(test MATCHES "DISABLED_")
+      continue()
+    endif()
+    set(test_labels ${labels})
+    if(test MATCHES "Fault")
+      list(APPEND test_labels fault)
+    endif()
+    add_test(${prefix}.${test} ${program} ${arguments} --gtest_filter=${test})
+    set_tests_properties(${prefix}.${test} PROPERTIES LABELS "${test_labels}" SKIP_REGULAR_EXPRESSION "\\[  SKIPPED \\]" TIMEOUT 300)
+  elseif(line MATCHES "^[A-Za-z].*\\.$")
+    set(suite ${line})
+  endif()
+endforeach()
