@@ -16,7 +16,8 @@ function(postern_library name component soversion)
   target_compile_features(${name} PUBLIC cxx_std_20)
   set_target_properties(${name} PROPERTIES
     EXPORT_NAME ${component} VERSION ${POSTERN_VERSION} SOVERSION ${soversion} POSITION_INDEPENDENT_CODE ON
-    CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+    CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON
+    INSTALL_RPATH "$ORIGIN")  # the others lie beside it
   if(BUILD_SHARED_LIBS)
     # Keeps back what of other libraries' templates is compiled into it.
     set(script ${PROJECT_SOURCE_DIR}/cmake/exports.map)

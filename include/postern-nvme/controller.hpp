@@ -101,7 +101,7 @@ class POSTERN_API Controller {
   [[nodiscard]] std::uint64_t interrupts() const noexcept;
 
  private:
-  class State;
+  class POSTERN_LOCAL State;
   explicit Controller(std::unique_ptr<State> state) noexcept;
   std::unique_ptr<State> state_;
 };

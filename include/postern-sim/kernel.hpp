@@ -51,7 +51,7 @@ class POSTERN_API Kernel final : public postern::Kernel {
 
  private:
   friend class Laboratory;
-  class State;
+  class POSTERN_LOCAL State;
   template <typename Call>
   auto on_file(int fd, Call call);
   std::unique_ptr<State> state_;

@@ -118,7 +118,7 @@ class POSTERN_API Container {
   friend class Attachment;    // attaching and detaching go through the one owner of an attached device
   friend class DirtyTracker;  // unmaps in a way of its own
   friend class DmaBuffer;     // leaves it memory that could not be unmapped
-  class Errors;               // in words
+  class POSTERN_LOCAL Errors;               // in words
 
   [[nodiscard]] Result<void> map_slowly(IovaRange range, std::span<std::byte> memory, Access access);
   [[nodiscard]] Result<void> map_latest();

@@ -7,3 +7,5 @@
 #endif
 
 #define POSTERN_API __attribute__((visibility("default")))
+// A class within one that is exported, and is not.
+#define POSTERN_LOCAL __attribute__((visibility("hidden")))

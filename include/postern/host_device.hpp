@@ -53,7 +53,7 @@ struct HostDevice {
   std::optional<VfToken> vf_token;  // to open it with; sysfs has none (AttachOptions::vf_token)
 };
 
-struct IommuGroup {
+struct POSTERN_API IommuGroup {
   GroupId id{};
   // The group's node, there once a member is bound to a VFIO driver: "/dev/vfio/N", or "/dev/vfio/noiommu-N".
   std::string path;

@@ -49,7 +49,7 @@ class POSTERN_API IovaAllocator {
   [[nodiscard]] std::uint64_t largest_free() const noexcept;  // bytes of the longest free range
 
  private:
-  class State;
+  class POSTERN_LOCAL State;
   std::unique_ptr<State> state_;
 };
 
