@@ -29,12 +29,18 @@ TEST(VfToken, IsAUuidWithItsBytesInTheOrderInWhichTheyAreWritten) {
 }
 
 TEST(VfToken, IsNothingElse) {
-  for (const char* const text : {"", "bd8d9d2b", "bd8d9d2b-5a5f-4f5a-a211-f591514ba1f",
-                                 "bd8d9d2b-5a5f-4f5a-a211-f591514ba1f33", "bd8d9d2b+5a5f-4f5a-a211-f591514ba1f3",
-                                 "gd8d9d2b-5a5f-4f5a-a211-f591514ba1f3", "-d8d9d2b-5a5f-4f5a-a211-f591514ba1f3"}) {
+  for (const char* const text :
+       {"", "bd8d9d2b", "bd8d9d2b-5a5f-4f5a-a211-f591514ba1f", "bd8d9d2b-5a5f-4f5a-a211-f591514ba1f33",
+        "bd8d9d2b+5a5f-4f5a-a211-f591514ba1f3", "gd8d9d2b-5a5f-4f5a-a211-f591514ba1f3",
+        "-d8d9d2b-5a5f-4f5a-a211-f591514ba1f3", "bg8d9d2b-5a5f-4f5a-a211-f591514ba1f3"}) {
     const auto token = VfToken::parse(text);
     ASSERT_FALSE(token) << text;
     EXPECT_EQ(token.error().code(), EINVAL);
+  }
+  for (const std::size_t at : {8U, 13U, 18U, 23U}) {
+    std::string text(uuid);
+    text[at] = '0';
+    EXPECT_FALSE(VfToken::parse(text)) << text;
   }
 }
 
