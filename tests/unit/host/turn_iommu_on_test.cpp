@@ -79,6 +79,10 @@ TEST(TurnIommuOn, KnowsThatNothingTakesOffBackFromIommuAndAmdIommu) {
 TEST(TurnIommuOn, LooksAtTheParametersOfTheIommuThatTheFirmwareDescribes) {
   Pc pc("amd_iommu=off");
   EXPECT_EQ(turn_iommu_on(pc), "boot with \"intel_iommu=on\" on the kernel's command line");
+  Pc amd("intel_iommu=off", false);
+  amd.file("/sys/firmware/acpi/tables/IVRS", "");
+  EXPECT_THAT(turn_iommu_on(amd), AllOf(HasSubstr("AMD-Vi"), Not(HasSubstr("take"))))
+      << "though the processor is Intel's";
 }
 
 TEST(TurnIommuOn, BlamesTheFirmwareOnlyWhereItDescribesNone) {
