@@ -8,6 +8,8 @@
 #include <chrono>
 #include <cstring>
 #include <optional>
+#include <postern/event.hpp>
+#include <span>
 #include <thread>
 
 #include "support/lying_disk.hpp"
@@ -93,6 +95,21 @@ TEST_F(LyingController, ThatReadsAsAllOnesIsNotLetAtMemory) {
   const auto controller = disk.open();
   ASSERT_FALSE(controller);
   EXPECT_EQ(controller.error().code(), ENODEV) << why(controller);
+  EXPECT_NE(controller.error().reason().find("all ones"), std::string::npos) << why(controller);
+  EXPECT_FALSE(disk.is_bus_master());
+}
+
+TEST_F(LyingController, ThatGoesWhileItIsDisabledIsNotWaitedFor) {
+  std::atomic<int> disabled = 0;
+  disk.lies.on_disable = [&] {
+    if (++disabled == 2) disk.lies.is_gone = true;  // when it is opened again
+  };
+  disk.attach();
+  const DmaBuffer data = disk.buffer();
+  const auto old = give_up_a_read(data.iova());
+  const auto again = disk.open();
+  ASSERT_FALSE(again);
+  EXPECT_EQ(again.error().code(), ENODEV) << why(again);
   EXPECT_FALSE(disk.is_bus_master());
 }
 
@@ -102,6 +119,7 @@ TEST_F(LyingController, ThatStaysFatalWhenItIsDisabledIsRefused) {
   const auto controller = disk.open();
   ASSERT_FALSE(controller);
   EXPECT_EQ(controller.error().code(), EIO) << why(controller);
+  EXPECT_EQ(controller.error().operation(), "NVMe disable (CC.EN)") << "it was let at memory";
   EXPECT_FALSE(disk.is_bus_master());
 }
 
@@ -195,6 +213,10 @@ TEST_F(LyingController, ThatWasStoppedLeavesTheNextOneAlone) {
   EXPECT_TRUE(first->wait());
   EXPECT_EQ(first->wait().error().code(), ETIMEDOUT);
   disk.lies.holds_io = false;
+  const Event other = test::LyingDisk::must(Event::create(disk.kernel));
+  const auto enabled = disk.pci->enable(PciInterrupt::intx, std::span(&other, 1));
+  EXPECT_TRUE(enabled) << "its MSI-X is on: " << why(enabled);
+  EXPECT_TRUE(disk.pci->disable(PciInterrupt::intx));
 
   // Another is put in its place: it goes when the other has the device.
   *first = test::LyingDisk::must(disk.open({.completion = Completion::msix}));
