@@ -41,6 +41,19 @@ TEST(Holders, AreThoseToWhomTheNodeWasRemovedToo) {
   EXPECT_EQ(find_holders(kernel, nodes).processes, (std::vector<std::string>{"a process (pid 20)"}));
 }
 
+TEST(Holders, OfAGroupWithoutAnIommuHaveItsNodeOpenByTheNameOfThat) {
+  test::TreeKernel kernel;
+  kernel.link("/sys/bus/pci/devices/0000:00:01.0/iommu_group", "../../../kernel/iommu_groups/2");
+  kernel.link("/proc/20/fd/7", "/dev/vfio/noiommu-2");
+  kernel.link("/proc/900/fd/3", "/dev/vfio/2");
+  const auto holders_of_device = [&kernel] {
+    return find_holders(kernel, find_host_device(kernel, "pci", "0000:00:01.0").value()).processes;
+  };
+  EXPECT_EQ(holders_of_device(), std::vector<std::string>{"a process (pid 900)"});
+  kernel.directory("/sys/class/vfio/noiommu-2");
+  EXPECT_EQ(holders_of_device(), std::vector<std::string>{"a process (pid 20)"});
+}
+
 TEST(Holders, LeaveThisProcessOut) {
   test::TreeKernel kernel;
   kernel.link("/proc/30/fd/3", "/dev/vfio/2");
