@@ -28,6 +28,9 @@ struct NvmeFate {
   bool is_run = true;
   bool is_answered = true;
   std::uint16_t status = 0;  // where not 0: in place of its own
+  bool is_lost = false;      // it is run as a Flush, and so answered well
+  bool arrives = true;       // what it reads comes to memory
+  bool strays = false;       // and to the next page, too
 };
 
 // The functions run in the simulated machine's thread, and are set before anybody has the device open.
@@ -135,10 +138,15 @@ class LyingNvme final : public sim::Hardware, private sim::Slot {
     fate_ = lies_.fate ? lies_.fate(command_) : NvmeFate{};
     constexpr std::byte no_such_opcode{0x7f};
     if (!fate_.is_run) bytes[0] = no_such_opcode;
+    if (fate_.is_lost) bytes[0] = std::byte{0};
     return true;
   }
   [[nodiscard]] bool dma_write(Iova iova, std::span<const std::byte> bytes) override {
-    if (!is_io_ || (bytes.size() != 16 && bytes.size() != 1)) return slot_->dma_write(iova, bytes);
+    if (!is_io_) return slot_->dma_write(iova, bytes);
+    if (bytes.size() != 16 && bytes.size() != 1) {
+      if (fate_.strays) (void)slot_->dma_write(iova + 4096, bytes);
+      return !fate_.arrives || slot_->dma_write(iova, bytes);
+    }
     const bool is_phase = bytes.size() == 1;
     if (is_phase) is_io_ = false;
     if (is_phase && lies_.after) lies_.after(command_, fate_);

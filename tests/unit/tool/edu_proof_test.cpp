@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The proof for QEMU's edu device, with one that is not at rest.
+// The proof for QEMU's edu device, with one that is not at rest, and one that answers once.
 #include <gtest/gtest.h>
 
 #include <postern-sim/faults.hpp>
@@ -41,6 +41,44 @@ class BusyEdu final : public sim::Hardware {
   std::uint32_t answer_ = 0;
 };
 
+// Keeps its answer to the first question, whatever it is asked; its copies end and move nothing.
+class OnceEdu final : public sim::Hardware {
+ public:
+  explicit OnceEdu(std::unique_ptr<sim::Hardware> honest) : honest_(std::move(honest)) {}
+  [[nodiscard]] const sim::HardwareInfo& info() const override { return honest_->info(); }
+  void connect(sim::Slot& slot, const sim::Bars& bars) override {
+    slot_ = &slot;
+    honest_->connect(slot, bars);
+    registers_ = sim::Registers(bars[0]);
+  }
+  void reset() override { honest_->reset(); }
+  [[nodiscard]] bool poll() override {
+    constexpr std::size_t liveness = 0x04;
+    constexpr std::size_t dma_command = 0x98;
+    constexpr std::size_t interrupt_raise = 0x60;
+    constexpr std::size_t interrupt_acknowledge = 0x64;
+    constexpr std::uint32_t nothing = ~std::uint32_t{0};
+    if (registers_.take(interrupt_acknowledge, nothing) != nothing) slot_->set_line(false);
+    if (registers_.take(interrupt_raise, nothing) != nothing) {
+      if (slot_->signals_messages()) {
+        slot_->interrupt(0);
+      } else {
+        slot_->set_line(true);
+      }
+    }
+    registers_.keep(dma_command, 0);
+    if (const std::uint32_t question = registers_.read(liveness); answer_ == 0 && question != 0) answer_ = ~question;
+    registers_.keep(liveness, answer_);
+    return false;
+  }
+
+ private:
+  std::unique_ptr<sim::Hardware> honest_;
+  sim::Slot* slot_ = nullptr;
+  sim::Registers registers_;
+  std::uint32_t answer_ = 0;
+};
+
 // Sees whether bus mastering is ever turned on, in the command register of config space.
 class MasterWatch final : public sim::FailingKernel {
  public:
@@ -54,8 +92,22 @@ class MasterWatch final : public sim::FailingKernel {
   bool was_master = false;
 };
 
+constexpr PciAddress edu{.bus = 0, .device = 4};
+
+// The steps of the proof that fail.
+std::vector<std::string> run_proof(Kernel& kernel, PciDevice& device) {
+  const auto ranges = device.device().container()->usable_ranges();
+  IovaAllocator iovas(ranges, device.device().container()->page_sizes());
+  const ProofOptions options;
+  const Session session{.kernel = kernel, .bindings_folder = "", .format = Format::json};
+  Steps steps(session);
+  Bench bench{
+      .session = session, .device = device, .ranges = ranges, .allocator = iovas, .options = options, .steps = steps};
+  edu_proof.run(bench);
+  return steps.failures();
+}
+
 TEST(EduProof, LetsADeviceAtMemoryOnlyAtRest) {
-  constexpr PciAddress edu{.bus = 0, .device = 4};
   for (const bool is_busy : {false, true}) {
     sim::Kernel simulated;
     const auto wrap = [is_busy](std::unique_ptr<sim::Hardware> honest) -> std::unique_ptr<sim::Hardware> {
@@ -65,17 +117,18 @@ TEST(EduProof, LetsADeviceAtMemoryOnlyAtRest) {
     ASSERT_TRUE(sim::Laboratory::wrap(simulated, edu, wrap));
     MasterWatch kernel(simulated);
     auto device = PciDevice::open(attach(kernel, find_pci_function(kernel, edu).value().host).value()).value();
-    const auto ranges = device.device().container()->usable_ranges();
-    IovaAllocator iovas(ranges, device.device().container()->page_sizes());
-    const ProofOptions options;
-    const Session session{.kernel = kernel, .bindings_folder = "", .format = Format::json};
-    Steps steps(session);
-    Bench bench{
-        .session = session, .device = device, .ranges = ranges, .allocator = iovas, .options = options, .steps = steps};
-    edu_proof.run(bench);
-    EXPECT_EQ(steps.failures(), is_busy ? std::vector<std::string>{"dma"} : std::vector<std::string>{});
+    EXPECT_EQ(run_proof(kernel, device), is_busy ? std::vector<std::string>{"dma"} : std::vector<std::string>{});
     EXPECT_EQ(kernel.was_master, !is_busy);
   }
+}
+
+TEST(EduProof, TakesNoAnswerToAnEarlierQuestion) {
+  SimulatedKernel kernel;
+  const auto wrap = [](std::unique_ptr<sim::Hardware> honest) { return std::make_unique<OnceEdu>(std::move(honest)); };
+  ASSERT_TRUE(sim::Laboratory::wrap(kernel, edu, wrap));
+  auto device = PciDevice::open(attach(kernel, find_pci_function(kernel, edu).value().host).value()).value();
+  EXPECT_EQ(run_proof(kernel, device), std::vector<std::string>{"dma"});
+  EXPECT_EQ(run_proof(kernel, device), (std::vector<std::string>{"registers", "dma"}));
 }
 
 }  // namespace edu_proof_test

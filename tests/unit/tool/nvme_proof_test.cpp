@@ -16,7 +16,9 @@
 #include <string>
 #include <vector>
 
+#include "kernel/iommufd.hpp"
 #include "proofs/nvme_blocks.hpp"
+#include "proofs/nvme_dirty.hpp"
 #include "proofs/nvme_write.hpp"
 #include "proofs/proof.hpp"
 #include "support/lying_disk.hpp"
@@ -91,6 +93,12 @@ class ProofRig {
     is_on = false;
     return done;
   }
+  [[nodiscard]] Result<DirtyReport> compare_dirty_pages() {
+    auto controller = LyingDisk::must(disk.open());
+    const nvme::Namespace ns = controller.namespaces().at(0);
+    auto bench_of_this = bench();
+    return tool::compare_dirty_pages(bench_of_this, *disk.container->dirty_tracker(), controller, ns);
+  }
   // The file that is there of all that were kept; empty where there is none.
   [[nodiscard]] std::filesystem::path kept() const {
     std::error_code none;
@@ -151,6 +159,34 @@ TEST(NvmeProof, TakesDirtyPagesThatNobodyTracksForNoProof) {
     auto bench = rig.bench();
     nvme_proof.run(bench);
     EXPECT_EQ(rig.step("dirty pages")["outcome"], has_dirty_bits ? "ok" : "skipped") << rig.step("dirty pages");
+  }
+}
+
+// The page is one that the proof has read into.
+TEST(DirtyPages, FailWhereAWrittenOneIsNotTold) {
+  constexpr std::uint64_t page = std::uint64_t{1} << 63;
+  ProofRig rig;
+  rig.attach();
+  rig.disk.kernel.answer = [](unsigned long request, void* argument, int result) {
+    if (request != IOMMU_HWPT_GET_DIRTY_BITMAP) return result;
+    const auto& get = *static_cast<iommu_hwpt_get_dirty_bitmap*>(argument);
+    *reinterpret_cast<std::uint64_t*>(get.data) &= ~page;
+    return result;
+  };
+  const auto report = rig.compare_dirty_pages();
+  ASSERT_FALSE(report);
+  EXPECT_NE(report.error().reason().find("no query told"), std::string::npos) << why(report);
+}
+
+TEST(DirtyPages, FailWhereOthersAreWrittenThanWereAskedFor) {
+  for (const bool strays : {true, false}) {
+    ProofRig rig;
+    rig.disk.lies.fate = [strays](const NvmeCommand&) { return NvmeFate{.arrives = strays, .strays = strays}; };
+    rig.attach();
+    const auto report = rig.compare_dirty_pages();
+    ASSERT_FALSE(report);
+    const std::string_view reason = strays ? "was not asked to" : "nothing arrived";
+    EXPECT_NE(report.error().reason().find(reason), std::string::npos) << why(report);
   }
 }
 
@@ -264,6 +300,40 @@ TEST(WriteTest, SaysWhereTheOldContentIsWhenItCannotBeRestored) {
   EXPECT_EQ(next.error().code(), EEXIST) << why(next);
   EXPECT_NE(next.error().remedy().find(kept.string()), std::string::npos) << why(next);
   EXPECT_TRUE(bytes_of(kept) == old);
+}
+
+TEST(WriteTest, FailsADiskThatLosesAWrite) {
+  ProofRig rig;
+  int writes = 0;
+  rig.disk.lies.fate = [&](const NvmeCommand& command) {
+    const bool is_pattern = rig.is_on && command.opcode == nvme_write && ++writes == 1;
+    return NvmeFate{.is_lost = is_pattern};
+  };
+  rig.attach();
+  const Bytes old = rig.last_blocks();
+  const auto done = rig.write_and_restore();
+  ASSERT_FALSE(done);
+  EXPECT_NE(done.error().reason().find("other bytes were read back"), std::string::npos) << why(done);
+  EXPECT_TRUE(rig.last_blocks() == old);
+}
+
+// Or a disk that loses a write, and has what an earlier run left, would pass.
+TEST(WriteTest, WritesAnotherPatternInEachRun) {
+  std::vector<Bytes> left;
+  for (int run = 0; run < 2; ++run) {
+    ProofRig rig;
+    int writes = 0;
+    rig.disk.lies.fate = [&](const NvmeCommand& command) {
+      const bool is_restoring = rig.is_on && command.opcode == nvme_write && ++writes > 1;
+      return is_restoring ? NvmeFate{.is_run = false, .status = 0x280} : NvmeFate{};
+    };
+    rig.attach();
+    const Bytes old = rig.last_blocks();
+    ASSERT_FALSE(rig.write_and_restore());
+    left.push_back(rig.last_blocks());
+    EXPECT_FALSE(left.back() == old);
+  }
+  EXPECT_FALSE(left[0] == left[1]);
 }
 
 TEST(WriteTest, TakesAWriteProtectedNamespaceForWhatItIs) {
