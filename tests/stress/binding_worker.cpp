@@ -40,8 +40,10 @@ class BindingWorker final : public Worker {
  private:
   void restore() {
     must(restore_binding(kernel_, *before_));
+    const Binding after = must(read_binding(kernel_, found().host));
+    check(after.driver == "nvme", "the device did not come back to its driver");
+    check(after.driver_override == before_->driver_override, "the device keeps another driver_override");
     before_.reset();
-    check(found().host.driver == "nvme", "the device did not come back to its driver");
   }
 
   void list() {

@@ -7,6 +7,7 @@
 #include <postern-nvme/controller.hpp>
 #include <postern/attach.hpp>
 #include <postern/pci_function.hpp>
+#include <span>
 
 #include "stress/worker.hpp"
 
@@ -29,7 +30,7 @@ class DiskWorker final : public Worker {
     switch (random_.below(32)) {
       case 0:
         disk_.reset();
-        if (random_.one_in(2)) must(device_->reset());
+        if (random_.one_in(2)) reset();
         return;
       case 1:
         return let_go();
@@ -72,6 +73,19 @@ class DiskWorker final : public Worker {
     iovas_.reset();
     must(device_->device().detach());
     device_.reset();
+  }
+
+  // A reset takes away what the driver wrote to the registers, where stopping the controller leaves it.
+  void reset() {
+    constexpr std::uint64_t admin_queue_attributes = 0x24;
+    const auto attributes = [this] {
+      std::uint32_t value = 0;
+      must(device_->device().read(0, admin_queue_attributes, std::as_writable_bytes(std::span(&value, 1))));
+      return value;
+    };
+    check(attributes() != 0, "a register of the disk does not keep what was written");
+    must(device_->reset());
+    check(attributes() == 0, "the disk was not reset");
   }
 
   void write_block() {

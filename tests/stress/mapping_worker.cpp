@@ -109,6 +109,7 @@ class MappingWorker final : public Worker {
     edu_.reset();
     if (!random_.one_in(2)) return;
     must(container_->close());
+    check(container_->mapping_count() == 0, "a closed container has mappings");
     must_fail(container_->map(Iova{base}, {arena_, page}), EBADF, "mapping into a closed container");
     container_.reset();
     model_.clear();
@@ -154,7 +155,14 @@ class MappingWorker final : public Worker {
   void unmap_one() {
     if (model_.empty()) return;
     const auto [at, mapped] = any_mapping();
-    must(container_->unmap(iova(at), mapped.pages * page));
+    if (tracks_ && random_.one_in(2)) {
+      std::uint64_t word = 0;
+      must(container_->dirty_tracker()->unmap(iova(at), mapped.pages * page,
+                                              {.page_size = page, .words = std::span(&word, 1)}));
+      check_told(at, mapped.pages, word);
+    } else {
+      must(container_->unmap(iova(at), mapped.pages * page));
+    }
     forget(at);
   }
 
@@ -215,15 +223,29 @@ class MappingWorker final : public Worker {
     written_.clear();
   }
 
-  // A page that was written and is not told is the one thing that must not be.
+  // Of a part of a mapping, and of the whole.
   void query() {
     if (!tracks_ || model_.empty()) return;
     const auto [at, mapped] = any_mapping();
+    const std::uint64_t first = at + random_.below(mapped.pages);
+    const std::uint64_t pages = 1 + random_.below(at + mapped.pages - first);
+    if (random_.one_in(2)) ask(first, pages, random_.one_in(2) ? AfterQuery::keep : AfterQuery::forget);
+    if (random_.one_in(2)) ask(at, mapped.pages, AfterQuery::forget);
+  }
+
+  void ask(std::uint64_t first, std::uint64_t pages, AfterQuery after) {
     std::uint64_t word = 0;
-    must(container_->dirty_tracker()->query({iova(at), iova(at + mapped.pages) - 1},
-                                            {.page_size = page, .words = std::span(&word, 1)}));
-    for (std::uint64_t i = 0; i < mapped.pages; ++i) {
-      check(written_.erase(at + i) == 0 || (word >> i & 1) != 0, fmt::format("a written page is left out: {}", at + i));
+    must(container_->dirty_tracker()->query({iova(first), iova(first + pages) - 1},
+                                            {.page_size = page, .words = std::span(&word, 1)}, after));
+    check_told(first, pages, word);
+    if (after == AfterQuery::forget) written_.erase(written_.lower_bound(first), written_.lower_bound(first + pages));
+  }
+
+  // A page that was written and is not told is the one thing that must not be.
+  void check_told(std::uint64_t first, std::uint64_t pages, std::uint64_t word) const {
+    for (std::uint64_t i = 0; i < pages; ++i) {
+      check(written_.count(first + i) == 0 || (word >> i & 1) != 0,
+            fmt::format("a written page is left out: {}", first + i));
     }
   }
 
