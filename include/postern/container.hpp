@@ -115,10 +115,10 @@ class POSTERN_API Container {
   void set_limits(ContainerLimits limits);  // for a backend whose limits change while no device joins or leaves
 
  private:
-  friend class Attachment;    // attaching and detaching go through the one owner of an attached device
-  friend class DirtyTracker;  // unmaps in a way of its own
-  friend class DmaBuffer;     // leaves it memory that could not be unmapped
-  class POSTERN_LOCAL Errors;               // in words
+  friend class Attachment;     // attaching and detaching go through the one owner of an attached device
+  friend class DirtyTracker;   // unmaps in a way of its own
+  friend class DmaBuffer;      // leaves it memory that could not be unmapped
+  class POSTERN_LOCAL Errors;  // in words
 
   [[nodiscard]] Result<void> map_slowly(IovaRange range, std::span<std::byte> memory, Access access);
   [[nodiscard]] Result<void> map_latest();

@@ -93,9 +93,9 @@ bool Machine::has_vfio(int group) const {
 }
 
 int Machine::bind(Function& function, const std::string& driver) {
+  // An override lets no other driver match, though it has the device's id (pci_match_device).
+  if (driver != (function.driver_override.empty() ? function.native_driver : function.driver_override)) return -ENODEV;
   if (!function.driver.empty()) return -EBUSY;
-  // Only what a driver has an id for, or is overridden with, binds to it.
-  if (driver != function.native_driver && driver != function.driver_override) return -ENODEV;
   // A variant looks at what it gets.
   if (is_vfio(driver) && driver != "vfio-pci" && driver != function.info().variant_driver) return -ENODEV;
   if (is_vfio(driver) && is_bridge(function)) return -EINVAL;  // vfio_pci_core_register_device

@@ -41,6 +41,20 @@ TEST(SimulatedVfioPci, TakesNoBridge) {
   EXPECT_EQ(kernel.status("/dev/vfio/3", status), -ENOENT);
 }
 
+TEST(SimulatedDrivers, MatchByTheOverrideAloneWhereThereIsOne) {
+  sim::Kernel kernel;
+  const std::string drivers = "/sys/bus/pci/drivers/";
+  const std::string disk = "0000:00:02.0";
+  const std::string override = "/sys/bus/pci/devices/" + disk + "/driver_override";
+  EXPECT_EQ(kernel.write_file(drivers + "nvme/bind", disk), -EBUSY);
+  EXPECT_EQ(kernel.write_file(drivers + "vfio-pci/bind", disk), -ENODEV) << "which has no id of it";
+  ASSERT_EQ(kernel.write_file(drivers + "nvme/unbind", disk), 0);
+  ASSERT_EQ(kernel.write_file(override, "vfio-pci"), 0);
+  EXPECT_EQ(kernel.write_file(drivers + "nvme/bind", disk), -ENODEV);
+  ASSERT_EQ(kernel.write_file(override, "\n"), 0);
+  EXPECT_EQ(kernel.write_file(drivers + "nvme/bind", disk), 0);
+}
+
 TEST(SimulatedNoIommuGroup, HasTheNodeThatFindIommuGroupNames) {
   sim::Kernel kernel({.functions = {{.address = {.device = 1}, .iommu_group = -1, .driver = "vfio-pci"},
                                     {.address = {.device = 2}, .iommu_group = 5, .driver = "vfio-pci"}},

@@ -123,7 +123,7 @@ TEST(EduProof, LetsADeviceAtMemoryOnlyAtRest) {
 }
 
 TEST(EduProof, TakesNoAnswerToAnEarlierQuestion) {
-  SimulatedKernel kernel;
+  sim::Kernel kernel;
   const auto wrap = [](std::unique_ptr<sim::Hardware> honest) { return std::make_unique<OnceEdu>(std::move(honest)); };
   ASSERT_TRUE(sim::Laboratory::wrap(kernel, edu, wrap));
   auto device = PciDevice::open(attach(kernel, find_pci_function(kernel, edu).value().host).value()).value();
