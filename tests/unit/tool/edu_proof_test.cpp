@@ -14,37 +14,15 @@
 namespace postern::tool {
 namespace edu_proof_test {
 
-// Its DMA engine is copying, whatever it is told.
-class BusyEdu final : public sim::Hardware {
- public:
-  explicit BusyEdu(std::unique_ptr<sim::Hardware> honest) : honest_(std::move(honest)) {}
-  [[nodiscard]] const sim::HardwareInfo& info() const override { return honest_->info(); }
-  void connect(sim::Slot& slot, const sim::Bars& bars) override {
-    honest_->connect(slot, bars);
-    registers_ = sim::Registers(bars[0]);
-  }
-  void reset() override { honest_->reset(); }
-  [[nodiscard]] bool poll() override {
-    constexpr std::size_t liveness = 0x04;
-    constexpr std::size_t dma_command = 0x98;
-    registers_.write(dma_command, 1);
-    if (const std::uint32_t question = registers_.read(liveness); question != answer_) {
-      answer_ = ~question;
-      registers_.write(liveness, answer_);
-    }
-    return false;
-  }
+constexpr std::size_t liveness = 0x04;
+constexpr std::size_t interrupt_raise = 0x60;
+constexpr std::size_t interrupt_acknowledge = 0x64;
+constexpr std::size_t dma_command = 0x98;
 
- private:
-  std::unique_ptr<sim::Hardware> honest_;
-  sim::Registers registers_;
-  std::uint32_t answer_ = 0;
-};
-
-// Keeps its answer to the first question, whatever it is asked; its copies end and move nothing.
-class OnceEdu final : public sim::Hardware {
+// An edu device whose registers the test answers.
+class LyingEdu : public sim::Hardware {
  public:
-  explicit OnceEdu(std::unique_ptr<sim::Hardware> honest) : honest_(std::move(honest)) {}
+  explicit LyingEdu(std::unique_ptr<sim::Hardware> honest) : honest_(std::move(honest)) {}
   [[nodiscard]] const sim::HardwareInfo& info() const override { return honest_->info(); }
   void connect(sim::Slot& slot, const sim::Bars& bars) override {
     slot_ = &slot;
@@ -52,11 +30,33 @@ class OnceEdu final : public sim::Hardware {
     registers_ = sim::Registers(bars[0]);
   }
   void reset() override { honest_->reset(); }
+
+ protected:
+  std::unique_ptr<sim::Hardware> honest_;
+  sim::Slot* slot_ = nullptr;
+  sim::Registers registers_;
+  std::uint32_t answer_ = 0;
+};
+
+// Its DMA engine is copying, whatever it is told.
+class BusyEdu final : public LyingEdu {
+ public:
+  using LyingEdu::LyingEdu;
   [[nodiscard]] bool poll() override {
-    constexpr std::size_t liveness = 0x04;
-    constexpr std::size_t dma_command = 0x98;
-    constexpr std::size_t interrupt_raise = 0x60;
-    constexpr std::size_t interrupt_acknowledge = 0x64;
+    registers_.write(dma_command, 1);
+    if (const std::uint32_t question = registers_.read(liveness); question != answer_) {
+      answer_ = ~question;
+      registers_.write(liveness, answer_);
+    }
+    return false;
+  }
+};
+
+// Keeps its answer to the first question, whatever it is asked; its copies end and move nothing.
+class OnceEdu final : public LyingEdu {
+ public:
+  using LyingEdu::LyingEdu;
+  [[nodiscard]] bool poll() override {
     constexpr std::uint32_t nothing = ~std::uint32_t{0};
     if (registers_.take(interrupt_acknowledge, nothing) != nothing) slot_->set_line(false);
     if (registers_.take(interrupt_raise, nothing) != nothing) {
@@ -71,12 +71,6 @@ class OnceEdu final : public sim::Hardware {
     registers_.keep(liveness, answer_);
     return false;
   }
-
- private:
-  std::unique_ptr<sim::Hardware> honest_;
-  sim::Slot* slot_ = nullptr;
-  sim::Registers registers_;
-  std::uint32_t answer_ = 0;
 };
 
 // Sees whether bus mastering is ever turned on, in the command register of config space.

@@ -74,6 +74,13 @@ class ProofRig {
             .options = options,
             .steps = steps};
   }
+  // The disk takes the pattern, and fails each write after it.
+  void fail_restoring() {
+    disk.lies.fate = [this, writes = 0](const NvmeCommand& command) mutable {
+      const bool is_restoring = is_on && command.opcode == nvme_write && ++writes > 1;
+      return is_restoring ? NvmeFate{.is_run = false, .status = 0x280} : NvmeFate{};
+    };
+  }
   // How long a command may take; one that is answered at last must have the time, however busy the machine is.
   std::chrono::milliseconds patience = 60s;
   // The last blocks, as an honest controller reads them.
@@ -279,11 +286,7 @@ TEST(WriteTest, LosesNothingWhicheverCommandGoesWrong) {
 
 TEST(WriteTest, SaysWhereTheOldContentIsWhenItCannotBeRestored) {
   ProofRig rig;
-  int writes = 0;
-  rig.disk.lies.fate = [&](const NvmeCommand& command) {
-    const bool is_restoring = rig.is_on && command.opcode == nvme_write && ++writes > 1;
-    return is_restoring ? NvmeFate{.is_run = false, .status = 0x280} : NvmeFate{};
-  };
+  rig.fail_restoring();
   rig.attach();
   const Bytes old = rig.last_blocks();
   const auto done = rig.write_and_restore();
@@ -322,11 +325,7 @@ TEST(WriteTest, WritesAnotherPatternInEachRun) {
   std::vector<Bytes> left;
   for (int run = 0; run < 2; ++run) {
     ProofRig rig;
-    int writes = 0;
-    rig.disk.lies.fate = [&](const NvmeCommand& command) {
-      const bool is_restoring = rig.is_on && command.opcode == nvme_write && ++writes > 1;
-      return is_restoring ? NvmeFate{.is_run = false, .status = 0x280} : NvmeFate{};
-    };
+    rig.fail_restoring();
     rig.attach();
     const Bytes old = rig.last_blocks();
     ASSERT_FALSE(rig.write_and_restore());
