@@ -17,12 +17,12 @@
 #include <utility>
 
 #include "base/log.hpp"
-#include "sim/devices/models.hpp"
+#include "sim/hosts/hardware_models.hpp"
 #include "sim/hosts/hosts.hpp"
 #include "sim/iommufd/iommufd.hpp"
 #include "sim/laboratory.hpp"
-#include "sim/lowest_free.hpp"
-#include "sim/machine.hpp"
+#include "sim/machine/machine.hpp"
+#include "sim/process/lowest_free.hpp"
 #include "sim/sysfs/sysfs.hpp"
 #include "sim/vfio/group_file.hpp"
 

@@ -9,8 +9,8 @@
 #include <span>
 #include <vector>
 
-#include "sim/address_space.hpp"
-#include "sim/iommu_model.hpp"
+#include "sim/iommu/address_space.hpp"
+#include "sim/iommu/iommu_model.hpp"
 #include "sim/iommufd/shared_pages.hpp"
 #include "sim/process/process.hpp"
 

@@ -11,10 +11,10 @@
 #include <variant>
 #include <vector>
 
-#include "sim/file.hpp"
-#include "sim/function.hpp"
-#include "sim/iommu_model.hpp"
+#include "sim/iommu/iommu_model.hpp"
 #include "sim/iommufd/io_pagetable.hpp"
+#include "sim/pci/function.hpp"
+#include "sim/process/file.hpp"
 #include "sim/process/process.hpp"
 
 struct vfio_iommu_type1_dma_map;

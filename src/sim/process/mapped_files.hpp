@@ -9,7 +9,7 @@
 #include <memory>
 #include <set>
 
-#include "sim/file.hpp"
+#include "sim/process/file.hpp"
 
 namespace postern::sim {
 

@@ -7,8 +7,8 @@
 #include <array>
 #include <vector>
 
-#include "sim/machine.hpp"
-#include "sim/vfio/container_iommu.hpp"
+#include "sim/iommu/container_iommu.hpp"
+#include "sim/machine/machine.hpp"
 
 namespace postern::sim {
 

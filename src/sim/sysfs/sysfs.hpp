@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "sim/machine.hpp"
+#include "sim/machine/machine.hpp"
 
 namespace postern::sim {
 

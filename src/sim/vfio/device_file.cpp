@@ -13,7 +13,7 @@
 
 #include "sim/process/argument.hpp"
 #include "sim/vfio/group_file.hpp"
-#include "sim/vfio/hot_reset.hpp"
+#include "sim/vfio/pci/hot_reset.hpp"
 
 namespace postern::sim {
 

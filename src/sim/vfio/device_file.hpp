@@ -6,10 +6,10 @@
 
 #include <memory>
 
-#include "sim/file.hpp"
 #include "sim/iommufd/iommufd.hpp"
-#include "sim/machine.hpp"
-#include "sim/vfio/hot_reset.hpp"
+#include "sim/machine/machine.hpp"
+#include "sim/process/file.hpp"
+#include "sim/vfio/pci/hot_reset.hpp"
 
 namespace postern::sim {
 

@@ -9,7 +9,7 @@
 #include "sim/iommufd/iommufd.hpp"
 #include "sim/process/argument.hpp"
 #include "sim/spapr/spapr.hpp"
-#include "sim/vfio/type1.hpp"
+#include "sim/type1/type1.hpp"
 
 namespace postern::sim {
 

@@ -9,9 +9,9 @@
 #include <set>
 #include <string_view>
 
-#include "sim/file.hpp"
-#include "sim/machine.hpp"
-#include "sim/vfio/container_iommu.hpp"
+#include "sim/iommu/container_iommu.hpp"
+#include "sim/machine/machine.hpp"
+#include "sim/process/file.hpp"
 #include "sim/vfio/device_file.hpp"
 
 namespace postern::sim {

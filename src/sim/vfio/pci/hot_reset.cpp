@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Hot reset: the rules of vfio_pci_core.c (Linux 7.3).
-#include "sim/vfio/hot_reset.hpp"
+#include "sim/vfio/pci/hot_reset.hpp"
 
 #include <algorithm>
 #include <cerrno>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The hardware of each model of functions; that of a port is here.
-#include "sim/devices/models.hpp"
+#include "sim/hosts/hardware_models.hpp"
 
 #include "sim/devices/edu/edu.hpp"
 #include "sim/devices/nvme/nvme.hpp"

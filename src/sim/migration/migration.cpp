@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Migration: which state follows which.
-#include "sim/vfio/migration.hpp"
+#include "sim/migration/migration.hpp"
 
 #include <array>
 
-#include "sim/vfio/migration_streams.hpp"
+#include "sim/migration/migration_streams.hpp"
 
 namespace postern::sim {
 namespace {

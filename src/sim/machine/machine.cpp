@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Machine: binding drivers, and what opening a node finds.
-#include "sim/machine.hpp"
+#include "sim/machine/machine.hpp"
 
 #include <fmt/format.h>
 #include <linux/vfio.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Type1: the rules of vfio_iommu_type1.c, Linux 7.3, each in the order in which the kernel asks.
-#include "sim/vfio/type1.hpp"
+#include "sim/type1/type1.hpp"
 
 #include <algorithm>
 #include <bit>

@@ -4,7 +4,7 @@
 
 #include <memory>
 
-#include "sim/address_space.hpp"
+#include "sim/iommu/address_space.hpp"
 
 namespace postern::sim {
 

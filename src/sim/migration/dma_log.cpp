@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // DmaLog: marking.
-#include "sim/vfio/dma_log.hpp"
+#include "sim/migration/dma_log.hpp"
 
 #include <algorithm>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Domain: DMA through a page table.
-#include "sim/address_space.hpp"
+#include "sim/iommu/address_space.hpp"
 
 #include <sys/uio.h>
 #include <unistd.h>

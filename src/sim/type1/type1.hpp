@@ -6,9 +6,9 @@
 
 #include <vector>
 
-#include "sim/iommu_model.hpp"
+#include "sim/iommu/container_iommu.hpp"
+#include "sim/iommu/iommu_model.hpp"
 #include "sim/process/process.hpp"
-#include "sim/vfio/container_iommu.hpp"
 
 namespace postern::sim {
 

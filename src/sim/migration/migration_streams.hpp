@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "sim/devices/hardware.hpp"
-#include "sim/file.hpp"
+#include "sim/migration/migration.hpp"
+#include "sim/process/file.hpp"
 #include "sim/process/process.hpp"
-#include "sim/vfio/migration.hpp"
 
 namespace postern::sim {
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // SavingStream and ResumingStream: chunks. Of the errnos that linux/vfio.h leaves open they have those of virtio's
 // driver (drivers/vfio/pci/virtio/migrate.c, Linux 7.3).
-#include "sim/vfio/migration_streams.hpp"
+#include "sim/migration/migration_streams.hpp"
 
 #include <linux/vfio.h>
 

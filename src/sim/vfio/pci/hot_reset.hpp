@@ -6,7 +6,7 @@
 
 #include <functional>
 
-#include "sim/machine.hpp"
+#include "sim/machine/machine.hpp"
 
 namespace postern::sim {
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Interrupts: INTx, MSI, MSI-X, and what tells of errors and of requests.
-#include "sim/vfio/interrupts.hpp"
+#include "sim/pci/interrupts.hpp"
 
 #include <poll.h>
 #include <unistd.h>

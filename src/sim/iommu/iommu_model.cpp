@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // IommuModel: the IOMMUs of the simulated hosts.
-#include "sim/iommu_model.hpp"
+#include "sim/iommu/iommu_model.hpp"
 
 #include <algorithm>
 

@@ -12,10 +12,10 @@
 #include <vector>
 
 #include "sim/devices/bar_memory.hpp"
-#include "sim/file.hpp"
-#include "sim/function.hpp"
-#include "sim/iommu_model.hpp"
-#include "sim/lowest_free.hpp"
+#include "sim/iommu/iommu_model.hpp"
+#include "sim/pci/function.hpp"
+#include "sim/process/file.hpp"
+#include "sim/process/lowest_free.hpp"
 #include "sim/process/process.hpp"
 #include "sim/spapr/mm_regions.hpp"
 #include "sim/spapr/tce_platform.hpp"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Function: config space, BARs, and what its hardware reaches.
-#include "sim/function.hpp"
+#include "sim/pci/function.hpp"
 
 #include <linux/pci_regs.h>
 #include <linux/vfio.h>

@@ -2,8 +2,8 @@
 // Variant: what a function's own VFIO driver has beyond vfio-pci, while the function is open.
 #pragma once
 
-#include "sim/vfio/dma_log.hpp"
-#include "sim/vfio/migration.hpp"
+#include "sim/migration/dma_log.hpp"
+#include "sim/migration/migration.hpp"
 
 namespace postern::sim {
 

@@ -13,10 +13,10 @@
 #include <string>
 #include <vector>
 
-#include "sim/address_space.hpp"
 #include "sim/devices/hardware.hpp"
-#include "sim/vfio/interrupts.hpp"
-#include "sim/vfio/variant.hpp"
+#include "sim/iommu/address_space.hpp"
+#include "sim/migration/variant.hpp"
+#include "sim/pci/interrupts.hpp"
 
 namespace postern::sim {
 
