@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Kernel: file descriptors, paths, and the thread that the devices run in.
+// Kernel: what a call goes to, opening nodes, and the thread that the devices run in.
 #include <postern-sim/kernel.hpp>
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <pthread.h>
 #include <unistd.h>
@@ -22,14 +21,12 @@
 #include "sim/iommufd/iommufd.hpp"
 #include "sim/laboratory.hpp"
 #include "sim/machine/machine.hpp"
-#include "sim/process/lowest_free.hpp"
+#include "sim/process/proc_self.hpp"
 #include "sim/sysfs/sysfs.hpp"
 #include "sim/vfio/group_file.hpp"
 
 namespace postern::sim {
 namespace {
-
-constexpr std::string_view own_fds = "/proc/self/fd/";
 
 std::unique_ptr<Function> make(const HostFunction& described, Platform platform) {
   auto function =
@@ -50,15 +47,6 @@ unsigned count_forks() {
       ::pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1, std::memory_order_relaxed); });
   (void)registered;
   return forks.load(std::memory_order_relaxed);
-}
-
-// The value of a line "Name:   123 kB" replaced. The label counts at the start of a line alone: a process may be called
-// like one.
-void set_line(std::string& text, std::string_view name, const std::string& value) {
-  const auto before = text.find(fmt::format("\n{}", name));
-  if (before == std::string::npos) return;
-  const auto at = before + 1 + name.size();
-  text.replace(at, text.find('\n', at) - at, "\t" + value);
 }
 
 }  // namespace
@@ -92,9 +80,7 @@ class Kernel::State {
       machine.changed.notify_all();
     }
     if (hardware_.joinable()) hardware_.join();
-    // As where a process ends: devices leave their iommufds.
-    unmapped(0, std::size_t{1} << 63);
-    for (const auto& [fd, file] : files) file->release();
+    machine.process.exit();  // devices leave their iommufds
   }
   State(const State&) = delete;
   State& operator=(const State&) = delete;
@@ -112,50 +98,15 @@ class Kernel::State {
   // A child of fork(2) has a copy of all this without the devices' thread, and with a lock that may be held for ever.
   [[nodiscard]] bool is_of_this_process() const noexcept { return forks.load(std::memory_order_relaxed) == forks_; }
 
-  [[nodiscard]] std::shared_ptr<File> find(int fd) const {
-    const auto found = files.find(fd);
-    return found != files.end() ? found->second : nullptr;
-  }
-  // What an fd in an argument stands for. One of the process's own is a file all the same, of a kind that is unknown.
-  [[nodiscard]] std::shared_ptr<File> find_any(int fd) const {
-    return is_ours(fd) || ::fcntl(fd, F_GETFD) < 0 ? find(fd) : std::make_shared<File>();
-  }
-  [[nodiscard]] int give_fd(std::shared_ptr<File> file) {
-    const int fd = fds_.take();
-    files[fd] = std::move(file);
-    return fd;
-  }
-  [[nodiscard]] int close(int fd) {
-    const auto file = find(fd);
-    if (!file) return -EBADF;
-    files.erase(fd);
-    fds_.give_back(fd);
-    put(*file);
-    return 0;
-  }
   [[nodiscard]] int open(const std::string& path) {
     const int fd = open_node(path);
-    if (fd >= 0) files.at(fd)->path = path;
+    if (fd >= 0) machine.process.files.find(fd)->path = path;
     return fd;
   }
-  // A reference is gone: an fd, or a mapping.
-  void put(File& file) const {
-    const bool has_fd =
-        std::any_of(files.begin(), files.end(), [&file](const auto& each) { return each.second.get() == &file; });
-    if (!has_fd && !machine.process.mapped_files.hold(file)) file.release();
-  }
-  // Nothing is mapped there any more.
-  void unmapped(std::uintptr_t address, std::size_t length) {
-    for (const auto& file : machine.process.mapped_files.remove(address, length)) put(*file);
-  }
-
-  // Beyond what the process's own fds come to, so that these are never taken for each other.
-  static constexpr int first_fd = 1 << 20;
-  [[nodiscard]] static bool is_ours(int fd) { return fd >= first_fd; }
 
   Machine machine;
   Sysfs sysfs{machine};
-  std::map<int, std::shared_ptr<File>> files;
+  ProcSelf proc_self{machine.process};
 
  private:
   [[nodiscard]] int open_node(const std::string& path);
@@ -166,7 +117,6 @@ class Kernel::State {
   const unsigned forks_ = count_forks();
   int made_ = 0;  // or the negated errno of what could not be had for it
   std::atomic<bool> has_told_ = false;
-  LowestFree fds_{first_fd};
   bool stopping_ = false;
   std::thread hardware_;
 };
@@ -174,10 +124,9 @@ class Kernel::State {
 int Kernel::State::open_node(const std::string& path) {
   FileStatus status;
   if (const int result = sysfs.status(path, status); result < 0) return result;
-  const FileTable table{.find = [this](int fd) { return find_any(fd); },
-                        .give = [this](const std::shared_ptr<File>& file) { return give_fd(file); }};
-  if (path == "/dev/vfio/vfio") return give_fd(std::make_shared<ContainerFile>(machine));
-  if (path == "/dev/iommu") return give_fd(std::make_shared<Iommufd>(machine.iommu, machine.process, table));
+  OpenFiles& files = machine.process.files;
+  if (path == "/dev/vfio/vfio") return files.give(std::make_shared<ContainerFile>(machine));
+  if (path == "/dev/iommu") return files.give(std::make_shared<Iommufd>(machine.iommu, machine.process));
   // The numbers first: names are made of the one function or group alone that can be it.
   int number = -1;
   std::from_chars(path.data() + path.find_last_not_of("0123456789") + 1, path.data() + path.size(), number);
@@ -185,7 +134,7 @@ int Kernel::State::open_node(const std::string& path) {
     if (function->minor == number && path == "/dev/vfio/devices/" + cdev_name(*function)) {
       // vfio_device_fops_cdev_open
       if (!function->has_iommu() && !machine.process.is_privileged()) return -EPERM;
-      return give_fd(std::make_shared<DeviceFile>(machine, *function, table));
+      return files.give(std::make_shared<DeviceFile>(machine, *function));
     }
   }
   const auto found = machine.groups.find(number);
@@ -194,7 +143,7 @@ int Kernel::State::open_node(const std::string& path) {
     // vfio_group_fops_open
     if (group.is_noiommu && !machine.process.is_privileged()) return -EPERM;
     if (group.file != nullptr || group.open_cdevs > 0) return -EBUSY;
-    return give_fd(std::make_shared<GroupFile>(machine, group, table));
+    return files.give(std::make_shared<GroupFile>(machine, group));
   }
   return -EACCES;
 }
@@ -265,11 +214,11 @@ int Kernel::open(const char* path, int flags) {
 }
 
 int Kernel::close(int fd) {
-  if (!State::is_ours(fd)) return system_kernel().close(fd);
+  if (!OpenFiles::is_ours(fd)) return system_kernel().close(fd);
   if (!state_->is_of_this_process()) return -ESTALE;  // a child lets its copies go, which is nothing to tell of
   Machine::Lock lock;
   const int result = state_->enter(lock);
-  return result < 0 ? result : state_->close(fd);
+  return result < 0 ? result : state_->machine.process.close(fd);
 }
 
 // What a call on one of our fds gives: call(file).
@@ -278,50 +227,51 @@ auto Kernel::on_file(int fd, Call call) {
   Machine::Lock lock;
   using Given = decltype(call(std::declval<File&>()));
   if (const int result = state_->enter(lock); result < 0) return static_cast<Given>(result);
-  const auto file = state_->find(fd);
+  const auto file = state_->machine.process.files.find(fd);
   return file ? call(*file) : static_cast<Given>(-EBADF);
 }
 
 int Kernel::ioctl(int fd, unsigned long request, void* argument) {
-  if (!State::is_ours(fd)) return system_kernel().ioctl(fd, request, argument);
+  if (!OpenFiles::is_ours(fd)) return system_kernel().ioctl(fd, request, argument);
   return on_file(fd, [&](File& file) { return file.ioctl(request, argument); });
 }
 
 ssize_t Kernel::pread(int fd, void* buffer, std::size_t length, std::uint64_t offset) {
-  if (!State::is_ours(fd)) return system_kernel().pread(fd, buffer, length, offset);
+  if (!OpenFiles::is_ours(fd)) return system_kernel().pread(fd, buffer, length, offset);
   return on_file(fd, [&](File& file) { return file.pread(buffer, length, offset); });
 }
 
 ssize_t Kernel::pwrite(int fd, const void* buffer, std::size_t length, std::uint64_t offset) {
-  if (!State::is_ours(fd)) return system_kernel().pwrite(fd, buffer, length, offset);
+  if (!OpenFiles::is_ours(fd)) return system_kernel().pwrite(fd, buffer, length, offset);
   return on_file(fd, [&](File& file) { return file.pwrite(buffer, length, offset); });
 }
 
 ssize_t Kernel::read(int fd, void* buffer, std::size_t length) {
-  if (!State::is_ours(fd)) return system_kernel().read(fd, buffer, length);
+  if (!OpenFiles::is_ours(fd)) return system_kernel().read(fd, buffer, length);
   return on_file(fd, [&](File& file) { return file.read(buffer, length); });
 }
 
 ssize_t Kernel::write(int fd, const void* buffer, std::size_t length) {
-  if (!State::is_ours(fd)) return system_kernel().write(fd, buffer, length);
+  if (!OpenFiles::is_ours(fd)) return system_kernel().write(fd, buffer, length);
   return on_file(fd, [&](File& file) { return file.write(buffer, length); });
 }
 
 std::intptr_t Kernel::mmap(void* address, std::size_t length, int protection, int flags, int fd, std::uint64_t offset) {
-  const bool is_ours = State::is_ours(fd);
+  const bool is_ours = OpenFiles::is_ours(fd);
   Machine::Lock lock;
   if (const int result = state_->enter(lock); result < 0) {
     return is_ours ? result : system_kernel().mmap(address, length, protection, flags, fd, offset);
   }
-  const auto file = is_ours ? state_->find(fd) : nullptr;
+  Process& process = state_->machine.process;
+  const auto file = is_ours ? process.files.find(fd) : nullptr;
   if (is_ours && !file) return -EBADF;
   const std::intptr_t mapped = is_ours ? file->mmap(address, length, protection, flags, offset)
                                        : system_kernel().mmap(address, length, protection, flags, fd, offset);
   if (is_errno(mapped)) return mapped;
   // Whatever was there before, by MAP_FIXED or after a munmap(2) of the process's own, is not any more.
   const auto start = static_cast<std::uintptr_t>(mapped);
-  state_->unmapped(start, length);
-  if (is_ours) state_->machine.process.mapped_files.add(start, length, file);
+  process.unmapped(start, length);
+  if (is_ours) process.mapped_files.add(start, length, file);
   return mapped;
 }
 
@@ -330,7 +280,7 @@ int Kernel::munmap(void* address, std::size_t length) {
   Machine::Lock lock;
   const bool is_usable = state_->is_of_this_process() && state_->enter(lock) == 0;
   const int result = system_kernel().munmap(address, length);
-  if (is_usable && result == 0) state_->unmapped(reinterpret_cast<std::uintptr_t>(address), length);
+  if (is_usable && result == 0) state_->machine.process.unmapped(reinterpret_cast<std::uintptr_t>(address), length);
   return result;
 }
 
@@ -341,16 +291,7 @@ int Kernel::read_file(const std::string& path, std::string& contents) {
   if (const int result = state_->enter(lock); result < 0) return result;
   if (Sysfs::shows(path)) return state_->sysfs.read_file(path, contents);
   const int result = system_kernel().read_file(path, contents);
-  const Process& process = state_->machine.process;
-  if (path == "/proc/self/status") {
-    set_line(contents, "VmLck:", fmt::format("{:8} kB", process.locked() / 1024));
-    set_line(contents, "VmPin:", fmt::format("{:8} kB", process.pinned() / 1024));
-    // With a limit it is one that holds: without CAP_IPC_LOCK.
-    if (process.memory_limit) set_line(contents, "CapEff:", std::string(16, '0'));
-  } else if (path == "/proc/self/limits" && process.memory_limit) {
-    contents =
-        fmt::format("Max locked memory         {0}                {0}                bytes\n", *process.memory_limit);
-  }
+  state_->proc_self.read_file(path, contents);
   return result;
 }
 
@@ -365,9 +306,7 @@ int Kernel::list_directory(const std::string& path, std::vector<std::string>& na
   if (const int result = state_->enter(lock); result < 0) return result;
   if (Sysfs::shows(path)) return state_->sysfs.list_directory(path, names);
   const int result = system_kernel().list_directory(path, names);
-  if (path == "/proc/self/fd") {
-    for (const auto& [fd, file] : state_->files) names.push_back(std::to_string(fd));
-  }
+  state_->proc_self.list_directory(path, names);
   return result;
 }
 
@@ -377,16 +316,12 @@ int Kernel::read_link(const std::string& path, std::string& target) {
     target = "pid:[4026531836]";
     return 0;
   }
-  const bool is_fd = path.starts_with(own_fds);
+  const bool is_fd = ProcSelf::is_fd(path);
   if (!is_fd && !Sysfs::shows(path)) return system_kernel().read_link(path, target);
   Machine::Lock lock;
   if (const int result = state_->enter(lock); result < 0) return result;
   if (!is_fd) return state_->sysfs.read_link(path, target);
-  for (const auto& [fd, file] : state_->files) {
-    if (path.substr(own_fds.size()) != std::to_string(fd)) continue;
-    target = file->path;
-    return 0;
-  }
+  if (state_->proc_self.read_link(path, target)) return 0;
   return system_kernel().read_link(path, target);
 }
 

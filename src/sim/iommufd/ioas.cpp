@@ -102,7 +102,7 @@ int Iommufd::execute(iommu_ioas_map_file& command) {
   if (ioas == nullptr) return -ENOENT;
   if (command.length == 0) return -EINVAL;
   if (command.start + (command.length - 1) < command.start) return -EOVERFLOW;
-  if (!files_.find(command.fd)) return -EBADF;
+  if (!process_.files.find_any(command.fd)) return -EBADF;
   if (command.length > most - IoPagetable::page_size) return -EINVAL;
   auto file = std::make_unique<FilePages>(command.fd, command.start, command.length);
   const std::uintptr_t address = file->address();

@@ -25,8 +25,7 @@ namespace postern::sim {
 
 class Iommufd final : public File {
  public:
-  Iommufd(const IommuModel& iommu, Process& process, FileTable files)
-      : iommu_(iommu), process_(process), files_(std::move(files)) {}
+  Iommufd(const IommuModel& iommu, Process& process) : iommu_(iommu), process_(process) {}
   ~Iommufd() override;
 
   [[nodiscard]] int ioctl(unsigned long request, void* argument) override;
@@ -124,7 +123,6 @@ class Iommufd final : public File {
 
   const IommuModel& iommu_;
   Process& process_;
-  FileTable files_;
   std::byte* user_ = nullptr;  // what the ioctl that runs was called with
   std::uint32_t user_size_ = 0;
   bool user_is_writable_ = false;

@@ -7,7 +7,6 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <string>
 
@@ -42,12 +41,6 @@ class File {
   std::string path = "anon_inode:[vfio-device]";
   // Whether memory that is mapped of it can be reached now: else touching it is a SIGBUS, and a call's EFAULT.
   [[nodiscard]] virtual bool answers() const { return true; }
-};
-
-// The open files of the process.
-struct FileTable {
-  std::function<std::shared_ptr<File>(int fd)> find;      // null where nothing is open
-  std::function<int(const std::shared_ptr<File>&)> give;  // the fd that it gets
 };
 
 // The argument of an ioctl as its struct.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Process: copying from its memory, and two counters.
+// Process: what holds a file, copying from its memory, and two counters.
 #include "sim/process/process.hpp"
 
 #include <algorithm>
@@ -8,6 +8,28 @@
 #include <string>
 
 namespace postern::sim {
+
+// A reference is gone: an fd, or a mapping.
+void Process::put(File& file) const {
+  if (!files.hold(file) && !mapped_files.hold(file)) file.release();
+}
+
+int Process::close(int fd) {
+  const auto file = files.take_back(fd);
+  if (!file) return -EBADF;
+  put(*file);
+  return 0;
+}
+
+void Process::unmapped(std::uintptr_t address, std::size_t length) {
+  for (const auto& file : mapped_files.remove(address, length)) put(*file);
+}
+
+void Process::exit() {
+  unmapped(0, std::size_t{1} << 63);
+  for (const auto& [fd, file] : files.all()) file->release();
+  files.clear();
+}
 
 int Process::count(std::uint64_t& counter, std::uint64_t length) {
   if (memory_limit && (length > *memory_limit || counter > *memory_limit - length)) return -ENOMEM;

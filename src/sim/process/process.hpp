@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Process: the memory of the process that uses the simulated kernel: whether it is there, and how much is pinned.
+// Process: the process that uses the simulated kernel: its open files, and its memory: whether it is there, and how
+// much is pinned.
 #pragma once
 
 #include <cerrno>
@@ -9,6 +10,7 @@
 #include <string>
 
 #include "sim/process/mapped_files.hpp"
+#include "sim/process/open_files.hpp"
 #include "sim/process/vmas.hpp"
 
 namespace postern::sim {
@@ -20,8 +22,17 @@ class Process {
 
   // RLIMIT_MEMLOCK, in bytes; missing: unlimited, or CAP_IPC_LOCK.
   std::optional<std::uint64_t> memory_limit;
+  OpenFiles files;
   // The BARs that it has mapped.
   MappedFiles mapped_files;
+
+  // close(2): 0 or -EBADF. A file is released when no fd stands for it any more, and nothing of it is mapped.
+  [[nodiscard]] int close(int fd);
+  // Nothing is mapped there any more.
+  void unmapped(std::uintptr_t address, std::size_t length);
+  // As where it ends: nothing is open or mapped any more.
+  void exit();
+
   // CAP_IPC_LOCK, CAP_SYS_RAWIO, CAP_SYS_RESOURCE: a process that has a limit has no capabilities.
   [[nodiscard]] bool is_privileged() const noexcept { return !memory_limit; }
 
@@ -62,6 +73,7 @@ class Process {
   [[nodiscard]] std::uint64_t pinned() const noexcept { return pinned_; }
 
  private:
+  void put(File& file) const;
   [[nodiscard]] int count(std::uint64_t& counter, std::uint64_t length);
 
   Vmas vmas_;

@@ -100,7 +100,7 @@ int DeviceFile::feature_mig_device_state(std::uint32_t flags, void* data) {
     result = migration.set_state(answer.device_state, opened);
   }
   if (!has_room) return -EFAULT;
-  answer.data_fd = result == 0 && opened ? files_.give(opened) : -1;
+  answer.data_fd = result == 0 && opened ? machine_.process.files.give(opened) : -1;
   std::memcpy(data, &answer, sizeof answer);
   return result;
 }

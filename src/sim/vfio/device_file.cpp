@@ -155,7 +155,7 @@ int DeviceFile::detach(const vfio_device_detach_iommufd_pt& detach) {
 }
 
 GroupOfFd DeviceFile::find_group(int fd) const {
-  const auto file = files_.find(fd);
+  const auto file = machine_.process.files.find_any(fd);
   if (!file) return {.result = -EBADF};
   const auto group = std::dynamic_pointer_cast<GroupFile>(file);
   return group ? GroupOfFd{.group = group->group()} : GroupOfFd{.result = -EINVAL};
@@ -176,7 +176,7 @@ int DeviceFile::bind(void* argument) {
   if (usable_) return -EINVAL;
   // vfio_df_check_token: what has no virtual functions has no token.
   if ((bind.flags & VFIO_DEVICE_BIND_FLAG_TOKEN) != 0) return bind.token_uuid_ptr == 0 ? -EFAULT : -EINVAL;
-  const auto file = files_.find(bind.iommufd);
+  const auto file = process.files.find_any(bind.iommufd);
   if (!file) return -EBADF;
   const auto iommufd = std::dynamic_pointer_cast<Iommufd>(file);
   if (!iommufd) return -EBADFD;

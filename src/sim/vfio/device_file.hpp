@@ -16,8 +16,7 @@ namespace postern::sim {
 class DeviceFile final : public File {
  public:
   // By its cdev: usable when it is bound to an iommufd.
-  DeviceFile(Machine& machine, Function& function, FileTable files)
-      : machine_(machine), function_(function), files_(std::move(files)) {}
+  DeviceFile(Machine& machine, Function& function) : machine_(machine), function_(function) {}
   // No cdev, but usable at once, through its group, which has this iommufd for its container; null: it is in another.
   [[nodiscard]] int open_by_group(std::shared_ptr<File> group, const std::shared_ptr<Iommufd>& iommufd);
 
@@ -61,7 +60,6 @@ class DeviceFile final : public File {
   Machine& machine_;
   Function& function_;
   std::shared_ptr<File> group_;  // held open by its devices, where it is in a container
-  FileTable files_;
   bool is_cdev_ = true;
   bool usable_ = false;
 };

@@ -121,10 +121,7 @@ void ContainerFile::detach(Group& group) {
   if (groups_.empty()) iommu_.reset();
 }
 
-GroupFile::GroupFile(Machine& machine, Group& group, FileTable files)
-    : machine_(machine), group_(group), files_(std::move(files)) {
-  group_.file = this;
-}
+GroupFile::GroupFile(Machine& machine, Group& group) : machine_(machine), group_(group) { group_.file = this; }
 
 // vfio_group_fops_release: by now no device of it is open in a container, since those hold it.
 GroupFile::~GroupFile() {
@@ -175,7 +172,7 @@ int GroupFile::get_status(vfio_group_status& status) const {
 int GroupFile::set_container(const void* argument) {
   int fd = -1;
   if (machine_.process.copy_from_user(&fd, argument, sizeof fd) < 0) return -EFAULT;
-  const auto file = files_.find(fd);
+  const auto file = machine_.process.files.find_any(fd);
   if (!file) return -EBADF;
   if (has_iommu()) return -EINVAL;
   if (is_revoked()) return -ENODEV;
@@ -225,9 +222,9 @@ int GroupFile::open_device(const char* argument) {
   if (function == nullptr || is_revoked()) return -ENODEV;
   if (!has_iommu()) return -EINVAL;
   if (container_ && !container_->has_iommu()) return -EINVAL;  // vfio_group_use_container
-  const auto device = std::make_shared<DeviceFile>(machine_, *function, files_);
+  const auto device = std::make_shared<DeviceFile>(machine_, *function);
   if (const int result = device->open_by_group(shared_from_this(), iommufd_); result < 0) return result;
-  return files_.give(device);
+  return machine_.process.files.give(device);
 }
 
 }  // namespace postern::sim

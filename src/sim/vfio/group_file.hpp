@@ -40,7 +40,7 @@ class ContainerFile final : public File {
 
 class GroupFile final : public File, public std::enable_shared_from_this<GroupFile> {
  public:
-  GroupFile(Machine& machine, Group& group, FileTable files);
+  GroupFile(Machine& machine, Group& group);
   ~GroupFile() override;
 
   [[nodiscard]] int ioctl(unsigned long request, void* argument) override;
@@ -62,7 +62,6 @@ class GroupFile final : public File, public std::enable_shared_from_this<GroupFi
 
   Machine& machine_;
   Group& group_;
-  FileTable files_;
   // What it is in: one of them at most. Devices that are bound to the iommufd stay so when the group leaves it.
   std::shared_ptr<ContainerFile> container_;
   std::shared_ptr<Iommufd> iommufd_;

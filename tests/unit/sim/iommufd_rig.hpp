@@ -2,7 +2,6 @@
 // SimulatedIommufd: an open /dev/iommu of its own, memory to map, and its ioctls in one line each.
 #pragma once
 
-#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <linux/iommufd.h>
 #include <sys/mman.h>
@@ -142,10 +141,7 @@ class SimulatedIommufd : public ::testing::Test {
   Process process_;
   std::uint64_t memory_ = 0;
   std::vector<std::unique_ptr<Function>> functions_;
-  std::shared_ptr<Iommufd> iommufd_ = std::make_shared<Iommufd>(
-      iommu_, process_,
-      FileTable{.find = [](int fd) { return ::fcntl(fd, F_GETFD) < 0 ? nullptr : std::make_shared<File>(); },
-                .give = nullptr});
+  std::shared_ptr<Iommufd> iommufd_ = std::make_shared<Iommufd>(iommu_, process_);
   std::uint64_t iova_ = 0;
   std::uint64_t length_ = 0;
   std::uint64_t value_ = 0;
