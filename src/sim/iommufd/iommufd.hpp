@@ -25,7 +25,9 @@ namespace postern::sim {
 
 class Iommufd final : public File {
  public:
-  Iommufd(const IommuModel& iommu, Process& process) : iommu_(iommu), process_(process) {}
+  static constexpr Kind own_kind = Kind::iommufd;
+
+  Iommufd(const IommuModel& iommu, Process& process) : File(own_kind), iommu_(iommu), process_(process) {}
   ~Iommufd() override;
 
   [[nodiscard]] int ioctl(unsigned long request, void* argument) override;

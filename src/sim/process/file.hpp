@@ -17,10 +17,14 @@ namespace postern::sim {
 // files that hold on to it, as a group holds its container, and those of what is mapped of it.
 class File {
  public:
-  File() = default;  // one that knows no call
+  // What it is open on, as the kernel tells by f_op.
+  enum class Kind : std::uint8_t { other, container, group, iommufd };
+
+  explicit File(Kind kind = Kind::other) : kind_(kind) {}  // one that knows no call
   File(const File&) = delete;
   File& operator=(const File&) = delete;
   virtual ~File() = default;
+  [[nodiscard]] Kind kind() const noexcept { return kind_; }
 
   // The fd is closed, and nothing of it is mapped; what holds the file may still use it.
   virtual void release() {}
@@ -41,7 +45,16 @@ class File {
   std::string path = "anon_inode:[vfio-device]";
   // Whether memory that is mapped of it can be reached now: else touching it is a SIGBUS, and a call's EFAULT.
   [[nodiscard]] virtual bool answers() const { return true; }
+
+ private:
+  Kind kind_;
 };
+
+// The file as what it is; null where it is of another kind than `Type::own_kind`, or none.
+template <typename Type>
+[[nodiscard]] std::shared_ptr<Type> file_as(const std::shared_ptr<File>& file) {
+  return file && file->kind() == Type::own_kind ? std::static_pointer_cast<Type>(file) : nullptr;
+}
 
 // The argument of an ioctl as its struct.
 template <typename Argument>

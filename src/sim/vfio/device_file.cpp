@@ -157,7 +157,7 @@ int DeviceFile::detach(const vfio_device_detach_iommufd_pt& detach) {
 GroupOfFd DeviceFile::find_group(int fd) const {
   const auto file = machine_.process.files.find_any(fd);
   if (!file) return {.result = -EBADF};
-  const auto group = std::dynamic_pointer_cast<GroupFile>(file);
+  const auto group = file_as<GroupFile>(file);
   return group ? GroupOfFd{.group = group->group()} : GroupOfFd{.result = -EINVAL};
 }
 
@@ -178,7 +178,7 @@ int DeviceFile::bind(void* argument) {
   if ((bind.flags & VFIO_DEVICE_BIND_FLAG_TOKEN) != 0) return bind.token_uuid_ptr == 0 ? -EFAULT : -EINVAL;
   const auto file = process.files.find_any(bind.iommufd);
   if (!file) return -EBADF;
-  const auto iommufd = std::dynamic_pointer_cast<Iommufd>(file);
+  const auto iommufd = file_as<Iommufd>(file);
   if (!iommufd) return -EBADFD;
   if (function_.opens > 0) return -EINVAL;  // vfio_df_open
   std::uint32_t id = 0;

@@ -121,7 +121,9 @@ void ContainerFile::detach(Group& group) {
   if (groups_.empty()) iommu_.reset();
 }
 
-GroupFile::GroupFile(Machine& machine, Group& group) : machine_(machine), group_(group) { group_.file = this; }
+GroupFile::GroupFile(Machine& machine, Group& group) : File(own_kind), machine_(machine), group_(group) {
+  group_.file = this;
+}
 
 // vfio_group_fops_release: by now no device of it is open in a container, since those hold it.
 GroupFile::~GroupFile() {
@@ -177,10 +179,10 @@ int GroupFile::set_container(const void* argument) {
   if (has_iommu()) return -EINVAL;
   if (is_revoked()) return -ENODEV;
   int result = -EBADFD;
-  if (const auto container = std::dynamic_pointer_cast<ContainerFile>(file)) {
+  if (const auto container = file_as<ContainerFile>(file)) {
     result = container->attach(group_);
     if (result == 0) container_ = container;
-  } else if (const auto iommufd = std::dynamic_pointer_cast<Iommufd>(file)) {
+  } else if (const auto iommufd = file_as<Iommufd>(file)) {
     result = group_.is_noiommu ? iommufd->vfio_compat_set_no_iommu() : iommufd->vfio_compat_ioas_create();
     if (result == 0) iommufd_ = iommufd;
   }

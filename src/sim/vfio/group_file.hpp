@@ -18,7 +18,9 @@ namespace postern::sim {
 
 class ContainerFile final : public File {
  public:
-  explicit ContainerFile(Machine& machine) : machine_(machine) {}
+  static constexpr Kind own_kind = Kind::container;
+
+  explicit ContainerFile(Machine& machine) : File(own_kind), machine_(machine) {}
 
   [[nodiscard]] int ioctl(unsigned long request, void* argument) override;
   [[nodiscard]] int attach(Group& group);
@@ -40,6 +42,8 @@ class ContainerFile final : public File {
 
 class GroupFile final : public File, public std::enable_shared_from_this<GroupFile> {
  public:
+  static constexpr Kind own_kind = Kind::group;
+
   GroupFile(Machine& machine, Group& group);
   ~GroupFile() override;
 
