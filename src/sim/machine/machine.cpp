@@ -86,6 +86,10 @@ bool Machine::kernel_owns(int group) const {
   });
 }
 
+void Machine::reset_group(int group) {
+  for (Function* function : functions_of(group)) function->reset();
+}
+
 bool Machine::has_vfio(int group) const {
   const auto members = functions_of(group);
   return std::any_of(members.begin(), members.end(),

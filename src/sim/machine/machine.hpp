@@ -66,6 +66,7 @@ class Machine {
   [[nodiscard]] std::span<Function* const> functions_of(int group) const;
   // Whether a driver of the kernel does DMA for a function of the group: then nobody else may.
   [[nodiscard]] bool kernel_owns(int group) const;
+  void reset_group(int group);
   // Whether the group has a node, /dev/vfio/N.
   [[nodiscard]] bool has_vfio(int group) const;
 

@@ -36,8 +36,8 @@ int Spapr::map(const vfio_iommu_type1_dma_map& request) {
 // tce_iommu_use_page, tce_iommu_prereg_ua_to_hpa. Version 1 pins for writing whatever the access, since it takes the
 // direction from bits of the address, which are zero.
 int Spapr::use_page(std::uintptr_t address, std::uint64_t page, MmRegion*& region) {
-  if (!is_v2_) return machine_.process.check_pinnable(address & ~(host_page() - 1), host_page(), true);
-  region = machine_.regions.lookup(address, page);
+  if (!is_v2_) return process_.check_pinnable(address & ~(host_page() - 1), host_page(), true);
+  region = regions_.lookup(address, page);
   return region != nullptr && MmRegions::has_pages_of(*region, page) ? 0 : -EINVAL;
 }
 
@@ -85,7 +85,7 @@ int Spapr::unmap(const vfio_iommu_type1_dma_unmap& request) {
 // tce_iommu_clear, tce_iommu_unuse_page_v2
 void Spapr::clear(IovaRange range) {
   while (const Area* const area = space_->first_in(range)) {
-    MmRegion* const region = is_v2_ ? machine_.regions.lookup(area->address, area->range.length()) : nullptr;
+    MmRegion* const region = is_v2_ ? regions_.lookup(area->address, area->range.length()) : nullptr;
     if (region != nullptr) region->mapped = std::max<std::uint64_t>(region->mapped - 1, 1);
     space_->erase(Area(*area));
   }
@@ -94,11 +94,11 @@ void Spapr::clear(IovaRange range) {
 // tce_iommu_register_pages
 int Spapr::register_memory(std::uint64_t address, std::uint64_t length) {
   if (((address | length) & (host_page() - 1)) != 0 || address + length < address) return -EINVAL;
-  MmRegion* region = machine_.regions.get(address, length);
+  MmRegion* region = regions_.get(address, length);
   if (region == nullptr) {
-    if (const int result = machine_.regions.add(address, length, region); result != 0) return result;
+    if (const int result = regions_.add(address, length, region); result != 0) return result;
   } else if (std::count(registered_.begin(), registered_.end(), region) != 0) {
-    (void)machine_.regions.put(*region);
+    (void)regions_.put(*region);
     return -EBUSY;
   }
   registered_.push_back(region);
@@ -110,12 +110,12 @@ int Spapr::register_memory(std::uint64_t address, std::uint64_t length) {
 // comes when the search itself lets go of it, and is not told. Nobody can unregister it any more.
 int Spapr::unregister_memory(std::uint64_t address, std::uint64_t length) {
   if (((address | length) & (host_page() - 1)) != 0) return -EINVAL;
-  MmRegion* const region = machine_.regions.get(address, length);
+  MmRegion* const region = regions_.get(address, length);
   if (region == nullptr) return -ENOENT;
   const auto found = std::find(registered_.begin(), registered_.end(), region);
-  const int result = found != registered_.end() ? machine_.regions.put(*region) : -ENOENT;
+  const int result = found != registered_.end() ? regions_.put(*region) : -ENOENT;
   if (result == 0) registered_.erase(found);
-  (void)machine_.regions.put(*region);
+  (void)regions_.put(*region);
   return result;
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
+#include <utility>
 
 #include "sim/process/argument.hpp"
 
@@ -26,12 +27,17 @@ int inject_error(std::uint32_t type, std::uint32_t function) {
 
 }  // namespace
 
-Spapr::Spapr(Machine& machine, int version) : machine_(machine), platform_(*machine.tce), is_v2_(version == 2) {}
+Spapr::Spapr(Process& process, MmRegions& regions, TcePlatform& platform, ResetGroup reset_group, int version)
+    : process_(process),
+      regions_(regions),
+      platform_(platform),
+      reset_group_(std::move(reset_group)),
+      is_v2_(version == 2) {}
 
 // tce_iommu_release: a region that is mapped stays registered.
 Spapr::~Spapr() {
   for (unsigned slot = 0; slot < tce_slots; ++slot) free_table(slot);
-  for (MmRegion* region : registered_) (void)machine_.regions.put(*region);
+  for (MmRegion* region : registered_) (void)regions_.put(*region);
   disable();
 }
 
@@ -66,22 +72,22 @@ void Spapr::detach(int group) {
 }
 
 int Spapr::ioctl(unsigned long request, void* argument) {
-  Process& process = machine_.process;
   switch (request) {
     case VFIO_IOMMU_SPAPR_TCE_GET_INFO:
-      return with_argument<vfio_iommu_spapr_tce_info>(process, argument, offsetof(vfio_iommu_spapr_tce_info, ddw),
+      return with_argument<vfio_iommu_spapr_tce_info>(process_, argument, offsetof(vfio_iommu_spapr_tce_info, ddw),
                                                       [this](auto& info) { return get_info(info); });
     case VFIO_IOMMU_MAP_DMA:
       if (!enabled_) return -EPERM;
-      return with_argument<vfio_iommu_type1_dma_map>(process, argument, sizeof(vfio_iommu_type1_dma_map),
+      return with_argument<vfio_iommu_type1_dma_map>(process_, argument, sizeof(vfio_iommu_type1_dma_map),
                                                      [this](auto& wanted) { return map(wanted); });
     case VFIO_IOMMU_UNMAP_DMA:
       if (!enabled_) return -EPERM;
-      return with_argument<vfio_iommu_type1_dma_unmap>(process, argument, sizeof(vfio_iommu_type1_dma_unmap),
+      return with_argument<vfio_iommu_type1_dma_unmap>(process_, argument, sizeof(vfio_iommu_type1_dma_unmap),
                                                        [this](auto& wanted) { return unmap(wanted); });
     case VFIO_EEH_PE_OP:
       if (!platform_.facts().has_eeh) return -ENODEV;
-      return with_argument<vfio_eeh_pe_op>(process, argument, offsetof(vfio_eeh_pe_op, op) + sizeof(vfio_eeh_pe_op::op),
+      return with_argument<vfio_eeh_pe_op>(process_, argument,
+                                           offsetof(vfio_eeh_pe_op, op) + sizeof(vfio_eeh_pe_op::op),
                                            [this](auto& operation) { return eeh(operation); });
     default:
       return is_v2_ ? ioctl_of_v2(request, argument) : ioctl_of_v1(request);
@@ -97,7 +103,6 @@ int Spapr::ioctl_of_v1(unsigned long request) {
 
 // All but one of them make the container this process's own (tce_iommu_mm_set).
 int Spapr::ioctl_of_v2(unsigned long request, void* argument) {
-  Process& process = machine_.process;
   switch (request) {
     case VFIO_IOMMU_SPAPR_REGISTER_MEMORY:
     case VFIO_IOMMU_SPAPR_UNREGISTER_MEMORY: {
@@ -105,7 +110,7 @@ int Spapr::ioctl_of_v2(unsigned long request, void* argument) {
       if (registers) knows_process_ = true;
       if (!knows_process_) return -EPERM;
       return with_argument<vfio_iommu_spapr_register_memory>(
-          process, argument, sizeof(vfio_iommu_spapr_register_memory), [&](auto& memory) {
+          process_, argument, sizeof(vfio_iommu_spapr_register_memory), [&](auto& memory) {
             if (memory.argsz < sizeof memory || memory.flags != 0) return -EINVAL;
             return registers ? register_memory(memory.vaddr, memory.size)
                              : unregister_memory(memory.vaddr, memory.size);
@@ -113,11 +118,11 @@ int Spapr::ioctl_of_v2(unsigned long request, void* argument) {
     }
     case VFIO_IOMMU_SPAPR_TCE_CREATE:
       knows_process_ = true;
-      return with_argument<vfio_iommu_spapr_tce_create>(process, argument, sizeof(vfio_iommu_spapr_tce_create),
+      return with_argument<vfio_iommu_spapr_tce_create>(process_, argument, sizeof(vfio_iommu_spapr_tce_create),
                                                         [this](auto& wanted) { return create(wanted); });
     case VFIO_IOMMU_SPAPR_TCE_REMOVE:
       knows_process_ = true;
-      return with_argument<vfio_iommu_spapr_tce_remove>(process, argument, sizeof(vfio_iommu_spapr_tce_remove),
+      return with_argument<vfio_iommu_spapr_tce_remove>(process_, argument, sizeof(vfio_iommu_spapr_tce_remove),
                                                         [this](auto& wanted) { return remove(wanted); });
     default:
       return -ENOTTY;
@@ -145,7 +150,7 @@ int Spapr::enable() {
   if (enabled_) return -EBUSY;
   knows_process_ = true;
   const std::uint64_t window = platform_.facts().default_size;
-  if (const int result = machine_.process.lock(window); result < 0) return result;
+  if (const int result = process_.lock(window); result < 0) return result;
   locked_ = window;
   enabled_ = true;
   return 0;
@@ -154,7 +159,7 @@ int Spapr::enable() {
 void Spapr::disable() {
   if (!enabled_) return;
   enabled_ = false;
-  machine_.process.unlock(locked_);
+  process_.unlock(locked_);
 }
 
 // vfio_spapr_ioctl_eeh_pe_op, once for each group; nothing here ever freezes.
@@ -172,9 +177,7 @@ int Spapr::eeh(const vfio_eeh_pe_op& operation) {
       return 0;
     case VFIO_EEH_PE_RESET_HOT:
     case VFIO_EEH_PE_RESET_FUNDAMENTAL:
-      for (const int group : groups_) {
-        for (Function* function : machine_.functions_of(group)) function->reset();
-      }
+      for (const int group : groups_) reset_group_(group);
       return 0;
     case VFIO_EEH_PE_INJECT_ERR:
       if (operation.argsz < offsetof(vfio_eeh_pe_op, err) + sizeof operation.err) return -EINVAL;

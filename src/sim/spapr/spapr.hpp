@@ -5,17 +5,23 @@
 #include <linux/vfio.h>
 
 #include <array>
+#include <functional>
+#include <optional>
 #include <vector>
 
 #include "sim/iommu/container_iommu.hpp"
-#include "sim/machine/machine.hpp"
+#include "sim/process/process.hpp"
+#include "sim/spapr/mm_regions.hpp"
+#include "sim/spapr/tce_platform.hpp"
 
 namespace postern::sim {
 
 class Spapr final : public ContainerIommu {
  public:
+  // What EEH does to all of a group's functions.
+  using ResetGroup = std::function<void(int group)>;
   // `version` 1 or 2.
-  Spapr(Machine& machine, int version);
+  Spapr(Process& process, MmRegions& regions, TcePlatform& platform, ResetGroup reset_group, int version);
   ~Spapr() override;
 
   [[nodiscard]] int ioctl(unsigned long request, void* argument) override;
@@ -52,8 +58,10 @@ class Spapr final : public ContainerIommu {
   void free_table(unsigned slot);
   [[nodiscard]] std::optional<unsigned> slot_holding(std::uint64_t iova) const;
 
-  Machine& machine_;
+  Process& process_;
+  MmRegions& regions_;
   TcePlatform& platform_;
+  ResetGroup reset_group_;
   bool is_v2_;
   bool enabled_ = false;
   bool knows_process_ = false;           // container->mm

@@ -25,7 +25,7 @@ std::optional<unsigned> Spapr::slot_holding(std::uint64_t iova) const {
 
 void Spapr::free_table(unsigned slot) {
   if (!tables_[slot]) return;
-  machine_.process.unlock(whole_pages(tables_[slot]->counted));
+  process_.unlock(whole_pages(tables_[slot]->counted));
   tables_[slot].reset();
 }
 
@@ -33,7 +33,7 @@ void Spapr::free_table(unsigned slot) {
 int Spapr::create_table(unsigned slot, const WindowRequest& request, TceTable& table) {
   const std::uint64_t size = platform_.get_table_size(request);
   if (size == 0) return -EINVAL;
-  if (const int result = machine_.process.lock(whole_pages(size)); result < 0) return result;
+  if (const int result = process_.lock(whole_pages(size)); result < 0) return result;
   return platform_.create_table(groups_.front(), slot, request, table);
 }
 

@@ -32,7 +32,9 @@ class NoIommu final : public ContainerIommu {
 std::unique_ptr<ContainerIommu> make_iommu(Machine& machine, unsigned long type) {
   if (machine.tce) {
     if (type != VFIO_SPAPR_TCE_IOMMU && type != VFIO_SPAPR_TCE_v2_IOMMU) return nullptr;
-    return std::make_unique<Spapr>(machine, type == VFIO_SPAPR_TCE_IOMMU ? 1 : 2);
+    const int version = type == VFIO_SPAPR_TCE_IOMMU ? 1 : 2;
+    const auto reset_group = [&machine](int group) { machine.reset_group(group); };
+    return std::make_unique<Spapr>(machine.process, machine.regions, *machine.tce, reset_group, version);
   }
   if (type != VFIO_TYPE1_IOMMU && type != VFIO_TYPE1v2_IOMMU) return nullptr;
   const int version = type == VFIO_TYPE1_IOMMU ? 1 : 2;

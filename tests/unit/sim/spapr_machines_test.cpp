@@ -202,10 +202,8 @@ TEST_F(OnPowernv, EehAnswersAsAMachineThatNeverFreezes) {
 // What devices see, through the domain that their DMA goes through.
 class Wires {
  public:
-  explicit Wires(sim::Platform platform) {
-    machine.platform = platform;
-    machine.tce = make_tce_platform(platform);
-    spapr.emplace(machine, 2);
+  explicit Wires(sim::Platform platform) : tce(make_tce_platform(platform)) {
+    spapr.emplace(process, regions, *tce, Spapr::ResetGroup{}, 2);
     EXPECT_EQ(spapr->attach(0), 0);
   }
   void add(const Memory& memory, std::uint64_t size) {
@@ -225,7 +223,9 @@ class Wires {
     return spapr->domain()->read({iova}, bytes);
   }
 
-  Machine machine;
+  Process process;
+  MmRegions regions{process};
+  std::unique_ptr<TcePlatform> tce;
   std::optional<Spapr> spapr;
 };
 
