@@ -8,8 +8,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "sim/vfio/group_file.hpp"
-
 namespace postern::sim {
 namespace {
 
@@ -143,7 +141,7 @@ int Machine::unbind(Function& function, Lock& lock) {
   function.driver.clear();
   if (had_node) minors_.give_back(*std::exchange(function.minor, std::nullopt));
   if (had_node && !has_vfio(function.group())) {
-    if (GroupFile* const file = groups[function.group()].file; file != nullptr) file->revoke();
+    if (OpenGroup* const file = groups[function.group()].file; file != nullptr) file->revoke();
   }
   if (!function.has_iommu() && function.group() >= 0) leave_noiommu_group(function);
   ++generation;

@@ -22,12 +22,20 @@
 
 namespace postern::sim {
 
-class GroupFile;
+// The open node of a group.
+class OpenGroup {
+ public:
+  // The group loses its node: whoever has it open can do nothing with it any more.
+  virtual void revoke() = 0;
+
+ protected:
+  ~OpenGroup() = default;
+};
 
 // An IOMMU group, as VFIO has it while one of its functions is bound to vfio-pci.
 struct Group {
   int id = 0;
-  GroupFile* file = nullptr;    // its open node; null: not open
+  OpenGroup* file = nullptr;    // null: not open
   bool is_noiommu = false;      // made by VFIO for a function without an IOMMU (VFIO_NO_IOMMU)
   int open_cdevs = 0;           // bound to an iommufd
   const void* owner = nullptr;  // of its DMA: a container or an iommufd; null: the kernel

@@ -40,7 +40,7 @@ class ContainerFile final : public File {
   std::unique_ptr<ContainerIommu> iommu_;  // null: not set yet
 };
 
-class GroupFile final : public File, public std::enable_shared_from_this<GroupFile> {
+class GroupFile final : public File, public OpenGroup, public std::enable_shared_from_this<GroupFile> {
  public:
   static constexpr Kind own_kind = Kind::group;
 
@@ -51,8 +51,8 @@ class GroupFile final : public File, public std::enable_shared_from_this<GroupFi
   // Null: it lost its node.
   [[nodiscard]] const Group* group() const noexcept { return is_revoked() ? nullptr : &group_; }
 
-  // The group loses its node: it leaves its container, and whoever has it open can do nothing with it any more.
-  void revoke();
+  // It leaves its container, too.
+  void revoke() override;
 
  private:
   [[nodiscard]] bool is_revoked() const noexcept { return group_.file != this; }
