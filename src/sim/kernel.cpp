@@ -23,18 +23,22 @@
 #include "sim/machine/machine.hpp"
 #include "sim/process/proc_self.hpp"
 #include "sim/sysfs/sysfs.hpp"
+#include "sim/vfio/device_file.hpp"
 #include "sim/vfio/group_file.hpp"
+#include "sim/vfio/pci/vfio_pci.hpp"
 
 namespace postern::sim {
 namespace {
 
-std::unique_ptr<Function> make(const HostFunction& described, Platform platform) {
+std::unique_ptr<Function> make(const HostFunction& described, Machine& machine) {
+  const Platform platform = machine.platform;
   auto function =
       std::make_unique<Function>(described.address, described.iommu_group, make_hardware(described, platform));
   // powernv's ports have no interrupts for a port driver.
   const bool is_port_of_powernv = described.model == HostFunction::Model::bridge && platform == Platform::powernv;
   if (!is_port_of_powernv) function->native_driver = name_of(described.model).native_driver;
   function->driver_override = described.driver;
+  function->ops = std::make_unique<VfioPci>(machine, *function);
   function->interrupts().can_add_vectors = platform == Platform::pc || platform == Platform::arm;
   return function;
 }
@@ -62,7 +66,7 @@ class Kernel::State {
     machine.iommu = make_iommu_model(host);
     machine.platform = host.platform;
     machine.tce = make_tce_platform(host.platform);
-    for (const HostFunction& function : host.functions) machine.add(make(function, host.platform));
+    for (const HostFunction& function : host.functions) machine.add(make(function, machine));
     made_ = machine.process.opened();
     if (made_ == 0) made_ = machine.connect();
     if (made_ < 0) return;

@@ -9,37 +9,37 @@
 namespace postern::sim {
 
 // iommufd_device_bind. Whether the group is viable, and another one's, is for VFIO to know.
-int Iommufd::bind(Function& function, std::uint32_t& id) {
-  if (id_of(function) != 0) return -EINVAL;  // vfio_df_open
+int Iommufd::bind(Device& device, std::uint32_t& id) {
+  if (id_of(device) != 0) return -EINVAL;  // vfio_df_open
   id = free_id();
-  objects_.emplace(id, &function);
-  if (const Attached* const group = attached(id)) function.domain = find<Hwpt>(group->hwpt)->domain;
+  objects_.emplace(id, &device);
+  if (const Attached* const group = attached(id)) device.domain = find<Hwpt>(group->hwpt)->domain;
   return 0;
 }
 
 // vfio_iommufd_physical_unbind
-void Iommufd::unbind(Function& function) {
-  detach(function);
-  const Id id = id_of(function);
+void Iommufd::unbind(Device& device) {
+  detach(device);
+  const Id id = id_of(device);
   if (id == 0) return;
   objects_.erase(id);
-  function.domain = nullptr;
+  device.domain = nullptr;
 }
 
 // vfio_iommufd_physical_attach_ioas, iommufd_device_change_pt
-int Iommufd::attach(Function& function, std::uint32_t& page_table) {
-  const Id device = id_of(function);
-  if (device == 0) return -EINVAL;
+int Iommufd::attach(Device& device, std::uint32_t& page_table) {
+  const Id id = id_of(device);
+  if (id == 0) return -EINVAL;
   const auto found = objects_.find(page_table);
   if (found == objects_.end()) return -ENOENT;
-  if (std::holds_alternative<Ioas>(found->second)) return attach_automatically(device, page_table, page_table);
-  return std::holds_alternative<Hwpt>(found->second) ? attach_hwpt(device, page_table) : -EINVAL;
+  if (std::holds_alternative<Ioas>(found->second)) return attach_automatically(id, page_table, page_table);
+  return std::holds_alternative<Hwpt>(found->second) ? attach_hwpt(id, page_table) : -EINVAL;
 }
 
 // iommufd_device_detach
-void Iommufd::detach(Function& function) {
-  const Id device = id_of(function);
-  if (device != 0 && is_attached(device)) put_hwpt(leave(device));
+void Iommufd::detach(Device& device) {
+  const Id id = id_of(device);
+  if (id != 0 && is_attached(id)) put_hwpt(leave(id));
 }
 
 // vfio_iommufd_physical_pasid_attach_ioas. No page table here is made for PASIDs (iommufd_hwpt_pasid_compat), so that
@@ -60,7 +60,7 @@ int Iommufd::attach_automatically(Id device, Id ioas, Id& page_table) {
     return result;
   }
   const bool replaces = is_attached(device);
-  const Id id = make_hwpt(ioas, function(device));
+  const Id id = make_hwpt(ioas, device_of(device));
   Hwpt& hwpt = *find<Hwpt>(id);
   int result = replaces ? 0 : enter(device, id);  // "immediate_attach" comes before memory is pinned
   if (result == 0) {
@@ -85,7 +85,7 @@ int Iommufd::enter(Id device, Id hwpt) {
   if (before != nullptr && before->hwpt != hwpt) return -EINVAL;
   if (!is_compatible(hwpt, device)) return -EINVAL;
   if (const int result = reserve(ioas_of(hwpt), device); result < 0) return result;
-  const int group = function(device).group();
+  const int group = device_of(device).group();
   groups_[group].hwpt = hwpt;
   groups_[group].devices.insert(device);
   find<Hwpt>(hwpt)->devices += 1;
@@ -104,7 +104,7 @@ int Iommufd::move(Id device, Id hwpt) {
   if (&from != &to) {
     // iommufd_group_do_replace_reserved_iova
     const auto remove_reserved = [&](Ioas& ioas) {
-      for (const Id each : group.devices) ioas.table.remove_reserved(&function(each));
+      for (const Id each : group.devices) ioas.table.remove_reserved(&device_of(each));
     };
     for (const Id each : group.devices) {
       if (const int result = reserve(to, each); result < 0) {
@@ -117,7 +117,7 @@ int Iommufd::move(Id device, Id hwpt) {
   group.hwpt = hwpt;
   find<Hwpt>(hwpt)->devices += group.devices.size();
   find<Hwpt>(old)->devices -= group.devices.size();
-  set_domain(function(device).group(), find<Hwpt>(hwpt)->domain);
+  set_domain(device_of(device).group(), find<Hwpt>(hwpt)->domain);
   put_hwpt(old);
   return 0;
 }
@@ -128,17 +128,17 @@ Iommufd::Id Iommufd::leave(Id device) {
   const Id hwpt = group.hwpt;
   group.devices.erase(device);
   if (group.devices.empty()) {
-    set_domain(function(device).group(), nullptr);
-    groups_.erase(function(device).group());
+    set_domain(device_of(device).group(), nullptr);
+    groups_.erase(device_of(device).group());
   }
-  ioas_of(hwpt).table.remove_reserved(&function(device));
+  ioas_of(hwpt).table.remove_reserved(&device_of(device));
   find<Hwpt>(hwpt)->devices -= 1;
   return hwpt;
 }
 
 // iommufd_hwpt_attach_device asks nobody where there is no IOMMU; __iommu_attach_group wants a page table of its own.
 bool Iommufd::is_compatible(Id hwpt, Id device) {
-  return !function(device).has_iommu() || !find<Hwpt>(hwpt)->is_noiommu;
+  return !device_of(device).has_iommu() || !find<Hwpt>(hwpt)->is_noiommu;
 }
 
 // iommufd_hw_pagetable_put
@@ -149,10 +149,10 @@ void Iommufd::put_hwpt(Id id) {
 
 // iopt_table_enforce_dev_resv_regions
 int Iommufd::reserve(Ioas& ioas, Id device) {
-  if (!function(device).has_iommu()) return 0;
+  if (!device_of(device).has_iommu()) return 0;
   for (const IovaRange& range : iommu_.reserved) {
-    if (const int result = ioas.table.reserve(range, &function(device)); result < 0) {
-      ioas.table.remove_reserved(&function(device));
+    if (const int result = ioas.table.reserve(range, &device_of(device)); result < 0) {
+      ioas.table.remove_reserved(&device_of(device));
       return result;
     }
   }
@@ -161,13 +161,13 @@ int Iommufd::reserve(Ioas& ioas, Id device) {
 
 void Iommufd::set_domain(int group, const std::shared_ptr<Domain>& domain) {
   for (auto& [id, object] : objects_) {
-    Function** const function = std::get_if<Function*>(&object);
-    if (function != nullptr && (*function)->group() == group) (*function)->domain = domain;
+    Device** const device = std::get_if<Device*>(&object);
+    if (device != nullptr && (*device)->group() == group) (*device)->domain = domain;
   }
 }
 
 Iommufd::Attached* Iommufd::attached(Id device) {
-  const auto found = groups_.find(function(device).group());
+  const auto found = groups_.find(device_of(device).group());
   return found != groups_.end() ? &found->second : nullptr;
 }
 
@@ -176,17 +176,17 @@ bool Iommufd::is_attached(Id device) {
   return group != nullptr && group->devices.contains(device);
 }
 
-std::uint32_t Iommufd::id_of(const Function& function) const {
+std::uint32_t Iommufd::id_of(const Device& device) const {
   for (const auto& [id, object] : objects_) {
-    const auto* const bound = std::get_if<Function*>(&object);
-    if (bound != nullptr && *bound == &function) return id;
+    const auto* const bound = std::get_if<Device*>(&object);
+    if (bound != nullptr && *bound == &device) return id;
   }
   return 0;
 }
 
 bool Iommufd::has_group(int group) const {
   return std::any_of(objects_.begin(), objects_.end(), [&](const auto& entry) {
-    const auto* const bound = std::get_if<Function*>(&entry.second);
+    const auto* const bound = std::get_if<Device*>(&entry.second);
     return bound != nullptr && (*bound)->group() == group;
   });
 }

@@ -51,7 +51,7 @@ int Iommufd::execute(iommu_hw_info& command) {
     return -EOPNOTSUPP;
   }
   if (command.flags == 0) command.in_data_type = IOMMU_HW_INFO_TYPE_DEFAULT;
-  Function** const device = find<Function*>(command.dev_id);
+  Device** const device = find<Device*>(command.dev_id);
   if (device == nullptr) return -ENOENT;
   if (!(*device)->has_iommu()) return -EOPNOTSUPP;
   const bool is_vtd = iommu_.unit == IommuUnit::vtd;

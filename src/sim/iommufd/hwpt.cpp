@@ -10,12 +10,12 @@
 #include "sim/process/user_bitmap.hpp"
 
 namespace postern::sim {
-Iommufd::Id Iommufd::make_hwpt(Id ioas, const Function& function) {
+Iommufd::Id Iommufd::make_hwpt(Id ioas, const Device& device) {
   const Id id = free_id();
   Ioas& owner = *find<Ioas>(ioas);
   objects_.emplace(
       id,
-      Hwpt{.ioas = ioas, .domain = std::make_shared<Domain>(owner.table.space()), .is_noiommu = !function.has_iommu()});
+      Hwpt{.ioas = ioas, .domain = std::make_shared<Domain>(owner.table.space()), .is_noiommu = !device.has_iommu()});
   owner.hwpts.push_back(id);
   return id;
 }
@@ -39,7 +39,7 @@ void Iommufd::drop_hwpt(Id id) {
 int Iommufd::execute(iommu_hwpt_alloc& command) {
   if (command.__reserved != 0) return -EOPNOTSUPP;
   if ((command.data_type == IOMMU_HWPT_DATA_NONE) != (command.data_len == 0)) return -EINVAL;
-  Function** const device = find<Function*>(command.dev_id);
+  Device** const device = find<Device*>(command.dev_id);
   if (device == nullptr) return -ENOENT;
   if (find<Hwpt>(command.pt_id) != nullptr) {
     // iommufd_hwpt_nested_alloc: nothing here is a parent.

@@ -23,7 +23,7 @@ int Iommufd::execute(iommu_destroy& command) {
   const auto found = objects_.find(command.id);
   if (found == objects_.end()) return -ENOENT;
   // A device has a user until it is unbound, an IOAS has its HWPTs, a HWPT its devices (iommufd_object_remove).
-  if (std::holds_alternative<Function*>(found->second)) return -EBUSY;
+  if (std::holds_alternative<Device*>(found->second)) return -EBUSY;
   if (const Ioas* const ioas = std::get_if<Ioas>(&found->second)) {
     if (!ioas->hwpts.empty()) return -EBUSY;
     if (command.id == vfio_ioas_) vfio_ioas_ = 0;

@@ -11,9 +11,9 @@
 #include <variant>
 #include <vector>
 
+#include "sim/driver/device.hpp"
 #include "sim/iommu/iommu_model.hpp"
 #include "sim/iommufd/io_pagetable.hpp"
-#include "sim/pci/function.hpp"
 #include "sim/process/file.hpp"
 #include "sim/process/process.hpp"
 
@@ -33,14 +33,14 @@ class Iommufd final : public File {
   [[nodiscard]] int ioctl(unsigned long request, void* argument) override;
 
   // What the ioctls of a cdev ask for, and a group that has this for its container. `id` gets the object's id.
-  [[nodiscard]] int bind(Function& function, std::uint32_t& id);
-  void unbind(Function& function);
+  [[nodiscard]] int bind(Device& device, std::uint32_t& id);
+  void unbind(Device& device);
   // `page_table` is a HWPT, or an IOAS, for which a HWPT is made or found; it becomes the HWPT's id.
-  [[nodiscard]] int attach(Function& function, std::uint32_t& page_table);
-  void detach(Function& function);
+  [[nodiscard]] int attach(Device& device, std::uint32_t& page_table);
+  void detach(Device& device);
   [[nodiscard]] int attach_pasid(std::uint32_t pasid, std::uint32_t page_table) const;
-  // The id of a bound function; 0 where it is not bound here.
-  [[nodiscard]] std::uint32_t id_of(const Function& function) const;
+  // The id of a bound device; 0 where it is not bound here.
+  [[nodiscard]] std::uint32_t id_of(const Device& device) const;
   [[nodiscard]] bool has_group(int group) const;
 
   // A group takes this for its container: VFIO's ioctls have an IOAS afterwards. One without an IOMMU wants that they
@@ -48,8 +48,8 @@ class Iommufd final : public File {
   [[nodiscard]] int vfio_compat_ioas_create();
   [[nodiscard]] int vfio_compat_set_no_iommu();
   [[nodiscard]] bool has_vfio_compat_ioas() const noexcept { return vfio_ioas_ != 0; }
-  // A bound function, to that IOAS.
-  [[nodiscard]] int vfio_compat_attach(Function& function);
+  // A bound device, to that IOAS.
+  [[nodiscard]] int vfio_compat_attach(Device& device);
 
  private:
   using Id = std::uint32_t;
@@ -107,11 +107,11 @@ class Iommufd final : public File {
   [[nodiscard]] int vfio_get_info(const Ioas* ioas, vfio_iommu_type1_info& info);
   [[nodiscard]] int vfio_map(Ioas* ioas, const vfio_iommu_type1_dma_map& request);
   [[nodiscard]] static int vfio_unmap(Ioas* ioas, vfio_iommu_type1_dma_unmap& request);
-  [[nodiscard]] Id make_hwpt(Id ioas, const Function& function);
+  [[nodiscard]] Id make_hwpt(Id ioas, const Device& device);
   [[nodiscard]] int show(Id hwpt);
   [[nodiscard]] bool is_compatible(Id hwpt, Id device);
   void drop_hwpt(Id id);
-  [[nodiscard]] Function& function(Id device) { return **find<Function*>(device); }
+  [[nodiscard]] Device& device_of(Id device) { return **find<Device*>(device); }
   [[nodiscard]] Attached* attached(Id device);
   [[nodiscard]] bool is_attached(Id device);
   [[nodiscard]] int attach_automatically(Id device, Id ioas, Id& page_table);
@@ -131,7 +131,7 @@ class Iommufd final : public File {
   Id vfio_ioas_ = 0;                // IOMMU_VFIO_IOAS; 0: none
   bool no_iommu_mode_ = false;      // it is the container of groups without an IOMMU
   bool counts_by_process_ = false;  // IOMMU_OPTION_RLIMIT_MODE
-  std::map<Id, std::variant<Ioas, Hwpt, Function*>> objects_;
+  std::map<Id, std::variant<Ioas, Hwpt, Device*>> objects_;
   std::map<int, Attached> groups_;
 };
 

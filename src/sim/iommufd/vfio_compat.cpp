@@ -80,9 +80,9 @@ int Iommufd::vfio_compat_set_no_iommu() {
 }
 
 // iommufd_vfio_compat_ioas_get_id: IOMMU_VFIO_IOAS_CLEAR may have taken it away.
-int Iommufd::vfio_compat_attach(Function& function) {
+int Iommufd::vfio_compat_attach(Device& device) {
   Id page_table = vfio_ioas_;
-  return page_table != 0 ? attach(function, page_table) : -ENODEV;
+  return page_table != 0 ? attach(device, page_table) : -ENODEV;
 }
 
 // iommufd_vfio_ioctl

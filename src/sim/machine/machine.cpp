@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Machine: binding drivers, and what opening a node finds.
+// Machine: its groups, and binding drivers.
 #include "sim/machine/machine.hpp"
 
 #include <fmt/format.h>
-#include <linux/vfio.h>
 
 #include <algorithm>
 #include <utility>
@@ -25,17 +24,14 @@ bool is_bridge(const Function& function) {
 std::string node_name(const Group& group) { return fmt::format("{}{}", group.is_noiommu ? "noiommu-" : "", group.id); }
 
 // vfio_device_set_noiommu_and_name (Linux 7.3)
-std::string cdev_name(const Function& function) {
-  return fmt::format("{}vfio{}", function.has_iommu() ? "" : "noiommu-", *function.minor);
+std::string cdev_name(const Device& device) {
+  return fmt::format("{}vfio{}", device.has_iommu() ? "" : "noiommu-", *device.minor);
 }
 
 void Machine::add(std::unique_ptr<Function> function) {
   if (const int id = function->group(); id >= 0) {
     groups[id].id = id;
     group_ids_.reserve(id);
-    auto& members = members_[id];
-    const auto behind = [](const Function* a, const Function* b) { return a->address() < b->address(); };
-    members.insert(std::upper_bound(members.begin(), members.end(), function.get(), behind), function.get());
   } else {
     if (!physical_) {
       // A physical address is the process's own for the same byte.
@@ -59,6 +55,7 @@ int Machine::connect() {
   for (const auto& [address, function] : functions) {
     function->connect(bar_memory.bytes(), offset);
     offset += function->bars_length();
+    if (function->group() >= 0) members_[function->group()].push_back(function.get());
   }
   return 0;
 }
@@ -69,7 +66,7 @@ Function* Machine::find(std::string_view name) {
   return found != functions.end() ? found->second.get() : nullptr;
 }
 
-std::span<Function* const> Machine::functions_of(int group) const {
+std::span<Device* const> Machine::devices_of(int group) const {
   const auto found = members_.find(group);
   if (found == members_.end()) return {};
   return found->second;
@@ -77,21 +74,22 @@ std::span<Function* const> Machine::functions_of(int group) const {
 
 // driver_managed_dma: port drivers and VFIO's leave the DMA to others.
 bool Machine::kernel_owns(int group) const {
-  const auto members = functions_of(group);
-  return std::any_of(members.begin(), members.end(), [](const Function* function) {
-    return !function->driver.empty() && !is_vfio(function->driver) && function->driver != "pcieport" &&
-           function->driver != "pci-stub";
+  const auto members = devices_of(group);
+  return std::any_of(members.begin(), members.end(), [](const Device* device) {
+    return !device->driver.empty() && !is_vfio(device->driver) && device->driver != "pcieport" &&
+           device->driver != "pci-stub";
   });
 }
 
 void Machine::reset_group(int group) {
-  for (Function* function : functions_of(group)) function->reset();
+  for (const auto& [address, function] : functions) {
+    if (function->group() == group) function->reset();
+  }
 }
 
 bool Machine::has_vfio(int group) const {
-  const auto members = functions_of(group);
-  return std::any_of(members.begin(), members.end(),
-                     [](const Function* function) { return function->minor.has_value(); });
+  const auto members = devices_of(group);
+  return std::any_of(members.begin(), members.end(), [](const Device* device) { return device->minor.has_value(); });
 }
 
 int Machine::bind(Function& function, const std::string& driver) {
@@ -116,25 +114,25 @@ int Machine::bind(Function& function, const std::string& driver) {
 }
 
 // vfio_noiommu_group_alloc: a group with the lowest number that is free.
-void Machine::make_noiommu_group(Function& function) {
+void Machine::make_noiommu_group(Device& device) {
   const int id = group_ids_.take();
   groups[id] = {.id = id, .is_noiommu = true};
-  members_[id] = {&function};
-  function.set_group(id);
+  members_[id] = {&device};
+  device.set_group(id);
 }
 
 // vfio_device_remove_group
-void Machine::leave_noiommu_group(Function& function) {
-  members_.erase(function.group());
-  group_ids_.give_back(function.group());
-  function.set_group(-1);
+void Machine::leave_noiommu_group(Device& device) {
+  members_.erase(device.group());
+  group_ids_.give_back(device.group());
+  device.set_group(-1);
 }
 
 // vfio_unregister_group_dev asks for the device, and waits until it is let go.
 int Machine::unbind(Function& function, Lock& lock) {
   if (function.driver.empty()) return -ENODEV;
   if (function.opens > 0) {
-    function.interrupts().notify(VFIO_PCI_REQ_IRQ_INDEX);
+    function.ops->request();
     changed.wait(lock, [&] { return function.opens == 0; });
   }
   const bool had_node = function.minor.has_value();

@@ -32,18 +32,18 @@ class OpenGroup {
   ~OpenGroup() = default;
 };
 
-// An IOMMU group, as VFIO has it while one of its functions is bound to vfio-pci.
+// An IOMMU group, as VFIO has it while one of its devices is bound to a VFIO driver.
 struct Group {
   int id = 0;
   OpenGroup* file = nullptr;    // null: not open
-  bool is_noiommu = false;      // made by VFIO for a function without an IOMMU (VFIO_NO_IOMMU)
+  bool is_noiommu = false;      // made by VFIO for a device without an IOMMU (VFIO_NO_IOMMU)
   int open_cdevs = 0;           // bound to an iommufd
   const void* owner = nullptr;  // of its DMA: a container or an iommufd; null: the kernel
 };
 
 // The names of their nodes below /dev/vfio and /dev/vfio/devices.
 [[nodiscard]] std::string node_name(const Group& group);
-[[nodiscard]] std::string cdev_name(const Function& function);  // while it has a minor
+[[nodiscard]] std::string cdev_name(const Device& device);  // while it has a minor
 
 // All of it is used under the lock.
 class Machine {
@@ -67,13 +67,14 @@ class Machine {
   std::uint64_t generation = 0;  // of what sysfs shows
 
   void add(std::unique_ptr<Function> function);
-  // When all of them are there: gives their BARs memory. 0 or a negated errno.
+  // When all of them are there: gives their BARs memory, and puts them into their groups. 0 or a negated errno.
   [[nodiscard]] int connect();
   [[nodiscard]] Function* find(std::string_view name);
   // In the order of their addresses.
-  [[nodiscard]] std::span<Function* const> functions_of(int group) const;
-  // Whether a driver of the kernel does DMA for a function of the group: then nobody else may.
+  [[nodiscard]] std::span<Device* const> devices_of(int group) const;
+  // Whether a driver of the kernel does DMA for a device of the group: then nobody else may.
   [[nodiscard]] bool kernel_owns(int group) const;
+  // All of its functions.
   void reset_group(int group);
   // Whether the group has a node, /dev/vfio/N.
   [[nodiscard]] bool has_vfio(int group) const;
@@ -84,11 +85,11 @@ class Machine {
   [[nodiscard]] int probe(Function& function);
 
  private:
-  void make_noiommu_group(Function& function);
-  void leave_noiommu_group(Function& function);
+  void make_noiommu_group(Device& device);
+  void leave_noiommu_group(Device& device);
 
-  std::shared_ptr<Domain> physical_;               // all of memory, for functions without an IOMMU
-  std::map<int, std::vector<Function*>> members_;  // by the number of their group
+  std::shared_ptr<Domain> physical_;             // all of memory, for devices without an IOMMU
+  std::map<int, std::vector<Device*>> members_;  // by the number of their group
   LowestFree group_ids_;
   LowestFree minors_;
 };

@@ -42,7 +42,10 @@ Interrupts::Counts counts_of(const HardwareInfo& info) {
 }  // namespace
 
 Function::Function(PciAddress address, int group, std::unique_ptr<Hardware> hardware)
-    : address_(address), group_(group), hardware_(std::move(hardware)), interrupts_(counts_of(hardware_->info())) {
+    : Device(to_string(address), group),
+      address_(address),
+      hardware_(std::move(hardware)),
+      interrupts_(counts_of(hardware_->info())) {
   make_config();
 }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Function: a PCI function of the simulated host: its config space, its BARs, its interrupts, where its DMA goes.
+// Function: a PCI function of the simulated host: its config space, its BARs, its interrupts; and what vfio-pci keeps
+// of it.
 #pragma once
 
 #include <linux/pci_regs.h>
@@ -10,19 +11,16 @@
 #include <optional>
 #include <postern/pci_address.hpp>
 #include <span>
-#include <string>
 #include <vector>
 
 #include "sim/devices/hardware.hpp"
-#include "sim/iommu/address_space.hpp"
+#include "sim/driver/device.hpp"
 #include "sim/migration/variant.hpp"
 #include "sim/pci/interrupts.hpp"
 
 namespace postern::sim {
 
-class Iommufd;
-
-class Function final : private Slot {
+class Function final : public Device, private Slot {
  public:
   Function(PciAddress address, int group, std::unique_ptr<Hardware> hardware);
   Function(const Function&) = delete;
@@ -30,27 +28,10 @@ class Function final : private Slot {
   ~Function() override = default;
 
   [[nodiscard]] PciAddress address() const noexcept { return address_; }
-  [[nodiscard]] int group() const noexcept { return group_; }  // negative: none
   [[nodiscard]] const HardwareInfo& info() const { return hardware_->info(); }
-  [[nodiscard]] std::string name() const { return to_string(address_); }
 
-  std::string native_driver;       // the one that takes it where nobody says otherwise: "nvme"
-  std::string driver;              // bound now; empty: none
-  std::string driver_override;     // empty: none
-  std::optional<int> minor;        // of its cdev, while it is bound to vfio-pci
-  int opens = 0;                   // by its group or its cdev
   bool low_power = false;          // asked for, not there
   std::optional<Variant> variant;  // while it is open, and its own VFIO driver has it
-
-  // That it is bound to, by its cdev or its group; null: none.
-  std::shared_ptr<Iommufd> iommufd;
-  // Where its DMA goes; null: it is blocked.
-  std::shared_ptr<Domain> domain;
-  // All of memory, where no IOMMU is in front of it: then its DMA goes there, and `domain` is of no use.
-  std::shared_ptr<Domain> physical;
-  [[nodiscard]] bool has_iommu() const noexcept { return physical == nullptr; }
-  // VFIO makes groups for functions without an IOMMU, and takes them back.
-  void set_group(int group) noexcept { group_ = group; }
 
   // It was opened by this process, or closed for the last time (vfio_pci_core_enable, vfio_pci_core_disable).
   void enable(Process& process);
@@ -99,7 +80,6 @@ class Function final : private Slot {
   void make_config();
 
   PciAddress address_;
-  int group_;
   std::unique_ptr<Hardware> hardware_;
   std::array<std::byte, 4096> config_{};
   Bars bars_;

@@ -116,15 +116,15 @@ void Sysfs::show_groups() {
     if (!machine_.tce) reserved += fmt::format("{:#018x} {:#018x} msi\n", range.first.value, range.last.value);
   }
   for (const auto& [id, group] : machine_.groups) {
-    if (group.is_noiommu && machine_.functions_of(id).empty()) continue;  // it is gone
+    if (group.is_noiommu && machine_.devices_of(id).empty()) continue;  // it is gone
     const std::string path = fmt::format("/sys/kernel/iommu_groups/{}", id);
     file(path + "/reserved_regions", group.is_noiommu ? "" : reserved);
     if (group.is_noiommu) file(path + "/name", "vfio-noiommu\n");
     // CONFIG_IOMMU_DEFAULT_DMA_LAZY is for x86 and s390 (Linux 7.3).
     const bool is_lazy = machine_.iommu.unit == IommuUnit::vtd;
     file(path + "/type", machine_.tce || group.is_noiommu ? "unknown\n" : is_lazy ? "DMA-FQ\n" : "DMA\n");
-    for (const Function* function : machine_.functions_of(id)) {
-      link(path + "/devices/" + function->name(), devices + function->name());
+    for (const Device* device : machine_.devices_of(id)) {
+      link(path + "/devices/" + device->name(), devices + device->name());
     }
     if (!machine_.has_vfio(id)) continue;
     directory("/sys/class/vfio/" + node_name(group));

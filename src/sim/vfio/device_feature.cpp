@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// DeviceFile: VFIO_DEVICE_FEATURE, by the rules of vfio_main.c and vfio_pci_core.c (Linux 7.3): migration and DMA
-// logging where the function's driver has them, low power.
+// DeviceFile: VFIO_DEVICE_FEATURE, by the rules of vfio_main.c (Linux 7.3): migration and DMA logging where the
+// device's driver has them; what is left the driver is asked for.
 #include <algorithm>
 #include <cstring>
 #include <iterator>
 #include <vector>
 
+#include "sim/migration/variant.hpp"
 #include "sim/process/argument.hpp"
 #include "sim/process/user_bitmap.hpp"
 #include "sim/vfio/device_file.hpp"
@@ -15,14 +16,6 @@ namespace {
 
 constexpr std::uint32_t get = VFIO_DEVICE_FEATURE_GET;
 constexpr std::uint32_t set = VFIO_DEVICE_FEATURE_SET;
-
-// vfio_check_feature: 1 where the feature is to be got or set, else the answer.
-int check_feature(const vfio_device_feature& feature, std::uint32_t supported, std::size_t least) {
-  const std::uint32_t action = feature.flags & (get | set);
-  if ((action & ~supported) != 0) return -EINVAL;
-  if ((feature.flags & VFIO_DEVICE_FEATURE_PROBE) != 0) return 0;
-  return action != 0 && feature.argsz - sizeof feature >= least ? 1 : -EINVAL;
-}
 
 template <typename Data>
 Data& data_of(vfio_device_feature& feature) {
@@ -42,7 +35,6 @@ int DeviceFile::feature(void* argument) {
     std::uint32_t actions;
     std::size_t length;                            // of what stands behind the header
     int (DeviceFile::*run)(vfio_device_feature&);  // null: it looks for its memory itself
-    bool is_of_variant = true;
   };
   static constexpr Rule rules[] = {
       {VFIO_DEVICE_FEATURE_MIGRATION, get, sizeof(vfio_device_feature_migration), &DeviceFile::feature_migration},
@@ -55,9 +47,6 @@ int DeviceFile::feature(void* argument) {
       {VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP, set, 0, &DeviceFile::feature_dma_logging_stop},
       {VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT, get, sizeof(vfio_device_feature_dma_logging_report),
        &DeviceFile::feature_dma_logging_report},
-      {VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY, set, 0, &DeviceFile::feature_low_power, false},
-      {VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP, set, 0, &DeviceFile::feature_low_power, false},
-      {VFIO_DEVICE_FEATURE_LOW_POWER_EXIT, set, 0, &DeviceFile::feature_low_power, false},
   };
   constexpr std::uint32_t known = VFIO_DEVICE_FEATURE_MASK | get | set | VFIO_DEVICE_FEATURE_PROBE;
   vfio_device_feature head{};
@@ -68,13 +57,13 @@ int DeviceFile::feature(void* argument) {
   const std::uint32_t which = head.flags & VFIO_DEVICE_FEATURE_MASK;
   const Rule* const rule =
       std::find_if(std::begin(rules), std::end(rules), [&](const Rule& each) { return each.which == which; });
-  if (rule == std::end(rules)) return -ENOTTY;
-  if (rule->is_of_variant && !function_.variant) {
+  void* const data = static_cast<std::byte*>(argument) + sizeof head;
+  if (rule == std::end(rules)) return device_.ops->device_feature(head, data);
+  if (device_.ops->variant() == nullptr) {
     return which == VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2 ? -EINVAL : -ENOTTY;
   }
   if (const int result = check_feature(head, rule->actions, rule->length); result != 1) return result;
-  if (rule->run == nullptr)
-    return feature_mig_device_state(head.flags, static_cast<std::byte*>(argument) + sizeof head);
+  if (rule->run == nullptr) return feature_mig_device_state(head.flags, data);
   return with_argument<vfio_device_feature>(machine_.process, argument, sizeof head + rule->length,
                                             [this, rule](auto& feature) { return (this->*rule->run)(feature); });
 }
@@ -91,7 +80,7 @@ int DeviceFile::feature_mig_device_state(std::uint32_t flags, void* data) {
   if (machine_.process.copy_from_user(&answer, data, sizeof answer) < 0) return -EFAULT;
   const bool has_room =
       machine_.process.check_argument(reinterpret_cast<std::uintptr_t>(data), sizeof answer, true) == 0;
-  Migration& migration = function_.variant->migration;
+  Migration& migration = device_.ops->variant()->migration;
   std::shared_ptr<File> opened;
   int result = 0;
   if ((flags & get) != 0) {
@@ -106,13 +95,13 @@ int DeviceFile::feature_mig_device_state(std::uint32_t flags, void* data) {
 }
 
 int DeviceFile::feature_mig_data_size(vfio_device_feature& feature) {
-  data_of<vfio_device_feature_mig_data_size>(feature).stop_copy_length = function_.variant->migration.data_size();
+  data_of<vfio_device_feature_mig_data_size>(feature).stop_copy_length = device_.ops->variant()->migration.data_size();
   return 0;
 }
 
 // vfio_ioctl_device_feature_migration_precopy_info_v2
 int DeviceFile::feature_mig_precopy_info(vfio_device_feature& /*feature*/) {
-  function_.variant->migration.tell_precopy_flags();
+  device_.ops->variant()->migration.tell_precopy_flags();
   return 0;
 }
 
@@ -136,7 +125,7 @@ int DeviceFile::feature_dma_logging_start(vfio_device_feature& feature) {
     }
     ranges.push_back(logged);
   }
-  DmaLog& log = function_.variant->log;
+  DmaLog& log = device_.ops->variant()->log;
   if (log.is_on()) return -EINVAL;
   log.start(std::move(ranges));
   control.page_size = DmaLog::page_size;
@@ -144,7 +133,7 @@ int DeviceFile::feature_dma_logging_start(vfio_device_feature& feature) {
 }
 
 int DeviceFile::feature_dma_logging_stop(vfio_device_feature& /*feature*/) {
-  function_.variant->log.stop();
+  device_.ops->variant()->log.stop();
   return 0;
 }
 
@@ -153,7 +142,7 @@ int DeviceFile::feature_dma_logging_report(vfio_device_feature& feature) {
   const auto& report = data_of<vfio_device_feature_dma_logging_report>(feature);
   if (report.page_size < 4096 || (report.page_size & (report.page_size - 1)) != 0) return -EINVAL;
   if (overflows(report.iova, report.length)) return -EOVERFLOW;
-  DmaLog& log = function_.variant->log;
+  DmaLog& log = device_.ops->variant()->log;
   if (!log.is_on()) return -EINVAL;
   const auto range = IovaRange::from_length({report.iova}, report.length);
   if (!range) return 0;  // of nothing
@@ -161,14 +150,6 @@ int DeviceFile::feature_dma_logging_report(vfio_device_feature& feature) {
       .bits = static_cast<std::uintptr_t>(report.bitmap), .iova = {report.iova}, .page_size = report.page_size};
   bitmap.tell(machine_.process, log.pages(), *range);
   forget(log.pages(), *range);
-  return 0;
-}
-
-// vfio_pci_runtime_pm_entry, vfio_pci_core_pm_exit
-int DeviceFile::feature_low_power(vfio_device_feature& feature) {
-  const bool enters = (feature.flags & VFIO_DEVICE_FEATURE_MASK) != VFIO_DEVICE_FEATURE_LOW_POWER_EXIT;
-  if (enters && function_.low_power) return -EINVAL;
-  function_.low_power = enters;
   return 0;
 }
 

@@ -1,22 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
-// DeviceFile: an open VFIO device, reached through its group or by its cdev.
+// DeviceFile: an open VFIO device, reached through its group or by its cdev. What kind of device it is, its DeviceOps
+// know.
 #pragma once
 
 #include <linux/vfio.h>
 
 #include <memory>
 
-#include "sim/iommufd/iommufd.hpp"
 #include "sim/machine/machine.hpp"
 #include "sim/process/file.hpp"
-#include "sim/vfio/pci/hot_reset.hpp"
 
 namespace postern::sim {
 
 class DeviceFile final : public File {
  public:
   // By its cdev: usable when it is bound to an iommufd.
-  DeviceFile(Machine& machine, Function& function) : machine_(machine), function_(function) {}
+  DeviceFile(Machine& machine, Device& device) : machine_(machine), device_(device) {}
   // No cdev, but usable at once, through its group, which has this iommufd for its container; null: it is in another.
   [[nodiscard]] int open_by_group(std::shared_ptr<File> group, const std::shared_ptr<Iommufd>& iommufd);
 
@@ -26,23 +25,16 @@ class DeviceFile final : public File {
   [[nodiscard]] ssize_t pwrite(const void* buffer, std::size_t length, std::uint64_t offset) override;
   [[nodiscard]] std::intptr_t mmap(void* address, std::size_t length, int protection, int flags,
                                    std::uint64_t offset) override;
-  [[nodiscard]] bool answers() const override;
+  [[nodiscard]] bool answers() const override { return device_.ops->answers(); }
 
  private:
   void enable();
   [[nodiscard]] int bind_to(const std::shared_ptr<Iommufd>& iommufd, std::uint32_t& id);
   [[nodiscard]] int bind_to_compat(const std::shared_ptr<Iommufd>& iommufd);
   void unbind();
-  // That the function's cdev is bound to: null where its group opened it.
-  [[nodiscard]] const Iommufd* iommufd_of_cdev() const { return is_cdev_ ? function_.iommufd.get() : nullptr; }
-  [[nodiscard]] GroupOfFd find_group(int fd) const;
   [[nodiscard]] int bind(void* argument);
   [[nodiscard]] int attach(vfio_device_attach_iommufd_pt& attach);
   [[nodiscard]] int detach(const vfio_device_detach_iommufd_pt& detach);
-  [[nodiscard]] int get_info(vfio_device_info& info) const;
-  [[nodiscard]] int get_region_info(vfio_region_info& info) const;
-  [[nodiscard]] int get_irq_info(vfio_irq_info& info) const;
-  [[nodiscard]] bool is_there(const void* buffer, std::size_t length, bool writable);
   [[nodiscard]] int feature(void* argument);
   [[nodiscard]] int feature_migration(vfio_device_feature& feature);
   [[nodiscard]] int feature_mig_device_state(std::uint32_t flags, void* data);
@@ -51,14 +43,9 @@ class DeviceFile final : public File {
   [[nodiscard]] int feature_dma_logging_start(vfio_device_feature& feature);
   [[nodiscard]] int feature_dma_logging_stop(vfio_device_feature& feature);
   [[nodiscard]] int feature_dma_logging_report(vfio_device_feature& feature);
-  [[nodiscard]] int feature_low_power(vfio_device_feature& feature);
-  [[nodiscard]] std::uint64_t region_size(std::uint64_t index) const;
-  template <typename Access>
-  [[nodiscard]] ssize_t access_bar(std::uint64_t index, std::uint64_t at, std::size_t length, bool is_there,
-                                   Access access);
 
   Machine& machine_;
-  Function& function_;
+  Device& device_;
   std::shared_ptr<File> group_;  // held open by its devices, where it is in a container
   bool is_cdev_ = true;
   bool usable_ = false;

@@ -10,6 +10,7 @@
 #include "sim/process/argument.hpp"
 #include "sim/spapr/spapr.hpp"
 #include "sim/type1/type1.hpp"
+#include "sim/vfio/device_file.hpp"
 
 namespace postern::sim {
 
@@ -90,15 +91,15 @@ int ContainerFile::set_iommu(unsigned long type) {
   return 0;
 }
 
-// The DMA of a group's functions goes through the container's domain from here on.
+// The DMA of a group's devices goes through the container's domain from here on.
 int ContainerFile::connect(ContainerIommu& iommu, int group) {
   if (const int result = iommu.attach(group); result < 0) return result;
-  for (Function* function : machine_.functions_of(group)) function->domain = iommu.domain();
+  for (Device* device : machine_.devices_of(group)) device->domain = iommu.domain();
   return 0;
 }
 
 void ContainerFile::disconnect(ContainerIommu& iommu, int group) {
-  for (Function* function : machine_.functions_of(group)) function->domain = nullptr;
+  for (Device* device : machine_.devices_of(group)) device->domain = nullptr;
   iommu.detach(group);
 }
 
@@ -132,7 +133,8 @@ GroupFile::~GroupFile() {
   if (!is_revoked()) revoke();
 }
 
-// vfio_device_remove_group: the last function of the group was unbound from vfio-pci. An iommufd stays its container.
+// vfio_device_remove_group: the last device of the group was unbound from its VFIO driver. An iommufd stays its
+// container.
 void GroupFile::revoke() {
   leave_container();
   group_.file = nullptr;
@@ -194,8 +196,8 @@ int GroupFile::set_container(const void* argument) {
 // vfio_group_ioctl_unset_container: devices that are open keep the group in its container, and not in an iommufd.
 int GroupFile::unset_container() {
   if (!has_iommu()) return -EINVAL;
-  const auto members = machine_.functions_of(group_.id);
-  if (container_ && std::any_of(members.begin(), members.end(), [](const Function* each) { return each->opens > 0; })) {
+  const auto members = machine_.devices_of(group_.id);
+  if (container_ && std::any_of(members.begin(), members.end(), [](const Device* each) { return each->opens > 0; })) {
     return -EBUSY;
   }
   leave_container();
@@ -203,32 +205,22 @@ int GroupFile::unset_container() {
   return 0;
 }
 
-// vfio_pci_core_match: a name and options behind it, of which there is one, a token that only SR-IOV has. 1: it is
-// this.
-int GroupFile::matches(const Function& function, std::string_view text) {
-  const std::string name = function.name();
-  if (text.substr(0, name.size()) != name) return 0;
-  text.remove_prefix(name.size());
-  if (!text.empty() && text.front() != ' ') return 0;
-  return text.find_first_not_of(' ') == std::string_view::npos ? 1 : -EINVAL;
-}
-
 // vfio_group_ioctl_get_device_fd
 int GroupFile::open_device(const char* argument) {
   std::string name;
   if (const int result = machine_.process.read_string(argument, name); result < 0) return result;
-  Function* function = nullptr;
-  for (Function* each : machine_.functions_of(group_.id)) {
-    const int result = each->minor ? matches(*each, name) : 0;
+  Device* device = nullptr;
+  for (Device* each : machine_.devices_of(group_.id)) {
+    const int result = each->minor ? each->ops->match(name) : 0;
     if (result < 0) return result;
-    if (result > 0) function = each;
+    if (result > 0) device = each;
   }
-  if (function == nullptr || is_revoked()) return -ENODEV;
+  if (device == nullptr || is_revoked()) return -ENODEV;
   if (!has_iommu()) return -EINVAL;
   if (container_ && !container_->has_iommu()) return -EINVAL;  // vfio_group_use_container
-  const auto device = std::make_shared<DeviceFile>(machine_, *function);
-  if (const int result = device->open_by_group(shared_from_this(), iommufd_); result < 0) return result;
-  return machine_.process.files.give(device);
+  const auto file = std::make_shared<DeviceFile>(machine_, *device);
+  if (const int result = file->open_by_group(shared_from_this(), iommufd_); result < 0) return result;
+  return machine_.process.files.give(file);
 }
 
 }  // namespace postern::sim

@@ -7,14 +7,14 @@
 
 #include <memory>
 #include <set>
-#include <string_view>
 
 #include "sim/iommu/container_iommu.hpp"
 #include "sim/machine/machine.hpp"
 #include "sim/process/file.hpp"
-#include "sim/vfio/device_file.hpp"
 
 namespace postern::sim {
+
+class Iommufd;
 
 class ContainerFile final : public File {
  public:
@@ -62,7 +62,6 @@ class GroupFile final : public File, public OpenGroup, public std::enable_shared
   [[nodiscard]] int set_container(const void* argument);
   [[nodiscard]] int unset_container();
   [[nodiscard]] int open_device(const char* argument);
-  [[nodiscard]] static int matches(const Function& function, std::string_view text);
 
   Machine& machine_;
   Group& group_;

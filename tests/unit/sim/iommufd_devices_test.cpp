@@ -15,23 +15,23 @@ using ::testing::Pair;
 
 TEST_F(SimulatedIommufd, PinsWhenThereIsAPageTable) {
   const std::uint32_t a = ioas();
-  Function& function = bound();
+  Device& device = bound();
   EXPECT_EQ(map(a, va(0), 2 * page, 0x1000), 0);
   EXPECT_EQ(map(a, va(pages), page, 0x5000), 0);  // read-only memory, to be written to
   EXPECT_EQ(pinned(), 0);
-  EXPECT_EQ(attach(function, a), -EFAULT);
-  EXPECT_EQ(hwpt(id_of(function), a), -EFAULT);
+  EXPECT_EQ(attach(device, a), -EFAULT);
+  EXPECT_EQ(hwpt(id_of(device), a), -EFAULT);
   EXPECT_EQ(pinned(), 0);
-  EXPECT_EQ(function.domain, nullptr);
+  EXPECT_EQ(device.domain, nullptr);
   EXPECT_EQ(unmap(a, 0x5000, page), 0);
   EXPECT_EQ(map(a, va(0), 3, 0x8000), 0);
-  EXPECT_EQ(attach(function, a), -EADDRINUSE);  // no page of this IOMMU's
+  EXPECT_EQ(attach(device, a), -EADDRINUSE);  // no page of this IOMMU's
   EXPECT_EQ(unmap(a, 0x8000, 3), 0);
   process_.memory_limit = page;
-  EXPECT_EQ(attach(function, a), -ENOMEM);
+  EXPECT_EQ(attach(device, a), -ENOMEM);
   EXPECT_EQ(pinned(), 0);
   process_.memory_limit = 3 * page;
-  EXPECT_EQ(attach(function, a), 0);
+  EXPECT_EQ(attach(device, a), 0);
   EXPECT_EQ(hwpt_, 3);
   EXPECT_EQ(pinned(), 2);
   EXPECT_EQ(map(a, va(0), 2 * page, 0x10000), -ENOMEM);
@@ -39,10 +39,10 @@ TEST_F(SimulatedIommufd, PinsWhenThereIsAPageTable) {
   EXPECT_EQ(map(a, va(pages), page, 0x10000, read_only), 0);
   EXPECT_EQ(map(a, va(0), page + 1, 0x20000), -EINVAL);
   EXPECT_EQ(map(a, va(0), page, msi), -EINVAL);
-  EXPECT_EQ(hwpt(id_of(function), a), 0);  // a second page table pins nothing
+  EXPECT_EQ(hwpt(id_of(device), a), 0);  // a second page table pins nothing
   EXPECT_EQ(pinned(), 3);
   EXPECT_EQ(destroy(hwpt_), 0);
-  iommufd_->detach(function);  // the last
+  iommufd_->detach(device);  // the last
   EXPECT_EQ(pinned(), 0);
   EXPECT_EQ(unmap(a, 0, most), 0);
   EXPECT_EQ(length_, 3 * page);
@@ -76,8 +76,8 @@ TEST_F(SimulatedIommufd, PinsMemoryOfCopiesOnce) {
 TEST_F(SimulatedIommufd, MovesDevicesBetweenPageTables) {
   const std::uint32_t a = ioas();
   const std::uint32_t b = ioas();
-  Function& first = bound(1);
-  Function& second = bound(2);
+  Device& first = bound(1);
+  Device& second = bound(2);
   EXPECT_EQ(attach(first, a), 0);
   const std::uint32_t automatic = hwpt_;
   EXPECT_EQ(attach(second, a), 0);
@@ -106,9 +106,9 @@ TEST_F(SimulatedIommufd, MovesDevicesBetweenPageTables) {
 TEST_F(SimulatedIommufd, AttachesAGroupToOnePageTable) {
   const std::uint32_t a = ioas();
   const std::uint32_t b = ioas();
-  Function& first = bound(7);
+  Device& first = bound(7);
   EXPECT_EQ(attach(first, a), 0);
-  Function& second = bound(7);
+  Device& second = bound(7);
   EXPECT_EQ(second.domain, first.domain);
   EXPECT_TRUE(iommufd_->has_group(7));
   EXPECT_FALSE(iommufd_->has_group(8));
@@ -183,9 +183,9 @@ TEST_F(SimulatedIommufd, TellsOfTheHardware) {
 TEST_F(SimulatedIommufd, TellsWhatDevicesWrote) {
   iommu_.has_dirty_bits = true;
   const std::uint32_t a = ioas();
-  Function& function = bound();
-  EXPECT_EQ(hwpt(id_of(function), a, IOMMU_HWPT_ALLOC_DIRTY_TRACKING), 0);
-  EXPECT_EQ(attach(function, hwpt_), 0);
+  Device& device = bound();
+  EXPECT_EQ(hwpt(id_of(device), a, IOMMU_HWPT_ALLOC_DIRTY_TRACKING), 0);
+  EXPECT_EQ(attach(device, hwpt_), 0);
   EXPECT_EQ(map(a, va(0), 4 * page, 0x10000), 0);
   EXPECT_EQ(map(a, va(4), 4 * page, 0x14000), 0);
   EXPECT_EQ(map(a, va(8), 4 * page, 0x20000), 0);
@@ -195,7 +195,7 @@ TEST_F(SimulatedIommufd, TellsWhatDevicesWrote) {
   };
   const auto write = [&](std::uint64_t iova) {
     const std::byte byte{1};
-    return function.domain->write({iova}, std::span(&byte, 1));
+    return device.domain->write({iova}, std::span(&byte, 1));
   };
   std::uint64_t bits = 0;
   const auto get = [&](std::uint64_t iova, std::uint64_t length, std::uint32_t flags = 0, std::uint64_t size = page) {
@@ -232,23 +232,23 @@ TEST_F(SimulatedIommufd, TellsWhatDevicesWrote) {
   EXPECT_EQ(map(a, va(8), 4 * page, 0x20000), 0);
   EXPECT_EQ(get(0x20000, 4 * page), 0);
   EXPECT_EQ(bits, 0);
-  EXPECT_EQ(hwpt(id_of(function), a), 0);
+  EXPECT_EQ(hwpt(id_of(device), a), 0);
   EXPECT_EQ(track(IOMMU_HWPT_DIRTY_TRACKING_ENABLE), -EOPNOTSUPP);
   EXPECT_EQ(get(0x20000, 4 * page), -EOPNOTSUPP);
 }
 
 TEST_F(SimulatedIommufd, LetsDmaThroughByItsMappings) {
   const std::uint32_t a = ioas();
-  Function& function = bound();
-  EXPECT_EQ(attach(function, a), 0);
+  Device& device = bound();
+  EXPECT_EQ(attach(device, a), 0);
   EXPECT_EQ(map(a, va(1), page, 0x10000), 0);
   EXPECT_EQ(map(a, va(0), page, 0x11000, read_only), 0);
   std::array<std::byte, 8> bytes{std::byte{1}, std::byte{2}};
-  EXPECT_TRUE(function.domain->write({0x10ff8}, bytes));
+  EXPECT_TRUE(device.domain->write({0x10ff8}, bytes));
   EXPECT_EQ(std::memcmp(at(2) - 8, bytes.data(), 8), 0);
-  EXPECT_FALSE(function.domain->write({0x11000}, bytes));
-  EXPECT_TRUE(function.domain->read({0x10ffc}, bytes));
-  EXPECT_FALSE(function.domain->read({0x11ffc}, bytes));
+  EXPECT_FALSE(device.domain->write({0x11000}, bytes));
+  EXPECT_TRUE(device.domain->read({0x10ffc}, bytes));
+  EXPECT_FALSE(device.domain->read({0x11ffc}, bytes));
 }
 
 }  // namespace iommufd_devices_test

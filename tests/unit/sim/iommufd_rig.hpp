@@ -22,14 +22,6 @@ inline constexpr std::uint32_t any = IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WR
 inline constexpr std::uint32_t fixed = any | IOMMU_IOAS_MAP_FIXED_IOVA;
 inline constexpr std::uint32_t read_only = IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_FIXED_IOVA;
 
-struct NoHardware : Hardware {
-  HardwareInfo nothing;
-  [[nodiscard]] const HardwareInfo& info() const override { return nothing; }
-  void connect(Slot& /*slot*/, const Bars& /*bars*/) override {}
-  void reset() override {}
-  [[nodiscard]] bool poll() override { return false; }
-};
-
 class SimulatedIommufd : public ::testing::Test {
  protected:
   static constexpr std::uint64_t pages = 64;  // as many behind them are read-only, then as many are not to be had
@@ -43,7 +35,7 @@ class SimulatedIommufd : public ::testing::Test {
     ::mprotect(at(2 * pages), pages * page, PROT_NONE);
   }
   ~SimulatedIommufd() override {
-    for (const auto& function : functions_) iommufd_->unbind(*function);
+    for (const auto& device : devices_) iommufd_->unbind(*device);
     iommufd_.reset();
     EXPECT_EQ(process_.pinned(), 0);
     ::munmap(at(0), 3 * pages * page);
@@ -122,25 +114,25 @@ class SimulatedIommufd : public ::testing::Test {
     hwpt_ = command.out_hwpt_id;
     return result;
   }
-  // A function of the group, bound.
-  Function& bound(int group = 1) {
-    functions_.push_back(std::make_unique<Function>(PciAddress{}, group, std::make_unique<NoHardware>()));
+  // A device of the group, bound.
+  Device& bound(int group = 1) {
+    devices_.push_back(std::make_unique<Device>("device", group));
     std::uint32_t id = 0;
-    EXPECT_EQ(iommufd_->bind(*functions_.back(), id), 0);
-    EXPECT_EQ(iommufd_->id_of(*functions_.back()), id);
-    return *functions_.back();
+    EXPECT_EQ(iommufd_->bind(*devices_.back(), id), 0);
+    EXPECT_EQ(iommufd_->id_of(*devices_.back()), id);
+    return *devices_.back();
   }
-  int attach(Function& function, std::uint32_t page_table) {
-    const int result = iommufd_->attach(function, page_table);
+  int attach(Device& device, std::uint32_t page_table) {
+    const int result = iommufd_->attach(device, page_table);
     if (result == 0) hwpt_ = page_table;
     return result;
   }
-  [[nodiscard]] std::uint32_t id_of(const Function& function) const { return iommufd_->id_of(function); }
+  [[nodiscard]] std::uint32_t id_of(const Device& device) const { return iommufd_->id_of(device); }
 
   IommuModel iommu_;
   Process process_;
   std::uint64_t memory_ = 0;
-  std::vector<std::unique_ptr<Function>> functions_;
+  std::vector<std::unique_ptr<Device>> devices_;
   std::shared_ptr<Iommufd> iommufd_ = std::make_shared<Iommufd>(iommu_, process_);
   std::uint64_t iova_ = 0;
   std::uint64_t length_ = 0;

@@ -58,12 +58,12 @@ TEST_F(SimulatedIommufd, GivesTheLowestFreeId) {
   EXPECT_EQ(destroy(1), -ENOENT);
   EXPECT_EQ(destroy(0), -ENOENT);
   EXPECT_EQ(ioas(), 1);
-  Function& function = bound();
-  EXPECT_EQ(id_of(function), 3);
-  EXPECT_EQ(attach(function, 2), 0);
+  Device& device = bound();
+  EXPECT_EQ(id_of(device), 3);
+  EXPECT_EQ(attach(device, 2), 0);
   EXPECT_EQ(hwpt_, 4);
-  iommufd_->unbind(function);
-  EXPECT_EQ(id_of(function), 0);
+  iommufd_->unbind(device);
+  EXPECT_EQ(id_of(device), 0);
   EXPECT_EQ(ioas(), 3);
 }
 
@@ -130,8 +130,8 @@ TEST_F(SimulatedIommufd, RefusesWrongCallsAsLinuxDoes) {
       {"hwpt: dirty", [&] { return hwpt(device, a, IOMMU_HWPT_ALLOC_DIRTY_TRACKING); }, -EOPNOTSUPP},
       {"hwpt: flags", [&] { return hwpt(device, a, 16); }, -EOPNOTSUPP},
       {"hwpt: no fault queue", [&] { return hwpt(device, a, IOMMU_HWPT_FAULT_ID_VALID); }, -ENOENT},
-      {"attach: nothing", [&] { return attach(*functions_[0], 99); }, -ENOENT},
-      {"attach: a device", [&] { return attach(*functions_[0], device); }, -EINVAL},
+      {"attach: nothing", [&] { return attach(*devices_[0], 99); }, -ENOENT},
+      {"attach: a device", [&] { return attach(*devices_[0], device); }, -EINVAL},
   };
   for (const Row& row : rows) EXPECT_EQ(row.call(), row.result) << row.what;
   EXPECT_EQ(ioas(), 3);
@@ -141,11 +141,11 @@ TEST_F(SimulatedIommufd, TellsRangesAsFarAsThereIsRoom) {
   const std::uint32_t a = ioas();
   EXPECT_THAT(ranges(a), ElementsAre(Pair(0, most)));
   EXPECT_EQ(alignment_, 1);
-  Function& function = bound();
-  EXPECT_EQ(hwpt(id_of(function), a), 0);
+  Device& device = bound();
+  EXPECT_EQ(hwpt(id_of(device), a), 0);
   EXPECT_THAT(ranges(a), ElementsAre(Pair(0, 0x7fffffffff)));
   EXPECT_EQ(alignment_, page);
-  EXPECT_EQ(attach(function, hwpt_), 0);
+  EXPECT_EQ(attach(device, hwpt_), 0);
   EXPECT_THAT(ranges(a), ElementsAre(Pair(0, msi - 1), Pair(msi + 0x100000, 0x7fffffffff)));
   iommu_iova_range one{};
   iommu_ioas_iova_ranges command{0, a, 1, 0, reinterpret_cast<std::uintptr_t>(&one), 0};
@@ -156,7 +156,7 @@ TEST_F(SimulatedIommufd, TellsRangesAsFarAsThereIsRoom) {
   EXPECT_EQ(call(IOMMU_IOAS_IOVA_RANGES, command), -EFAULT);
   command.__reserved = 1;
   EXPECT_EQ(call(IOMMU_IOAS_IOVA_RANGES, command), -EOPNOTSUPP);
-  iommufd_->detach(function);
+  iommufd_->detach(device);
   EXPECT_EQ(destroy(hwpt_), 0);
   EXPECT_THAT(ranges(a), ElementsAre(Pair(0, most)));
   EXPECT_EQ(alignment_, 1);

@@ -46,12 +46,12 @@ TEST_F(MapFile, RefusesWrongCallsAsLinuxDoes) {
 }
 
 TEST_F(MapFile, LetsDevicesAtTheFile) {
-  Function& function = bound();
-  ASSERT_EQ(attach(function, ioas_), 0);
+  Device& device = bound();
+  ASSERT_EQ(attach(device, ioas_), 0);
   ASSERT_EQ(map_file(file(), 3 * page, 2 * page, 0x10000), 0);
   EXPECT_EQ(pinned(), 2);
   const std::array<char, 8> text{"passed"};
-  EXPECT_TRUE(function.domain->write({0x11000}, std::as_bytes(std::span(text))));
+  EXPECT_TRUE(device.domain->write({0x11000}, std::as_bytes(std::span(text))));
   std::array<char, 8> found{};
   EXPECT_EQ(::pread(file(), found.data(), found.size(), 4 * page), 8);
   EXPECT_EQ(found, text);
@@ -60,28 +60,28 @@ TEST_F(MapFile, LetsDevicesAtTheFile) {
 }
 
 TEST_F(MapFile, IsSharedByCopies) {
-  Function& function = bound();
-  ASSERT_EQ(attach(function, ioas_), 0);
+  Device& device = bound();
+  ASSERT_EQ(attach(device, ioas_), 0);
   ASSERT_EQ(map_file(file(), 0, 4 * page, 0x10000), 0);
   ASSERT_EQ(copy(ioas_, 0x20000, ioas_, 0x11000, 2 * page), 0);
   EXPECT_EQ(pinned(), 4);
   ASSERT_EQ(unmap(ioas_, 0x10000, 4 * page), 0);
   EXPECT_EQ(pinned(), 2);
   const std::array<char, 8> text{"copied"};
-  EXPECT_TRUE(function.domain->write({0x21000}, std::as_bytes(std::span(text)))) << "the copy keeps the file mapped";
+  EXPECT_TRUE(device.domain->write({0x21000}, std::as_bytes(std::span(text)))) << "the copy keeps the file mapped";
 }
 
 // Where there is no page table, nobody asks the file for its pages.
 TEST_F(MapFile, AsksForTheFilesPagesWhenADeviceNeedsThem) {
   const Fd counter(system_kernel(), ::eventfd(0, EFD_CLOEXEC));
-  Function& function = bound();
+  Device& device = bound();
   ASSERT_EQ(map_file(counter.get(), 0, page, 0x1000), 0);
-  EXPECT_EQ(attach(function, ioas_), -EINVAL) << "an eventfd has no pages";
+  EXPECT_EQ(attach(device, ioas_), -EINVAL) << "an eventfd has no pages";
   ASSERT_EQ(unmap(ioas_, 0x1000, page), 0);
   ASSERT_EQ(map_file(file(), 7 * page, 2 * page, 0x1000), 0);
-  EXPECT_EQ(attach(function, ioas_), -EINVAL) << "behind the file's end";
+  EXPECT_EQ(attach(device, ioas_), -EINVAL) << "behind the file's end";
   ASSERT_EQ(::ftruncate(file(), file_length + page), 0);
-  EXPECT_EQ(attach(function, ioas_), 0) << "it has become longer";
+  EXPECT_EQ(attach(device, ioas_), 0) << "it has become longer";
   EXPECT_EQ(pinned(), 2);
   EXPECT_EQ(map_file(counter.get(), 0, page, 0x10000), -EINVAL);
   EXPECT_EQ(map_file(file(), 8 * page, 2 * page, 0x10000), -EINVAL);
@@ -102,11 +102,11 @@ TEST_F(MapFile, OfHugePagesIsMapped) {
   void* const try_it = ::mmap(nullptr, 0x400000, PROT_READ | PROT_WRITE, MAP_SHARED, huge.get(), 0);
   if (try_it == MAP_FAILED) GTEST_SKIP() << "no huge pages are reserved here";
   ::munmap(try_it, 0x400000);
-  Function& function = bound();
-  ASSERT_EQ(attach(function, ioas_), 0);
+  Device& device = bound();
+  ASSERT_EQ(attach(device, ioas_), 0);
   ASSERT_EQ(map_file(huge.get(), 0x1ff000, 2 * page, 0x10000), 0);
   const std::array<char, 8> text{"huge"};
-  EXPECT_TRUE(function.domain->write({0x11000}, std::as_bytes(std::span(text))));
+  EXPECT_TRUE(device.domain->write({0x11000}, std::as_bytes(std::span(text))));
 }
 
 }  // namespace map_file_test

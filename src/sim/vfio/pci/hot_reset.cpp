@@ -7,6 +7,7 @@
 #include <set>
 
 #include "sim/iommufd/iommufd.hpp"
+#include "sim/vfio/group_file.hpp"
 
 namespace postern::sim {
 namespace {
@@ -29,10 +30,15 @@ std::uint32_t device_id(const Function& function, const Iommufd& iommufd) {
                                                                         : VFIO_PCI_DEVID_NOT_OWNED);
 }
 
+// That its cdev is bound to: null where its group opened it.
+const Iommufd* iommufd_of_cdev(const Function& function) {
+  return function.cdev_opened ? function.iommufd.get() : nullptr;
+}
+
 }  // namespace
 
-int get_hot_reset_info(Machine& machine, const Function& function, const Iommufd* iommufd,
-                       vfio_pci_hot_reset_info& info) {
+int get_hot_reset_info(Machine& machine, const Function& function, vfio_pci_hot_reset_info& info) {
+  const Iommufd* const iommufd = iommufd_of_cdev(function);
   if (info.argsz < sizeof info) return -EINVAL;
   const auto together = on_bus_of(machine, function);
   if (together.empty()) return -ENODEV;
@@ -57,8 +63,8 @@ int get_hot_reset_info(Machine& machine, const Function& function, const Iommufd
   return 0;
 }
 
-int hot_reset(Machine& machine, const Function& function, const Iommufd* iommufd, const FindGroup& find_group,
-              const vfio_pci_hot_reset& request) {
+int hot_reset(Machine& machine, const Function& function, const vfio_pci_hot_reset& request) {
+  const Iommufd* const iommufd = iommufd_of_cdev(function);
   if (request.argsz < sizeof request || request.flags != 0) return -EINVAL;
   if ((request.count != 0) == (iommufd != nullptr)) return -EINVAL;
   const auto together = on_bus_of(machine, function);
@@ -67,9 +73,11 @@ int hot_reset(Machine& machine, const Function& function, const Iommufd* iommufd
   std::set<int> groups;
   if (request.count > together.size()) return -EINVAL;
   for (std::uint32_t i = 0; i < request.count; ++i) {
-    const GroupOfFd found = find_group(request.group_fds[i]);
-    if (found.result < 0) return found.result;
-    if (found.group != nullptr) groups.insert(found.group->id);
+    const auto file = machine.process.files.find_any(request.group_fds[i]);
+    if (!file) return -EBADF;
+    const auto group = file_as<GroupFile>(file);
+    if (!group) return -EINVAL;
+    if (group->group() != nullptr) groups.insert(group->group()->id);
   }
   // vfio_pci_dev_set_hot_reset
   for (const Function* each : together) {

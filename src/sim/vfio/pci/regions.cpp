@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// DeviceFile: the regions of a function: config space and BARs, read, written and mapped (Linux 7.3).
+// VfioPci: the regions of a function: config space and BARs, read, written and mapped (Linux 7.3).
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 #include <optional>
 #include <vector>
 
-#include "sim/vfio/device_file.hpp"
+#include "sim/vfio/pci/vfio_pci.hpp"
 
 namespace postern::sim {
 namespace {
@@ -35,17 +35,14 @@ std::size_t access_width(std::uint64_t at, std::uint64_t left) {
   return width;
 }
 
-// access_ok, which vfs_read and vfs_write ask first of all.
-bool is_user_memory(const void* buffer) { return reinterpret_cast<std::uintptr_t>(buffer) >> 63 == 0; }
-
 }  // namespace
 
-std::uint64_t DeviceFile::region_size(std::uint64_t index) const {
+std::uint64_t VfioPci::region_size(std::uint64_t index) const {
   if (index == VFIO_PCI_CONFIG_REGION_INDEX) return function_.config_size();
   return index <= VFIO_PCI_BAR5_REGION_INDEX ? function_.info().bars[index].size : 0;
 }
 
-int DeviceFile::get_region_info(vfio_region_info& info) const {
+int VfioPci::get_region_info(vfio_region_info& info) const {
   if (info.argsz < offsetof(vfio_region_info, offset) + sizeof info.offset) return -EINVAL;
   if (info.index >= VFIO_PCI_NUM_REGIONS || info.index == VFIO_PCI_VGA_REGION_INDEX) return -EINVAL;
   info.flags = 0;
@@ -69,22 +66,20 @@ int DeviceFile::get_region_info(vfio_region_info& info) const {
   return 0;
 }
 
-bool DeviceFile::is_there(const void* buffer, std::size_t length, bool writable) {
+bool VfioPci::is_there(const void* buffer, std::size_t length, bool writable) {
   return length == 0 ||
          machine_.process.check_argument(reinterpret_cast<std::uintptr_t>(buffer), length, writable) == 0;
 }
 
-ssize_t DeviceFile::pread(void* buffer, std::size_t length, std::uint64_t offset) {
-  if (!is_user_memory(buffer)) return -EFAULT;
+ssize_t VfioPci::read(void* buffer, std::size_t length, std::uint64_t offset) {
   if (!is_there(buffer, length, true)) {
     // What is wrong with the call itself is told first.
     std::vector<std::byte> elsewhere(std::min(length, std::size_t{1} << 20));
-    const ssize_t result = pread(elsewhere.data(), elsewhere.size(), offset);
+    const ssize_t result = read(elsewhere.data(), elsewhere.size(), offset);
     return result > 0 ? -EFAULT : result;
   }
   const std::uint64_t index = offset >> region_shift;
   const std::uint64_t at = offset & region_mask;
-  if (!usable_) return -EINVAL;
   if (length == 0) return 0;  // vfio_pci_core_read, vfio_pci_core_write
   if (index >= VFIO_PCI_NUM_REGIONS) return -EINVAL;
   const std::span bytes(static_cast<std::byte*>(buffer), length);
@@ -104,11 +99,9 @@ ssize_t DeviceFile::pread(void* buffer, std::size_t length, std::uint64_t offset
   return static_cast<ssize_t>(length);
 }
 
-ssize_t DeviceFile::pwrite(const void* buffer, std::size_t length, std::uint64_t offset) {
-  if (!is_user_memory(buffer)) return -EFAULT;
+ssize_t VfioPci::write(const void* buffer, std::size_t length, std::uint64_t offset) {
   const std::uint64_t index = offset >> region_shift;
   const std::uint64_t at = offset & region_mask;
-  if (!usable_) return -EINVAL;
   if (length == 0) return 0;  // vfio_pci_core_read, vfio_pci_core_write
   if (index >= VFIO_PCI_NUM_REGIONS) return -EINVAL;
   const std::span bytes(static_cast<const std::byte*>(buffer), length);
@@ -126,8 +119,7 @@ ssize_t DeviceFile::pwrite(const void* buffer, std::size_t length, std::uint64_t
 // vfio_pci_bar_rw, vfio_pci_core_do_io_rw: access(done, width, where in the BAR), where the vectors' table is left out.
 // `is_there`: the caller's memory.
 template <typename Access>
-ssize_t DeviceFile::access_bar(std::uint64_t index, std::uint64_t at, std::size_t length, bool is_there,
-                               Access access) {
+ssize_t VfioPci::access_bar(std::uint64_t index, std::uint64_t at, std::size_t length, bool is_there, Access access) {
   const std::uint64_t size = index <= VFIO_PCI_BAR5_REGION_INDEX ? region_size(index) : 0;
   if (at >= size) return -EINVAL;
   const bool is_io = function_.info().bars[index].kind == Bar::Kind::io;
@@ -148,10 +140,10 @@ ssize_t DeviceFile::access_bar(std::uint64_t index, std::uint64_t at, std::size_
   return static_cast<ssize_t>(done);
 }
 
-std::intptr_t DeviceFile::mmap(void* address, std::size_t length, int protection, int flags, std::uint64_t offset) {
+std::intptr_t VfioPci::mmap(void* address, std::size_t length, int protection, int flags, std::uint64_t offset) {
   const std::uint64_t index = offset >> region_shift;
   const std::uint64_t at = offset & region_mask;
-  if (!usable_ || (flags & MAP_SHARED) == 0 || index > VFIO_PCI_BAR5_REGION_INDEX) return -EINVAL;
+  if ((flags & MAP_SHARED) == 0 || index > VFIO_PCI_BAR5_REGION_INDEX) return -EINVAL;
   const Bar& bar = function_.info().bars[index];
   if (!is_mappable(bar) || at + length > std::max<std::uint64_t>(bar.size, page)) return -EINVAL;
   const auto from = static_cast<off_t>(function_.bar_offset(index) + at);
@@ -160,6 +152,6 @@ std::intptr_t DeviceFile::mmap(void* address, std::size_t length, int protection
 }
 
 // vfio_pci_vmf_insert_pfn
-bool DeviceFile::answers() const { return function_.is_memory_on() && !function_.low_power; }
+bool VfioPci::answers() const { return function_.is_memory_on() && !function_.low_power; }
 
 }  // namespace postern::sim

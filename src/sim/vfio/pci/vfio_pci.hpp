@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// VfioPci: what vfio-pci does for a function, and the variants that are made of it (vfio_pci_core_device).
+#pragma once
+
+#include <linux/vfio.h>
+
+#include "sim/driver/device_ops.hpp"
+#include "sim/machine/machine.hpp"
+
+namespace postern::sim {
+
+class VfioPci final : public DeviceOps {
+ public:
+  VfioPci(Machine& machine, Function& function) : machine_(machine), function_(function) {}
+
+  void open_device() override { function_.enable(machine_.process); }
+  void close_device() override { function_.disable(); }
+  [[nodiscard]] int ioctl(unsigned long request, void* argument) override;
+  [[nodiscard]] ssize_t read(void* buffer, std::size_t length, std::uint64_t offset) override;
+  [[nodiscard]] ssize_t write(const void* buffer, std::size_t length, std::uint64_t offset) override;
+  [[nodiscard]] std::intptr_t mmap(void* address, std::size_t length, int protection, int flags,
+                                   std::uint64_t offset) override;
+  [[nodiscard]] bool answers() const override;
+  void request() override { function_.interrupts().notify(VFIO_PCI_REQ_IRQ_INDEX); }
+  [[nodiscard]] int match(std::string_view text) const override;
+  [[nodiscard]] int device_feature(const vfio_device_feature& feature, void* data) override;
+  [[nodiscard]] Variant* variant() override { return function_.variant ? &*function_.variant : nullptr; }
+
+ private:
+  [[nodiscard]] int get_info(vfio_device_info& info) const;
+  [[nodiscard]] int get_region_info(vfio_region_info& info) const;
+  [[nodiscard]] int get_irq_info(vfio_irq_info& info) const;
+  [[nodiscard]] int reset();
+  [[nodiscard]] bool is_there(const void* buffer, std::size_t length, bool writable);
+  [[nodiscard]] std::uint64_t region_size(std::uint64_t index) const;
+  template <typename Access>
+  [[nodiscard]] ssize_t access_bar(std::uint64_t index, std::uint64_t at, std::size_t length, bool is_there,
+                                   Access access);
+
+  Machine& machine_;
+  Function& function_;
+};
+
+}  // namespace postern::sim
