@@ -25,6 +25,14 @@ std::uint64_t address_of(const void* pointer) { return reinterpret_cast<std::uin
 // Whether there is a byte in it, and it ends below 2^64: what cannot be said of the last page of all.
 bool ends_behind(std::uint64_t first, std::uint64_t length) { return first < first + length; }
 
+// The range of so many bytes, by the carries of the two sums that find its end; false where it is empty, or runs past
+// 2^64.
+[[gnu::always_inline]] inline bool find_range(Iova first, std::uint64_t length, IovaRange& range) {
+  range.first = first;
+  return !__builtin_sub_overflow(length, std::uint64_t{1}, &range.last.value) &&
+         !__builtin_add_overflow(range.last.value, first.value, &range.last.value);
+}
+
 bool covered(const std::vector<IovaRange>& usable, IovaRange range) {
   return std::any_of(usable.begin(), usable.end(), [range](IovaRange candidate) { return candidate.contains(range); });
 }
@@ -54,13 +62,14 @@ Container::~Container() = default;
 Result<void> Container::map(Iova iova, std::span<std::byte> memory, Access access) {
   void* const address = memory.data();
   const std::uint64_t length = memory.size();
-  const IovaRange range{iova, iova + (length - 1)};
+  IovaRange range{};
   // What is nearly always so is asked first and quickly; which rule was broken is found out when one was.
   const bool fits = ((iova.value | address_of(address) | length) & misaligned_) == 0 &&
-                    ends_behind(address_of(address), length) && iova <= range.last && likely_range_.contains(range) &&
-                    mappings_->size() < mapping_limit_ && mappings_->insert_surely(range, address, access);
+                    ends_behind(address_of(address), length) && find_range(iova, length, range) &&
+                    likely_range_.contains(range) && mappings_->size() < mapping_limit_ &&
+                    mappings_->insert_surely(range, address, access);
   if (!fits) [[unlikely]]
-    return map_slowly(range, memory, access);
+    return map_slowly({iova, iova + (length - 1)}, memory, access);
   return map_latest();
 }
 
@@ -77,8 +86,13 @@ Result<void> Container::map_slowly(IovaRange range, std::span<std::byte> memory,
 
 [[gnu::always_inline]] inline Result<void> Container::map_latest() {
   const MappingRecord& mapping = mappings_->latest();
-  const OnThrow forget([this]() noexcept { mappings_->erase(mappings_->latest().range); });
-  const int result = do_map(mapping.range.first, mapping.range.length(), mapping.address, mapping.access);
+  int result = 0;
+  try {
+    result = do_map(mapping.range.first, mapping.range.length(), mapping.address, mapping.access);
+  } catch (...) {  // OnThrow would take fifty instructions where nothing is thrown
+    mappings_->erase(mappings_->latest().range);
+    throw;
+  }
   if (result < 0) [[unlikely]]
     return undo_latest(result);
   return {};
@@ -91,10 +105,10 @@ Result<void> Container::undo_latest(int result) {
 }
 
 Result<void> Container::unmap(Iova iova, std::uint64_t length) {
-  const IovaRange range{iova, iova + (length - 1)};
+  IovaRange range{};
   // Nearly always one mapping is unmapped as it was mapped, and what was mapped is well formed.
-  if (!ends_behind(iova.value, length) || !kernel_has_mappings_ || !mappings_->seek(range)) [[unlikely]]
-    return unmap_several(range, length);
+  if (!find_range(iova, length, range) || !kernel_has_mappings_ || !mappings_->seek(range)) [[unlikely]]
+    return unmap_several({iova, iova + (length - 1)}, length);
   if (const int result = do_unmap(iova, length); result != 0) [[unlikely]]
     return Errors(*this).unmap_failure(result, mappings_->latest().range);
   mappings_->erase_found();
