@@ -6,7 +6,7 @@
 #include <postern/binding.hpp>
 #include <utility>
 
-#include "base/log.hpp"
+#include "base/on_throw.hpp"
 #include "host/binding_lock.hpp"
 #include "host/requirements.hpp"
 #include "host/sysfs.hpp"
@@ -54,28 +54,6 @@ std::optional<std::string> read_override(Kernel& kernel, const std::string& path
   return text;
 }
 
-// Takes the device from this driver, and returns when the driver has let go. From no other: where somebody else has
-// moved the device meanwhile, the kernel answers ENODEV.
-Result<void> unbind(Kernel& kernel, const std::string& bus, const std::string& driver, const std::string& device) {
-  const std::string path = fmt::format("/sys/bus/{}/drivers/{}/unbind", bus, driver);
-  auto done = write_sysfs(kernel, path, device, device);
-  if (done || done.error().code() != ENODEV) return done;
-  return call_failure("write " + path, {.result = -ENODEV,
-                                        .object = fmt::format("driver of {}", device),
-                                        .reason = fmt::format("{} has it no longer", driver),
-                                        .remedy = changed_by_another});
-}
-
-Result<void> set_override(Kernel& kernel, const std::string& path, const std::optional<std::string>& driver,
-                          const std::string& device) {
-  // An empty line takes the override away (driver_set_override, Linux 5.19).
-  return write_sysfs(kernel, path + "/driver_override", driver.value_or("\n"), device);
-}
-
-Result<void> probe(Kernel& kernel, const std::string& bus, const std::string& device) {
-  return write_sysfs(kernel, fmt::format("/sys/bus/{}/drivers_probe", bus), device, device);
-}
-
 // Before anything is done: of a driver that is not loaded a device gets nothing.
 Result<void> require_driver(Kernel& kernel, const std::string& bus, const std::string& driver, std::string object) {
   FileStatus status;
@@ -117,76 +95,143 @@ Result<void> require_names(const Binding& binding) {
                                         binding.driver_override.value_or("none"))});
 }
 
-std::string bind_file(const std::string& bus, const std::string& driver) {
-  return fmt::format("/sys/bus/{}/drivers/{}/bind", bus, driver);
-}
-
-Result<void> bind_again(Kernel& kernel, const Binding& binding) {
-  if (!binding.driver) return {};
-  return write_sysfs(kernel, bind_file(binding.bus, *binding.driver), binding.device, binding.device);
-}
-
-// Gives a device that has no driver to this one. drivers_probe would hide the errno of the driver's probe function.
-Result<void> bind_to(Kernel& kernel, const HostDevice& device, const std::string& driver) {
-  const std::string file = bind_file(device.bus, driver);
-  CallFailed what{.result = kernel.write_file(file, device.name),
-                  .object = fmt::format("bind {} to {}", device.name, driver)};
-  if (what.result >= 0) return {};
-  auto now = read_driver(kernel, device_path(device.bus, device.name), device.name);
-  if (!now) return failure_of(now);
-  if (*now) {
-    what.reason = fmt::format("{} has not taken it: it is bound to {}", driver, **now);
-    what.remedy = changed_by_another;
-  } else if (auto group = require_group(kernel, device); !group && is_vfio_driver(driver)) {
-    // vfio_group_find_or_alloc
-    what.reason = group.error().reason();
-    what.remedy = group.error().remedy();
-  } else if (sysfs::number(kernel, device.sysfs_path + "/class").value_or(0) >> 8 == bridge_class) {
-    what.reason = fmt::format("{} takes no bridge", driver);  // vfio_pci_core_register_device
-    what.remedy = "pass through what is behind it";
-  } else {
-    what.reason = fmt::format("{} refused the device", driver);
-    what.remedy = "see the kernel's log (dmesg) for the reason";
-  }
-  return call_failure("write " + file, std::move(what));
-}
-
-// Puts back what a bind to `driver` has changed, as far as it still is as that left it. What somebody else has changed
-// since is theirs.
-Result<void> undo(Kernel& kernel, const Binding& before, const std::string& driver) {
-  const std::string path = device_path(before.bus, before.device);
-  if (read_override(kernel, path) != driver) return {};
-  if (auto done = set_override(kernel, path, before.driver_override, before.device); !done) return done;
-  auto now = read_driver(kernel, path, before.device);
-  if (!now) return failure_of(now);
-  if (*now && **now != driver) return {};
-  if (*now) {
-    if (auto done = unbind(kernel, before.bus, driver, before.device); !done) return done;
-  }
-  return bind_again(kernel, before);
-}
-
-Result<void> bind_anew(Kernel& kernel, const HostDevice& device, const Binding& before, const std::string& driver) {
-  const std::string path = device_path(device.bus, device.name);
-  if (auto done = set_override(kernel, path, driver, device.name); !done) return done;
-  if (before.driver) {
-    if (auto done = unbind(kernel, device.bus, *before.driver, device.name); !done) return done;
-  }
-  return bind_to(kernel, device, driver);
-}
-
-}  // namespace
-
-Result<Binding> read_binding(Kernel& kernel, const HostDevice& device) {
-  Binding binding{.bus = device.bus, .device = device.name, .driver = {}, .driver_override = {}, .ids = {}};
+Result<Binding> read_binding(Kernel& kernel, const std::string& bus, const std::string& device) {
+  Binding binding{.bus = bus, .device = device, .driver = {}, .driver_override = {}, .ids = {}};
   if (auto named = require_names(binding); !named) return failure_of(named);
-  const std::string path = device_path(device.bus, device.name);
-  auto driver = read_driver(kernel, path, device.name);
+  const std::string path = device_path(bus, device);
+  auto driver = read_driver(kernel, path, device);
   if (!driver) return failure_of(driver);
   binding.driver = std::move(*driver);
   binding.driver_override = read_override(kernel, path);
   binding.ids = read_ids(kernel, path);
   return binding;
+}
+
+// The writes that move a device from one driver to another, with all text for them made before the first: from then on
+// only an error's text takes memory, and undo() takes none.
+class Move {
+ public:
+  // From where `before` says, to this driver (none: the device is left without), with this override (none: the device's
+  // ids choose).
+  Move(Kernel& kernel, Binding before, const std::optional<std::string>& driver,
+       const std::optional<std::string>& driver_override)
+      : kernel_(kernel),
+        before_(std::move(before)),
+        driver_(driver.value_or("")),
+        override_file_(device_path(before_.bus, before_.device) + "/driver_override"),
+        // An empty line takes the override away (driver_set_override, Linux 5.19).
+        override_(driver_override.value_or("\n")),
+        override_before_(before_.driver_override.value_or("\n")),
+        leave_file_(before_.driver ? driver_file(*before_.driver, "unbind") : ""),
+        return_file_(before_.driver ? driver_file(*before_.driver, "bind") : ""),
+        enter_file_(driver ? driver_file(*driver, "bind") : ""),
+        leave_again_file_(driver ? driver_file(*driver, "unbind") : "") {
+    override_now_.reserve(4096);  // all that a file of sysfs can have
+  }
+  // To the driver that the kernel chooses. drivers_probe gives no errno of the driver's.
+  void let_kernel_choose() { enter_file_ = fmt::format("/sys/bus/{}/drivers_probe", before_.bus); }
+
+  // Undoes what it did where a step fails, or where memory runs out.
+  [[nodiscard]] Result<void> make() {
+    const OnThrow undo_all([this]() noexcept { (void)undo(); });
+    auto done = write_sysfs(kernel_, override_file_, override_, before_.device);
+    if (done && before_.driver != driver_) done = leave();
+    if (done && before_.driver != driver_ && !enter_file_.empty()) done = enter();
+    if (done || undo()) return done;
+    const Error& error = done.error();
+    return failure({.code = error.code(),
+                    .operation = error.operation(),
+                    .object = error.object(),
+                    .reason = fmt::format("{}{}the device is left without a driver", error.reason(),
+                                          error.reason().empty() ? "" : "; "),
+                    .remedy = error.remedy(),
+                    .causes = {}});
+  }
+
+ private:
+  [[nodiscard]] std::string driver_file(const std::string& driver, std::string_view file) const {
+    return fmt::format("/sys/bus/{}/drivers/{}/{}", before_.bus, driver, file);
+  }
+
+  // Returns when the driver has let go. From no other: where somebody else has moved the device meanwhile, the kernel
+  // answers ENODEV.
+  [[nodiscard]] Result<void> leave() {
+    if (leave_file_.empty()) return {};
+    auto done = write_sysfs(kernel_, leave_file_, before_.device, before_.device);
+    if (done || done.error().code() != ENODEV) return done;
+    return call_failure("write " + leave_file_, {.result = -ENODEV,
+                                                 .object = fmt::format("driver of {}", before_.device),
+                                                 .reason = fmt::format("{} has it no longer", *before_.driver),
+                                                 .remedy = changed_by_another});
+  }
+
+  // The driver's own file tells the errno of its probe function (before Linux 5.11: ENODEV for each).
+  [[nodiscard]] Result<void> enter() {
+    CallFailed what{.object = fmt::format("bind {} to {}", before_.device, driver_)};
+    what.result = kernel_.write_file(enter_file_, before_.device);
+    if (what.result >= 0) return {};
+    const std::string path = device_path(before_.bus, before_.device);
+    auto now = read_driver(kernel_, path, before_.device);
+    if (!now) return failure_of(now);
+    if (*now) {
+      what.reason = fmt::format("{} has not taken it: it is bound to {}", driver_, **now);
+      what.remedy = changed_by_another;
+    } else if (auto group = require_group_of_device(); !group && is_vfio_driver(driver_)) {
+      // vfio_group_find_or_alloc
+      what.reason = group.error().reason();
+      what.remedy = group.error().remedy();
+    } else if (sysfs::number(kernel_, path + "/class").value_or(0) >> 8 == bridge_class) {
+      what.reason = fmt::format("{} takes no bridge", driver_);  // vfio_pci_core_register_device
+      what.remedy = "pass through what is behind it";
+    } else {
+      what.reason = fmt::format("{} refused the device", driver_);
+      what.remedy = "see the kernel's log (dmesg) for the reason";
+    }
+    return call_failure("write " + enter_file_, std::move(what));
+  }
+  [[nodiscard]] Result<GroupId> require_group_of_device() const {
+    auto device = find_host_device(kernel_, before_.bus, before_.device);
+    if (!device) return failure_of(device);
+    return require_group(kernel_, *device);
+  }
+
+  // Puts back what was changed, as far as it still is as make() left it: what somebody else has changed since is
+  // theirs. False: the device had a driver, and has none now. A driver that does not have the device answers ENODEV,
+  // and one that has it already EBUSY.
+  [[nodiscard]] bool undo() noexcept {
+    if (kernel_.read_file(override_file_, override_now_) < 0 || !same_override(override_now_, override_)) return true;
+    (void)kernel_.write_file(override_file_, override_before_);
+    if (before_.driver == driver_) return true;
+    if (!leave_again_file_.empty()) (void)kernel_.write_file(leave_again_file_, before_.device);
+    if (return_file_.empty()) return true;
+    const int result = kernel_.write_file(return_file_, before_.device);
+    return result >= 0 || result == -EBUSY;
+  }
+  [[nodiscard]] static bool same_override(std::string_view shown, std::string_view set) noexcept {
+    const auto name = [](std::string_view text) {
+      text = text.substr(0, text.find_last_not_of(" \n") + 1);
+      return text == "(null)" ? std::string_view() : text;
+    };
+    return name(shown) == name(set);
+  }
+
+  Kernel& kernel_;
+  Binding before_;
+  std::string driver_;  // empty: none, or the kernel's choice
+  std::string override_file_;
+  std::string override_;
+  std::string override_before_;
+  std::string leave_file_;
+  std::string return_file_;
+  std::string enter_file_;
+  std::string leave_again_file_;
+  std::string override_now_;
+};
+
+}  // namespace
+
+Result<Binding> read_binding(Kernel& kernel, const HostDevice& device) {
+  return read_binding(kernel, device.bus, device.name);
 }
 
 Result<Binding> bind_to_driver(Kernel& kernel, const HostDevice& device, const std::string& driver) {
@@ -201,10 +246,8 @@ Result<Binding> bind_to_driver(Kernel& kernel, const HostDevice& device, const s
   if (auto there = require_driver(kernel, device.bus, driver, fmt::format("bind {} to {}", device.name, driver));
       !there)
     return failure_of(there);
-  auto bound = bind_anew(kernel, device, *before, driver);
-  if (bound) return before;
-  log_failure(undo(kernel, *before, driver));
-  return failure_of(bound);
+  auto moved = Move(kernel, *before, driver, driver).make();
+  return moved ? std::move(before) : failure_of(moved);
 }
 
 Result<void> restore_binding(Kernel& kernel, const Binding& binding) {
@@ -222,14 +265,9 @@ Result<void> restore_binding(Kernel& kernel, const Binding& binding) {
     const std::string object = fmt::format("give {} back to {}", binding.device, *binding.driver);
     if (auto there = require_driver(kernel, binding.bus, *binding.driver, object); !there) return there;
   }
-  if (auto done = set_override(kernel, path, binding.driver_override, binding.device); !done) return done;
-  auto now = read_driver(kernel, path, binding.device);
+  auto now = read_binding(kernel, binding.bus, binding.device);
   if (!now) return failure_of(now);
-  if (*now == binding.driver) return {};
-  if (*now) {
-    if (auto done = unbind(kernel, binding.bus, **now, binding.device); !done) return done;
-  }
-  return bind_again(kernel, binding);
+  return Move(kernel, std::move(*now), binding.driver, binding.driver_override).make();
 }
 
 Result<void> bind_to_default_driver(Kernel& kernel, const HostDevice& device) {
@@ -240,12 +278,9 @@ Result<void> bind_to_default_driver(Kernel& kernel, const HostDevice& device) {
   if (!lock) return tl::unexpected<Error>(lock.error());
   auto now = read_binding(kernel, device);
   if (!now) return failure_of(now);
-  const std::string path = device_path(device.bus, device.name);
-  if (auto done = set_override(kernel, path, std::nullopt, device.name); !done) return done;
-  if (now->driver) {
-    if (auto done = unbind(kernel, device.bus, *now->driver, device.name); !done) return done;
-  }
-  return probe(kernel, device.bus, device.name);
+  Move move(kernel, std::move(*now), std::nullopt, std::nullopt);
+  move.let_kernel_choose();
+  return move.make();
 }
 
 }  // namespace postern

@@ -213,9 +213,11 @@ std::vector<std::tuple<test::Interface, Scenario>> scenarios() {
   std::vector<std::tuple<test::Interface, Scenario>> all;
   std::vector<Scenario> wanted = test::all_scenarios();
   wanted.push_back({.name = "read_a_block", .act = read_a_block});
+  wanted.push_back({.name = "give_to_default",
+                    .prepare = [](World& w) { w.is_moved = true; },
+                    .act = [](World& w) { return bind_to_default_driver(w.kernel, w.other); }});
   for (const test::Interface& each : test::interfaces()) {
     for (const Scenario& scenario : wanted) {
-      if (scenario.name == "bind") continue;  // which a process that dies half way has to be put right for, too
       if (scenario.suits(each) && scenario.devices == test::Devices::apart) all.emplace_back(each, scenario);
     }
   }

@@ -14,16 +14,18 @@ struct Held {
   int objects = 0;
   std::int64_t mapped = 0;
   std::string driver;  // of the second device
+  std::string driver_override;
 
   Held(const WatchedKernel& kernel, const HostDevice& second)
       : files(kernel.open_files()), objects(kernel.objects()), mapped(kernel.mapped()) {
     (void)test::kernel().read_link(second.sysfs_path + "/driver", driver);
+    (void)test::kernel().read_file(second.sysfs_path + "/driver_override", driver_override);
   }
   friend bool operator==(const Held&, const Held&) = default;
   friend std::ostream& operator<<(std::ostream& out, const Held& held) {
     return out << held.files << " files, " << held.objects << " objects, " << held.mapped << " bytes of address space, "
                << held.holdings.files.size() << " fds, " << held.holdings.locked << " bytes locked and "
-               << held.holdings.pinned << " pinned, driver " << held.driver;
+               << held.holdings.pinned << " pinned, driver " << held.driver << ", override " << held.driver_override;
   }
 };
 

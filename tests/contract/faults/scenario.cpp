@@ -14,6 +14,13 @@ World::World(WatchedKernel& kernel_under, Interface by, HostDevice first, HostDe
   memory = Mmap(test::kernel(), address, length);
 }
 
+World::~World() {
+  kernel.refuse = nullptr;
+  if (!is_moved) return;
+  const auto back = bind_to_driver(test::kernel(), other, "vfio-pci");
+  EXPECT_TRUE(back) << back.error().message();
+}
+
 void World::must(const Result<void>& done) {
   if (!done) throw std::runtime_error("set-up: " + done.error().message());
 }

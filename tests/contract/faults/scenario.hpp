@@ -19,7 +19,7 @@ namespace postern::test {
 // What a scenario works on. The order is that of tear-down, backwards: devices, container, memory.
 struct World {
   World(WatchedKernel& kernel, Interface interface, HostDevice first, HostDevice second);
-  ~World() { kernel.refuse = nullptr; }
+  ~World();
   World(const World&) = delete;
   World& operator=(const World&) = delete;
 
@@ -53,6 +53,7 @@ struct World {
   std::optional<PciDevice> joined;
   std::optional<DmaWindow> window;
   std::vector<Error> refusals;  // of containers that were to be joined
+  bool is_moved = false;        // the second device, from vfio-pci to another driver
 };
 
 // What may be tried after a failure.

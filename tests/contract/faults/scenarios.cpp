@@ -368,6 +368,11 @@ const std::vector<Scenario> binding = {
      .prepare = [](World& w) { World::must(bind_to_default_driver(test::kernel(), w.other)); },
      .act = [](World& w) { return only_whether(bind_to_driver(w.kernel, w.other, "vfio-pci")); },
      .suits = is_first_interface},
+    {.name = "give_back",
+     .prepare = [](World& w) { w.is_moved = true; },
+     .act =
+         [](World& w) { return restore_binding(w.kernel, {.bus = "pci", .device = w.other.name, .driver = "nvme"}); },
+     .suits = is_first_interface},
 };
 
 void detach_all(World& w) {

@@ -93,6 +93,8 @@ inline constexpr std::array translations = {
     Translation{"hot_reset", "opendir", ENOENT, "not ours"},  // no vfio-dev/: no VFIO driver has the device
     Translation{"bind", "stat", ENOENT, "has no driver"},
     Translation{"bind", "readlink", ENOENT, "has not taken it"},
+    Translation{"give_back", "stat", ENOENT, "has no driver"},
+    Translation{"give_back", "readlink", ENOENT, "has not taken it"},
 };
 
 template <typename Entry>

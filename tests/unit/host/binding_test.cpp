@@ -58,7 +58,7 @@ class DriverCore : public test::TreeKernel {
       remove(device_path + "/driver");
     } else if (what == "bind") {
       if (!driver().empty()) return -EBUSY;
-      if (refuses && path == vfio_bind) return -EINVAL;
+      if (nobody_takes_it || path == driver_path + refusing_driver + "/bind") return -EINVAL;
       link(device_path + "/driver", path.substr(0, path.rfind('/')));
     } else if (what == "drivers_probe" && driver().empty()) {
       link(device_path + "/driver", driver_path + override_text());
@@ -75,7 +75,8 @@ class DriverCore : public test::TreeKernel {
     return text;
   }
 
-  bool refuses = false;                                       // VFIO's driver does not take the device
+  std::string refusing_driver;  // which does not take the device
+  bool nobody_takes_it = false;
   std::function<void(const std::string& path)> before_write;  // what another program does just then
   std::vector<std::string> writes;
 };
@@ -110,7 +111,7 @@ TEST_F(BindingTest, GoesThereAndBack) {
 }
 
 TEST_F(BindingTest, ADriverThatRefusesTheDeviceIsReportedAndTheOldOneIsPutBack) {
-  kernel.refuses = true;
+  kernel.refusing_driver = "vfio-pci";
   auto bound = bind_to_driver(kernel, disk(), "vfio-pci");
   ASSERT_FALSE(bound);
   EXPECT_EQ(bound.error().code(), EINVAL) << "as the kernel has it";
@@ -121,17 +122,42 @@ TEST_F(BindingTest, ADriverThatRefusesTheDeviceIsReportedAndTheOldOneIsPutBack) 
 }
 
 TEST_F(BindingTest, AVfioDriverThatRefusesADeviceWithoutAGroupIsExplained) {
-  kernel.refuses = true;
-  HostDevice untranslated = disk();
-  untranslated.iommu_group.reset();
-  auto bound = bind_to_driver(kernel, untranslated, "vfio-pci");
+  kernel.refusing_driver = "vfio-pci";
+  kernel.remove(device_path + "/iommu_group");
+  auto bound = bind_to_driver(kernel, disk(), "vfio-pci");
   ASSERT_FALSE(bound);
   EXPECT_EQ(bound.error().code(), EINVAL) << "as the kernel has it";
   EXPECT_THAT(bound.error().message(), HasSubstr("in no IOMMU group"));
 }
 
+TEST_F(BindingTest, AnOriginalDriverThatRefusesTheDeviceLeavesItWhereItIs) {
+  const Binding before = bind_to_driver(kernel, disk(), "vfio-pci").value();
+  kernel.refusing_driver = "nvme";
+  const auto restored = restore_binding(kernel, before);
+  ASSERT_FALSE(restored);
+  EXPECT_EQ(restored.error().code(), EINVAL);
+  EXPECT_THAT(restored.error().message(), HasSubstr("nvme refused the device"));
+  EXPECT_EQ(kernel.driver(), "vfio-pci");
+  EXPECT_EQ(kernel.override_text(), "vfio-pci");
+  kernel.refusing_driver.clear();
+  EXPECT_TRUE(restore_binding(kernel, before));
+  EXPECT_EQ(kernel.driver(), "nvme");
+}
+
+TEST_F(BindingTest, ADeviceThatIsLeftWithoutADriverIsToldSo) {
+  kernel.refusing_driver = "vfio-pci";
+  kernel.before_write = [this](const std::string& path) {
+    if (path == vfio_bind) kernel.nobody_takes_it = true;
+  };
+  const auto bound = bind_to_driver(kernel, disk(), "vfio-pci");
+  ASSERT_FALSE(bound);
+  EXPECT_THAT(bound.error().reason(), HasSubstr("the device is left without a driver"));
+  EXPECT_EQ(kernel.driver(), "");
+  EXPECT_EQ(kernel.override_text(), "\n");
+}
+
 TEST_F(BindingTest, ABridgeIsRefusedInTheKernelsWords) {
-  kernel.refuses = true;
+  kernel.refusing_driver = "vfio-pci";
   kernel.file(device_path + "/class", "0x060400\n");
   auto bound = bind_to_driver(kernel, disk(), "vfio-pci");
   ASSERT_FALSE(bound);
