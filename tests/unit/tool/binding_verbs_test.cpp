@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -43,7 +44,7 @@ class BindingVerbs : public testing::Test {
     const auto runner = verb.add(app);
     arguments.push_back(name);
     app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
-    Session session{.kernel = kernel_, .bindings_folder = folder_, .format = Format::text, .out = {}, .err = {}};
+    Session session{.kernel = kernel_, .bindings_folder = folder_, .format = format_, .out = {}, .err = {}};
     testing::internal::CaptureStdout();
     testing::internal::CaptureStderr();
     auto ending = runner(session);
@@ -57,6 +58,7 @@ class BindingVerbs : public testing::Test {
   sim::Kernel simulated_{sim::find_host("sim").value()};
   sim::FailingKernel kernel_{simulated_};
   std::map<std::string, std::string> files_;  // in place of the simulated kernel's
+  Format format_ = Format::text;
   std::string folder_;
   std::string out_;
   std::string err_;
@@ -104,6 +106,44 @@ TEST_F(BindingVerbs, CheckRefusesADeviceInUseToo) {
 }
 
 // A full disk, by a limit on the size of files: the same calls fail.
+TEST_F(BindingVerbs, UnbindRefusesADeviceInUseToo) {
+  ASSERT_TRUE(run(bind_verb));
+  has_virtual_functions();
+  const auto refused = run(unbind_verb);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), EBUSY);
+  EXPECT_EQ(refused.error().operation(), "unbind");
+  EXPECT_EQ(driver(), "vfio-pci");
+  ASSERT_TRUE(run(unbind_verb, {"--force"}));
+  EXPECT_THAT(err_, HasSubstr("lost with it: its 2 virtual functions"));
+  EXPECT_EQ(driver(), "nvme");
+}
+
+TEST_F(BindingVerbs, WhatIsLostIsInJsonToo) {
+  has_virtual_functions();
+  format_ = Format::json;
+  ASSERT_TRUE(run(bind_verb, {"--force"}));
+  EXPECT_THAT(out_, HasSubstr("\"lost\": \"its 2 virtual functions"));
+  ASSERT_TRUE(run(reset_verb, {"--force"}));
+  EXPECT_THAT(out_, HasSubstr("\"lost\": \"its 2 virtual functions"));
+  ASSERT_TRUE(run(check_verb, {"--force", "--memory", "4K"}));
+  EXPECT_THAT(out_, HasSubstr("\"lost\": \"its 2 virtual functions"));
+  ASSERT_TRUE(run(unbind_verb, {"--force"}));
+  EXPECT_THAT(out_, HasSubstr("\"lost\": \"its 2 virtual functions"));
+}
+
+// It would wait for a writer for ever.
+TEST_F(BindingVerbs, AFifoIsNoRememberedBinding) {
+  ASSERT_TRUE(run(bind_verb));
+  const std::string remembered = folder_ + "/" + name + ".json";
+  std::filesystem::remove(remembered);
+  ASSERT_EQ(::mkfifo(remembered.c_str(), 0600), 0);
+  const auto refused = run(unbind_verb);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), EINVAL);
+  EXPECT_EQ(driver(), "vfio-pci");
+}
+
 TEST_F(BindingVerbs, BindThatCannotRememberChangesNothing) {
   rlimit before{};
   ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);

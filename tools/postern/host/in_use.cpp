@@ -127,6 +127,8 @@ void find_processes(Kernel& kernel, const HostDevice& device, InUse& found) {
   }
 }
 
+Json text_or_null(const std::string& text) { return text.empty() ? Json(nullptr) : Json(text); }
+
 template <typename Range, typename Words>
 std::string joined(const Range& range, Words words) {
   std::vector<std::string> list;
@@ -146,6 +148,11 @@ std::string InUse::losses_text() const {
 }
 
 std::string InUse::unknown_text() const { return list_of(unknown); }
+
+void add_losses(Json& json, const InUse& in_use) {
+  json["lost"] = text_or_null(in_use.losses_text());
+  json["cannot_tell"] = text_or_null(in_use.unknown_text());
+}
 
 std::string attribute(Kernel& kernel, const std::string& path) {
   std::string text;

@@ -39,6 +39,9 @@ struct InUse {
 [[nodiscard]] Result<InUse> take_from_host(const Session& session, const HostDevice& device, const std::string& verb,
                                            bool force);
 
+// "lost" and "cannot_tell" of JSON; null where there is nothing to say.
+void add_losses(Json& json, const InUse& in_use);
+
 // The parts, each of which adds what it finds.
 void find_disk_uses(Kernel& kernel, const HostDevice& device, InUse& found);
 void find_network_uses(Kernel& kernel, const HostDevice& device, InUse& found);

@@ -9,8 +9,6 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <fstream>
-#include <sstream>
 #include <utility>
 
 #include "text/errors.hpp"
@@ -41,6 +39,20 @@ bool write_all(int fd, const std::string& text) {
     if (put > 0) done += static_cast<std::size_t>(put);
   }
   return ::fsync(fd) == 0;
+}
+
+// The start of a file, which is more than a binding takes; empty of what is no regular file, such as a FIFO, which
+// would wait. 0 or an errno.
+int read_regular(const std::string& path, std::string& text) {
+  const Fd file(system_kernel(), ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW));
+  if (!file) return errno;
+  struct stat status {};
+  if (::fstat(file.get(), &status) < 0) return errno;
+  if (!S_ISREG(status.st_mode)) return 0;
+  text.resize(65536);
+  const ssize_t got = ::read(file.get(), text.data(), text.size());
+  text.resize(got < 0 ? 0 : static_cast<std::size_t>(got));
+  return got < 0 ? errno : 0;
 }
 
 Json optional_json(const std::optional<std::string>& text) { return text ? Json(*text) : Json(nullptr); }
@@ -95,13 +107,13 @@ Result<Fd> RememberedBindings::lock(const std::string& device) const {
 Result<std::optional<Binding>> RememberedBindings::recall(const std::string& device) const {
   if (folder_.empty()) return std::optional<Binding>();
   const std::string path = path_of(device);
-  std::ifstream file(path);
-  if (!file) {
-    const int code = errno;
-    if (code == ENOENT) return std::optional<Binding>();
-    return file_failure("open", path, code);
+  std::string text;
+  if (const int code = read_regular(path, text); code == ENOENT) {
+    return std::optional<Binding>();
+  } else if (code != 0) {
+    return file_failure("read", path, code);
   }
-  auto binding = binding_of(Json::parse(file, nullptr, false));
+  auto binding = binding_of(Json::parse(text, nullptr, false));
   if (binding && binding->device == device) return binding;
   return failure({.code = EINVAL,
                   .operation = "read",

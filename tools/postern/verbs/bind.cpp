@@ -45,14 +45,13 @@ void note_obstacles(const Session& session, PciAddress address) {
 }
 
 void tell(const Session& session, const std::string& device, const std::optional<std::string>& before,
-          const std::string& after, const std::string& lost = {}) {
+          const std::string& after, const InUse& in_use = {}) {
   const bool changed = before != after;
   if (session.json()) {
-    session.print(json_text({{"device", device},
-                             {"before", before ? Json(*before) : Json(nullptr)},
-                             {"after", after},
-                             {"changed", changed},
-                             {"lost", lost.empty() ? Json(nullptr) : Json(lost)}}));
+    Json json = {
+        {"device", device}, {"before", before ? Json(*before) : Json(nullptr)}, {"after", after}, {"changed", changed}};
+    add_losses(json, in_use);
+    session.print(json_text(json));
   } else if (changed) {
     session.print(fmt::format("{}: {} -> {}\n", device, before.value_or("no driver"), after));
   } else {
@@ -97,7 +96,7 @@ Result<Ending> run_bind(Session& session, const BindOptions& options) {
     }
     return failure_of(bound);
   }
-  tell(session, device.name, before, options.driver, in_use->losses_text());
+  tell(session, device.name, before, options.driver, *in_use);
   note_obstacles(session, options.address);
   return Ending::well;
 }

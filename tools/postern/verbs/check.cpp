@@ -163,7 +163,8 @@ Result<Ending> run_check(Session& session, CheckOptions options) {
   }
   if (auto bound = require_bound(host, "check"); !bound) return failure_of(bound);
   // It is reset when it is opened, and as a step of each pass.
-  if (auto taken = take_from_host(session, host, "check", options.force); !taken) return failure_of(taken);
+  auto in_use = take_from_host(session, host, "check", options.force);
+  if (!in_use) return failure_of(in_use);
   auto chosen = choose(session.kernel, host, options.backend);
   if (!chosen) return failure_of(chosen);
   Passes passes;
@@ -182,10 +183,12 @@ Result<Ending> run_check(Session& session, CheckOptions options) {
 
   const bool well = findings.bad.empty();
   if (session.json()) {
-    session.print(json_text({{"ok", well},
-                             {"device", function_json(*function)},
-                             {"passes", std::move(findings.results)},
-                             {"across", across.json()}}));
+    Json json = {{"ok", well},
+                 {"device", function_json(*function)},
+                 {"passes", std::move(findings.results)},
+                 {"across", across.json()}};
+    add_losses(json, *in_use);
+    session.print(json_text(json));
   } else {
     session.print("\n");
     if (!findings.good.empty())

@@ -78,7 +78,7 @@ Error without_reset(const Error& error, const Device& device) {
                   fmt::format("reset its slot or bus, {}: \"postern reset {} --bus\"", together, device.name()), {});
 }
 
-Result<Ending> reset_function(const Session& session, Device device) {
+Result<Ending> reset_function(const Session& session, Device device, const InUse& in_use) {
   const std::string name = device.name();
   const std::string backend(device.container()->backend());
   auto pci = PciDevice::open(std::move(device));
@@ -87,10 +87,12 @@ Result<Ending> reset_function(const Session& session, Device device) {
   if (!method && method.error().code() == EOPNOTSUPP) return failure(without_reset(method.error(), pci->device()));
   if (!method) return failure_of(method);
   if (session.json()) {
-    session.print(json_text({{"ok", true},
-                             {"device", name},
-                             {"backend", backend},
-                             {"method", method->empty() ? Json(nullptr) : Json(*method)}}));
+    Json json = {{"ok", true},
+                 {"device", name},
+                 {"backend", backend},
+                 {"method", method->empty() ? Json(nullptr) : Json(*method)}};
+    add_losses(json, in_use);
+    session.print(json_text(json));
   } else {
     session.print(fmt::format("{}: reset{}{}\n", name, method->empty() ? "" : " by ", *method));
   }
@@ -166,7 +168,7 @@ Json rows_json(const std::vector<Row>& rows) {
   return members;
 }
 
-Result<Ending> reset_bus(const Session& session, const Device& device, bool force) {
+Result<Ending> reset_bus(const Session& session, const Device& device, InUse in_use, bool force) {
   auto alone = ResetSet::of(device);
   if (!alone) return failure_of(alone);
   const Others others = take_others(session.kernel, device, *alone);
@@ -179,17 +181,22 @@ Result<Ending> reset_bus(const Session& session, const Device& device, bool forc
   if (!session.json()) session.print_now(rows_text(session, *rows));
   for (const Row& row : *rows) {
     if (!row.member->ours() || row.function.host.name.empty() || row.function.host.name == device.name()) continue;
-    if (auto taken = take_from_host(session, row.function.host, "reset", force); !taken) return failure_of(taken);
+    auto taken = take_from_host(session, row.function.host, "reset", force);
+    if (!taken) return failure_of(taken);
+    in_use.uses.insert(in_use.uses.end(), taken->uses.begin(), taken->uses.end());
+    in_use.unknown.insert(in_use.unknown.end(), taken->unknown.begin(), taken->unknown.end());
   }
 
   auto done = set->reset();
   if (!done && !others.refusals.empty()) done = failure(extended(done.error(), "", "", others.refusals));
   if (session.json()) {
-    session.print(json_text({{"ok", done.has_value()},
-                             {"device", device.name()},
-                             {"backend", device.container()->backend()},
-                             {"members", rows_json(*rows)},
-                             {"error", done ? Json(nullptr) : error_json(done.error())}}));
+    Json json = {{"ok", done.has_value()},
+                 {"device", device.name()},
+                 {"backend", device.container()->backend()},
+                 {"members", rows_json(*rows)},
+                 {"error", done ? Json(nullptr) : error_json(done.error())}};
+    add_losses(json, in_use);
+    session.print(json_text(json));
     return done ? Ending::well : Ending::not_well;
   }
   if (!done) return failure_of(done);
@@ -208,11 +215,12 @@ Result<Ending> run_reset(Session& session, const ResetOptions& options) {
   }
   if (auto bound = require_bound(host, "reset"); !bound) return failure_of(bound);
   // A reset takes from this host what is on the device, such as the virtual functions of a physical one.
-  if (auto taken = take_from_host(session, host, "reset", options.force); !taken) return failure_of(taken);
+  auto in_use = take_from_host(session, host, "reset", options.force);
+  if (!in_use) return failure_of(in_use);
   auto device = take(session.kernel, host, {.backend = options.backend, .vf_token = options.vf_token});
   if (!device) return failure_of(device);
-  if (options.scope == Scope::bus) return reset_bus(session, *device, options.force);
-  return reset_function(session, std::move(*device));
+  if (options.scope == Scope::bus) return reset_bus(session, *device, std::move(*in_use), options.force);
+  return reset_function(session, std::move(*device), *in_use);
 }
 
 Run add_reset(CLI::App& verb) {

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "host/held_signals.hpp"
+#include "host/in_use.hpp"
 #include "host/remembered.hpp"
 #include "text/errors.hpp"
 #include "text/patience.hpp"
@@ -16,8 +17,13 @@
 namespace postern::tool {
 namespace {
 
-Result<Ending> run_unbind(Session& session, PciAddress address) {
-  auto function = find_pci_function(session.kernel, address);
+struct UnbindOptions {
+  PciAddress address;
+  bool force = false;
+};
+
+Result<Ending> run_unbind(Session& session, const UnbindOptions& options) {
+  auto function = find_pci_function(session.kernel, options.address);
   if (!function) return failure_of(function);
   const HostDevice& device = function->host;
   const std::optional<std::string> before = device.driver;
@@ -35,7 +41,12 @@ Result<Ending> run_unbind(Session& session, PciAddress address) {
   // A driver that does not serve VFIO was chosen by somebody else since; one that does so beside its own work (a
   // vendor's) is at its place unless something else is remembered. Without any, a bind may have been cut short.
   const bool ours = before ? device.is_vfio && (known || is_vfio_driver(*before)) : known;
+  InUse in_use;
   if (ours) {
+    // The driver of a physical function takes its virtual functions with it.
+    auto taken = take_from_host(session, device, "unbind", options.force);
+    if (!taken) return failure_of(taken);
+    in_use = std::move(*taken);
     const Patience patience(session, device);
     auto restored =
         known ? restore_binding(session.kernel, **remembered) : bind_to_default_driver(session.kernel, device);
@@ -45,20 +56,22 @@ Result<Ending> run_unbind(Session& session, PciAddress address) {
     if (auto done = bindings.forget(device.name); !done) return failure_of(done);
   }
 
-  auto now = find_pci_function(session.kernel, address);
+  auto now = find_pci_function(session.kernel, options.address);
   if (!now) return failure_of(now);
   const std::optional<std::string>& after = now->host.driver;
   if (session.json()) {
     const auto or_null = [](const std::optional<std::string>& driver) {
       return driver ? Json(*driver) : Json(nullptr);
     };
-    session.print(json_text({{"device", device.name},
-                             {"before", or_null(before)},
-                             {"after", or_null(after)},
-                             {"changed", before != after}}));
+    Json json = {
+        {"device", device.name}, {"before", or_null(before)}, {"after", or_null(after)}, {"changed", before != after}};
+    add_losses(json, in_use);
+    session.print(json_text(json));
   } else if (ours) {
     session.print(
         fmt::format("{}: {} -> {}\n", device.name, before.value_or("no driver"), after.value_or("no driver")));
+  } else if (device.is_vfio) {
+    session.print(fmt::format("{}: stays with {}, which serves VFIO itself: nothing to do\n", device.name, *before));
   } else {
     session.print(fmt::format("{}: is not bound to a VFIO driver ({}): nothing to do\n", device.name,
                               before.value_or("it has no driver")));
@@ -67,9 +80,10 @@ Result<Ending> run_unbind(Session& session, PciAddress address) {
 }
 
 Run add_unbind(CLI::App& verb) {
-  auto address = std::make_shared<PciAddress>();
-  add_device(verb, *address)->required();
-  return [address](Session& session) { return run_unbind(session, *address); };
+  auto options = std::make_shared<UnbindOptions>();
+  add_device(verb, options->address)->required();
+  verb.add_flag("--force", options->force, "Give it back even while this host uses it, and say what is lost");
+  return [options](Session& session) { return run_unbind(session, *options); };
 }
 
 }  // namespace
