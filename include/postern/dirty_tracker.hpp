@@ -103,7 +103,6 @@ class POSTERN_API DirtyTracker {
 
   [[nodiscard]] TrackedDevice choose(const Member& member) const;
   [[nodiscard]] Result<void> start_members(std::span<Member> members);
-  [[nodiscard]] Result<void> stop_members(std::span<Member> members);
   [[nodiscard]] bool misses_one() const;
   [[nodiscard]] Result<void> check(IovaRange range, const DirtyBitmap& bitmap) const;
   [[nodiscard]] Result<void> collect(const DirtyRequest& request, AfterQuery after);

@@ -37,7 +37,7 @@ int make_folder(const std::string& folder) {
 
 tl::unexpected<Error> held_by_another(const std::string& device, const char* who) {
   return failure({.code = EBUSY,
-                  .operation = "bind",
+                  .operation = {},
                   .object = "driver of " + device,
                   .reason = fmt::format("another {} is changing it", who),
                   .remedy = "try again when that has ended",

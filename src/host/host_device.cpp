@@ -102,10 +102,10 @@ std::vector<const HostDevice*> IommuGroup::obstacles() const {
 
 Result<HostDevice> find_host_device(Kernel& kernel, std::string_view bus, std::string_view name) {
   if (!sysfs::is_entry(bus) || !sysfs::is_entry(name)) {
-    return call_failure("find", {.result = -EINVAL,
-                                 .object = fmt::format("{} device {}", bus, name),
-                                 .reason = "this is no name of a bus and a device",
-                                 .remedy = "list the devices of this host with \"postern devices\""});
+    return refusal({.result = -EINVAL,
+                    .object = fmt::format("{} device {}", bus, name),
+                    .reason = "this is no name of a bus and a device",
+                    .remedy = "list the devices of this host with \"postern devices\""});
   }
   std::string path = fmt::format("/sys/bus/{}/devices/{}", bus, name);
   FileStatus status;

@@ -30,7 +30,7 @@ Result<VfToken> VfToken::parse(std::string_view uuid) {
   }
   if (fits) return token;
   return failure({.code = EINVAL,
-                  .operation = "parse",
+                  .operation = {},
                   .object = fmt::format("VF token \"{}\"", uuid),
                   .reason = "it is no UUID",
                   .remedy = "write one as bd8d9d2b-5a5f-4f5a-a211-f591514ba1f3 (\"uuidgen\" makes one)",

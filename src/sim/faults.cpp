@@ -26,7 +26,7 @@ int FailingKernel::open(const char* path, int flags) {
   const KernelCall call{.function = "open", .path = path};
   if (fails(call)) return -code_;
   const int fd = opened(real_.open(path, flags));
-  succeeded(call, fd);
+  if (fd >= 0) succeeded(call, fd);
   return fd;
 }
 
