@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// FailingKernel: another Kernel, of which chosen calls fail: for testing what a program does then.
+// FailingKernel: wraps another Kernel and makes chosen calls fail, to test error handling.
 #pragma once
 
 #include <atomic>
@@ -14,39 +14,39 @@
 
 namespace postern::sim {
 
-// One call that can fail, as it is made.
+/// A call that can fail.
 struct KernelCall {
-  std::string_view function;  // of Kernel: "ioctl", "read_file"
+  std::string_view function;  ///< name of the Kernel function: "ioctl", "read_file"
   int fd = -1;
-  unsigned long request = 0;  // of an ioctl
-  void* argument = nullptr;   // of an ioctl
+  unsigned long request = 0;  ///< of an ioctl
+  void* argument = nullptr;   ///< of an ioctl
   std::string_view path = {};
 };
 
-// Passes every call on to another Kernel, simulated or real, and counts those that can fail. Calls that give things
-// back (close, munmap) never fail: the kernel does not fail them for a valid argument. To fail each call of a scenario
-// in turn, run it with fail_call(0, code), fail_call(1, code), and so on, until it ends without failed(). Thread rules:
-// as Kernel for the calls; what is to fail is set while no other thread makes one. `real` must outlive it.
+/// Forwards every call to another Kernel, simulated or real, and counts those that can fail. Calls that release
+/// something (close, munmap) never fail: the kernel does not fail them for valid arguments. To fail each call of a
+/// scenario in turn, run it with fail_call(0, code), fail_call(1, code), and so on, until it ends without failed().
+/// Thread safety: calls as Kernel; configure failures while no other thread makes a call.
 class POSTERN_API FailingKernel : public postern::Kernel {
  public:
+  /// `real` must outlive this object.
   explicit FailingKernel(postern::Kernel& real) : real_(real) {}
 
-  // Fails the call that comes after `number` others by this errno, which is positive; a negative number fails none.
-  // Begins to count anew.
+  /// Fails call `number`, counted from 0, with this positive errno; a negative number fails none. Restarts the count.
   void fail_call(int number, int code);
-  // Fails every ioctl of this number, from now on; 0 fails none.
+  /// Fails all further ioctls with this request number, with a positive errno; request 0 fails none.
   void fail_ioctl(unsigned long request, int code);
-  // Refuses an ioctl before the real one runs, by a negated errno; 0 lets it run.
+  /// Called before an ioctl: a negated errno fails it without making it; 0 lets it run.
   std::function<int(unsigned long request, void* argument)> refuse;
-  // Replaces what an ioctl answers, after the real one has run: an errno, or changed contents.
+  /// Called after an ioctl: returns the result to use, a negated errno for instance, and may change the argument.
   std::function<int(unsigned long request, void* argument, int result)> answer;
-  // The same for pread(), whose buffer holds what was read, and for read_file().
+  /// Called after pread(), with the data read, or after read_file(): as `answer`.
   std::function<ssize_t(void* buffer, std::size_t length, std::uint64_t offset, ssize_t result)> answer_read;
   std::function<int(const std::string& path, std::string& contents, int result)> answer_file;
 
-  [[nodiscard]] int calls() const { return count_; }      // since fail_call()
-  [[nodiscard]] int open_files() const { return open_; }  // opened and given by ioctls, less closed
-  // Whether the call that fail_call() named was made.
+  [[nodiscard]] int calls() const { return count_; }      ///< number of calls since fail_call()
+  [[nodiscard]] int open_files() const { return open_; }  ///< opened files, eventfds and device fds, minus closed ones
+  /// Whether the call chosen by fail_call() was reached, and failed.
   [[nodiscard]] bool failed() const { return failing_ >= 0 && count_ > failing_; }
 
   int open(const char* path, int flags) override;
@@ -68,8 +68,9 @@ class POSTERN_API FailingKernel : public postern::Kernel {
   int access(const std::string& path, int mode) override;
 
  protected:
-  // For who keeps a record: before each call that can fail, and after an open or ioctl that did not.
+  /// For subclasses that record calls: before each call that can fail.
   virtual void begun(const KernelCall& /*call*/) {}
+  /// For subclasses: after each open() passed on, whose result may be a negated errno, and each ioctl that succeeded.
   virtual void succeeded(const KernelCall& /*call*/, int /*result*/) {}
 
  private:

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Host: what a simulated kernel runs on: its platform, its IOMMU, its PCI functions.
+// Host: the machine that a simulated kernel runs on: platform, IOMMU, PCI functions.
 #pragma once
 
 #include <cstdint>
@@ -13,64 +13,66 @@
 
 namespace postern::sim {
 
-// A function on the simulated PCI bus.
+/// A simulated PCI function.
 struct HostFunction {
+  /// Kind of device.
   enum class Model {
-    nvme,    // a disk (1b36:0010)
-    bridge,  // a port, which other functions are behind
-    edu,     // QEMU's device for learning (1234:11e8): a DMA engine of 28 bits, INTx and MSI, no reset
-    // BARs below a page (1234:11ea): memory that shares its page, I/O ports, and memory alone in its page. Only the
-    // last can be mapped. They keep what is written to them.
+    nvme,    ///< NVMe disk (1b36:0010)
+    bridge,  ///< PCIe port, with other functions behind it
+    edu,     ///< QEMU's educational device (1234:11e8): 28-bit DMA engine, INTx and MSI, no reset
+    /// BARs smaller than a page (1234:11ea): memory that shares its page, I/O ports, and memory alone in its page. Only
+    /// the last can be mapped. All keep what is written to them.
     small_bars,
-    // An edu that has function-level reset and PCI Express (1234:11e9), and a VFIO driver of its own, edu-vfio-pci:
-    // bound to that it migrates, with pre-copy and P2P states, and logs which pages it writes.
+    /// PCI Express edu with function-level reset (1234:11e9) and its own VFIO driver, edu-vfio-pci. Bound to that, it
+    /// supports migration, with pre-copy and P2P states, and logs the pages it writes.
     migratable_edu,
   };
 
   PciAddress address;
   Model model = Model::nvme;
-  int iommu_group = 0;                            // negative: none, and no IOMMU translates for it
-  std::string driver;                             // that it is bound to at first; empty: the one made for it
-  std::string serial = "simulated";               // of an NVMe; what its disk holds at first depends on it
-  std::uint64_t bytes = std::uint64_t{64} << 20;  // of an NVMe's disk
+  int iommu_group = 0;                            ///< negative: none; no IOMMU translates for it
+  std::string driver;                             ///< initially bound driver; empty: the native driver
+  std::string serial = "simulated";               ///< of an NVMe disk; determines its initial contents
+  std::uint64_t bytes = std::uint64_t{64} << 20;  ///< size of an NVMe disk
 };
 
-// What the host is: a PC with VT-d or an Arm server with an SMMUv3, which have type1 and iommufd; or a POWER machine
-// with sPAPR, under a hypervisor or on the bare metal.
+/// Kind of machine: a PC with VT-d or an Arm server with an SMMUv3, which have type1 and iommufd; or a POWER machine
+/// with sPAPR, under a hypervisor (pseries) or on bare metal (powernv).
 enum class Platform { pc, arm, pseries, powernv };
 
+/// A simulated machine. POWER hosts use only `functions`, `locked_memory` and `platform`.
 struct Host {
   std::vector<HostFunction> functions;
-  std::optional<std::uint64_t> locked_memory;  // RLIMIT_MEMLOCK, bytes; missing: unlimited
-  unsigned address_bits = 39;                  // that the IOMMU translates: 32 to 57 of VT-d, to 48 of an SMMUv3
-  std::uint64_t mapping_limit = 65535;         // vfio_iommu_type1.dma_entry_limit
-  bool dirty_bits = false;                     // the IOMMU can tell which pages were written
-  bool enable_unsafe_noiommu_mode = false;     // vfio's parameter at first; sysfs changes it
-  Platform platform = Platform::pc;            // on POWER nothing but locked_memory is of use of these numbers
+  std::optional<std::uint64_t> locked_memory;  ///< RLIMIT_MEMLOCK in bytes; missing: unlimited
+  unsigned address_bits = 39;                  ///< iova width of the IOMMU: 32 to 57 (VT-d), 32 to 48 (SMMUv3)
+  std::uint64_t mapping_limit = 65535;         ///< vfio_iommu_type1.dma_entry_limit
+  bool dirty_bits = false;                     ///< the IOMMU supports dirty tracking
+  bool enable_unsafe_noiommu_mode = false;     ///< initial value of the vfio module parameter; sysfs can change it
+  Platform platform = Platform::pc;
 };
 
-// A PC with VT-d that tells which pages were written: an NVMe disk at 00:01.0, bound to vfio-pci; another at 00:02.0, a
-// PCIe port at 00:03.0, and behind that two NVMe disks of one slot and one group at 01:00.0 and 01:00.1, with the
-// drivers that are made for them. At 00:04.0 is an edu device, and at 00:05.0 one with small BARs, both bound to
-// vfio-pci; at 00:06.0 one that migrates, bound to its driver.
+/// Returns a PC with VT-d that supports dirty tracking. 00:01.0: NVMe disk, bound to vfio-pci. 00:02.0: NVMe disk,
+/// 00:03.0: PCIe port, 01:00.0 and 01:00.1 behind it: two NVMe disks in one slot and one group; all with their native
+/// drivers. 00:04.0: edu device and 00:05.0: device with small BARs, both bound to vfio-pci. 00:06.0: migratable edu
+/// device, bound to its own driver.
 [[nodiscard]] POSTERN_API Host pc();
-// An Arm server with an SMMUv3, and the same functions: 48 address bits, and a window at 0x8000000 that the kernel
-// keeps for interrupts.
+/// Returns an Arm server with an SMMUv3 and the same functions: 48 address bits, and an iova window at 0x8000000 that
+/// the kernel reserves for interrupts (MSI).
 [[nodiscard]] POSTERN_API Host arm();
-// POWER machines as QEMU's: two NVMe disks, each below a host bridge of its own, at 0000:00:00.0 and 0001:00:00.0 of a
-// partition (pseries), and at 0000:01:00.0 and 0001:01:00.0, behind root ports, of a POWER9 (powernv). The first is
-// bound to vfio-pci.
+/// Returns a POWER partition like QEMU's: two NVMe disks, each on its own host bridge, at 0000:00:00.0 (bound to
+/// vfio-pci) and 0001:00:00.0.
 [[nodiscard]] POSTERN_API Host pseries();
+/// Returns a POWER9 machine like QEMU's: the same disks behind root ports, at 0000:01:00.0 and 0001:01:00.0.
 [[nodiscard]] POSTERN_API Host powernv();
-// The host that an option names as the tool's --host does: "sim", which is the PC; "sim:NAME" for one of those above
-// ("pc", "arm", "pseries", "powernv"); "sim:FILE" for one that a file describes, whose name has a "/" or a ".". Errors:
-// EINVAL (no host has this name: they are listed; the file is no regular one, or longer than 16 MiB), the errno of a
-// file that cannot be read, and those of parse_host(). Neither waits for a file, nor reads one without end.
+/// Returns the host named by an option like the tool's --host: "sim" for the PC; "sim:NAME" for a host above ("pc",
+/// "arm", "pseries", "powernv"); "sim:FILE" for a host described in a file, whose name contains a "/" or a ".". Never
+/// blocks on a file, nor reads one without end. Errors: EINVAL (no host has this name: the error lists them; the file
+/// is not a regular file, or is longer than 16 MiB), the errno of reading the file, those of parse_host().
 [[nodiscard]] POSTERN_API Result<Host> find_host(std::string_view option);
 
-// A host described in JSON, with the names of the structs above (docs/simulated-hosts.md). Errors: EINVAL for what is
-// no JSON, nested too deep, a key that is unknown, missing or there twice, a value that is not allowed, and a host that
-// cannot be. The error's object is the place, behind the name that `file` gives: "host.json: functions[1].address".
+/// Parses a host described in JSON, with the names of the structs above as keys (docs/simulated-hosts.md). Errors:
+/// EINVAL (invalid JSON; nested too deeply; an unknown, missing or duplicate key; an invalid value; an impossible
+/// host). The error's object is `file` and the position: "host.json: functions[1].address".
 [[nodiscard]] POSTERN_API Result<Host> parse_host(std::string_view json, std::string_view file);
 
 }  // namespace postern::sim

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// sim::Kernel: a kernel and a host in memory, for testing code that passes devices through.
+// sim::Kernel: a simulated kernel and host, to test code that passes devices through.
 #pragma once
 
 #include <memory>
@@ -13,19 +13,21 @@ namespace postern::sim {
 
 class Laboratory;
 
-// It answers as Linux 7.3 does on such a host: sysfs with binding, groups and containers (type1 or sPAPR, each in
-// versions 1 and 2), iommufd with cdevs, and vfio-pci. Events are real eventfds. Where it is not like a real kernel:
-// - DMA goes through the IOMMU's page tables into the memory of this process. Without an IOMMU it goes by physical
-//   addresses, which are this process's own here: IOMMU_IOAS_NOIOMMU_GET_PA tells them, /proc/self/pagemap does not.
-// - The devices run in a thread of their own, so that one sees a write to a mapped BAR soon, not at once. A mapped BAR
-//   keeps its device open until munmap() here: that the process called munmap(2) itself is not seen. While memory
-//   decoding is off, it can still be read and written where it is mapped, but not mapped for DMA.
-// - Of /proc it has the folder of the process itself, which is the real one but for the numbers of locked memory and
-//   the list of open files, and the few files that tell of the host (cmdline, cpuinfo, interrupts).
-// What it takes of the process is one fd for itself and one for its devices' BARs, more for eventfds and files that are
-// mapped, and a thread. Where those of itself cannot be had when it is made, each call gives the errno. It belongs to
-// the process that made it: in a child of fork(2) each call gives ESTALE, at once, and why is logged (log.hpp).
-// Thread rules: as postern::Kernel. It must outlive what was attached on it.
+/// Behaves as Linux 7.3 on the given host: sysfs with driver binding, groups and containers (type1 or sPAPR, each in
+/// versions 1 and 2), iommufd with cdevs, and vfio-pci. Events are real eventfds. Differences from a real kernel:
+/// - DMA goes through the IOMMU's page tables to the memory of this process. Without an IOMMU, physical addresses are
+///   used, which here are this process's virtual ones: IOMMU_IOAS_NOIOMMU_GET_PA reports them, /proc/self/pagemap
+///   does not.
+/// - Devices run in a separate thread, so a device sees a write to a mapped BAR soon, but not immediately. A mapped BAR
+///   keeps its device open until this munmap(); the process's own munmap(2) goes unnoticed. While memory decoding is
+///   off, a mapped BAR can still be read and written, but not mapped for DMA.
+/// - /proc contains only the process's own directory, which is the real one except for locked-memory figures and the
+///   list of open files, and a few files that describe the host (cmdline, cpuinfo, interrupts).
+///
+/// Uses one fd for itself, one for its devices' BARs, more for eventfds and mapped files, and one thread. If the
+/// constructor cannot obtain its own, every call fails with that errno. Belongs to the process that made it: in a child
+/// of fork(2) every call fails at once with ESTALE, and the reason is logged (log.hpp). Must outlive everything
+/// attached through it. Thread safety: as postern::Kernel.
 class POSTERN_API Kernel final : public postern::Kernel {
  public:
   explicit Kernel(const Host& host = pc());

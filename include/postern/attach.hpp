@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// attach(): brings a device of the host into a container, and gives the Device to drive it with.
+// attach(): attaches a host device to a container and returns the Device that drives it.
 #pragma once
 
 #include <memory>
@@ -15,29 +15,37 @@
 
 namespace postern {
 
+/// Which container attach() uses, and how it opens the device.
 struct AttachOptions {
-  std::string_view backend = "auto";     // see choose_backend(); not looked at when joining
-  std::shared_ptr<Container> container;  // join this one; null opens a new one
-  ContainerOptions container_options;    // for a new one
+  /// Backend for a new container, see choose_backend(). Other than "auto", it also restricts `join` to containers of
+  /// that backend. Ignored if `container` is set.
+  std::string_view backend = "auto";
+  std::shared_ptr<Container> container;  ///< container to join; null: open a new one, or join one of `join`
+  ContainerOptions container_options;    ///< for a new container
 
-  // What opens a virtual function whose physical function is bound to vfio-pci, and what such a physical function is
-  // given where it is opened. Without one, that of the HostDevice.
+  /// VF token: required to open a virtual function whose physical function is bound to vfio-pci; set on such a physical
+  /// function when it is opened. HostDevice::vf_token takes precedence.
   std::optional<VfToken> vf_token;
 
-  // Containers of the same memory that are there already, to be joined before a new one is opened: the first that takes
-  // the device. Into a new one is mapped what the first of them maps, its DMA windows included.
+  /// Existing containers that map the same memory. They are tried in order, and the first that accepts the device is
+  /// used. If none does, a new container is opened, and the mappings and DMA windows of the first of them are
+  /// replicated into it.
   std::vector<std::shared_ptr<Container>> join;
-  std::vector<Error>* refusals = nullptr;  // gets why each of `join` before that one did not take it
+  /// If not null, receives one error for each container of `join` that refused the device.
+  std::vector<Error>* refusals = nullptr;
 };
 
-// The device must be bound to a VFIO driver already (bind_to_driver()). On an error nothing is left open or mapped.
-// Errors: those of choose_backend(); ENODEV (bound to the wrong driver, or in no IOMMU group), EPERM (its group is not
-// viable: every member in the way is named), EACCES (the node cannot be opened: it is named with its mode; or the
-// device wants another VF token), EBUSY (somebody else has it; VFIO_DEVICE_BIND_IOMMUFD says so with EINVAL, too),
-// EINVAL or EADDRINUSE (it cannot share this container: what is mapped does not fit it), those of Container::map()
-// (what is mapped cannot be mapped in a new one). Where containers were to be joined, causes() has the refusal of each.
-// Thread rules: it uses the containers that it is to join, which are for one thread at a time; into new ones several
-// threads may attach at once.
+/// Attaches a device that is already bound to a VFIO driver (see bind_to_driver()). On an error, nothing is left open
+/// or mapped. Errors: those of choose_backend(); ENODEV (bound to the wrong driver, or in no IOMMU group), EPERM (the
+/// group is not viable: all blocking members are named; the group is in use by another process; or the device's
+/// interrupts cannot be isolated), EACCES (the device node cannot be opened: the error gives its path and mode; or the
+/// device requires another VF token), EBUSY (the device is in use; VFIO_DEVICE_BIND_IOMMUFD reports this as EINVAL,
+/// too), ESTALE (the cdev belongs to another device), EINVAL or EADDRINUSE (the device cannot share this container: its
+/// IOMMU does not support the existing mappings; on POWER also EPERM or EBUSY), those of Container::map() (the mappings
+/// cannot be replicated into a new container). If containers of `join` refused the device, causes() has the error of
+/// each.
+/// Thread safety: uses the containers to be joined, which one thread at a time may use. Several threads may attach to
+/// new containers concurrently.
 [[nodiscard]] POSTERN_API Result<Device> attach(Kernel& kernel, const HostDevice& device,
                                                 const AttachOptions& options = {});
 

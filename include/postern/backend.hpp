@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Backend: a host IOMMU interface that containers can be opened on: "type1", "spapr", "iommufd".
+// Backend: a host IOMMU interface on which containers are opened: "type1", "spapr" or "iommufd".
 #pragma once
 
 #include <memory>
@@ -13,47 +13,47 @@
 
 namespace postern {
 
-// Whether the IOMMU may use pages larger than the smallest one.
+/// Whether the IOMMU may map with pages larger than its smallest.
 enum class HugePages { use, avoid };
 
+/// Options for a new container.
 struct ContainerOptions {
-  HugePages huge_pages = HugePages::use;  // avoid: iommufd alone can (IOMMU_OPTION_HUGE_PAGES)
-  std::uint32_t version = 0;              // of the kernel's interface, one of Backend::versions; 0: the newest it has
-  std::uint64_t memory = 0;               // bytes that will be mapped, where known: spapr makes a DMA window that fits
+  HugePages huge_pages = HugePages::use;  ///< avoid: supported by iommufd only (IOMMU_OPTION_HUGE_PAGES)
+  std::uint32_t version = 0;              ///< kernel interface version, one of Backend::versions; 0: the newest
+  std::uint64_t memory = 0;               ///< bytes to be mapped, if known: spapr creates a DMA window that fits
 };
 
-// A constant; which of them exist is chosen at build time (POSTERN_BACKENDS).
+/// A host IOMMU interface. One constant per backend compiled in (POSTERN_BACKENDS).
 struct Backend {
-  std::string_view name;
-  std::string_view summary;  // one line for people
-  std::span<const std::uint32_t>
-      versions;  // of the kernel's interface that a container can be made to use, newest first
+  std::string_view name;                    ///< "type1", "spapr", "iommufd"
+  std::string_view summary;                 ///< one-line description
+  std::span<const std::uint32_t> versions;  ///< selectable kernel interface versions, newest first; empty: none
 
-  // Whether this backend can be used here: by this device or, without one, by any. The error says why not. Gives the
-  // node that had to be opened to find that out, for open_at(); none where nothing had to.
+  /// Checks whether this backend is usable: for this device, or for any device if null. Returns the node that was
+  /// opened for the check, to be passed to open_at(), or an empty Fd if none was needed. The error gives the reason.
   Result<Fd> (*probe)(Kernel& kernel, const HostDevice* device);
 
-  // A container with no device in it yet: on the node that probe() gave, or without one on a node of its own.
+  /// Opens an empty container on the node that probe() returned, or on a node of its own if `node` is empty.
   Result<std::shared_ptr<Container>> (*open_at)(Fd node, Kernel& kernel, const ContainerOptions& options);
+  /// Opens an empty container on a node of its own.
   [[nodiscard]] Result<std::shared_ptr<Container>> open(Kernel& kernel, const ContainerOptions& options) const {
     return open_at(Fd(), kernel, options);
   }
 };
 
-// What follows is for any thread.
-
-// The backends of this build, in order of preference.
+/// Returns the backends of this build, in order of preference. Thread-safe.
 [[nodiscard]] POSTERN_API std::span<const Backend* const> backends() noexcept;
 
-// The names of all backends that postern has, in this build or not.
+/// Returns the names of all postern backends, including those not compiled in. Thread-safe.
 [[nodiscard]] POSTERN_API std::span<const std::string_view> known_backends() noexcept;
 
-// Errors: EINVAL (no backend has this name: they are listed), ENOSYS (it is not in this build).
+/// Finds a backend by name. Thread-safe. Errors: EINVAL (no backend has this name: the error lists them), ENOSYS (not
+/// compiled in).
 [[nodiscard]] POSTERN_API Result<const Backend*> find_backend(std::string_view name);
 
-// The backend to use for this device: the one of that name, or for "auto" the first whose probe succeeds. A name never
-// falls back to another. Errors: as find_backend(), and ENODEV (not available here; for "auto": none is, and causes()
-// has the refusal of each).
+/// Chooses the backend for a device: the named one, or for "auto" the first whose probe succeeds. A named backend never
+/// falls back to another. Thread-safe. Errors: those of find_backend(); ENODEV (not available here; for "auto": no
+/// backend is, and causes() has the error of each).
 [[nodiscard]] POSTERN_API Result<const Backend*> choose_backend(Kernel& kernel, std::string_view name,
                                                                 const HostDevice& device);
 

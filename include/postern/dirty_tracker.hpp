@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// DirtyTracker: which pages of what is mapped the devices wrote, as a migration wants to know it.
+// DirtyTracker: which mapped pages the devices have written, for migration.
 #pragma once
 
 #include <cstdint>
@@ -22,80 +22,89 @@ namespace memory {
 class PageSet;
 }
 
-// Who tells which pages a device wrote.
+/// Who tracks the pages a device writes.
 enum class DirtySource : std::uint8_t {
-  device,  // itself: VFIO_DEVICE_FEATURE_DMA_LOGGING_START, _REPORT, _STOP (Linux 6.1)
-  iommu,   // the IOMMU before it: VFIO_IOMMU_DIRTY_PAGES (5.8), IOMMU_HWPT_GET_DIRTY_BITMAP (6.7)
-  nobody,  // so that every page counts as written
+  device,  ///< the device: VFIO_DEVICE_FEATURE_DMA_LOGGING_START, _REPORT, _STOP (Linux 6.1)
+  iommu,   ///< its IOMMU: VFIO_IOMMU_DIRTY_PAGES (5.8), IOMMU_HWPT_GET_DIRTY_BITMAP (6.7)
+  nobody,  ///< the device is untracked: every page is reported dirty
 };
 
-[[nodiscard]] POSTERN_API std::string_view to_string(DirtySource source);  // "device", "iommu", "nobody"
+/// Returns "device", "iommu" or "nobody".
+[[nodiscard]] POSTERN_API std::string_view to_string(DirtySource source);
 
-// Where a query puts its answer: a bit for each page of the range, bit 0 of the first word for its first page. Bits of
-// pages that were written are set; the others stay as they are, so that several answers can be gathered in one bitmap.
+/// The caller's bitmap for a query: one bit per page of the range, bit 0 of the first word for its first page. A query
+/// sets the bits of dirty pages and leaves the others unchanged, so several queries can accumulate in one bitmap.
 struct DirtyBitmap {
-  std::uint64_t page_size = 4096;    // a power of two, no less than the container's smallest page
-  std::span<std::uint64_t> words{};  // as many as words_for() tells, or more
+  std::uint64_t page_size = 4096;    ///< bytes; a power of two, at least the container's smallest page
+  std::span<std::uint64_t> words{};  ///< at least words_for() words
 
+  /// Returns the number of words for a range of `length` bytes.
   [[nodiscard]] static constexpr std::uint64_t words_for(std::uint64_t length, std::uint64_t page_size) {
     return (length / page_size + 63) / 64;
   }
 };
 
-// What becomes of what a query told.
+/// Whether a query clears what it reports (forget) or not (keep).
 enum class AfterQuery : std::uint8_t { forget, keep };
 
+/// What the bitmap of a query means.
 enum class DirtyAnswer : std::uint8_t {
-  pages,       // the pages that are marked were written
-  everything,  // there is a device that nobody tracks, or memory ran out for what was written: all pages are marked
+  pages,       ///< the marked pages are dirty
+  everything,  ///< all pages are marked: a device is untracked, or memory for the dirty state ran out
 };
 
+/// A device and who tracks it.
 struct TrackedDevice {
   std::string device;
   DirtySource source = DirtySource::nobody;
-  std::string note;  // why nobody, or what is to be known of its source; may be empty
+  std::string note;  ///< why it is untracked, or a remark about its source; may be empty
 };
 
-// What a container of type1 (version 2) or iommufd can do beside mapping (Container::dirty_tracker()). A page may be
-// told that was not written, but none that was is ever left out: what a device wrote before it left the container, or
-// what a failing call may have lost, is told by the next query. An IOMMU that maps by large pages tells them as a whole
-// (HugePages::avoid helps). Lives as long as the container; thread rules: those of the container.
+/// Dirty tracking of a container of type1 (version 2) or iommufd (Container::dirty_tracker()). May report clean pages
+/// as dirty; never misses a dirty page: writes of a device that has detached, and what a failed call may have lost, are
+/// reported by the next query. An IOMMU that maps with large pages reports each as a whole (HugePages::avoid helps).
+/// Lives as long as the container. Thread safety: as the container.
 class POSTERN_API DirtyTracker {
  public:
-  DirtyTracker(Container& container, DirtyLog& log);  // for backends
+  DirtyTracker(Container& container, DirtyLog& log);  ///< for backends
   ~DirtyTracker();
   DirtyTracker(const DirtyTracker&) = delete;
   DirtyTracker& operator=(const DirtyTracker&) = delete;
 
-  // Nothing counts as written yet. Each device is tracked by the best there is (itself, else the IOMMU, else nobody),
-  // or by `only`; so are those that join later. If one cannot be, none is. What is mapped afterwards is tracked, too;
-  // but a device that logs by itself knows only what was mapped when it began: all the rest counts as written. Errors:
-  // ENODEV (no device is attached), EBUSY (it is on), EOPNOTSUPP (`only` cannot be had: every device is named with the
-  // reason), those of the ioctls.
+  /// Starts tracking, with all pages clean. Each device is tracked by the best source available (the device, else the
+  /// IOMMU, else nobody), or by `only`. Devices that join later are tracked too; attaching one fails if `only` is not
+  /// available for it, or if it changes the container's smallest page. Either tracking starts for all devices or
+  /// start() fails. Memory mapped later is tracked too; but a device that logs its own writes knows only the mappings
+  /// present at its start, and all others are reported dirty. Errors: ENODEV (no device is attached), EBUSY (already
+  /// started), EOPNOTSUPP
+  /// (`only` is not available: each such device is named with the reason), those of the ioctls.
   [[nodiscard]] Result<void> start(std::optional<DirtySource> only = std::nullopt);
-  // What was not asked for is forgotten. Errors: EINVAL (it is not on), those of the ioctls; it is off even so.
+  /// Stops tracking, even if it returns an error. Discards dirty state that was never queried. Errors: EINVAL (not
+  /// started), those of the ioctls.
   [[nodiscard]] Result<void> stop();
   [[nodiscard]] bool is_on() const noexcept { return on_; }
 
-  // Which pages of this range were written since the start, or since the last query that forgot. All of the range is
-  // mapped; it may be part of a mapping, or cover several. Ends and length are multiples of the bitmap's page size.
-  // Errors: EINVAL (not on; unaligned; a page size that is none, or smaller than the IOMMU's; a bitmap that is too
-  // short), EOVERFLOW (it runs past 2^64), ENOENT (part of it is not mapped: the first such address is named), those of
-  // the ioctls: then the bitmap may have some of the bits, and the next query tells all pages of the range.
+  /// Reports which pages of a range are dirty: written since start(), or since the last query with AfterQuery::forget.
+  /// The whole range must be mapped; it may cover part of a mapping, or several. Its ends and length are multiples of
+  /// the bitmap's page size. Errors: EINVAL (not started; unaligned; the page size is not a power of two, or smaller
+  /// than the IOMMU's; bitmap too short), EOVERFLOW (runs past 2^64), ENOENT (part of it is not mapped: the first such
+  /// address is named), those of the ioctls: the bitmap may then have some of the bits, and the next query reports all
+  /// pages of the range.
   [[nodiscard]] Result<DirtyAnswer> query(IovaRange range, const DirtyBitmap& bitmap,
                                           AfterQuery after = AfterQuery::forget);
 
-  // Container::unmap(), which tells in the same step what was written there; holes are allowed as in that. No device
-  // may write there any more: with iommufd, and where the device itself logs, what it writes meanwhile can be lost.
-  // Kernel: VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP; IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR and IOMMU_IOAS_UNMAP.
-  // Errors: those of query() and of Container::unmap(). What is still mapped after one keeps its pages.
+  /// Unmaps and returns the range's dirty pages in one step. As with Container::unmap(), the range may contain holes.
+  /// Devices must have stopped writing to it: with iommufd, and with devices that log their own writes, concurrent
+  /// writes can be lost. Mappings left after an error keep their dirty state. Kernel:
+  /// VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP; IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR and IOMMU_IOAS_UNMAP. Errors: those of
+  /// query() and Container::unmap().
   [[nodiscard]] Result<DirtyAnswer> unmap(Iova iova, std::uint64_t length, const DirtyBitmap& bitmap);
 
-  // Who tracks each device, or would now.
+  /// Returns who tracks each device, or, while off, who would.
   [[nodiscard]] std::vector<TrackedDevice> devices() const;
 
  private:
-  friend class Container;  // tells when devices come and go
+  friend class Container;  // reports when devices attach and detach
   struct Member;
 
   [[nodiscard]] Result<void> join(const std::string& device, int fd, std::uint64_t smallest_page);
@@ -114,12 +123,12 @@ class POSTERN_API DirtyTracker {
   Container* container_;
   DirtyLog* log_;  // the IOMMU's
   std::vector<Member> members_;
-  std::unique_ptr<memory::PageSet> pending_;  // written, taken from who knew it, and not told yet
+  std::unique_ptr<memory::PageSet> pending_;  // dirty pages collected from the sources, not yet reported
   std::vector<std::uint64_t> scratch_;
   std::optional<DirtySource> only_;
   std::uint64_t page_size_ = 0;  // while on: the container's smallest page
   bool on_ = false;
-  bool lost_ = false;  // memory ran out for what was written: every page counts as that, until tracking stops
+  bool lost_ = false;  // memory ran out for dirty state: every page is dirty until tracking stops
 };
 
 }  // namespace postern

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// DmaBuffer: memory that a device can reach, allocated, mapped and given back together.
+// DmaBuffer: memory allocated, mapped for DMA and released as one object.
 #pragma once
 
 #include <cstddef>
@@ -13,24 +13,24 @@
 
 namespace postern {
 
-// Owns anonymous memory, the iova it is mapped at, and its place in the allocator. Holds the container; the allocator
-// must outlive it. Letting it go unmaps it and frees both; make sure that the device has stopped using it. Zeroed when
-// made. What the kernel refuses to unmap stays as it is until the container goes. Thread rules: making one and letting
-// it go use the container and the allocator, which are for one thread at a time. In a child of fork(2) letting the copy
-// go only unmaps the child's memory.
+/// Owns zeroed anonymous memory, its mapping in a container, and its iovas in an allocator. Holds the container; the
+/// allocator must outlive it. Destroying it unmaps the memory and frees memory and iovas; the device must have stopped
+/// using them. If the kernel refuses to unmap the memory, it stays allocated until the container is destroyed, and the
+/// iovas are not freed. Thread safety: allocating and destroying use the container and the allocator, which are for one
+/// thread at a time. In a child of fork(2), destroying the copy only unmaps the child's memory.
 class POSTERN_API DmaBuffer {
  public:
-  // `length` is rounded up to the container's smallest page. Errors: ENOMEM, ENOSPC (no iova is free), those of
-  // Container::map().
+  /// Allocates `length` bytes, rounded up to the container's smallest page, and maps them. Errors: ENOMEM (no memory),
+  /// EINVAL (the length is zero), EOVERFLOW (runs past 2^64), ENOSPC (no iova is free), those of Container::map().
   [[nodiscard]] static Result<DmaBuffer> allocate(std::shared_ptr<Container> container, IovaAllocator& allocator,
                                                   std::uint64_t length, Access access = Access::read_write);
   DmaBuffer(DmaBuffer&&) noexcept = default;
   DmaBuffer& operator=(DmaBuffer&&) noexcept;
   ~DmaBuffer();
 
-  [[nodiscard]] Iova iova() const noexcept { return iova_; }
-  [[nodiscard]] std::byte* data() const noexcept { return memory_.data(); }
-  [[nodiscard]] std::size_t size() const noexcept { return memory_.size(); }
+  [[nodiscard]] Iova iova() const noexcept { return iova_; }                  ///< address for the device
+  [[nodiscard]] std::byte* data() const noexcept { return memory_.data(); }   ///< address for this process
+  [[nodiscard]] std::size_t size() const noexcept { return memory_.size(); }  ///< bytes
   [[nodiscard]] std::span<std::byte> bytes() const noexcept { return memory_.bytes(); }
 
  private:

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// DmaWindows: the ranges of iovas that a POWER IOMMU translates, and making more of them.
+// DmaWindows: the iova ranges that a POWER IOMMU translates, and how to create more.
 #pragma once
 
 #include <cstdint>
@@ -10,49 +10,53 @@
 
 namespace postern {
 
-// A range of iovas with a table of TCEs (translation control entries) behind it.
+/// A range of iovas that a table of TCEs (translation control entries) translates.
 struct DmaWindow {
   IovaRange range;
-  std::uint64_t page_size = 0;  // bytes: what one TCE maps, and what iova, address and length are multiples of in here
-  std::uint32_t levels = 1;     // of the table
-  bool created = false;         // by create(); otherwise it is the default window, which is there from the start
+  std::uint64_t page_size = 0;  ///< bytes per TCE; iova, address and length of a mapping are multiples of it
+  std::uint32_t levels = 1;     ///< levels of the table
+  bool created = false;         ///< made by create(); false: the default window, which exists from the start
 };
 
+/// What the IOMMU supports.
 struct DmaWindowLimits {
-  std::uint64_t page_sizes = 0;  // bitmap, of a window that is created
-  std::uint32_t windows = 0;     // at a time, the default one included
-  std::uint32_t levels = 0;      // at most
+  std::uint64_t page_sizes = 0;  ///< bitmap, for created windows
+  std::uint32_t windows = 0;     ///< maximum number at a time, including the default window
+  std::uint32_t levels = 0;      ///< maximum; 0: the platform creates no windows
 };
 
+/// The window to create.
 struct DmaWindowRequest {
-  std::uint64_t size = 0;       // bytes, a power of two
-  std::uint64_t page_size = 0;  // bytes
-  std::uint32_t levels = 0;     // of the table; 0: as few as keep each part of it small
+  std::uint64_t size = 0;       ///< bytes, a power of two
+  std::uint64_t page_size = 0;  ///< bytes
+  std::uint32_t levels = 0;     ///< levels of the table; 0: as few as keep each part of it small
 };
 
-// What a container of the spapr backend can do with windows (Container::dma_windows()). A window becomes part of the
-// container's usable ranges, and its mappings go by Container::map(). Windows stay until they are removed, or the last
-// device leaves; they come back with the next device. Thread rules: those of the container.
+/// DMA windows of a container of the spapr backend (Container::dma_windows()). Each window is one of the container's
+/// usable ranges; map into it with Container::map(). A window exists until it is removed. The kernel drops all windows
+/// when the last device detaches; they are restored with the next. Thread safety: as the container.
 class POSTERN_API DmaWindows {
  public:
   virtual ~DmaWindows() = default;
 
-  [[nodiscard]] virtual DmaWindowLimits limits() const = 0;  // VFIO_IOMMU_SPAPR_TCE_GET_INFO
-  [[nodiscard]] virtual std::vector<DmaWindow> list() const = 0;
+  [[nodiscard]] virtual DmaWindowLimits limits() const = 0;       ///< VFIO_IOMMU_SPAPR_TCE_GET_INFO
+  [[nodiscard]] virtual std::vector<DmaWindow> list() const = 0;  ///< existing windows
 
-  // Makes a window; the kernel says where. Memory of pages smaller than the window's cannot be mapped in it: a page
-  // size beyond the host's wants hugetlb memory. Kernel: VFIO_IOMMU_SPAPR_TCE_CREATE. Errors: EINVAL (a page size that
-  // the IOMMU does not have, a size that is no power of two or too small, too many levels), ENOSPC (no room for
-  // another: the reason says what stands in the way), ENOMEM (the table counts as locked memory), ENODEV (no device is
-  // attached, or the platform makes no windows).
+  /// Creates a window at an iova that the kernel chooses. Memory mapped in it must have pages at least as large as the
+  /// window's: a page size above the host's requires hugetlb memory. Kernel: VFIO_IOMMU_SPAPR_TCE_CREATE. Errors:
+  /// EINVAL (page size not supported by the IOMMU; size not a power of two, or too small; too many levels), ENOSPC (no
+  /// further window possible: the reason says why), ENOMEM (the table counts as locked memory), ENODEV (no device is
+  /// attached, or the platform creates no windows), EPERM (the platform refuses), EPROTO (the kernel returned an
+  /// impossible address).
   [[nodiscard]] virtual Result<DmaWindow> create(const DmaWindowRequest& request) = 0;
 
-  // Errors: ENOENT (no window starts there), EBUSY (something is mapped in it: it is named).
-  // Kernel: VFIO_IOMMU_SPAPR_TCE_REMOVE.
+  /// Removes the window that starts at this iova. Kernel: VFIO_IOMMU_SPAPR_TCE_REMOVE. Errors: ENOENT (no window starts
+  /// there), EBUSY (it contains a mapping, which is named), ENODEV (no device is attached).
   [[nodiscard]] virtual Result<void> remove(Iova start) = 0;
 
-  // A window that so many bytes fit into, empty of mappings or not: one that is there, or else a new one with the
-  // largest pages that the IOMMU has and that `page_of_memory` allows (backing_page_size()). Errors: those of create().
+  /// Returns a window of at least this many bytes, which may contain mappings: an existing window, or else a new one.
+  /// Its pages are no larger than `page_of_memory` (backing_page_size()); a new window has the largest such pages that
+  /// the IOMMU supports. Errors: those of create().
   [[nodiscard]] virtual Result<DmaWindow> make_room(std::uint64_t bytes, std::uint64_t page_of_memory) = 0;
 
  protected:

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Error: what failed, on what, with which errno, and what to do about it.
+// Error: the operation that failed, its object, the errno, the reason and the remedy.
 #pragma once
 
 #include <memory>
@@ -10,18 +10,19 @@
 
 namespace postern {
 
-// An Error is one failed operation in words that a person can act on. It is a single pointer, so that a Result<void>
-// costs nothing to return when all is well. Copying copies the words; a moved-from Error may only be destroyed or
-// assigned to. Thread rules: as for std::string.
+/// One failed operation, described so that a person can act on it. Holds a single pointer, so that returning a
+/// successful Result<void> is free. Copies are deep; a moved-from Error may only be destroyed or assigned to. Thread
+/// safety: as std::string.
 class POSTERN_API Error {
  public:
+  /// The parts of an error.
   struct Details {
-    int code = 0;               // errno, positive: what the call gave; of a refusal, the one that fits it
-    std::string operation;      // the call that failed, as the kernel spells it: "VFIO_IOMMU_MAP_DMA"; or see refused()
-    std::string object;         // what it was done to: "map 0x1000+4 KiB into container type1"
-    std::string reason;         // why, where more is known than the errno says; may be empty
-    std::string remedy;         // what to do about it; may be empty
-    std::vector<Error> causes;  // the refusals behind this one, when several things were tried
+    int code = 0;               ///< positive errno: the call's, or, if the library refused, the closest one
+    std::string operation;      ///< the failed call, spelled as in the kernel: "VFIO_IOMMU_MAP_DMA"; see refused()
+    std::string object;         ///< what it was applied to: "map 0x1000+4 KiB into container type1"
+    std::string reason;         ///< why it failed, if more is known than the errno; may be empty
+    std::string remedy;         ///< what to do about it; may be empty
+    std::vector<Error> causes;  ///< the error of each alternative, if several were tried
   };
 
   explicit Error(Details details);
@@ -38,18 +39,19 @@ class POSTERN_API Error {
   [[nodiscard]] const std::string& remedy() const noexcept { return details_->remedy; }
   [[nodiscard]] const std::vector<Error>& causes() const noexcept { return details_->causes; }
 
-  // Whether no call failed, and operation() is empty: the library refused, before it asked the kernel or because of
-  // what a call that succeeded answered. Otherwise code() is what operation() gave, and what that means is in reason().
+  /// Whether the library refused, without a failed call: it rejected the arguments, or the result of a successful call.
+  /// operation() is then empty. Otherwise code() is the errno of operation(), and reason() explains it.
   [[nodiscard]] bool refused() const noexcept { return operation().empty(); }
 
-  // "OBJECT: OPERATION: ERRNO: reason; remedy", or "OBJECT: refused: ERRNO: ...", and behind it each cause in brackets.
+  /// Formats the error: "OBJECT: OPERATION: ERRNO: reason; remedy" or "OBJECT: refused: ERRNO: ...", followed by each
+  /// cause in brackets.
   [[nodiscard]] std::string message() const;
 
  private:
   std::unique_ptr<Details> details_;
 };
 
-// The macro name of an errno ("ENOMEM"), or its number in digits where it has no name.
+/// Returns the macro name of an errno ("ENOMEM"), or its decimal number if it has no name.
 [[nodiscard]] POSTERN_API std::string errno_name(int code);
 
 }  // namespace postern

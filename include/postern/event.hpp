@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Event: an eventfd(2), through which the kernel tells of interrupts, errors and requests.
+// Event: an eventfd(2), by which the kernel signals interrupts, errors and requests.
 #pragma once
 
 #include <chrono>
@@ -10,25 +10,25 @@
 
 namespace postern {
 
-// Counts signals. Owns its eventfd; whoever gave it to a device must keep it until the interrupt is off again (the
-// kernel holds a reference of its own, so nothing breaks if it goes early: the signals are just not seen). Thread
-// rules: any thread may signal and wait; each signal is seen by one waiter.
+/// Counts signals. Owns its eventfd. Keep an Event until the interrupt that signals it is disabled; the kernel holds
+/// its own reference, so destroying it early is safe, but loses the signals. Thread safety: any thread may signal and
+/// wait; each signal is reported to one waiter.
 class POSTERN_API Event {
  public:
-  // Errors: EMFILE, ENFILE, ENOMEM (eventfd(2)).
+  /// Creates an event. Errors: EMFILE, ENFILE, ENOMEM (eventfd(2)).
   [[nodiscard]] static Result<Event> create(Kernel& kernel);
 
-  // The number of signals since the last wait, waiting until there is one: for ever with milliseconds::max(). Zero when
-  // the time has passed without any. Errors: those of poll(2) and read(2).
+  /// Waits for a signal and returns the number of signals since the last wait; 0 after a timeout. milliseconds::max()
+  /// waits indefinitely. Errors: those of poll(2) and read(2).
   [[nodiscard]] Result<std::uint64_t> wait(std::chrono::milliseconds timeout) const;
 
-  // The number of signals since the last wait; zero if there was none. Does not block.
+  /// Returns the number of signals since the last wait, possibly 0. Does not block.
   [[nodiscard]] Result<std::uint64_t> take() const { return wait(std::chrono::milliseconds(0)); }
 
-  // Signals it, as a device would. For tests, and for passing one waiter's wake-up on to another.
+  /// Signals the event, as a device would. For tests, and for one waiter to wake another. Errors: those of write(2).
   [[nodiscard]] Result<void> signal() const;
 
-  // For poll(2) and epoll(7); readable when a signal is waiting. Still owned by the Event.
+  /// Returns the eventfd, for poll(2) and epoll(7): readable when a signal is pending. The Event keeps ownership.
   [[nodiscard]] int fd() const noexcept { return fd_.get(); }
 
  private:

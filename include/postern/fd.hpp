@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Fd and Mmap: what the kernel handed out, and who must give it back.
+// Fd and Mmap: owners of file descriptors and memory mappings.
 #pragma once
 
 #include <cstddef>
@@ -10,8 +10,9 @@
 
 namespace postern {
 
-// Owns a file descriptor of a Kernel; closes it when it goes. Passing one by value passes it on. Never turns into an
-// int by itself. The Kernel must outlive it. In a child of fork(2) closing it closes the child's. Thread rules: as int.
+/// Owns a file descriptor of a Kernel and closes it on destruction. Passing an Fd by value transfers ownership. There
+/// is no implicit conversion to int. The Kernel must outlive it. In a child of fork(2), it closes the child's
+/// descriptor. Thread safety: as int.
 class POSTERN_API Fd {
  public:
   Fd() noexcept = default;
@@ -27,9 +28,10 @@ class POSTERN_API Fd {
     return *this;
   }
 
-  [[nodiscard]] int get() const noexcept { return fd_; }
-  [[nodiscard]] Kernel& kernel() const noexcept { return *kernel_; }
-  explicit operator bool() const noexcept { return fd_ >= 0; }
+  [[nodiscard]] int get() const noexcept { return fd_; }              ///< -1 if empty
+  [[nodiscard]] Kernel& kernel() const noexcept { return *kernel_; }  ///< only if not empty
+  explicit operator bool() const noexcept { return fd_ >= 0; }        ///< whether it owns a descriptor
+  /// Closes the descriptor, if any.
   void reset() noexcept {
     if (fd_ >= 0) kernel_->close(std::exchange(fd_, -1));
   }
@@ -39,9 +41,9 @@ class POSTERN_API Fd {
   int fd_ = -1;
 };
 
-// Owns a mapping of memory (mmap(2)) made through a Kernel; unmaps it when it goes. For a BAR the memory is a device's
-// registers: access it through volatile pointers of the register's own width. In a child of fork(2) it unmaps the
-// child's memory. Thread rules: of the owner as of a pointer; the memory is any thread's.
+/// Owns an mmap(2) mapping made by a Kernel and unmaps it on destruction. The Kernel must outlive it. The memory of a
+/// BAR is device registers: access it through volatile pointers of the register's width. In a child of fork(2), it
+/// unmaps the child's memory. Thread safety: the Mmap as a pointer; any thread may access the memory.
 class POSTERN_API Mmap {
  public:
   Mmap() noexcept = default;
@@ -63,9 +65,10 @@ class POSTERN_API Mmap {
   }
 
   [[nodiscard]] std::byte* data() const noexcept { return address_; }
-  [[nodiscard]] std::size_t size() const noexcept { return length_; }
+  [[nodiscard]] std::size_t size() const noexcept { return length_; }  ///< bytes
   [[nodiscard]] std::span<std::byte> bytes() const noexcept { return {address_, length_}; }
-  explicit operator bool() const noexcept { return address_ != nullptr; }
+  explicit operator bool() const noexcept { return address_ != nullptr; }  ///< whether it owns a mapping
+  /// Unmaps the memory, if any.
   void reset() noexcept {
     if (address_ != nullptr) kernel_->munmap(std::exchange(address_, nullptr), std::exchange(length_, 0));
   }

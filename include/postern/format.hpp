@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sizes and ranges as the library's errors spell them.
+// Formats sizes and ranges as the library's error messages do.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +10,11 @@
 
 namespace postern {
 
-[[nodiscard]] POSTERN_API std::string size_text(std::uint64_t bytes);         // "4 KiB", "16 GiB", "4097 bytes"
-[[nodiscard]] POSTERN_API std::string page_sizes_text(std::uint64_t bitmap);  // "4 KiB, 2 MiB, 1 GiB"
-[[nodiscard]] POSTERN_API std::string ranges_text(std::span<const IovaRange> ranges);  // "0x0-0xfff, 0x2000-0x2fff"
+/// Formats a size: "4 KiB", "16 GiB", "4097 bytes".
+[[nodiscard]] POSTERN_API std::string size_text(std::uint64_t bytes);
+/// Formats a bitmap of page sizes: "4 KiB, 2 MiB, 1 GiB".
+[[nodiscard]] POSTERN_API std::string page_sizes_text(std::uint64_t bitmap);
+/// Formats a list of ranges: "0x0-0xfff, 0x2000-0x2fff".
+[[nodiscard]] POSTERN_API std::string ranges_text(std::span<const IovaRange> ranges);
 
 }  // namespace postern

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// HostDevice and IommuGroup: what the host knows of a device before it is passed through, whatever bus it is on.
+// HostDevice and IommuGroup: a device of any bus, and its IOMMU group, as sysfs describes them.
 #pragma once
 
 #include <array>
@@ -15,117 +15,118 @@
 
 namespace postern {
 
-// The number of an IOMMU group, as in /sys/kernel/iommu_groups/N and /dev/vfio/N.
+/// The number of an IOMMU group, as in /sys/kernel/iommu_groups/N and /dev/vfio/N.
 enum class GroupId : std::uint32_t {};
 [[nodiscard]] POSTERN_API std::string to_string(GroupId group);
 
-// The character device that VFIO makes for one device ("vfio0"), found under its sysfs folder in vfio-dev/.
+/// The VFIO character device of one device, listed in vfio-dev/ of its sysfs directory.
 struct VfioCdev {
-  std::string name;             // "vfio0"
-  std::string path;             // "/dev/vfio/devices/vfio0"
-  std::optional<dev_t> number;  // from vfio-dev/vfioN/dev; missing where the kernel is built without VFIO_DEVICE_CDEV
+  std::string name;             ///< "vfio0"
+  std::string path;             ///< "/dev/vfio/devices/vfio0"
+  std::optional<dev_t> number;  ///< from vfio-dev/vfioN/dev; missing: kernel built without VFIO_DEVICE_CDEV
 };
 
-// The secret that a physical function's driver and those of its virtual functions share: where the physical function is
-// bound to vfio-pci, none of them can be opened without it. A UUID, its bytes in the order in which it is written.
+/// The secret shared by the drivers of a physical function and of its virtual functions. If the physical function is
+/// bound to vfio-pci, none of them can be opened without it. A UUID, with its bytes in the order of its text form.
 struct POSTERN_API VfToken {
   std::array<std::uint8_t, 16> bytes{};
-  // As "bd8d9d2b-5a5f-4f5a-a211-f591514ba1f3". Errors: EINVAL.
+  /// Parses "bd8d9d2b-5a5f-4f5a-a211-f591514ba1f3". Errors: EINVAL.
   [[nodiscard]] static Result<VfToken> parse(std::string_view uuid);
 };
 [[nodiscard]] POSTERN_API std::string to_string(const VfToken& token);
 
-// A snapshot of sysfs; nothing here holds the device. Thread rules: as for std::string.
+/// A device of the host: a snapshot of sysfs that keeps nothing open. Thread safety: as std::string.
 struct HostDevice {
-  std::string name;                    // as its bus names it: "0000:00:01.0"; what VFIO_GROUP_GET_DEVICE_FD takes
-  std::string bus;                     // "pci", "platform", "ccw", "ap", "mdev"
-  std::string sysfs_path;              // "/sys/bus/pci/devices/0000:00:01.0"
-  std::optional<std::string> driver;   // the driver it is bound to, if any
-  std::optional<GroupId> iommu_group;  // missing: the device is behind no IOMMU that the kernel uses
-  std::optional<VfioCdev> cdev;        // present only while it is bound to a VFIO driver
-  std::optional<int> numa_node;
-  // VFIO took it without an IOMMU (vfio.enable_unsafe_noiommu_mode): its DMA reaches all of memory, and its group is
-  // one that VFIO made for it.
+  std::string name;                    ///< name on its bus, as VFIO_GROUP_GET_DEVICE_FD takes it: "0000:00:01.0"
+  std::string bus;                     ///< "pci", "platform", "ccw", "ap", "mdev"
+  std::string sysfs_path;              ///< "/sys/bus/pci/devices/0000:00:01.0"; below its group for a group member
+  std::optional<std::string> driver;   ///< bound driver, if any
+  std::optional<GroupId> iommu_group;  ///< missing: no IOMMU that the kernel uses translates for the device
+  std::optional<VfioCdev> cdev;        ///< present only while it is bound to a VFIO driver
+  std::optional<int> numa_node;        ///< NUMA node, if known
+  /// Bound to VFIO without an IOMMU (vfio.enable_unsafe_noiommu_mode): its DMA reaches all memory, and VFIO made its
+  /// group.
   bool is_noiommu = false;
-  // Its driver gives it to user space through VFIO, whatever the driver is called: sysfs has a vfio-dev/ of it. Where
-  // the kernel has no such thing (before Linux 6.1), by the node of its group and the driver's name.
+  /// Bound to a VFIO driver of any name: sysfs has its vfio-dev/. Before Linux 6.1, determined by the group's node and
+  /// the driver's name.
   bool is_vfio = false;
-  std::optional<VfToken> vf_token;  // to open it with; sysfs has none (AttachOptions::vf_token)
+  std::optional<VfToken> vf_token;  ///< token to open it with; not in sysfs (see AttachOptions::vf_token)
 };
 
+/// An IOMMU group: a snapshot of sysfs.
 struct POSTERN_API IommuGroup {
   GroupId id{};
-  // The group's node, there once a member is bound to a VFIO driver: "/dev/vfio/N", or "/dev/vfio/noiommu-N".
+  /// The group's node, "/dev/vfio/N" or "/dev/vfio/noiommu-N". It exists while a member is bound to a VFIO driver.
   std::string path;
-  std::vector<HostDevice> members;  // ordered by name
+  std::vector<HostDevice> members;  ///< sorted by name
 
-  // The members that stand in the way of passing the group through: those bound to a driver that may do DMA of its own.
-  // A member without a driver, or with a VFIO driver or pci-stub or a PCIe port driver, does not
-  // (iommu_device_claim_dma_owner, and driver_managed_dma of the driver, Linux 6.0).
+  /// Returns the blockers: members bound to a driver that may do DMA, which keeps the group from being passed through.
+  /// Members without a driver, or bound to a VFIO driver, pci-stub, a PCIe port driver (pcieport, shpchp) or fsl_mc_bus
+  /// do not block (iommu_device_claim_dma_owner, and the driver's driver_managed_dma, Linux 6.0).
   [[nodiscard]] std::vector<const HostDevice*> obstacles() const;
+  /// Whether the group has no blockers.
   [[nodiscard]] bool viable() const { return obstacles().empty(); }
 };
 
-// What a device's group means for it.
+/// How to make a device's group viable.
 struct GroupAdvice {
-  std::string why;                   // the members share the group; empty where there is one alone
-  std::vector<std::string> to_bind;  // names of those in the way, where all of them can be given to VFIO
-  std::string remedy;                // empty where nothing is in the way
+  std::string why;                   ///< why the members share the group; empty if it has one member
+  std::vector<std::string> to_bind;  ///< names of the blockers, if all of them can be bound to VFIO
+  std::string remedy;                ///< empty if no other member blocks
 };
 
-// What follows is for any thread.
-
-// Never advises to take what the device itself hangs on (its physical function), or what the host does (its chipset).
-// Whether somebody uses the others is not looked at: "postern bind" does.
+/// Advises which other members to bind to VFIO. Thread-safe, as are all functions below. Never proposes the device's
+/// physical function, parts of the chipset, or members on another bus than PCI. Does not check whether the members are
+/// in use: "postern bind" does.
 [[nodiscard]] POSTERN_API GroupAdvice advise_on_group(Kernel& kernel, const IommuGroup& group,
                                                       const std::string& device);
-// The remedy where some members must stay; `staying` are their names, with the reason of each.
+/// Returns the remedy if some members must keep their drivers; `staying` has their names, each with the reason.
 [[nodiscard]] POSTERN_API std::string leave_group_alone(std::span<const std::string> staying);
 
-// Reads a device of a bus. Errors: ENODEV (no such device; the remedy says how to list them), EINVAL (a name that leads
-// elsewhere, as "../x" does), those of sysfs.
+/// Reads a device of a bus. Errors: ENODEV (no such device; the remedy says how to list them), EINVAL (a name that is a
+/// path, such as "../x"), those of sysfs.
 [[nodiscard]] POSTERN_API Result<HostDevice> find_host_device(Kernel& kernel, std::string_view bus,
                                                               std::string_view name);
 
-// Errors: ENOENT (no such group), those of sysfs.
+/// Reads a group and its members. Errors: ENOENT (no such group), those of sysfs.
 [[nodiscard]] POSTERN_API Result<IommuGroup> find_iommu_group(Kernel& kernel, GroupId group);
 
-// What must hold of a host and a device before it can be passed through. Errors: ENODEV, with the remedy that fits this
-// machine (its firmware, its kernel's parameters, what it runs under).
-// The kernel uses an IOMMU for some device at least.
+/// Checks that the kernel uses an IOMMU for at least one device. Errors of this and the next two checks: ENODEV, with a
+/// remedy for this machine (its firmware, kernel parameters, hypervisor).
 [[nodiscard]] POSTERN_API Result<void> require_iommu(Kernel& kernel);
-// The device is in an IOMMU group, and that is an IOMMU's.
+/// Checks that the device is in the group of an IOMMU, not a no-IOMMU group, and returns the group.
 [[nodiscard]] POSTERN_API Result<GroupId> require_group(Kernel& kernel, const HostDevice& device);
-// The device is bound to a driver that gives it to user space.
+/// Checks that the device is bound to a VFIO driver.
 [[nodiscard]] POSTERN_API Result<void> require_vfio_driver(const HostDevice& device);
 
-// This process can open a node of VFIO's ("/dev/vfio/2", "/dev/iommu"): it is opened and closed, which opens no device.
-// Errors: those of open(2); the remedy says what brings or allows it.
+/// Checks that this process can open a VFIO node ("/dev/vfio/2", "/dev/iommu"), by opening and closing it, which opens
+/// no device. Errors: those of open(2); the remedy says how to create it or gain access.
 [[nodiscard]] POSTERN_API Result<void> require_node(Kernel& kernel, const std::string& path);
-// The device answers, as far as sysfs shows: its config space does not read as all ones. Errors: EIO.
+/// Checks that the device responds: that its config space in sysfs does not read as all ones. Errors: EIO.
 [[nodiscard]] POSTERN_API Result<void> require_answer(Kernel& kernel, const HostDevice& device);
 
-// The physical function of a virtual one, where a VFIO driver has it: then the device wants a VF token.
+/// Returns the name of a virtual function's physical function, if bound to a VFIO driver: opening the device then
+/// requires a VF token.
 [[nodiscard]] POSTERN_API std::optional<std::string> physical_function_with_token(Kernel& kernel,
                                                                                   const HostDevice& device);
 
-// Whether a device can raise no interrupts but its own: VFIO refuses it (EPERM) where that is known to be missing.
+/// Whether the host confines devices to their own interrupts. If it does not, VFIO refuses to attach (EPERM).
 struct InterruptIsolation {
-  std::optional<bool> isolated;  // nothing: this host does not tell
-  std::string reason;            // what says so
-  std::string remedy;            // where they are not isolated
+  std::optional<bool> isolated;  ///< missing: unknown on this host
+  std::string reason;            ///< how this was determined
+  std::string remedy;            ///< if not isolated
 };
-// By what the kernel does (/proc/interrupts). `iommu`: the name of one under /sys/class/iommu ("dmar0"); without one,
-// all of them are looked at.
+/// Reads interrupt isolation from /proc/interrupts: what the kernel does, not what the hardware could do. `iommu` names
+/// one in /sys/class/iommu ("dmar0"); without it, all are checked.
 [[nodiscard]] POSTERN_API InterruptIsolation read_interrupt_isolation(Kernel& kernel,
                                                                       const std::optional<std::string>& iommu);
-// Whether a backend's kernel module is told to take devices without it (its parameter allow_unsafe_interrupts), and the
-// remedy that tells it to.
+/// Whether a backend's kernel module accepts devices without interrupt isolation (parameter allow_unsafe_interrupts).
 [[nodiscard]] POSTERN_API bool accepts_unsafe_interrupts(Kernel& kernel, std::string_view backend);
+/// Returns the remedy that sets this parameter.
 [[nodiscard]] POSTERN_API std::string accept_unsafe_interrupts(std::string_view backend);
 
-// Whether a driver of this name is one of VFIO's ("vfio-pci", its variants, "vfio-platform"), as far as a name tells:
-// for drivers that have no device yet. Of a device, HostDevice::is_vfio tells: some vendors' drivers serve VFIO too.
+/// Guesses by name whether a driver is a VFIO driver ("vfio-pci", its variants, "vfio-platform"). For drivers without a
+/// device; for a device use HostDevice::is_vfio, which also recognises vendor drivers of other names.
 [[nodiscard]] POSTERN_API bool is_vfio_driver(std::string_view driver);
 
 }  // namespace postern

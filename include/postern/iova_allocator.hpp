@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// IovaAllocator: hands out iovas from the ranges that an IOMMU can use.
+// IovaAllocator: allocates iovas from the usable ranges of an IOMMU.
 #pragma once
 
 #include <cstdint>
@@ -11,42 +11,41 @@
 
 namespace postern {
 
-// Keeps book of which iovas are free; makes no system call and maps nothing. Every address it gives lies inside the
-// usable ranges it was made with, and is a multiple of the IOMMU's smallest page. Address 0 is never chosen (drivers
-// and devices take it for "none"), but may be asked for with allocate_at(). Cost: allocate, allocate_at and free take
-// O(log n) for n free ranges; but where nothing longer is left, an allocate looks through the ranges of about its own
-// length for one with the right alignment, once until such a range is freed. Thread rules: one thread at a time.
+/// Tracks which iovas are free. Makes no system calls and maps nothing. All addresses it returns lie within the usable
+/// ranges and are multiples of the IOMMU's smallest page. allocate() never returns address 0, which drivers and devices
+/// treat as "none"; allocate_at() may take it. Cost: O(log n) for n free ranges. If no longer range is free, one linear
+/// scan of the size class looks for a suitably aligned range; a failure is cached until such a range is freed.
+/// Thread safety: one thread at a time.
 class POSTERN_API IovaAllocator {
  public:
-  // `usable`: Container::usable_ranges(), perhaps clipped to what the device can address. `page_sizes`: the IOMMU's
-  // page sizes as a bitmap, Container::page_sizes(); the smallest is at least 4 KiB. The ends of a range that fill no
-  // smallest page are left out.
+  /// `usable`: Container::usable_ranges(), clipped if the device cannot address all of it. `page_sizes`: bitmap of the
+  /// IOMMU's page sizes, Container::page_sizes(); sizes below 4 KiB are ignored. Ranges are trimmed to whole smallest
+  /// pages.
   IovaAllocator(std::span<const IovaRange> usable, std::uint64_t page_sizes);
   ~IovaAllocator();
   IovaAllocator(IovaAllocator&&) noexcept;
   IovaAllocator& operator=(IovaAllocator&&) noexcept;
 
-  // An iova for `length` bytes (a multiple of the smallest page), aligned to the largest page size of the IOMMU that is
-  // not larger than `length`, so that huge pages can be used; where no free range allows that, to the next smaller one.
-  // Errors: EINVAL (length is zero or no multiple of the smallest page), ENOSPC (no free range is long enough).
+  /// Allocates `length` bytes, a multiple of the smallest page. Aligns them to the largest IOMMU page size not above
+  /// `length`, so that huge pages can be used; if no free range permits that, to the next smaller size. Errors: EINVAL
+  /// (length is zero or not a multiple of the smallest page), ENOSPC (no free range is long enough).
   [[nodiscard]] Result<Iova> allocate(std::uint64_t length);
 
-  // The same with an alignment of the caller's, a power of two, that must be kept. Errors: as above, EINVAL
-  // (alignment).
+  /// Allocates `length` bytes with exactly this alignment, a power of two. Errors: as above; EINVAL also for an invalid
+  /// alignment.
   [[nodiscard]] Result<Iova> allocate(std::uint64_t length, std::uint64_t alignment);
 
-  // Takes exactly this range. Errors: EINVAL (unaligned or empty), EOVERFLOW (it runs past 2^64), ERANGE (outside the
-  // usable ranges: they are named), EEXIST (some of it is taken).
+  /// Allocates exactly this range. Errors: EINVAL (unaligned or empty), EOVERFLOW (runs past 2^64), ERANGE (outside the
+  /// usable ranges: they are named), EEXIST (part of it is allocated).
   [[nodiscard]] Result<void> allocate_at(Iova iova, std::uint64_t length);
 
-  // Gives back what allocate or allocate_at gave, whole or in parts. Errors: EINVAL (unaligned or empty), EOVERFLOW
-  // (it runs past 2^64), ERANGE (outside the usable ranges), ENOENT (some of it is free already). On an error nothing
-  // changes.
+  /// Frees an allocation, or part of one. On an error nothing changes. Errors: EINVAL (unaligned or empty), EOVERFLOW
+  /// (runs past 2^64), ERANGE (outside the usable ranges), ENOENT (part of it is already free).
   [[nodiscard]] Result<void> free(Iova iova, std::uint64_t length);
 
-  [[nodiscard]] std::uint64_t bytes_free() const noexcept;    // 0 stands for 2^64 only if ranges_free() is not 0
-  [[nodiscard]] std::uint64_t ranges_free() const noexcept;   // how many pieces the free space is in
-  [[nodiscard]] std::uint64_t largest_free() const noexcept;  // bytes of the longest free range
+  [[nodiscard]] std::uint64_t bytes_free() const noexcept;    ///< 0 means 2^64 if ranges_free() is not 0
+  [[nodiscard]] std::uint64_t ranges_free() const noexcept;   ///< number of free ranges
+  [[nodiscard]] std::uint64_t largest_free() const noexcept;  ///< bytes in the longest free range; 0 as in bytes_free()
 
  private:
   class POSTERN_LOCAL State;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// LockedMemory: how much memory this process may pin for devices, and how much it has.
+// LockedMemory: how much memory this process may pin for devices, and how much it has pinned.
 #pragma once
 
 #include <cstdint>
@@ -10,27 +10,27 @@
 
 namespace postern {
 
-// All in bytes, from /proc/self. Mapping memory for a device pins it; the kernel counts it against RLIMIT_MEMLOCK
-// unless the process has CAP_IPC_LOCK. type1 counts a process's own (VmLck); iommufd counts all processes of a user
-// together and shows its own share as VmPin. Any thread may read it.
+/// Locked-memory limit and use of this process, in bytes, from /proc/self. Mapping memory for a device pins it. The
+/// kernel charges pinned memory against RLIMIT_MEMLOCK unless the process has CAP_IPC_LOCK: type1 charges the process
+/// (VmLck); iommufd charges the user, summed over all processes, and reports this process's share as VmPin.
 struct POSTERN_API LockedMemory {
-  std::optional<std::uint64_t> limit;  // RLIMIT_MEMLOCK, soft; missing: unlimited
-  bool exempt = false;                 // CAP_IPC_LOCK: the limit does not count
-  std::uint64_t locked = 0;            // VmLck
-  std::uint64_t pinned = 0;            // VmPin
+  std::optional<std::uint64_t> limit;  ///< soft RLIMIT_MEMLOCK; missing: unlimited
+  bool exempt = false;                 ///< CAP_IPC_LOCK: the limit does not apply
+  std::uint64_t locked = 0;            ///< VmLck
+  std::uint64_t pinned = 0;            ///< VmPin
 
-  // Whether this much more may be pinned, as far as this process can tell.
+  /// Whether this many more bytes may be pinned, as far as this process can determine.
   [[nodiscard]] bool allows(std::uint64_t bytes) const noexcept {
     return exempt || !limit || (bytes <= *limit && locked + pinned <= *limit - bytes);
   }
 
-  // Errors: those of reading /proc/self.
+  /// Reads the current values. Thread-safe. Errors: those of reading /proc/self.
   [[nodiscard]] static Result<LockedMemory> read(Kernel& kernel);
 };
 
-// How large the pages are that this process's memory at `address` is made of: the host's page, or a huge page of
-// hugetlbfs (transparent huge pages do not count). Bytes, from /proc/self/smaps. Errors: EFAULT (no such memory), those
-// of reading /proc/self. Any thread.
+/// Returns the page size, in bytes, of this process's memory at `address`: the host's page size, or a huge page of
+/// hugetlbfs. Ignores transparent huge pages. Reads /proc/self/smaps. Thread-safe. Errors: EFAULT (no such memory),
+/// those of reading /proc/self.
 [[nodiscard]] POSTERN_API Result<std::uint64_t> backing_page_size(Kernel& kernel, const void* address);
 
 }  // namespace postern

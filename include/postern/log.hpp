@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Logging: where the library says what it can return to nobody, such as a destructor's failure. Silent unless asked.
+// Logging: reports errors that cannot be returned to a caller, such as those of destructors. Off by default.
 #pragma once
 
 #include <cstdint>
@@ -8,18 +8,20 @@
 
 namespace postern {
 
+/// What a log entry is about.
 enum class LogKind : std::uint8_t {
-  tear_down,  // something could not be given back, or undone: it may be left behind
-  remark,     // something worth knowing; all goes on without it
-  device,     // a device did not do what it was told while it was stopped; it was kept from memory all the same
+  tear_down,  ///< releasing or undoing something failed: it may be left behind
+  remark,     ///< informational; the operation continues without it
+  device,     ///< a device misbehaved while it was being stopped; it was cut off from memory anyway
 };
 
+/// Receives log entries. Must be callable from any thread.
 using LogHandler = void (*)(LogKind kind, const Error& error) noexcept;
 
-// Sets the one handler of the process; null turns it off (the default). It may be called from any thread.
+/// Sets the process's log handler. Null turns logging off, which is the default. Thread-safe.
 POSTERN_API void set_log_handler(LogHandler handler) noexcept;
 
-// Gives the handler an error. For drivers, which have destructors of their own.
+/// Passes an error to the handler. For drivers, whose destructors have errors of their own. Thread-safe.
 POSTERN_API void log(LogKind kind, const Error& error) noexcept;
 
 }  // namespace postern

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Mapping and ContainerLimits: what a container has mapped, and what it could map.
+// Mapping and ContainerLimits: a container's mappings and the limits on them.
 #pragma once
 
 #include <cstdint>
@@ -9,20 +9,19 @@
 
 namespace postern {
 
-// Plain data; thread rules: as for std::vector.
-
-// One mapping of a container: this memory is seen by the devices at this range.
+/// One mapping of a container: devices see the memory at `address` in this range. Plain data.
 struct Mapping {
-  IovaRange range;
-  void* address = nullptr;
-  Access access = Access::read_write;
+  IovaRange range;                     ///< where the devices see it
+  void* address = nullptr;             ///< start of the memory in this process
+  Access access = Access::read_write;  ///< allowed device accesses
 };
 
-// What an IOMMU can do for the devices that are attached now; it changes when a device joins or leaves.
+/// What the IOMMUs of the attached devices support. Changes when a device attaches or detaches. Plain data; thread
+/// safety: as std::vector.
 struct ContainerLimits {
-  std::vector<IovaRange> usable_ranges;        // ordered, apart from each other
-  std::uint64_t page_sizes = 0;                // bitmap, in bytes: 0x40201000 is 4 KiB, 2 MiB and 1 GiB
-  std::optional<std::uint64_t> mapping_limit;  // how many mappings the kernel takes; missing: as many as memory allows
+  std::vector<IovaRange> usable_ranges;        ///< sorted, not overlapping
+  std::uint64_t page_sizes = 0;                ///< bitmap of bytes: 0x40201000 is 4 KiB, 2 MiB and 1 GiB
+  std::optional<std::uint64_t> mapping_limit;  ///< maximum number of mappings; missing: limited by memory only
 };
 
 }  // namespace postern

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// PciAddress: where a PCI function sits: domain, bus, device, function.
+// PciAddress: the address of a PCI function: domain, bus, device, function.
 #pragma once
 
 #include <compare>
@@ -11,20 +11,20 @@
 
 namespace postern {
 
-// Thread rules of all here: as for int.
+/// The address of a PCI function. Thread safety: as int.
 struct POSTERN_API PciAddress {
-  std::uint32_t domain = 0;  // VMD and Hyper-V use domains beyond 16 bits
-  std::uint8_t bus = 0;
-  std::uint8_t device = 0;    // 0..31
-  std::uint8_t function = 0;  // 0..7
+  std::uint32_t domain = 0;   ///< more than 16 bits: VMD and Hyper-V use such domains
+  std::uint8_t bus = 0;       ///< 0..255
+  std::uint8_t device = 0;    ///< 0..31
+  std::uint8_t function = 0;  ///< 0..7
 
-  // Reads "0000:00:01.0" or, in domain 0, "00:01.0". Errors: EINVAL, with the form that is expected.
+  /// Parses "0000:00:01.0" or, for domain 0, "00:01.0". Errors: EINVAL, with the expected form.
   [[nodiscard]] static Result<PciAddress> parse(std::string_view text);
 
   friend constexpr auto operator<=>(PciAddress, PciAddress) = default;
 };
 
-// As sysfs spells it: "0000:00:01.0".
+/// Formats an address as sysfs does: "0000:00:01.0".
 [[nodiscard]] POSTERN_API std::string to_string(PciAddress address);
 
 }  // namespace postern

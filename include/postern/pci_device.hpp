@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// PciDevice: the PCI nature of a device that is passed through: config space, capabilities, BARs, interrupts by name.
+// PciDevice: an attached PCI device: config space, capabilities, BARs, interrupts by name.
 #pragma once
 
 #include <concepts>
@@ -17,33 +17,29 @@ namespace nvme {
 class Owner;
 }
 
-// A capability in config space. Extended ones (from offset 0x100) have 16-bit ids of their own.
+/// A capability in config space. Extended capabilities, from offset 0x100, have a separate 16-bit id space.
 struct PciCapability {
   std::uint16_t id = 0;
   std::uint16_t offset = 0;
   bool extended = false;
 };
 
-enum class PciInterrupt : std::uint32_t {
-  intx = 0,
-  msi = 1,
-  msix = 2,
-  error = 3,
-  request = 4
-};  // VFIO_PCI_*_IRQ_INDEX
+/// Kinds of PCI interrupts (VFIO_PCI_*_IRQ_INDEX).
+enum class PciInterrupt : std::uint32_t { intx = 0, msi = 1, msix = 2, error = 3, request = 4 };
 
-// Composed of a Device, which it owns. Thread rules: as Device.
+/// A PCI device; owns its Device. Thread safety: as Device.
 class POSTERN_API PciDevice {
  public:
-  // Errors: EINVAL (the device is not PCI), EIO (config space cannot be read).
+  /// Takes over the device and reads its capability lists. Errors: EINVAL (the device is not PCI), EIO (it has no
+  /// config space), those of Device::read().
   [[nodiscard]] static Result<PciDevice> open(Device device);
 
   [[nodiscard]] Device& device() noexcept { return device_; }
   [[nodiscard]] const Device& device() const noexcept { return device_; }
   [[nodiscard]] const std::string& name() const noexcept { return device_.name(); }
 
-  // Config space, as VFIO lets the device see it: some fields are virtual (BARs, command), some writes are dropped.
-  // Offset naturally aligned. Errors: those of Device::read and write.
+  /// Reads config space as VFIO presents it: some fields are virtual (BARs, command). The offset is naturally aligned.
+  /// Errors: those of Device::read().
   template <std::unsigned_integral T>
   [[nodiscard]] Result<T> read_config(std::uint16_t offset) const {
     T value{};
@@ -51,55 +47,62 @@ class POSTERN_API PciDevice {
     if (!done) return failure_of(done);
     return value;
   }
+  /// Writes config space; VFIO drops some writes. Alignment as above. Errors: those of Device::write().
   template <std::unsigned_integral T>
   [[nodiscard]] Result<void> write_config(std::uint16_t offset, T value) const {
     return device_.write(config_region, offset, std::as_bytes(std::span(&value, 1)));
   }
 
-  // The capability lists, walked once at open() with loops and bad offsets cut short.
+  /// The capability lists, read once by open(), which stops at loops and invalid offsets.
   [[nodiscard]] std::span<const PciCapability> capabilities() const noexcept { return capabilities_; }
+  /// Finds a capability by id; null if the device does not have it.
   [[nodiscard]] const PciCapability* find_capability(std::uint16_t id) const noexcept;
+  /// Finds an extended capability by id; null if the device does not have it.
   [[nodiscard]] const PciCapability* find_extended_capability(std::uint16_t id) const noexcept;
 
-  // Maps a BAR whole (0..5). Errors: those of Device::map_region; ERANGE where only parts of it can be mapped.
+  /// Maps a whole BAR (0..5). Errors: those of Device::map_region(); ENODEV (no such BAR), ERANGE (only parts of it can
+  /// be mapped).
   [[nodiscard]] Result<Mmap> map_bar(std::uint32_t bar) const;
 
-  // Lets the device answer accesses to its registers in memory (command register). These three read, change and write
-  // the register: call them from one thread at a time.
+  /// Enables memory decoding in the command register, so that the device responds to accesses to its memory BARs. This
+  /// and the next two functions read, modify and write the register: call them from one thread at a time.
   [[nodiscard]] Result<void> enable_memory() const;
-  // Lets it reach memory, too, or stops it from reaching memory. A device that did DMA before goes on with it: see that
-  // it is at rest first.
+  /// Enables memory decoding and bus mastering (DMA). A device that was doing DMA before resumes it: make sure it is
+  /// idle first.
   [[nodiscard]] Result<void> enable_bus_master() const;
+  /// Disables bus mastering (DMA).
   [[nodiscard]] Result<void> disable_bus_master() const;
 
-  // Vectors 0.. of this kind signal these events; see Device::enable_interrupts().
+  /// Lets vectors 0.. of this kind signal these events; see Device::enable_interrupts().
   [[nodiscard]] Result<void> enable(PciInterrupt kind, std::span<const Event> events) const {
     return device_.enable_interrupts(static_cast<std::uint32_t>(kind), 0, events);
   }
-  // More vectors, from `first`, beside those that are on (MSI-X, Linux 6.5).
+  /// Adds vectors, from `first`, to those enabled (MSI-X, Linux 6.5).
   [[nodiscard]] Result<void> add(PciInterrupt kind, std::uint32_t first, std::span<const Event> events) const {
     return device_.enable_interrupts(static_cast<std::uint32_t>(kind), first, events);
   }
+  /// Disables all vectors of this kind.
   [[nodiscard]] Result<void> disable(PciInterrupt kind) const {
     return device_.disable_interrupts(static_cast<std::uint32_t>(kind));
   }
+  /// The interrupt of this kind; its count is 0 if the device has none.
   [[nodiscard]] const Interrupt& interrupt(PciInterrupt kind) const noexcept;
 
-  // Device::reset(), and the way that it went: "flr", "bus", "pm", ... as sysfs has it in reset_method. The order of
-  // the ways there is the kernel's (device_specific, acpi, flr, af_flr, pm, bus) unless the administrator wrote
-  // another; it takes the first, and goes on to the next only where a device does not come back
-  // (__pci_reset_function_locked). Empty where the kernel does not tell (before 5.15). Errors: those of
-  // Device::reset().
-  // It is well only where the device answers afterwards.
+  /// Resets the function and returns the reset method: "flr", "bus", "pm", ..., the first one in sysfs reset_method;
+  /// empty if the kernel does not list them (before 5.15). The default order is device_specific, acpi, flr, af_flr, pm,
+  /// bus; an administrator may change it. The kernel tries the next method only if one fails with ENOTTY, as it does if
+  /// the device does not come back (__pci_reset_function_locked); the returned name is then wrong. Errors: those of
+  /// Device::reset(); EIO (the device does not respond afterwards).
   [[nodiscard]] Result<std::string> reset() const;
-  // Of a physical function: the token that its virtual functions are opened with from now on. Errors: ENOTTY (it is no
-  // physical function).
+  /// Sets the token with which the virtual functions of this physical function are opened from now on. Errors: ENOTTY
+  /// (not a physical function).
   [[nodiscard]] Result<void> set_vf_token(const VfToken& token) const;
-  // Whether the device answers at all: one that has left, or sleeps, reads as all ones. Errors: EIO.
+  /// Checks that the device responds; one that was removed or is asleep reads as all ones. Errors: EIO, those of
+  /// Device::read().
   [[nodiscard]] Result<void> require_answer() const;
 
-  // Signals `event` when the device has had an uncorrectable error (PciInterrupt::error; AER), or when the kernel wants
-  // the device back, because it is unbound or unplugged (PciInterrupt::request): then detach(), soon.
+  /// Signals `event` on an uncorrectable error of the device (PciInterrupt::error; AER), or when the kernel requests
+  /// the device back because it is being unbound or unplugged (PciInterrupt::request): then call detach() soon.
   [[nodiscard]] Result<void> notify(PciInterrupt kind, const Event& event) const {
     return enable(kind, std::span(&event, 1));
   }
@@ -113,7 +116,7 @@ class POSTERN_API PciDevice {
 
   Device device_;
   std::vector<PciCapability> capabilities_;
-  bool is_owned_ = false;  // by a driver of the library, which keeps it where it is
+  bool is_owned_ = false;  // by a driver of the library; it must then not be moved
 };
 
 }  // namespace postern

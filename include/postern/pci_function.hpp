@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// PciFunction: a PCI device as the host sees it in sysfs.
+// PciFunction: a PCI function as sysfs describes it.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@
 
 namespace postern {
 
-// A snapshot of /sys/bus/pci/devices/ADDRESS. It is what it was when it was read; read it again after binding.
+/// A snapshot of /sys/bus/pci/devices/ADDRESS. Does not change; read it again after binding the device.
 struct PciFunction {
   PciAddress address;
   HostDevice host;
@@ -20,25 +20,26 @@ struct PciFunction {
   std::uint16_t device_id = 0;
   std::uint16_t subsystem_vendor_id = 0;
   std::uint16_t subsystem_device_id = 0;
-  std::uint32_t class_code = 0;  // 24 bits: base class, subclass, programming interface
+  std::uint32_t class_code = 0;  ///< 24 bits: base class, subclass, programming interface
   std::uint8_t revision = 0;
-  std::vector<std::string> reset_methods;  // as the kernel would try them: "flr", "bus", "pm", "device_specific", ...
+  std::vector<std::string> reset_methods;  ///< in the order the kernel tries them: "flr", "bus", "pm", ...
 };
 
-// Every PCI function of the host, by address. Any thread. Errors: ENOENT (the host has no PCI), those of sysfs.
+/// Lists all PCI functions of the host, sorted by address. Thread-safe. Errors: ENOENT (the host has no PCI), those of
+/// sysfs.
 [[nodiscard]] POSTERN_API Result<std::vector<PciFunction>> list_pci_functions(Kernel& kernel);
 
-// Any thread. Errors: ENODEV (no such device), those of sysfs.
+/// Reads one PCI function. Thread-safe. Errors: ENODEV (no such device), those of sysfs.
 [[nodiscard]] POSTERN_API Result<PciFunction> find_pci_function(Kernel& kernel, PciAddress address);
 
-// What a function's ids are called in the machine's pci.ids, by libpci; empty where that is not known.
+/// The names of a function's ids in the machine's pci.ids, by libpci; empty if unknown.
 struct PciNames {
   std::string vendor;
   std::string device;
   std::string device_class;
 };
-// Reads the list at the first call of the process, which takes some 10 ms, and keeps it. Any thread: one waits for the
-// other. The list's reader calls getpwuid(3), which the program must not call in another thread meanwhile.
+/// Looks up a function's names. The first call in a process reads pci.ids, which takes about 10 ms, and caches it.
+/// Thread-safe: calls are serialised. libpci calls getpwuid(3), which no other thread may call at the same time.
 [[nodiscard]] POSTERN_API PciNames find_pci_names(const PciFunction& function);
 
 }  // namespace postern

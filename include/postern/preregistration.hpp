@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Preregistration: memory that the kernel pins and counts once, before it is mapped.
+// Preregistration: memory that the kernel pins and accounts once, before it is mapped.
 #pragma once
 
 #include <cstddef>
@@ -9,22 +9,22 @@
 
 namespace postern {
 
-// What a container of the spapr backend (version 2) can do beside mapping (Container::preregistration()). Whatever is
-// mapped must be registered; map() does it where nobody has, for as long as the mapping lasts. Memory that is mapped
-// and unmapped often, or in many small pieces, is better registered once: a whole guest's RAM, for instance. Thread
-// rules: those of the container.
+/// Registers memory with a container of the spapr backend, version 2 (Container::preregistration()). All mapped memory
+/// must be registered; map() registers unregistered memory for the lifetime of the mapping. Register memory in advance
+/// if it is mapped and unmapped often or in many small pieces, such as a guest's RAM. Thread safety: as the container.
 class POSTERN_API Preregistration {
  public:
   virtual ~Preregistration() = default;
 
-  // Address and length are multiples of the host's page. The memory stays the caller's, and is pinned until remove().
-  // Kernel: VFIO_IOMMU_SPAPR_REGISTER_MEMORY. Errors: EINVAL (empty or unaligned), EEXIST (part of it is registered
-  // already), ENOMEM (locked memory: how much is needed is said), EFAULT (no such memory), ENODEV (no device is
-  // attached).
+  /// Registers memory and pins it until remove(). The caller keeps ownership. Address and length are multiples of the
+  /// host's page size. Kernel: VFIO_IOMMU_SPAPR_REGISTER_MEMORY. Errors: EINVAL (empty or unaligned), EOVERFLOW (runs
+  /// past 2^64), EEXIST (overlaps registered memory), ENOMEM (locked memory: the error gives the amount needed), EFAULT
+  /// (no such memory), ENODEV (no device is attached).
   [[nodiscard]] virtual Result<void> add(std::span<std::byte> memory) = 0;
 
-  // Exactly what add() was given. Errors: ENOENT, EBUSY (part of it is mapped: the mapping is named. The kernel would
-  // take the call, and never give the memory back).  Kernel: VFIO_IOMMU_SPAPR_UNREGISTER_MEMORY.
+  /// Unregisters memory, with exactly the bounds passed to add(). Kernel: VFIO_IOMMU_SPAPR_UNREGISTER_MEMORY. Errors:
+  /// ENOENT (no registration has these bounds), EBUSY (part of it is mapped: the mapping is named; the kernel would
+  /// accept the call and never release the memory), ENODEV (no device is attached).
   [[nodiscard]] virtual Result<void> remove(std::span<std::byte> memory) = 0;
 
  protected:

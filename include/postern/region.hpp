@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Region and Interrupt: what VFIO says of a device's registers and interrupts.
+// Region and Interrupt: a device's regions and interrupts as VFIO reports them.
 #pragma once
 
 #include <cstdint>
@@ -8,42 +8,41 @@
 
 namespace postern {
 
-// Plain data, which does not change after the device was opened; thread rules: as for std::vector.
-
-// Part of a region that can be mapped, in bytes from the region's start.
+/// A mappable part of a region. Plain data.
 struct RegionArea {
-  std::uint64_t offset = 0;
-  std::uint64_t length = 0;
+  std::uint64_t offset = 0;  ///< bytes from the start of the region
+  std::uint64_t length = 0;  ///< bytes
 };
 
-// What a device-specific region is (VFIO_REGION_INFO_CAP_TYPE).
+/// The type of a device-specific region (VFIO_REGION_INFO_CAP_TYPE).
 struct RegionType {
   std::uint32_t type = 0;
   std::uint32_t subtype = 0;
 };
 
-// One answer of VFIO_DEVICE_GET_REGION_INFO. For PCI, index 0..5 are the BARs, 6 the ROM, 7 config space, 8 VGA, and
-// what follows is the device's own.
+/// A region, from VFIO_DEVICE_GET_REGION_INFO. On PCI, indices 0..5 are the BARs, 6 the ROM, 7 config space, 8 VGA; the
+/// following ones are device-specific. Constant after the device is opened. Thread safety: as std::vector.
 struct Region {
   std::uint32_t index = 0;
-  std::uint64_t length = 0;  // bytes; 0: the device does not have it
-  std::uint64_t offset = 0;  // in the device fd: for the kernel interface, not for callers
+  std::uint64_t length = 0;  ///< bytes; 0: not implemented by the device
+  std::uint64_t offset = 0;  ///< in the device fd; for the kernel interface, not for callers
   bool readable = false;
   bool writable = false;
-  bool mappable = false;                   // by mmap(2), in mappable_areas
-  bool msix_mappable = false;              // VFIO_REGION_INFO_CAP_MSIX_MAPPABLE: the MSI-X table may lie in a mapping
-  std::optional<RegionType> type;          // VFIO_REGION_INFO_CAP_TYPE
-  std::vector<RegionArea> mappable_areas;  // from VFIO_REGION_INFO_CAP_SPARSE_MMAP, or the whole; empty if not mappable
+  bool mappable = false;                   ///< by mmap(2), within mappable_areas
+  bool msix_mappable = false;              ///< a mapping may contain the MSI-X table (..._CAP_MSIX_MAPPABLE)
+  std::optional<RegionType> type;          ///< for a device-specific region
+  std::vector<RegionArea> mappable_areas;  ///< VFIO_REGION_INFO_CAP_SPARSE_MMAP, or the whole region; empty if none
 };
 
-// One answer of VFIO_DEVICE_GET_IRQ_INFO. For PCI, index 0 is INTx, 1 MSI, 2 MSI-X, 3 error, 4 request.
+/// An interrupt, from VFIO_DEVICE_GET_IRQ_INFO. On PCI, index 0 is INTx, 1 MSI, 2 MSI-X, 3 error, 4 request. Constant
+/// after the device is opened.
 struct Interrupt {
   std::uint32_t index = 0;
-  std::uint32_t count = 0;  // vectors; 0: the device does not have it
-  bool eventfd = false;     // can signal an Event
+  std::uint32_t count = 0;  ///< vectors; 0: not implemented by the device
+  bool eventfd = false;     ///< can signal an Event
   bool maskable = false;
-  bool automasked = false;  // masks itself when it fires; unmask it to get the next
-  bool resizable = true;    // vectors can be added while others are on (VFIO_IRQ_INFO_NORESIZE is not set)
+  bool automasked = false;  ///< masked when it fires; unmask it to receive the next
+  bool resizable = true;    ///< vectors can be added while others are enabled (VFIO_IRQ_INFO_NORESIZE is not set)
 };
 
 }  // namespace postern

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// ResetSet: the PCI functions that one hot reset of a slot or bus resets together, whose they are, and that reset.
+// ResetSet: the PCI functions that a hot reset of a slot or bus affects, who owns them, and the reset itself.
 #pragma once
 
 #include <cstdint>
@@ -15,42 +15,46 @@
 
 namespace postern {
 
+/// An affected function.
 struct ResetMember {
   PciAddress address;
-  std::optional<std::string> driver;       // the driver it is bound to, if any
-  bool is_vfio = false;                    // which gives it to user space through VFIO
-  std::optional<GroupId> group;            // missing: it is in none
-  std::optional<std::uint32_t> device_id;  // in this process's iommufd, where it is attached there
-  std::string obstacle;  // what is in the way where it is not ours: "bound to nvme", "bound to no driver"
+  std::optional<std::string> driver;       ///< bound driver, if any
+  bool is_vfio = false;                    ///< whether that is a VFIO driver
+  std::optional<GroupId> group;            ///< missing: in no group
+  std::optional<std::uint32_t> device_id;  ///< id in this process's iommufd, if attached there
+  std::string obstacle;                    ///< why this process does not own it: "bound to nvme"; empty if it does
 
+  /// Whether this process owns the function.
   [[nodiscard]] bool ours() const noexcept { return obstacle.empty(); }
 };
 
-// The kernel resets a slot or bus only for a process that shows that all of it is its own: every function is bound to a
-// VFIO driver, and in the groups that it opened (type1, spapr) or in groups of its iommufd (iommufd). The set is what
-// was so when it was asked for; the kernel looks again when it resets. Borrows the devices: they must stay where they
-// are, and be attached, for as long as it is used. Thread rules: one thread at a time, and no other uses the devices
-// while they are reset.
+/// The functions that a hot reset affects. The kernel resets a slot or bus only if the caller proves that it owns every
+/// affected device: each is bound to a VFIO driver, and is in a group that the caller opened (type1, spapr) or in a
+/// group of its iommufd (iommufd). The set is a snapshot; the kernel checks again when it resets. Borrows the devices:
+/// they must not be moved or detached while the set is used. Thread safety: one thread at a time; no other thread may
+/// use the devices during the reset.
 class POSTERN_API ResetSet {
  public:
-  // What a hot reset of this device resets. `lent`: further attached devices, whose groups are proof as the device's
-  // own is; without a meaning for iommufd, whose kernel side knows what is attached. Kernel:
-  // VFIO_DEVICE_GET_PCI_HOT_RESET_INFO. Errors: EINVAL (no PCI device), ENODEV (neither its slot nor its bus can be
-  // reset, as on a root bus), EPERM (one of them is in no IOMMU group), EAGAIN or ENOSPC (devices kept coming and
-  // going), EPROTO (the kernel's answer makes no sense), those of the ioctl.
+  /// Returns the functions that a hot reset of this device affects. `lent`: other attached devices whose groups are
+  /// passed as proof of ownership. Ignored by iommufd, which already knows them. Kernel:
+  /// VFIO_DEVICE_GET_PCI_HOT_RESET_INFO. Errors: EINVAL (not a PCI device), ENODEV (no slot or bus reset: the device is
+  /// on a root bus, for instance), EPERM (a function is in no IOMMU group), EAGAIN or ENOSPC (functions kept appearing
+  /// and disappearing), EPROTO (invalid answer from the kernel), EBADF (the device was detached), those of the ioctl.
   [[nodiscard]] static Result<ResetSet> of(const Device& device, std::span<const Device* const> lent = {});
 
-  // The device itself among them, by address.
+  /// The affected functions, including the device itself, sorted by address.
   [[nodiscard]] std::span<const ResetMember> members() const noexcept { return members_; }
+  /// Whether this process owns all of them.
   [[nodiscard]] bool complete() const noexcept;
 
-  // Resets all of it; it may take seconds. Every member is as after power-on then: its registers and what it was doing
-  // are gone, and its driver starts anew and sets its interrupts up again. The kernel restores config space as it
-  // found it; mappings stay, in every container. Meanwhile the BARs are out of reach: an access waits until it is over,
-  // and a read() or write() gives EIO where the device's memory is off. Kernel: VFIO_DEVICE_PCI_HOT_RESET.
-  // Errors: EPERM (the set is not complete: every member that is missing is named with what is in the way, and the
-  // kernel is not asked), EBUSY or EAGAIN (one of them is being accessed), EINVAL or ENODEV (the set has changed),
-  // ENOTTY (it was reset, but a device did not come back), EBADF (the device was detached), those of the ioctl.
+  /// Resets the slot or bus; may take seconds. Every member is then as after power-on: register contents and operations
+  /// in progress are lost, and its driver must initialise it and enable its interrupts again. The kernel saves and
+  /// restores config space; mappings stay, in every container. During the reset the BARs are inaccessible: accesses to
+  /// a mapping wait, and read() or write() fails with EIO if memory decoding is off. Kernel: VFIO_DEVICE_PCI_HOT_RESET.
+  /// Errors: EPERM (incomplete: every member not owned is named with the reason; the kernel is not called), EBUSY or
+  /// EAGAIN (a member is being accessed), EINVAL or ENODEV (the set has changed), ENOTTY (reset, but a device did not
+  /// come back), EIO (reset, but a borrowed device does not respond), EBADF (the device was detached), those of the
+  /// ioctl.
   [[nodiscard]] Result<void> reset() const;
 
  private:
