@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <charconv>
 #include <chrono>
+#include <new>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -161,7 +162,11 @@ void Kernel::State::run_hardware() {
     for (const auto& [address, function] : machine.functions) {
       if (function->opens == 0) continue;
       any_open = true;
-      worked = function->poll() || worked;
+      try {
+        worked = function->poll() || worked;
+      } catch (const std::bad_alloc&) {
+        // A device that is slow: it tries again.
+      }
     }
     if (!any_open) {
       machine.changed.wait(lock);

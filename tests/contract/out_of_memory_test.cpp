@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <new>
 #include <postern-nvme/controller.hpp>
+#include <postern-sim/kernel.hpp>
 
 #include "contract/faults/scenario.hpp"
 #include "support/held.hpp"
@@ -192,6 +193,20 @@ TEST_P(OutOfMemory, OnceAnywhereIsSurvivedAndLeavesNothing) {
     if (HasFailure()) return;
   }
   RecordProperty("allocations", *count);
+}
+
+TEST(OutOfMemoryInside, TheSimulatedKernelLeavesItsSysfsWhole) {
+  sim::Kernel kernel;
+  const std::string disk = "/sys/bus/pci/devices/0000:00:02.0";
+  Outcome outcome = Outcome::threw;
+  for (int number = 0; outcome != Outcome::done; ++number) {
+    // After each change sysfs is shown anew.
+    ASSERT_EQ(kernel.write_file(disk + "/driver_override", number % 2 == 0 ? "vfio-pci" : "\n"), 0) << number;
+    std::string text;
+    outcome = act_failing(number, [&] { return kernel.read_file(disk + "/vendor", text) >= 0; });
+    ASSERT_EQ(kernel.read_file(disk + "/vendor", text), 0) << "after allocation " << number << " failed";
+    ASSERT_EQ(text, "0x1b36\n");
+  }
 }
 
 // A way of its own through the library: everything from attach() to the end of a disk's driver, by destructors.

@@ -13,6 +13,7 @@ namespace postern::sim {
 Iommufd::Id Iommufd::make_hwpt(Id ioas, const Device& device) {
   const Id id = free_id();
   Ioas& owner = *find<Ioas>(ioas);
+  owner.hwpts.reserve(owner.hwpts.size() + 1);  // or memory that runs out behind it leaves one that no IOAS knows
   objects_.emplace(
       id,
       Hwpt{.ioas = ioas, .domain = std::make_shared<Domain>(owner.table.space()), .is_noiommu = !device.has_iommu()});

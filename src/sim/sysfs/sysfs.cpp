@@ -46,7 +46,6 @@ bool Sysfs::shows(const std::string& path) { return path != "/proc/self" && !sta
 
 void Sysfs::refresh() {
   if (shown_ == machine_.generation) return;
-  shown_ = machine_.generation;
   entries_.clear();
   directory("/sys/bus/pci/devices");
   directory("/sys/kernel/iommu_groups");
@@ -56,11 +55,12 @@ void Sysfs::refresh() {
   show_nodes();
   if (machine_.tce) {
     show_device_tree();
-    return;
+  } else {
+    show_platform();
+    file(mapping_limit, fmt::format("{}\n", machine_.mapping_limit));
+    file(noiommu_mode, machine_.unsafe_noiommu ? "Y\n" : "N\n");
   }
-  show_platform();
-  file(mapping_limit, fmt::format("{}\n", machine_.mapping_limit));
-  file(noiommu_mode, machine_.unsafe_noiommu ? "Y\n" : "N\n");
+  shown_ = machine_.generation;  // only now: where memory ran out on the way, the next call begins again
 }
 
 void Sysfs::show_function(const Function& function) {
