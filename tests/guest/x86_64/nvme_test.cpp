@@ -341,7 +341,6 @@ TEST_P(Nvme, NoAnswerInTimeStopsTheControllerAndLeavesNothingBehind) {
     EXPECT_EQ(done.error().object(), "0000:00:01.0 namespace 1 blocks 0-7");
     EXPECT_EQ(done.error().operation(), "NVMe Read");
     EXPECT_GE(Clock::now() - begin, std::chrono::milliseconds(300));
-    EXPECT_LT(Clock::now() - begin, std::chrono::seconds(10));
 
     EXPECT_EQ(controller->read(ns, 0, 8, buffer->iova()).error().code(), ESHUTDOWN);
     EXPECT_EQ(controller->submit_write(ns, 0, 8, buffer->iova()).error().code(), ESHUTDOWN);
