@@ -31,6 +31,7 @@ struct Backend {
 
   /// Checks whether this backend is usable: for this device, or for any device if null. Returns the node that was
   /// opened for the check, to be passed to open_at(), or an empty Fd if none was needed. The error gives the reason.
+  /// EPERM: the kernel would refuse it for its interrupts (read_interrupt_isolation()), or a node may not be opened.
   Result<Fd> (*probe)(Kernel& kernel, const HostDevice* device);
 
   /// Opens an empty container on the node that probe() returned, or on a node of its own if `node` is empty.

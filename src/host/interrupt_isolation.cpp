@@ -71,6 +71,12 @@ std::string unsafe_parameter(std::string_view backend) {
                      backend == "type1" ? "vfio_iommu_type1" : backend);
 }
 
+void explain_missing_isolation(CallFailed& what, const InterruptIsolation& isolation, std::string_view backend) {
+  what.reason = "interrupts of this device cannot be isolated: " + isolation.reason;
+  what.remedy = fmt::format("{}; {}", isolation.remedy.empty() ? "turn interrupt remapping on" : isolation.remedy,
+                            accept_unsafe_interrupts(backend));
+}
+
 }  // namespace
 
 InterruptIsolation read_interrupt_isolation(Kernel& kernel, const std::optional<std::string>& iommu) {
@@ -123,6 +129,15 @@ std::string accept_unsafe_interrupts(std::string_view backend) {
   return fmt::format("only if you trust the device and its driver: \"echo Y > {}\"", unsafe_parameter(backend));
 }
 
+Result<void> require_interrupt_isolation(Kernel& kernel, const HostDevice* device, std::string_view backend) {
+  const auto iommu = device != nullptr ? sysfs::link_name(kernel, device->sysfs_path + "/iommu") : std::nullopt;
+  const InterruptIsolation isolation = read_interrupt_isolation(kernel, iommu);
+  if (isolation.isolated != false || accepts_unsafe_interrupts(kernel, backend)) return {};
+  CallFailed what{.result = -EPERM, .object = device != nullptr ? device->name : fmt::format("backend {}", backend)};
+  explain_missing_isolation(what, isolation, backend);
+  return refusal(std::move(what));
+}
+
 void explain_unsafe_interrupts(CallFailed& what, Kernel& kernel, std::string_view backend) {
   const auto isolation = read_interrupt_isolation(kernel, std::nullopt);
   if (isolation.isolated == true) {
@@ -132,9 +147,7 @@ void explain_unsafe_interrupts(CallFailed& what, Kernel& kernel, std::string_vie
     what.remedy = "see the kernel's log (dmesg) for the reason";
     return;
   }
-  what.reason = "interrupts of this device cannot be isolated: " + isolation.reason;
-  what.remedy = fmt::format("{}; {}", isolation.remedy.empty() ? "turn interrupt remapping on" : isolation.remedy,
-                            accept_unsafe_interrupts(backend));
+  explain_missing_isolation(what, isolation, backend);
 }
 
 }  // namespace postern

@@ -32,6 +32,11 @@ namespace postern {
 // What ENOMEM means where so many bytes were to be pinned: which limit it met, and how high that must be.
 void explain_locked_memory(CallFailed& what, Kernel& kernel, std::uint64_t bytes);
 
+// Whether VFIO lets this backend have the device (or, without one, any), whose interrupts may not be isolated. Refuses
+// where it is known that they are not and that the backend is not told to accept that; EPERM is what the kernel gives.
+[[nodiscard]] Result<void> require_interrupt_isolation(Kernel& kernel, const HostDevice* device,
+                                                       std::string_view backend);
+
 // What EPERM means where a device is given to an IOMMU: its interrupts could be forged by DMA.
 void explain_unsafe_interrupts(CallFailed& what, Kernel& kernel, std::string_view backend);
 

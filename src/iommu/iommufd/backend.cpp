@@ -16,6 +16,7 @@ Result<Fd> probe(Kernel& kernel, const HostDevice* device) {
   auto node = iommufd::Iommufd::probe(kernel);
   if (!node) return node;
   auto usable = device != nullptr ? iommufd::probe_cdev(kernel, *device) : require_iommu(kernel);
+  if (usable) usable = require_interrupt_isolation(kernel, device, "iommufd");
   return usable ? std::move(node) : failure_of(usable);
 }
 

@@ -3,6 +3,7 @@
 #include <array>
 #include <postern/backend.hpp>
 
+#include "host/requirements.hpp"
 #include "iommu/type1/container.hpp"
 #include "kernel/vfio.hpp"
 
@@ -19,7 +20,12 @@ constexpr KernelContainer::Interface interface {
   .backend = "type1", .module = "vfio_iommu_type1", .extensions = extensions
 };
 
-Result<Fd> probe(Kernel& kernel, const HostDevice* device) { return KernelContainer::probe(kernel, interface, device); }
+Result<Fd> probe(Kernel& kernel, const HostDevice* device) {
+  auto node = KernelContainer::probe(kernel, interface, device);
+  if (!node) return node;
+  auto isolated = require_interrupt_isolation(kernel, device, interface.backend);
+  return isolated ? std::move(node) : failure_of(isolated);
+}
 
 Result<std::shared_ptr<Container>> open_at(Fd node, Kernel& kernel, const ContainerOptions& options) {
   if (options.huge_pages == HugePages::avoid) {

@@ -57,6 +57,11 @@ inline constexpr std::array survivals = {
     // Facts that can be done without: a driver_override, the way of a reset, whether a POWER host is the bare machine
     // (it is held to the narrower rules of a partition then).
     Survival{"", "read", 0, "it is not told"},
+    // Which IOMMU a device has, of whose interrupts "cannot tell" refuses nothing.
+    Survival{"attach", "readlink", 0, "all IOMMUs are looked at"},
+    Survival{"attach_without_huge_pages", "readlink", 0, "the same"},
+    Survival{"replay", "readlink", 0, "the same"},
+    Survival{"visit", "readlink", 0, "the same"},
     Survival{"hot_reset", "opendir", 0, "not needed for a reset"},
     Survival{"hot_reset", "readlink", 0, "the group, which the kernel tells, or a driver, which it knows itself"},
     Survival{"hot_reset", "stat", 0, "iommufd: the kernel knows itself whose the device is"},

@@ -137,6 +137,48 @@ TEST_F(Choosing, AutoLeavesOutABackendWhoseNodeTheDeviceCgroupForbids) {
   EXPECT_EQ(choose_backend(kernel, "auto", device).value()->name, "type1");
 }
 
+// VFIO refuses a device whose interrupts are not isolated, unless the backend's module is told to take it.
+class WithoutRemapping : public Choosing {
+ protected:
+  WithoutRemapping() {
+    device.sysfs_path = "/sys/bus/pci/devices/0000:00:01.0";
+    kernel.link(device.sysfs_path + "/iommu", "../../virtual/iommu/dmar0");
+    kernel.link("/sys/class/iommu/dmar0/devices/0000:00:01.0", "../../../../pci0000:00/0000:00:01.0");
+    kernel.file("/proc/interrupts", "            CPU0\n   2:         11   IO-APIC    2-edge      timer\n");
+    kernel.file("/sys/kernel/iommu_groups/7/type", "DMA");
+  }
+  void accept(const std::string& module) {
+    kernel.file("/sys/module/" + module + "/parameters/allow_unsafe_interrupts", "Y\n");
+  }
+};
+
+TEST_F(WithoutRemapping, AutoLeavesOutABackendThatIsNotToldToAcceptThat) {
+  accept("vfio_iommu_type1");
+  EXPECT_EQ(choose_backend(kernel, "auto", device).value()->name, "type1");
+  EXPECT_FALSE(find_backend("iommufd").value()->probe(kernel, nullptr)) << "nor can any other device use it";
+  EXPECT_TRUE(find_backend("type1").value()->probe(kernel, nullptr));
+  accept("iommufd");
+  EXPECT_EQ(choose_backend(kernel, "auto", device).value()->name, "iommufd");
+}
+
+TEST_F(WithoutRemapping, ANamedBackendDoesNotFallBackAndSaysHowToTellIt) {
+  accept("vfio_iommu_type1");
+  EXPECT_THAT(refusal("iommufd", ENODEV), AllOf(HasSubstr("EPERM"), HasSubstr("cannot be isolated"),
+                                                HasSubstr("iommufd/parameters/allow_unsafe_interrupts")));
+}
+
+TEST_F(WithoutRemapping, TheRefusalStandsAmongTheCauses) {
+  auto chosen = choose_backend(kernel, "auto", device);
+  ASSERT_FALSE(chosen);
+  for (const std::string module : {"iommufd", "vfio_iommu_type1"})
+    EXPECT_THAT(chosen.error().message(), HasSubstr(module + "/parameters/allow_unsafe_interrupts"));
+}
+
+TEST_F(WithoutRemapping, WhatCannotBeToldRefusesNothing) {
+  kernel.remove("/proc/interrupts");
+  EXPECT_EQ(choose_backend(kernel, "auto", device).value()->name, "iommufd");
+}
+
 TEST_F(Choosing, ADeviceOfAnotherDriverIsSentToBind) {
   device.is_vfio = false;
   device.driver = "nvme";

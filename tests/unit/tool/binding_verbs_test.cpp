@@ -105,6 +105,19 @@ TEST_F(BindingVerbs, CheckRefusesADeviceInUseToo) {
   EXPECT_THAT(err_, HasSubstr("lost with it: its 2 virtual functions"));
 }
 
+TEST_F(BindingVerbs, ABackendThatIsNotToldToAcceptUnsafeInterruptsIsSkippedAndAnotherTaken) {
+  ASSERT_TRUE(run(bind_verb));
+  files_["/proc/interrupts"] = "            CPU0\n   2:         11     IO-APIC    2-edge      timer\n";
+  files_["/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts"] = "Y\n";
+  EXPECT_EQ(run(doctor_verb).value(), Ending::well) << out_;
+  EXPECT_THAT(out_, HasSubstr("--  backend iommufd"));
+  EXPECT_EQ(run(check_verb, {"--memory", "4K"}).value(), Ending::well) << out_;
+  EXPECT_THAT(out_, HasSubstr("interrupts of this device cannot be isolated"));
+  EXPECT_THAT(out_, testing::Not(HasSubstr("failed:")));
+  EXPECT_EQ(run(check_verb, {"--memory", "4K", "--backend", "auto"}).value(), Ending::well) << out_;
+  EXPECT_THAT(out_, HasSubstr("passes through with type1"));
+}
+
 // A full disk, by a limit on the size of files: the same calls fail.
 TEST_F(BindingVerbs, UnbindRefusesADeviceInUseToo) {
   ASSERT_TRUE(run(bind_verb));

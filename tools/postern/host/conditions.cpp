@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cerrno>
 #include <charconv>
 #include <iterator>
 #include <postern/backend.hpp>
@@ -39,23 +40,21 @@ Condition judge_backend(Kernel& kernel, const HostDevice* device, const Backend&
                       .verdict = Verdict::met,
                       .detail = "can be used",
                       .remedy = {}};
-  if (auto probed = backend.probe(kernel, device); !probed) {
-    condition.verdict = Verdict::not_met;
-    condition.detail = reason_line(probed.error());
-    condition.remedy = probed.error().remedy();
+  const auto usable = backend.probe(kernel, device);
+  if (usable) return condition;
+  condition.verdict = Verdict::not_met;
+  // Of its own a probe gives that errno for interrupts alone, which have a condition of their own, with the remedy.
+  if (usable.error().refused() && usable.error().code() == EPERM) {
+    condition.detail = "refuses devices whose interrupts are not isolated";
+  } else {
+    condition.detail = reason_line(usable.error());
+    condition.remedy = usable.error().remedy();
   }
   return condition;
 }
 
-// Whether VFIO refuses a device through this backend because its interrupts are not isolated.
-bool refuses_interrupts(Kernel& kernel, const std::optional<std::string>& iommu, std::string_view backend) {
-  return !is_power(kernel) && read_interrupt_isolation(kernel, iommu).isolated == false &&
-         !accepts_unsafe_interrupts(kernel, backend);
-}
-
 // Those of this build; and where none of them is for hosts of this kind, those that are.
-std::vector<Condition> judge_backends(Kernel& kernel, const HostDevice* device,
-                                      const std::optional<std::string>& iommu) {
+std::vector<Condition> judge_backends(Kernel& kernel, const HostDevice* device) {
   const bool power = is_power(kernel);
   const auto is_for_host = [&](std::string_view name) { return (name == "spapr") == power; };
   std::vector<Condition> conditions;
@@ -63,10 +62,6 @@ std::vector<Condition> judge_backends(Kernel& kernel, const HostDevice* device,
   for (const Backend* backend : backends()) {
     Condition condition = judge_backend(kernel, device, *backend);
     any_for_host = any_for_host || is_for_host(backend->name);
-    if (condition.verdict == Verdict::met && refuses_interrupts(kernel, iommu, backend->name)) {
-      condition.verdict = Verdict::not_met;
-      condition.detail = "refuses devices whose interrupts are not isolated";
-    }
     if (condition.verdict != Verdict::met && !is_for_host(backend->name)) {
       condition.verdict = Verdict::optional;
       condition.detail = power ? "not for this processor: POWER has spapr" : "for POWER alone";
@@ -336,7 +331,7 @@ Diagnosis diagnose(Kernel& kernel, const Question& question) {
   }
   // What a device lacks that is not bound is said already.
   const bool bound = host && host->is_vfio;
-  auto usable = judge_backends(kernel, bound ? &*host : nullptr, iommu);
+  auto usable = judge_backends(kernel, bound ? &*host : nullptr);
   auto& place = host ? diagnosis.device : diagnosis.host;
   place.insert(place.end(), std::make_move_iterator(usable.begin()), std::make_move_iterator(usable.end()));
   say_remedies_once(diagnosis);
