@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 
 #include "core/choice.hpp"
@@ -19,16 +21,48 @@ Result<Device> attach_to(std::shared_ptr<Container> container, const HostDevice&
   return Device::open(std::make_unique<KernelDeviceIo>(std::move(*attachment)), std::move(container));
 }
 
-Result<Device> attach_to_new(Kernel& kernel, const HostDevice& device, const AttachOptions& options) {
-  auto choice = choose(kernel, options.backend, device);
-  if (!choice) return failure_of(choice);
-  auto opened = choice->backend->open_at(std::move(choice->node), kernel, options.container_options);
+// The error, with more causes before its own.
+tl::unexpected<Error> failure_with(std::vector<Error> causes, const Error& error) {
+  causes.insert(causes.end(), error.causes().begin(), error.causes().end());
+  return failure({.code = error.code(),
+                  .operation = error.operation(),
+                  .object = error.object(),
+                  .reason = error.reason(),
+                  .remedy = error.remedy(),
+                  .causes = std::move(causes)});
+}
+
+// Whether nothing was done, because a node could not be opened. A probe looks at some alone, and what forbids them (a
+// device cgroup) or is missing behind them shows when they are opened.
+bool found_a_node_closed(const Error& error) {
+  constexpr std::array codes = {EPERM, EACCES, ENOENT, ENXIO, ENODEV};
+  return error.operation() == "open" && std::find(codes.begin(), codes.end(), error.code()) != codes.end();
+}
+
+Result<Device> attach_with(Choice choice, Kernel& kernel, const HostDevice& device, const AttachOptions& options) {
+  auto opened = choice.backend->open_at(std::move(choice.node), kernel, options.container_options);
   if (!opened) return failure_of(opened);
-  auto attached = attach_to(std::move(*opened), device);
-  if (!attached || options.join.empty()) return attached;
-  // Once a device is in it: before, nobody knows what can be mapped.
-  auto replayed = replay(*options.join.front(), *attached->container());
-  return replayed ? std::move(attached) : Result<Device>(failure_of(replayed));
+  return attach_to(std::move(*opened), device);
+}
+
+Result<Device> attach_to_new(Kernel& kernel, const HostDevice& device, const AttachOptions& options) {
+  bool goes_on = false;
+  for (std::vector<Error> refusals;;) {
+    auto choice = choose(kernel, options.backend, device, std::move(refusals));
+    if (!choice) return failure_of(choice);
+    refusals = std::move(choice->refusals);
+    auto attached = attach_with(std::move(*choice), kernel, device, options);
+    if (!attached && options.backend == "auto" && found_a_node_closed(attached.error())) {
+      refusals.push_back(std::move(attached).error());
+      goes_on = true;
+      continue;
+    }
+    if (!attached) return goes_on ? failure_with(std::move(refusals), attached.error()) : failure_of(attached);
+    if (options.join.empty()) return attached;
+    // Once a device is in it: before, nobody knows what can be mapped.
+    auto replayed = replay(*options.join.front(), *attached->container());
+    return replayed ? std::move(attached) : Result<Device>(failure_of(replayed));
+  }
 }
 
 // One of those that are there already; null where none takes it.
@@ -46,17 +80,6 @@ std::optional<Device> join(const HostDevice& device, const AttachOptions& option
     refusals.push_back(std::move(taken).error());
   }
   return std::nullopt;
-}
-
-// The error, with more causes before its own.
-tl::unexpected<Error> failure_with(std::vector<Error> causes, const Error& error) {
-  causes.insert(causes.end(), error.causes().begin(), error.causes().end());
-  return failure({.code = error.code(),
-                  .operation = error.operation(),
-                  .object = error.object(),
-                  .reason = error.reason(),
-                  .remedy = error.remedy(),
-                  .causes = std::move(causes)});
 }
 
 }  // namespace

@@ -16,16 +16,17 @@ std::string built_names() {
   return fmt::format("{}", fmt::join(names, ", "));
 }
 
-Result<Choice> choose_any(Kernel& kernel, const HostDevice& device) {
+Result<Choice> choose_any(Kernel& kernel, const HostDevice& device, std::vector<Error> refusals) {
+  for (const Backend* backend : backends().subspan(refusals.size())) {
+    auto usable = backend->probe(kernel, &device);
+    if (usable) return Choice{.backend = backend, .node = std::move(*usable), .refusals = std::move(refusals)};
+    refusals.push_back(std::move(usable).error());
+  }
   CallFailed what{.result = -ENODEV,
                   .object = fmt::format("backend for {}", device.name),
                   .reason = fmt::format("no backend can take it; tried {}", built_names()),
-                  .remedy = fmt::format("see every condition with \"postern doctor {}\"", device.name)};
-  for (const Backend* backend : backends()) {
-    auto usable = backend->probe(kernel, &device);
-    if (usable) return Choice{.backend = backend, .node = std::move(*usable)};
-    what.causes.push_back(std::move(usable).error());
-  }
+                  .remedy = fmt::format("see every condition with \"postern doctor {}\"", device.name),
+                  .causes = std::move(refusals)};
   return refusal(std::move(what));
 }
 
@@ -48,8 +49,8 @@ Result<const Backend*> find_backend(std::string_view name) {
   return refusal(std::move(what));
 }
 
-Result<Choice> choose(Kernel& kernel, std::string_view name, const HostDevice& device) {
-  if (name == "auto") return choose_any(kernel, device);
+Result<Choice> choose(Kernel& kernel, std::string_view name, const HostDevice& device, std::vector<Error> refusals) {
+  if (name == "auto") return choose_any(kernel, device, std::move(refusals));
   auto backend = find_backend(name);
   if (!backend) return failure_of(backend);
   auto usable = (*backend)->probe(kernel, &device);

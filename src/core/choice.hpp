@@ -8,10 +8,12 @@ namespace postern {
 
 struct Choice {
   const Backend* backend = nullptr;
-  Fd node = {};  // for Backend::open_at(); none where nothing had to be opened
+  Fd node = {};                      // for Backend::open_at(); none where nothing had to be opened
+  std::vector<Error> refusals = {};  // for "auto": of each backend before it
 };
 
-// choose_backend(), with the node.
-[[nodiscard]] Result<Choice> choose(Kernel& kernel, std::string_view name, const HostDevice& device);
+// choose_backend(), with the node. For "auto" `refusals` are those of the first backends, which are not asked again.
+[[nodiscard]] Result<Choice> choose(Kernel& kernel, std::string_view name, const HostDevice& device,
+                                    std::vector<Error> refusals = {});
 
 }  // namespace postern

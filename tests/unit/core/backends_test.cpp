@@ -5,7 +5,10 @@
 #include <linux/vfio.h>
 
 #include <algorithm>
+#include <postern-sim/faults.hpp>
+#include <postern-sim/kernel.hpp>
 #include <postern/attach.hpp>
+#include <set>
 
 #include "support/tree_kernel.hpp"
 
@@ -177,6 +180,49 @@ TEST_F(WithoutRemapping, TheRefusalStandsAmongTheCauses) {
 TEST_F(WithoutRemapping, WhatCannotBeToldRefusesNothing) {
   kernel.remove("/proc/interrupts");
   EXPECT_EQ(choose_backend(kernel, "auto", device).value()->name, "iommufd");
+}
+
+// A simulated host on which this process may not open some nodes, which access(2) does not know.
+class ForbiddenNodes : public ::testing::Test {
+ protected:
+  class Nodes : public sim::FailingKernel {
+   public:
+    using sim::FailingKernel::FailingKernel;
+    std::set<std::string> forbidden;
+    int open(const char* path, int flags) override {
+      return forbidden.count(path) != 0 ? -EPERM : sim::FailingKernel::open(path, flags);
+    }
+  };
+  sim::Kernel simulated_{sim::find_host("sim").value()};
+  Nodes kernel_{simulated_};
+  HostDevice device_ = find_host_device(simulated_, "pci", "0000:00:01.0").value();
+};
+
+TEST_F(ForbiddenNodes, AutoGoesOnWhereTheCdevCannotBeOpened) {
+  kernel_.forbidden = {device_.cdev->path};
+  auto attached = attach(kernel_, device_);
+  ASSERT_TRUE(attached) << attached.error().message();
+  EXPECT_EQ(attached->container()->backend(), "type1");
+  EXPECT_EQ(attach(kernel_, device_, {.backend = "iommufd"}).error().code(), EPERM) << "a name never falls back";
+}
+
+TEST_F(ForbiddenNodes, WhereNoBackendIsLeftEachRefusalIsToldOnce) {
+  kernel_.forbidden = {device_.cdev->path, "/dev/vfio/vfio"};
+  const auto refused = attach(kernel_, device_);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), ENODEV);
+  ASSERT_EQ(refused.error().causes().size(), backends().size());
+  EXPECT_THAT(refused.error().causes()[0].message(), HasSubstr(device_.cdev->path));
+  EXPECT_THAT(refused.error().causes()[1].message(), HasSubstr("/dev/vfio/vfio"));
+  EXPECT_EQ(kernel_.open_files(), 0);
+}
+
+TEST_F(ForbiddenNodes, AGroupThatMayNotBeOpenedIsTold) {
+  kernel_.forbidden = {device_.cdev->path, "/dev/vfio/" + to_string(*device_.iommu_group)};
+  const auto refused = attach(kernel_, device_);
+  ASSERT_FALSE(refused);
+  ASSERT_EQ(refused.error().causes().size(), backends().size());
+  EXPECT_THAT(refused.error().causes()[1].message(), HasSubstr("/dev/vfio/1"));
 }
 
 TEST_F(Choosing, ADeviceOfAnotherDriverIsSentToBind) {

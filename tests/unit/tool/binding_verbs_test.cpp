@@ -24,6 +24,17 @@ using ::testing::HasSubstr;
 
 const std::string name = "0000:00:02.0";
 
+// Some of whose nodes cannot be opened, which access(2) does not know.
+class OverlaidKernel : public sim::FailingKernel {
+ public:
+  using sim::FailingKernel::FailingKernel;
+  std::map<std::string, int> opens;  // negated errnos
+  int open(const char* path, int flags) override {
+    const auto found = opens.find(path);
+    return found == opens.end() ? sim::FailingKernel::open(path, flags) : found->second;
+  }
+};
+
 class BindingVerbs : public testing::Test {
  protected:
   void SetUp() override {
@@ -53,10 +64,11 @@ class BindingVerbs : public testing::Test {
     return ending;
   }
   std::string driver() { return find_host_device(simulated_, "pci", name)->driver.value_or(""); }
+  std::string cdev() { return find_host_device(simulated_, "pci", name)->cdev->path; }
   void has_virtual_functions() { files_["/sys/bus/pci/devices/" + name + "/sriov_numvfs"] = "2\n"; }
 
   sim::Kernel simulated_{sim::find_host("sim").value()};
-  sim::FailingKernel kernel_{simulated_};
+  OverlaidKernel kernel_{simulated_};
   std::map<std::string, std::string> files_;  // in place of the simulated kernel's
   Format format_ = Format::text;
   std::string folder_;
@@ -116,6 +128,21 @@ TEST_F(BindingVerbs, ABackendThatIsNotToldToAcceptUnsafeInterruptsIsSkippedAndAn
   EXPECT_THAT(out_, testing::Not(HasSubstr("failed:")));
   EXPECT_EQ(run(check_verb, {"--memory", "4K", "--backend", "auto"}).value(), Ending::well) << out_;
   EXPECT_THAT(out_, HasSubstr("passes through with type1"));
+}
+
+TEST_F(BindingVerbs, DoctorResetAndCheckAgreeOnACdevThatTheDeviceCgroupForbids) {
+  ASSERT_TRUE(run(bind_verb));
+  kernel_.opens[cdev()] = -EPERM;
+  EXPECT_EQ(run(doctor_verb).value(), Ending::well) << out_;
+  EXPECT_THAT(out_, HasSubstr("--  backend iommufd"));
+  EXPECT_EQ(run(reset_verb).value(), Ending::well);
+  EXPECT_EQ(run(check_verb, {"--memory", "4K"}).value(), Ending::well) << out_;
+  EXPECT_THAT(out_, HasSubstr("device cgroup"));
+  EXPECT_EQ(run(check_verb, {"--memory", "4K", "--backend", "auto"}).value(), Ending::well) << out_;
+  kernel_.opens["/dev/vfio/vfio"] = -EPERM;
+  EXPECT_EQ(run(doctor_verb).value(), Ending::not_well) << out_;
+  EXPECT_FALSE(run(reset_verb));
+  EXPECT_FALSE(run(check_verb, {"--memory", "4K"}));
 }
 
 // A full disk, by a limit on the size of files: the same calls fail.

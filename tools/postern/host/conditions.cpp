@@ -15,6 +15,7 @@
 
 #include "host/holders.hpp"
 #include "host/power.hpp"
+#include "host/usable.hpp"
 #include "text/errors.hpp"
 #include "text/sizes.hpp"
 
@@ -40,7 +41,7 @@ Condition judge_backend(Kernel& kernel, const HostDevice* device, const Backend&
                       .verdict = Verdict::met,
                       .detail = "can be used",
                       .remedy = {}};
-  const auto usable = backend.probe(kernel, device);
+  const auto usable = require_usable(kernel, device, backend);
   if (usable) return condition;
   condition.verdict = Verdict::not_met;
   // Of its own a probe gives that errno for interrupts alone, which have a condition of their own, with the remedy.

@@ -12,6 +12,7 @@
 
 #include "host/bound.hpp"
 #include "host/in_use.hpp"
+#include "host/usable.hpp"
 #include "text/names.hpp"
 #include "text/sizes.hpp"
 #include "verb.hpp"
@@ -43,26 +44,32 @@ struct Chosen {
 
 Result<Chosen> choose(Kernel& kernel, const HostDevice& device, const std::string& name) {
   Chosen chosen;
-  if (name != "all") {
+  if (name != "all" && name != "auto") {
     auto backend = choose_backend(kernel, name, device);
     if (!backend) return failure_of(backend);
     chosen.backends.push_back(*backend);
     return chosen;
   }
   for (const Backend* backend : backends()) {
-    auto usable = backend->probe(kernel, &device);
-    if (usable) {
-      chosen.backends.push_back(backend);
-    } else {
+    auto usable = require_usable(kernel, &device, *backend);
+    if (!usable) {
       chosen.unavailable.push_back({backend, std::move(usable).error()});
+      continue;
     }
+    chosen.backends.push_back(backend);
+    if (name == "all") continue;
+    chosen.unavailable.clear();  // nobody asked for these
+    return chosen;
   }
   if (!chosen.backends.empty()) return chosen;
-  // Says why each refused.
-  auto none = choose_backend(kernel, "auto", device);
-  if (!none) return failure_of(none);
-  chosen.backends.push_back(*none);
-  return chosen;
+  std::vector<Error> refusals;
+  for (Unavailable& other : chosen.unavailable) refusals.push_back(std::move(other.error));
+  return failure(Error({.code = ENODEV,
+                        .operation = {},
+                        .object = fmt::format("backend for {}", device.name),
+                        .reason = "no backend can take it",
+                        .remedy = fmt::format("see every condition with \"postern doctor {}\"", device.name),
+                        .causes = std::move(refusals)}));
 }
 
 // The same blocks were read in each pass: they must have been the same bytes.
