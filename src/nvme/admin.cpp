@@ -44,6 +44,7 @@ Result<std::unique_ptr<Admin>> Admin::start(PciDevice& device, IovaAllocator& al
   auto revision_and_class = device.read_config<std::uint32_t>(0x08);
   if (!revision_and_class) return failure_of(revision_and_class);
   if (const std::uint32_t found = *revision_and_class >> 8; found != nvme_class) {
+    if (auto alive = device.require_answer(); !alive) return failure_of(alive);
     return nvme_failure(ENODEV, enabling, device.name(),
                         fmt::format("its class is {:#08x}, and an NVMe controller's is {:#08x}", found, nvme_class));
   }

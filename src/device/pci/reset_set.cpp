@@ -53,11 +53,20 @@ int ask(DeviceIo& io, Dependents& dependents) {
   return result;
 }
 
+// A device that does not answer is why its slot or bus cannot be reset, or did not come back.
+void explain_silence(CallFailed& what, const Device& device) {
+  const auto alive = require_answer_of(device);
+  if (alive || !alive.error().refused()) return;
+  what.reason += "; " + alive.error().reason();
+  what.remedy = alive.error().remedy();
+}
+
 tl::unexpected<Error> ask_failure(int result, const Device& device) {
   CallFailed what{.result = result, .object = object_of(device)};
   if (result == -ENODEV) {
     what.reason = "neither its slot nor its bus can be reset: nothing above it can do that, as on a root bus";
     what.remedy = "reset the function alone, where it has a reset";
+    explain_silence(what, device);
   } else if (result == -EPERM) {
     what.reason = "one of the devices on it is in no IOMMU group";
   } else if (result == -EAGAIN || result == -ENOSPC) {
@@ -206,6 +215,7 @@ Result<void> ResetSet::reset() const {
   } else if (result == -ENOTTY) {
     // pci_bridge_wait_for_secondary_bus
     what.reason = "it was reset, but a device on it, or the link to it, did not come back in time";
+    explain_silence(what, *device_);
   }
   return call_failure(hot_reset.symbol, std::move(what));
 }

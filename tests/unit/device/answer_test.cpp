@@ -2,6 +2,7 @@
 // Devices that do not answer: what the kernel calls done is not taken for well.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/vfio.h>
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -9,8 +10,10 @@
 #include <postern-sim/faults.hpp>
 #include <postern-sim/kernel.hpp>
 #include <postern/attach.hpp>
+#include <postern/binding.hpp>
 #include <postern/pci_device.hpp>
 #include <postern/pci_function.hpp>
+#include <postern/reset_set.hpp>
 
 namespace postern {
 namespace answer_test {
@@ -36,6 +39,12 @@ class SilentDevice : public testing::TestWithParam<std::string_view> {
     const auto function = find_pci_function(kernel_, {.device = 1}).value();
     return PciDevice::open(attach(kernel_, function.host, {.backend = GetParam()}).value()).value();
   }
+  void does_not_answer() {
+    kernel_.answer_read = [](void* buffer, std::size_t length, std::uint64_t, ssize_t) {
+      std::fill_n(static_cast<unsigned char*>(buffer), length, 0xff);
+      return static_cast<ssize_t>(length);
+    };
+  }
   sim::Kernel simulated_;
   ZeroKernel kernel_{simulated_};
 };
@@ -44,16 +53,44 @@ TEST_P(SilentDevice, IsToldOfAfterAResetThatTheKernelCallsDone) {
   PciDevice device = open();
   ASSERT_TRUE(device.reset());
   ASSERT_TRUE(device.require_answer());
-  kernel_.answer_read = [](void* buffer, std::size_t length, std::uint64_t, ssize_t) {
-    std::fill_n(static_cast<unsigned char*>(buffer), length, 0xff);
-    return static_cast<ssize_t>(length);
-  };
+  does_not_answer();
   const auto reset = device.reset();
   ASSERT_FALSE(reset);
   EXPECT_EQ(reset.error().code(), EIO);
   EXPECT_THAT(reset.error().message(),
               AllOf(HasSubstr("does not answer"), HasSubstr("0000:00:01.0/remove"), HasSubstr("pci/rescan")));
   EXPECT_FALSE(device.require_answer());
+}
+
+// The kernel waits for it, and gives ENOTTY.
+TEST_P(SilentDevice, IsWhyAHotResetFails) {
+  for (const std::uint8_t number : {std::uint8_t{0}, std::uint8_t{1}}) {
+    const auto twin = find_pci_function(kernel_, {.bus = 1, .function = number}).value();
+    ASSERT_TRUE(bind_to_driver(kernel_, twin.host, "vfio-pci"));
+  }
+  const auto function = find_pci_function(kernel_, {.bus = 1}).value();
+  const Device device = attach(kernel_, function.host, {.backend = GetParam()}).value();
+  const auto set = ResetSet::of(device).value();
+  ASSERT_TRUE(set.complete());
+  does_not_answer();
+  kernel_.answer = [](unsigned long request, void*, int result) {
+    return request == VFIO_DEVICE_PCI_HOT_RESET ? -ENOTTY : result;
+  };
+  const auto reset = set.reset();
+  ASSERT_FALSE(reset);
+  EXPECT_EQ(reset.error().code(), ENOTTY);
+  EXPECT_THAT(reset.error().message(), AllOf(HasSubstr("does not answer"), HasSubstr("pci/rescan")));
+}
+
+TEST_P(SilentDevice, IsNotTakenForOneOfAnotherClass) {
+  PciDevice device = open();
+  does_not_answer();
+  const auto container = device.device().container();
+  IovaAllocator iovas(container->usable_ranges(), container->page_sizes());
+  const auto disk = nvme::Controller::open(device, iovas);
+  ASSERT_FALSE(disk);
+  EXPECT_EQ(disk.error().code(), EIO) << disk.error().message();
+  EXPECT_THAT(disk.error().message(), AllOf(HasSubstr("does not answer"), HasSubstr("pci/rescan")));
 }
 
 TEST_P(SilentDevice, WithRegistersThatAreAllZeroIsNotTakenForOneOfAnotherCommandSet) {

@@ -2,12 +2,14 @@
 // bind, unbind, reset and doctor on a simulated host of which this host uses a device.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/vfio.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <csignal>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <postern-sim/faults.hpp>
@@ -65,6 +67,18 @@ class BindingVerbs : public testing::Test {
   }
   std::string driver() { return find_host_device(simulated_, "pci", name)->driver.value_or(""); }
   std::string cdev() { return find_host_device(simulated_, "pci", name)->cdev->path; }
+  // As one that has lost its power: the kernel finds no way to reset it.
+  void does_not_answer() {
+    kernel_.answer_read = [](void* buffer, std::size_t, std::uint64_t, ssize_t result) {
+      if (result > 0) std::memset(buffer, 0xff, static_cast<std::size_t>(result));
+      return result;
+    };
+    kernel_.answer = [](unsigned long request, void* argument, int result) {
+      if (request == VFIO_DEVICE_GET_INFO && result >= 0)
+        static_cast<vfio_device_info*>(argument)->flags &= ~static_cast<std::uint32_t>(VFIO_DEVICE_FLAGS_RESET);
+      return result;
+    };
+  }
   void has_virtual_functions() { files_["/sys/bus/pci/devices/" + name + "/sriov_numvfs"] = "2\n"; }
 
   sim::Kernel simulated_{sim::find_host("sim").value()};
@@ -143,6 +157,37 @@ TEST_F(BindingVerbs, DoctorResetAndCheckAgreeOnACdevThatTheDeviceCgroupForbids) 
   EXPECT_EQ(run(doctor_verb).value(), Ending::not_well) << out_;
   EXPECT_FALSE(run(reset_verb));
   EXPECT_FALSE(run(check_verb, {"--memory", "4K"}));
+}
+
+TEST_F(BindingVerbs, ResetOfADeviceThatDoesNotAnswerSaysSoAndWhatToTry) {
+  ASSERT_TRUE(run(bind_verb));
+  does_not_answer();
+  const auto refused = run(reset_verb);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), EIO);
+  EXPECT_THAT(refused.error().reason(), HasSubstr("does not answer"));
+  EXPECT_THAT(refused.error().remedy(), HasSubstr("pci/rescan"));
+  EXPECT_THAT(refused.error().remedy(), testing::Not(HasSubstr("--bus")));
+}
+
+TEST_F(BindingVerbs, ResetOfTheBusOfADeviceThatDoesNotAnswerSaysSoBesideTheKernelsErrno) {
+  ASSERT_TRUE(run(bind_verb));
+  does_not_answer();
+  const auto refused = run(reset_verb, {"--bus"});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), ENODEV) << "it is on a root bus";
+  EXPECT_THAT(refused.error().reason(), HasSubstr("does not answer"));
+  EXPECT_THAT(refused.error().remedy(), HasSubstr("pci/rescan"));
+}
+
+TEST_F(BindingVerbs, CheckOfADeviceThatDoesNotAnswerSaysSoInTheSameWords) {
+  ASSERT_TRUE(run(bind_verb));
+  does_not_answer();
+  EXPECT_EQ(run(check_verb, {"--memory", "4K"}).value(), Ending::not_well);
+  EXPECT_THAT(out_, HasSubstr("does not answer"));
+  EXPECT_THAT(out_, HasSubstr("pci/rescan"));
+  EXPECT_THAT(out_, testing::Not(HasSubstr("no reset of its own")));
+  EXPECT_THAT(out_, testing::Not(HasSubstr("0xffffff")));
 }
 
 // A full disk, by a limit on the size of files: the same calls fail.

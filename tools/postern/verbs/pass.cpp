@@ -87,6 +87,7 @@ void take(Steps& steps, std::string_view name, const Result<std::string>& result
 }
 
 void reset(Steps& steps, const PciDevice& device, const PciFunction& function) {
+  if (auto alive = device.require_answer(); !alive) return steps.failed("reset", alive.error());
   if (!device.device().can_reset()) return steps.skipped("reset", "the device has no reset of its own");
   const auto started = Clock::now();
   auto method = device.reset();
@@ -129,6 +130,8 @@ void use(const Session& session, const PciFunction& function, const Pass& pass, 
   } else {
     take(steps, "map", map_memory(session.kernel, *container, allocator, options.memory));
   }
+  // What is asked of a device that does not answer would fail in as many ways, all for this reason.
+  if (auto alive = device.require_answer(); !alive) return steps.failed("answer", alive.error());
   take(steps, "config", read_config(device, function));
   if (const Proof* proof = find_proof(function)) {
     Bench bench{.session = session,

@@ -83,6 +83,10 @@ Result<Ending> reset_function(const Session& session, Device device, const InUse
   const std::string backend(device.container()->backend());
   auto pci = PciDevice::open(std::move(device));
   if (!pci) return failure_of(pci);
+  // One that does not answer shows no way to reset it. Where the kernel knew one before, that may bring it back.
+  if (!pci->device().can_reset()) {
+    if (auto alive = pci->require_answer(); !alive) return failure_of(alive);
+  }
   auto method = pci->reset();
   if (!method && method.error().code() == EOPNOTSUPP) return failure(without_reset(method.error(), pci->device()));
   if (!method) return failure_of(method);
