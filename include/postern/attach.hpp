@@ -18,8 +18,8 @@ namespace postern {
 /// Which container attach() uses, and how it opens the device.
 struct AttachOptions {
   /// Backend for a new container, see choose_backend(). Other than "auto", it also restricts `join` to containers of
-  /// that backend. Ignored if `container` is set. "auto" also tries the next backend if a node cannot be opened that the
-  /// probe did not open (a cdev that a device cgroup forbids).
+  /// that backend. Ignored if `container` is set. "auto" also tries the next backend if a node cannot be opened that
+  /// the probe did not open (a cdev that a device cgroup forbids).
   std::string_view backend = "auto";
   std::shared_ptr<Container> container;  ///< container to join; null: open a new one, or join one of `join`
   ContainerOptions container_options;    ///< for a new container

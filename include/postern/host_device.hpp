@@ -77,7 +77,7 @@ struct GroupAdvice {
 
 /// Advises which other members to bind to VFIO. Thread-safe, as are all functions below. Never proposes the device's
 /// physical function, parts of the chipset, or members on another bus than PCI. Does not check whether the members are
-/// in use: "postern bind" does.
+/// in use: the remedy names "postern doctor" for that.
 [[nodiscard]] POSTERN_API GroupAdvice advise_on_group(Kernel& kernel, const IommuGroup& group,
                                                       const std::string& device);
 /// Returns the remedy if some members must keep their drivers; `staying` has their names, each with the reason.

@@ -88,7 +88,9 @@ GroupAdvice advise_on_group(Kernel& kernel, const IommuGroup& group, const std::
   } else if (!advice.to_bind.empty()) {
     std::vector<std::string> commands;
     for (const std::string& name : advice.to_bind) commands.push_back(fmt::format("\"postern bind {}\"", name));
-    advice.remedy = fmt::format("the group goes as a whole: {}", list_text(commands));
+    advice.remedy =
+        fmt::format("the group goes as a whole: {}, if \"postern doctor {}\" says that this host can spare {}",
+                    list_text(commands), device, commands.size() == 1 ? "it" : "them");
   }
   return advice;
 }

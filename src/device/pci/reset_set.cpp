@@ -175,7 +175,8 @@ tl::unexpected<Error> ResetSet::refuse_incomplete() const {
   std::vector<std::string> remedies;
   if (bridge) remedies.emplace_back("what has a bridge in it, which no VFIO driver takes, cannot be reset from here");
   remedies.insert(remedies.end(), must_not.begin(), must_not.end());
-  if (!to_bind.empty() && must_not.empty()) remedies.push_back("give them to VFIO: " + list_text(to_bind));
+  if (!to_bind.empty() && must_not.empty())
+    remedies.push_back("give them to VFIO, if this host can spare them: " + list_text(to_bind));
   if (!to_attach.empty()) remedies.push_back("attach to this process too: " + list_text(to_attach));
   return refusal({.result = -EPERM,
                   .object = object_of(*device_),

@@ -120,6 +120,16 @@ TEST_F(SmallHost, MembersOfVfioPciStubAndPortDriversOrOfNoneDoNotStandInTheWay) 
   EXPECT_FALSE(group.viable()) << "the name alone does not tell";
 }
 
+TEST_F(SmallHost, WhetherOthersOfAGroupCanBeSparedIsLeftToDoctor) {
+  IommuGroup group{.id = GroupId{7}, .path = {}, .members = {}};
+  for (const char* const each : {"0000:02:00.0", "0000:02:00.1"}) {
+    group.members.push_back({.name = each, .bus = "pci", .sysfs_path = {}, .driver = "nvme"});
+  }
+  EXPECT_EQ(advise_on_group(kernel, group, "0000:02:00.0").remedy,
+            "the group goes as a whole: \"postern bind 0000:02:00.1\", if \"postern doctor 0000:02:00.0\" says that "
+            "this host can spare it");
+}
+
 TEST_F(SmallHost, AGroupThatIsNotThereIsNamed) {
   auto group = find_iommu_group(kernel, GroupId{99});
   ASSERT_FALSE(group);

@@ -55,7 +55,7 @@ class BindingVerbs : public testing::Test {
   Result<Ending> run(const Verb& verb, std::vector<std::string> arguments = {}) {
     CLI::App app;
     const auto runner = verb.add(app);
-    arguments.push_back(name);
+    arguments.push_back(device_);
     app.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
     Session session{.kernel = kernel_, .bindings_folder = folder_, .format = format_, .out = {}, .err = {}};
     testing::internal::CaptureStdout();
@@ -85,6 +85,7 @@ class BindingVerbs : public testing::Test {
   OverlaidKernel kernel_{simulated_};
   std::map<std::string, std::string> files_;  // in place of the simulated kernel's
   Format format_ = Format::text;
+  std::string device_ = name;
   std::string folder_;
   std::string out_;
   std::string err_;
@@ -188,6 +189,71 @@ TEST_F(BindingVerbs, CheckOfADeviceThatDoesNotAnswerSaysSoInTheSameWords) {
   EXPECT_THAT(out_, HasSubstr("pci/rescan"));
   EXPECT_THAT(out_, testing::Not(HasSubstr("no reset of its own")));
   EXPECT_THAT(out_, testing::Not(HasSubstr("0xffffff")));
+}
+
+// Two functions that share a group, of which this host uses the other.
+class TwinVerbs : public BindingVerbs {
+ protected:
+  TwinVerbs() {
+    device_ = "0000:01:00.0";
+    files_["/sys/bus/pci/devices/0000:01:00.1/sriov_numvfs"] = "2\n";
+  }
+  static void expect_no_bind(const std::string& remedy) {
+    EXPECT_THAT(remedy, HasSubstr("here must stay (0000:01:00.1: it has 2 virtual functions"));
+    EXPECT_THAT(remedy, testing::Not(HasSubstr("postern bind")));
+  }
+};
+
+TEST_F(TwinVerbs, ResetAndCheckDoNotAdviseToTakeWhatMustStay) {
+  ASSERT_TRUE(run(bind_verb));
+  const auto refused = run(reset_verb, {"--backend", "type1"});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code(), EPERM);
+  expect_no_bind(refused.error().remedy());
+  ASSERT_EQ(run(check_verb, {"--memory", "4K"}).value(), Ending::not_well);
+  expect_no_bind(out_);
+  ASSERT_TRUE(run(show_verb));
+  expect_no_bind(out_);
+}
+
+TEST_F(TwinVerbs, ResetAndCheckOfAnUnboundDeviceDoNotAdviseToBindItForNothing) {
+  for (const Verb* verb : {&reset_verb, &check_verb}) {
+    const auto refused = run(*verb);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code(), ENODEV);
+    expect_no_bind(refused.error().remedy());
+  }
+}
+
+TEST_F(TwinVerbs, WhatNobodyUsesGoesWithTheDevice) {
+  files_.clear();
+  EXPECT_EQ(run(check_verb).error().remedy(),
+            "\"postern bind 0000:01:00.0\"; the group goes as a whole: \"postern bind 0000:01:00.1\"");
+  ASSERT_TRUE(run(bind_verb));
+  EXPECT_EQ(run(reset_verb, {"--backend", "type1"}).error().remedy(),
+            "the group goes as a whole: \"postern bind 0000:01:00.1\"");
+}
+
+TEST_F(BindingVerbs, CheckOfAnUnboundDeviceThatIsUsedSaysThatFirst) {
+  has_virtual_functions();
+  const auto refused = run(check_verb);
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error().reason(), HasSubstr("2 virtual functions"));
+  EXPECT_EQ(refused.error().remedy(), "end that first, then \"postern bind 0000:00:02.0\"");
+}
+
+TEST_F(BindingVerbs, ABridgeIsNotToBeBound) {
+  device_ = "0000:00:03.0";
+  for (const Verb* verb : {&reset_verb, &check_verb}) {
+    const auto refused = run(*verb);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code(), ENODEV);
+    EXPECT_THAT(refused.error().reason(), HasSubstr("VFIO does not pass bridges through"));
+    EXPECT_EQ(refused.error().remedy(), "pass the devices behind it through, each on its own");
+  }
+  ASSERT_TRUE(run(show_verb));
+  EXPECT_THAT(out_, HasSubstr("VFIO does not pass bridges through"));
+  EXPECT_THAT(out_, testing::Not(HasSubstr("postern bind")));
 }
 
 // A full disk, by a limit on the size of files: the same calls fail.

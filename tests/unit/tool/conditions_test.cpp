@@ -438,6 +438,21 @@ TEST(Device, IsNotToldToTakeTheControllerThatADiskOfTheHostIsBehind) {
   EXPECT_TRUE(mentions(condition.remedy, "sda1 has the root file system")) << condition.remedy;
 }
 
+TEST(Device, IsNotToldToTakeWhatCannotBeToldToBeUnused) {
+  Host host;
+  add_device(host, "0000:00:01.1", "2", "ahci");
+  host.link("/sys/class/block/sda1", "../../devices/pci0000:00/0000:00:01.1/ata1/host0/block/sda/sda1");
+  host.file("/sys/class/block/sda1/dev", "8:1\n");
+  host.node("/dev/sda1", {.mode = S_IFBLK | 0660U, .device = makedev(8, 1)});
+  host.open_gives("/dev/sda1", -EACCES);
+  host.file("/proc/self/mountinfo", "");
+  const Condition condition = of_device(host, "group-viable");
+  EXPECT_EQ(condition.verdict, Verdict::not_met);
+  EXPECT_FALSE(mentions(condition.remedy, "postern bind")) << condition.remedy;
+  EXPECT_TRUE(mentions(condition.remedy, "0000:00:01.1")) << condition.remedy;
+  EXPECT_TRUE(mentions(condition.remedy, "cannot be told")) << condition.remedy;
+}
+
 TEST(Device, IsNotToldToTakeAMemberOfAnotherBus) {
   Host host;
   const std::string member = "/sys/kernel/iommu_groups/2/devices/a0000.ethernet";

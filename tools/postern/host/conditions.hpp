@@ -7,6 +7,7 @@
 #include <postern/host_device.hpp>
 #include <postern/kernel.hpp>
 #include <postern/pci_address.hpp>
+#include <postern/pci_function.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -56,6 +57,8 @@ struct Question {
 // Whether so much memory has room in what the IOMMU translates. Nothing where this host does not tell (VT-d's alone).
 [[nodiscard]] std::optional<Condition> judge_address_width(Kernel& kernel, const std::optional<std::string>& iommu,
                                                            std::uint64_t memory);
+// Whether VFIO takes functions of this kind. Nothing where it does.
+[[nodiscard]] std::optional<Condition> judge_kind(const PciFunction& function);
 // What there is of iommufd and cdevs does not exist on POWER (VFIO_DEVICE_CDEV depends on !SPAPR_TCE_IOMMU).
 [[nodiscard]] Condition not_on_power(std::string key, std::string title);
 // The remedy where so many bytes may not be locked.

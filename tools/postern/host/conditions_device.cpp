@@ -14,6 +14,7 @@
 #include <sstream>
 
 #include "host/conditions.hpp"
+#include "host/group_remedy.hpp"
 #include "host/holders.hpp"
 #include "host/in_use.hpp"
 #include "host/power.hpp"
@@ -71,17 +72,6 @@ Condition judge_group(Kernel& kernel, const HostDevice& host, const IommuGroup* 
   return condition;
 }
 
-// The remedy that advise_on_group() has, unless this host lives on what it would take.
-std::string without_what_is_used(Kernel& kernel, const GroupAdvice& advice) {
-  std::vector<std::string> used;
-  for (const std::string& name : advice.to_bind) {
-    const auto host = find_host_device(kernel, "pci", name);
-    const std::string use = host ? find_uses(kernel, *host).uses_text() : "";
-    if (!use.empty()) used.push_back(fmt::format("{}: {}", name, use));
-  }
-  return used.empty() ? advice.remedy : leave_group_alone(used);
-}
-
 Condition judge_viability(Kernel& kernel, const IommuGroup& group, const std::string& device) {
   Condition condition{.key = "group-viable",
                       .title = "rest of the group",
@@ -97,7 +87,7 @@ Condition judge_viability(Kernel& kernel, const IommuGroup& group, const std::st
   const GroupAdvice advice = advise_on_group(kernel, group, device);
   condition.verdict = Verdict::not_met;
   condition.detail = fmt::format("in the way: {}; {}", list_of(in_the_way), advice.why);
-  condition.remedy = without_what_is_used(kernel, advice);
+  condition.remedy = remedy_for_group(kernel, advice).text;
   return condition;
 }
 
@@ -181,6 +171,17 @@ Condition judge_use(Kernel& kernel, const HostDevice& host) {
 
 }  // namespace
 
+std::optional<Condition> judge_kind(const PciFunction& function) {
+  // vfio_pci_core_register_device takes functions with a normal header alone.
+  const auto kind = function.class_code >> 8;
+  if (kind != 0x0604 && kind != 0x0607 && kind != 0x0609) return std::nullopt;
+  return Condition{.key = "device",
+                   .title = "device",
+                   .verdict = Verdict::not_met,
+                   .detail = "VFIO does not pass bridges through",
+                   .remedy = "pass the devices behind it through, each on its own"};
+}
+
 Condition not_on_power(std::string key, std::string title) {
   return {.key = std::move(key),
           .title = std::move(title),
@@ -225,11 +226,9 @@ std::vector<Condition> judge_device(Kernel& kernel, PciAddress address, const st
                         .verdict = Verdict::met,
                         .detail = fmt::format("{} [{}]", title_of(*function), ids_text(*function)),
                         .remedy = {}});
-  // vfio_pci_core_register_device takes functions with a normal header alone.
-  if (const auto kind = function->class_code >> 8; kind == 0x0604 || kind == 0x0607 || kind == 0x0609) {
-    conditions.back().verdict = Verdict::not_met;
-    conditions.back().detail += ": VFIO does not pass bridges through";
-    conditions.back().remedy = "pass the devices behind it through, each on its own";
+  if (auto kind = judge_kind(*function)) {
+    kind->detail = fmt::format("{}: {}", conditions.back().detail, kind->detail);
+    conditions.back() = std::move(*kind);
     return conditions;
   }
 

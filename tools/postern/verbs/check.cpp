@@ -168,7 +168,7 @@ Result<Ending> run_check(Session& session, CheckOptions options) {
   if (options.backend != "auto" && options.backend != "all") {
     if (auto named = find_backend(options.backend); !named) return failure_of(named);
   }
-  if (auto bound = require_bound(host, "check"); !bound) return failure_of(bound);
+  if (auto bound = require_bound(session.kernel, *function, "check"); !bound) return failure_of(bound);
   // It is reset when it is opened, and as a step of each pass.
   auto in_use = take_from_host(session, host, "check", options.force);
   if (!in_use) return failure_of(in_use);

@@ -15,6 +15,7 @@
 #include <postern/fd.hpp>
 #include <postern/reset_set.hpp>
 
+#include "host/group_remedy.hpp"
 #include "host/holders.hpp"
 #include "host/leftovers.hpp"
 #include "text/names.hpp"
@@ -196,7 +197,7 @@ bool attach_and_use(const Session& session, const PciFunction& function, const P
                           .container = nullptr,
                           .container_options = {.huge_pages = HugePages::use, .version = pass.version, .memory = 0}});
   if (!attached) {
-    steps.failed("attach", attached.error());
+    steps.failed("attach", with_group_remedy(session.kernel, function.host, attached.error()));
     // In use; EINVAL from VFIO_DEVICE_BIND_IOMMUFD is the same (vfio_df_open).
     const int code = attached.error().code();
     if (code == EBUSY || code == EINVAL) steps.more(holders_text(session.kernel, function.host));

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "host/bound.hpp"
+#include "host/group_remedy.hpp"
 #include "host/holders.hpp"
 #include "host/in_use.hpp"
 #include "text/errors.hpp"
@@ -62,7 +63,8 @@ Result<Device> take(Kernel& kernel, const HostDevice& host, const AttachOptions&
   auto device = attach(kernel, host, options);
   const int code = device ? 0 : device.error().code();
   if ((code != EBUSY && code != EPERM) || !host.iommu_group) return device;
-  return failure(extended(device.error(), group_holders_text(kernel, *host.iommu_group), "", {}));
+  return failure(
+      extended(with_group_remedy(kernel, host, device.error()), group_holders_text(kernel, *host.iommu_group), "", {}));
 }
 
 // What else can be done for a device that has no reset of its own.
@@ -217,7 +219,7 @@ Result<Ending> run_reset(Session& session, const ResetOptions& options) {
   if (options.backend != "auto") {
     if (auto named = find_backend(options.backend); !named) return failure_of(named);
   }
-  if (auto bound = require_bound(host, "reset"); !bound) return failure_of(bound);
+  if (auto bound = require_bound(session.kernel, *function, "reset"); !bound) return failure_of(bound);
   // A reset takes from this host what is on the device, such as the virtual functions of a physical one.
   auto in_use = take_from_host(session, host, "reset", options.force);
   if (!in_use) return failure_of(in_use);

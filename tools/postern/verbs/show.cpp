@@ -11,6 +11,9 @@
 #include <string>
 #include <vector>
 
+#include "host/bound.hpp"
+#include "host/conditions.hpp"
+#include "host/group_remedy.hpp"
 #include "host/power.hpp"
 #include "text/errors.hpp"
 #include "text/names.hpp"
@@ -33,7 +36,7 @@ struct Opened {
 Result<void> look(const Session& session, const PciFunction& function, const Backend& backend, Opened& found) {
   auto attached =
       attach(session.kernel, function.host, {.backend = backend.name, .container = nullptr, .container_options = {}});
-  if (!attached) return failure_of(attached);
+  if (!attached) return failure(with_group_remedy(session.kernel, function.host, attached.error()));
   auto device = PciDevice::open(std::move(*attached));
   if (!device) return failure_of(device);
   const auto container = device->device().container();
@@ -174,14 +177,13 @@ Result<Ending> run_show(Session& session, const ShowOptions& options) {
   if (bound) {
     session.print(opened.text);
   } else {
-    session.print(
-        "\n" +
-        fold(session.out,
-             for_host(fmt::format("Its regions, interrupts and capabilities can be shown when it is bound to a VFIO "
-                                  "driver: \"postern bind {}\"",
-                                  host.name)),
-             0) +
-        "\n");
+    const std::string what = "Its regions, interrupts and capabilities";
+    const auto kind = judge_kind(*function);
+    const std::string text =
+        kind ? fmt::format("{} cannot be shown: {}", what, kind->detail)
+             : for_host(fmt::format("{} can be shown when it is bound to a VFIO driver: {}", what,
+                                    require_bound(session.kernel, *function, "show").error().remedy()));
+    session.print("\n" + fold(session.out, text, 0) + "\n");
   }
   return Ending::well;
 }
