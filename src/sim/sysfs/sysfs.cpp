@@ -49,6 +49,9 @@ void Sysfs::refresh() {
   entries_.clear();
   directory("/sys/bus/pci/devices");
   directory("/sys/kernel/iommu_groups");
+  // Who looks for other processes sees that none is hidden: there is the first, and it has nothing open.
+  directory("/proc/1/fd");
+  file("/proc/1/comm", "init\n");
   for (const auto& [address, function] : machine_.functions) show_function(*function);
   show_groups();
   show_drivers();

@@ -110,6 +110,11 @@ TEST_F(BindingVerbs, DoctorSaysWhatBindSays) {
   EXPECT_THAT(out_, HasSubstr("2 virtual functions"));
 }
 
+TEST_F(BindingVerbs, NobodyElseCanBeOnASimulatedHost) {
+  EXPECT_EQ(run(doctor_verb).value(), Ending::not_well) << "it is not bound";
+  EXPECT_THAT(out_, testing::ContainsRegex("ok  in use +by nobody"));
+}
+
 TEST_F(BindingVerbs, ResetRefusesADeviceInUseToo) {
   ASSERT_TRUE(run(bind_verb));
   has_virtual_functions();
