@@ -332,13 +332,13 @@ tl::unexpected<Error> IovaAllocator::State::refused_allocate(std::uint64_t lengt
   std::string object = "allocate " + size_text(length) + " of iovas";
   if (alignment != page()) object += ", aligned to " + size_text(alignment);
   if (!is_pages(length)) return not_pages(std::move(object), page());
-  if (!std::has_single_bit(alignment)) {
-    return refused(EINVAL, std::move(object), "an alignment is a power of two", "");
-  }
-  return refused(ENOSPC, std::move(object),
-                 "the longest free range has " + size_text(largest_free()) + ", and " + size_text(bytes_free_) +
-                     " are free in " + std::to_string(ranges_.live()) + " ranges",
-                 "free some, or allocate in smaller pieces");
+  if (!std::has_single_bit(alignment)) return refused(EINVAL, std::move(object), "an alignment is a power of two", "");
+  std::string reason = "the longest free range has " + size_text(largest_free()) + ", and " + size_text(bytes_free_) +
+                       " are free in " + std::to_string(ranges_.live()) + (ranges_.live() == 1 ? " range" : " ranges");
+  if (length <= largest_free())
+    reason += alignment <= page() ? "; iova 0, where it begins, is never chosen"
+                                  : "; none has so much behind an iova that is aligned like this and is not 0";
+  return refused(ENOSPC, std::move(object), std::move(reason), "free some, or allocate in smaller pieces");
 }
 
 tl::unexpected<Error> IovaAllocator::State::refused_range(const char* operation, Iova iova, std::uint64_t length,

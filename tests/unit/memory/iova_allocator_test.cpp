@@ -38,6 +38,19 @@ TEST(IovaAllocator, ZeroIsNeverChosenButMayBeAskedFor) {
   EXPECT_EQ(allocator.allocate(page).error().code(), ENOSPC);
 }
 
+TEST(IovaAllocator, WhatIsInTheWayIsToldWhereTheLengthAloneWouldFit) {
+  IovaAllocator allocator = allocator_of({{{0}, {mib - 1}}});
+  EXPECT_EQ(
+      allocator.allocate(mib).error().reason(),
+      "the longest free range has 1 MiB, and 1 MiB are free in 1 range; iova 0, where it begins, is never chosen");
+  EXPECT_EQ(allocator.allocate(2 * mib).error().reason(),
+            "the longest free range has 1 MiB, and 1 MiB are free in 1 range");
+  IovaAllocator other = allocator_of({{{page}, {mib - 1}}, {{mib + page}, {2 * mib - 1}}});
+  EXPECT_EQ(other.allocate(page, mib).error().reason(),
+            "the longest free range has 1020 KiB, and 2040 KiB are free in 2 ranges; none has so much behind an iova "
+            "that is aligned like this and is not 0");
+}
+
 TEST(IovaAllocator, LongRangesAreAlignedToTheLargestPageThatTheyFill) {
   IovaAllocator allocator = allocator_of({{{0x1000}, {(1ULL << 40) - 1}}});
   EXPECT_EQ(allocator.allocate(page)->value % page, 0U);

@@ -39,10 +39,19 @@ void show_limits(Steps& steps, Container& container) {
   steps.more(facts);
 }
 
+std::uint64_t whole_pages(const Container& container, std::uint64_t length) {
+  const std::uint64_t page = container.page_sizes() & (~container.page_sizes() + 1);
+  return page > 0 ? (length + page - 1) / page * page : length;
+}
+
+bool has_room(IovaAllocator& allocator, std::uint64_t length) {
+  const auto iova = allocator.allocate(length);
+  return iova && allocator.free(*iova, length);
+}
+
 // Maps as much memory as was asked for and takes it back, with the time of each.
 Result<std::string> map_memory(Kernel& kernel, Container& container, IovaAllocator& allocator, std::uint64_t length) {
-  const std::uint64_t page = container.page_sizes() & (~container.page_sizes() + 1);
-  if (page > 0) length = (length + page - 1) / page * page;
+  length = whole_pages(container, length);
   const std::intptr_t address =
       kernel.mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (is_errno(address)) {
@@ -126,7 +135,7 @@ void use(const Session& session, const PciFunction& function, const Pass& pass, 
          std::span<const IovaRange> ranges, PciDevice& device, Steps& steps) {
   const auto container = device.device().container();
   IovaAllocator allocator(ranges, container->page_sizes());
-  if (pass.space == Space::default_window && options.memory > allocator.largest_free()) {
+  if (pass.space == Space::default_window && !has_room(allocator, whole_pages(*container, options.memory))) {
     steps.skipped("map", fmt::format("{} do not fit: they are for a created window", size_text(options.memory)));
   } else {
     take(steps, "map", map_memory(session.kernel, *container, allocator, options.memory));
