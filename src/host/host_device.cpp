@@ -8,6 +8,7 @@
 #include <charconv>
 #include <postern/host_device.hpp>
 
+#include "base/words.hpp"
 #include "host/requirements.hpp"
 #include "host/sysfs.hpp"
 #include "kernel/ioctl.hpp"
@@ -26,14 +27,22 @@ std::optional<dev_t> parse_device_number(const std::string& text) {
   return makedev(major, minor);
 }
 
-std::optional<VfioCdev> read_cdev(Kernel& kernel, const std::string& device_path) {
+// None where the kernel made none. A negated errno where that cannot be told.
+// `call` is the one that gave it.
+int read_cdev(Kernel& kernel, const std::string& device_path, std::optional<VfioCdev>& cdev, const char*& call) {
   const std::string folder = device_path + "/vfio-dev";
   std::vector<std::string> names;
-  if (kernel.list_directory(folder, names) < 0 || names.empty()) return std::nullopt;
-  VfioCdev cdev{.name = names.front(), .path = "/dev/vfio/devices/" + names.front(), .number = std::nullopt};
-  if (const auto text = sysfs::text(kernel, folder + "/" + cdev.name + "/dev"))
-    cdev.number = parse_device_number(*text);
-  return cdev;
+  call = "opendir";
+  const int listed = kernel.list_directory(folder, names);
+  if (sysfs::tells_nothing(listed)) return listed;
+  if (listed < 0 || names.empty()) return 0;
+  cdev = VfioCdev{.name = names.front(), .path = "/dev/vfio/devices/" + names.front(), .number = std::nullopt};
+  call = "read";
+  std::string text;
+  const int read = kernel.read_file(folder + "/" + cdev->name + "/dev", text);
+  if (sysfs::tells_nothing(read)) return read;
+  if (read >= 0) cdev->number = parse_device_number(trimmed(std::move(text)));
+  return 0;
 }
 
 std::optional<GroupId> parse_group(const std::optional<std::string>& name) {
@@ -58,7 +67,7 @@ bool is_bound_to_vfio(Kernel& kernel, const HostDevice& device) {
   return is_vfio_driver(*device.driver) && is_there(kernel, "/sys/class/vfio/" + node);
 }
 
-HostDevice read_device(Kernel& kernel, std::string bus, std::string name, std::string path) {
+Result<HostDevice> read_device(Kernel& kernel, std::string bus, std::string name, std::string path) {
   HostDevice device{.name = std::move(name),
                     .bus = std::move(bus),
                     .sysfs_path = std::move(path),
@@ -68,7 +77,12 @@ HostDevice read_device(Kernel& kernel, std::string bus, std::string name, std::s
                     .numa_node = std::nullopt};
   device.driver = sysfs::link_name(kernel, device.sysfs_path + "/driver");
   device.iommu_group = parse_group(sysfs::link_name(kernel, device.sysfs_path + "/iommu_group"));
-  device.cdev = read_cdev(kernel, device.sysfs_path);
+  const char* call = nullptr;
+  if (const int result = read_cdev(kernel, device.sysfs_path, device.cdev, call); result < 0) {
+    return call_failure(call, {.result = result,
+                               .object = fmt::format("{} device {}", device.bus, device.name),
+                               .remedy = sysfs::shortage_remedy(result)});
+  }
   device.is_noiommu = device.iommu_group && is_noiommu_group(kernel, to_string(*device.iommu_group));
   device.is_vfio = is_bound_to_vfio(kernel, device);
   // -1 is how the kernel says that there is none.
@@ -131,7 +145,9 @@ Result<IommuGroup> find_iommu_group(Kernel& kernel, GroupId group) {
   for (std::string& name : names) {
     std::string path = fmt::format("{}/{}", folder, name);
     std::string bus = sysfs::link_name(kernel, path + "/subsystem").value_or("unknown");
-    found.members.push_back(read_device(kernel, std::move(bus), std::move(name), std::move(path)));
+    auto member = read_device(kernel, std::move(bus), std::move(name), std::move(path));
+    if (!member) return failure_of(member);
+    found.members.push_back(std::move(*member));
   }
   return found;
 }

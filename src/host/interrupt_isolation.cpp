@@ -16,9 +16,10 @@
 namespace postern {
 namespace {
 
-std::vector<std::string> iommus_with_devices(Kernel& kernel) {
+std::vector<std::string> iommus_with_devices(Kernel& kernel, int& listed) {
   std::vector<std::string> names;
-  if (kernel.list_directory("/sys/class/iommu", names) < 0) return {};
+  listed = kernel.list_directory("/sys/class/iommu", names);
+  if (listed < 0) return {};
   std::erase_if(names, [&](const std::string& name) {
     std::vector<std::string> devices;
     return kernel.list_directory(fmt::format("/sys/class/iommu/{}/devices", name), devices) < 0 || devices.empty();
@@ -81,9 +82,12 @@ void explain_missing_isolation(CallFailed& what, const InterruptIsolation& isola
 
 InterruptIsolation read_interrupt_isolation(Kernel& kernel, const std::optional<std::string>& iommu) {
   InterruptIsolation isolation;
-  const std::vector<std::string> names = iommu ? std::vector{*iommu} : iommus_with_devices(kernel);
+  int listed = 0;
+  const std::vector<std::string> names = iommu ? std::vector{*iommu} : iommus_with_devices(kernel, listed);
   if (names.empty()) {
-    isolation.reason = "no IOMMU in /sys/class/iommu has a device";
+    isolation.reason = sysfs::tells_nothing(listed)
+                           ? fmt::format("/sys/class/iommu cannot be listed ({})", errno_name(-listed))
+                           : "no IOMMU in /sys/class/iommu has a device";
     return isolation;
   }
   const auto stranger = std::find_if_not(names.begin(), names.end(), is_of_x86);

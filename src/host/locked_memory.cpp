@@ -8,6 +8,7 @@
 #include <charconv>
 #include <string_view>
 
+#include "host/sysfs.hpp"
 #include "kernel/ioctl.hpp"
 
 namespace postern {
@@ -36,6 +37,10 @@ std::optional<std::uint64_t> number(std::string_view word, int base = 10) {
   return value;
 }
 
+std::string proc_remedy(int result) {
+  return sysfs::tells_nothing(result) ? sysfs::shortage_remedy(result) : "mount /proc";
+}
+
 }  // namespace
 
 Result<LockedMemory> LockedMemory::read(Kernel& kernel) {
@@ -43,7 +48,7 @@ Result<LockedMemory> LockedMemory::read(Kernel& kernel) {
   std::string status;
   for (auto [path, contents] : {std::pair("/proc/self/limits", &limits), std::pair("/proc/self/status", &status)}) {
     if (const int result = kernel.read_file(path, *contents); result < 0) {
-      return call_failure("read", {.result = result, .object = path, .remedy = "mount /proc"});
+      return call_failure("read", {.result = result, .object = path, .remedy = proc_remedy(result)});
     }
   }
   constexpr unsigned cap_ipc_lock = 14;  // linux/capability.h
@@ -59,7 +64,7 @@ Result<std::uint64_t> backing_page_size(Kernel& kernel, const void* address) {
   constexpr const char* path = "/proc/self/smaps";
   std::string text;
   if (const int result = kernel.read_file(path, text); result < 0) {
-    return call_failure("read", {.result = result, .object = path, .remedy = "mount /proc"});
+    return call_failure("read", {.result = result, .object = path, .remedy = proc_remedy(result)});
   }
   // Each mapping is a line "first-end ..." and lines of "Name: value" behind it.
   const auto wanted = reinterpret_cast<std::uintptr_t>(address);

@@ -111,6 +111,7 @@ tl::unexpected<Error> node_failure(Kernel& kernel, const char* call, int result,
       break;
     default:
       what.reason = fmt::format("{} cannot be opened", path);
+      what.remedy = sysfs::shortage_remedy(result);
       break;
   }
   return call_failure(call, std::move(what));

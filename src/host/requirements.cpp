@@ -22,7 +22,15 @@ bool is_noiommu_group(Kernel& kernel, const std::string& group) {
 Result<void> require_iommu(Kernel& kernel) {
   constexpr const char* groups = "/sys/kernel/iommu_groups";
   std::vector<std::string> names;
-  if (kernel.list_directory(groups, names) < 0) names.clear();
+  if (const int result = kernel.list_directory(groups, names); result < 0) {
+    if (sysfs::tells_nothing(result)) {
+      return call_failure("opendir", {.result = result,
+                                      .object = "host",
+                                      .reason = fmt::format("{} cannot be listed", groups),
+                                      .remedy = sysfs::shortage_remedy(result)});
+    }
+    names.clear();
+  }
   for (const std::string& name : names) {
     if (!is_noiommu_group(kernel, name)) return {};
   }

@@ -10,6 +10,12 @@
 
 namespace postern::sysfs {
 
+bool tells_nothing(int result) { return result == -EMFILE || result == -ENFILE || result == -ENOMEM; }
+
+std::string shortage_remedy(int result) {
+  return result == -EMFILE ? "let this process open more files (\"ulimit -n\")" : "";
+}
+
 std::optional<std::string> text(Kernel& kernel, const std::string& path) {
   std::string contents;
   if (kernel.read_file(path, contents) < 0) return std::nullopt;

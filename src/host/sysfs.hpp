@@ -10,6 +10,11 @@
 
 namespace postern::sysfs {
 
+// Whether a call failed for what this process or the host is short of (EMFILE, ENFILE, ENOMEM). That tells nothing of
+// the file: above all not that there is none.
+[[nodiscard]] bool tells_nothing(int result);
+// What to do about it; empty where this is not it, or nothing is known.
+[[nodiscard]] std::string shortage_remedy(int result);
 // The file's text without white space at its end; nothing where it cannot be read.
 [[nodiscard]] std::optional<std::string> text(Kernel& kernel, const std::string& path);
 // The file's number, as C spells it ("0x1af4", "-1").

@@ -168,7 +168,7 @@ tl::unexpected<Error> ResetSet::refuse_incomplete() const {
       must_not.push_back(fmt::format("{} must stay: {}", name, staying));
     } else if (member.is_vfio) {
       to_attach.push_back(name);
-    } else {
+    } else if (host) {
       to_bind.push_back(fmt::format("\"postern bind {}\"", name));
     }
   }

@@ -539,6 +539,52 @@ TEST(Device, ThatIsABridgeIsNotPassedThrough) {
   EXPECT_EQ(of_device(host, "device").verdict, Verdict::not_met);
 }
 
+// Of a process that may open no more files: that nothing can be read does not mean that nothing is there.
+class ExhaustedHost : public Host {
+ public:
+  int lack = -EMFILE;
+  int open(const char* /*path*/, int /*flags*/) override { return lack; }
+  int read_file(const std::string& /*path*/, std::string& /*contents*/) override { return lack; }
+  int list_directory(const std::string& path, std::vector<std::string>& names) override {
+    return called_by_itself_ ? Host::list_directory(path, names) : lack;
+  }
+  int status(const std::string& path, FileStatus& status) override {
+    if (hides_all) return lack;
+    called_by_itself_ = true;
+    const int result = Host::status(path, status);
+    called_by_itself_ = false;
+    return result;
+  }
+  bool hides_all = false;
+
+ private:
+  bool called_by_itself_ = false;
+};
+
+TEST(Diagnosis, OfAProcessWithoutFileDescriptorsCannotTell) {
+  ExhaustedHost host;
+  for (const bool hides_all : {false, true}) {
+    host.hides_all = hides_all;
+    const Diagnosis diagnosis = diagnose(host, {.device = nvme, .memory = mib});
+    for (const char* key : {"iommu", "container-node", "iommufd-node", "locked-memory"}) {
+      const Condition* condition = find(diagnosis.host, key);
+      ASSERT_NE(condition, nullptr) << key;
+      EXPECT_EQ(condition->verdict, Verdict::unknown) << key;
+      EXPECT_TRUE(mentions(condition->detail, "EMFILE")) << condition->detail;
+    }
+    EXPECT_TRUE(mentions(find(diagnosis.host, "interrupt-isolation")->detail, "EMFILE"));
+    EXPECT_EQ(find(diagnosis.host, "vfio-pci")->verdict, hides_all ? Verdict::unknown : Verdict::met);
+    EXPECT_TRUE(mentions(diagnosis.device.front().detail, "EMFILE")) << diagnosis.device.front().detail;
+    for (const auto* part : {&diagnosis.host, &diagnosis.device}) {
+      for (const Condition& condition : *part) {
+        for (const char* wrong : {"mount /proc", "modprobe", "firmware", "postern bind"})
+          EXPECT_FALSE(mentions(condition.remedy, wrong)) << condition.key << ": " << condition.remedy;
+      }
+    }
+    EXPECT_TRUE(mentions(find(diagnosis.host, "locked-memory")->remedy, "ulimit -n"));
+  }
+}
+
 TEST(Diagnosis, OfAHostAloneHasNoDevice) {
   Host host;
   const Diagnosis diagnosis = diagnose(host, {});

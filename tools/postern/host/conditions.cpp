@@ -174,7 +174,13 @@ std::size_t Diagnosis::unknown() const {
 Condition judge_iommu(Kernel& kernel) {
   Condition condition{.key = "iommu", .title = "IOMMU", .verdict = Verdict::met, .detail = {}, .remedy = {}};
   std::vector<std::string> groups;
-  const bool listed = kernel.list_directory("/sys/kernel/iommu_groups", groups) >= 0;
+  const int result = kernel.list_directory("/sys/kernel/iommu_groups", groups);
+  const bool listed = result >= 0;
+  if (!listed && result != -ENOENT) {
+    condition.verdict = Verdict::unknown;
+    condition.detail = fmt::format("cannot tell: /sys/kernel/iommu_groups cannot be listed ({})", errno_name(-result));
+    return condition;
+  }
   const bool empty = groups.empty();
   // Those that VFIO made for devices without an IOMMU are none of its.
   std::erase_if(groups, [&](const std::string& group) {
@@ -193,8 +199,16 @@ Condition judge_iommu(Kernel& kernel) {
 
 Condition judge_vfio_pci(Kernel& kernel) {
   FileStatus status;
-  if (kernel.status("/sys/bus/pci/drivers/vfio-pci", status) >= 0) {
+  const int result = kernel.status("/sys/bus/pci/drivers/vfio-pci", status);
+  if (result >= 0) {
     return {.key = "vfio-pci", .title = "vfio-pci driver", .verdict = Verdict::met, .detail = "loaded", .remedy = {}};
+  }
+  if (result != -ENOENT) {
+    return {.key = "vfio-pci",
+            .title = "vfio-pci driver",
+            .verdict = Verdict::unknown,
+            .detail = fmt::format("cannot tell: /sys/bus/pci/drivers/vfio-pci: {}", errno_name(-result)),
+            .remedy = {}};
   }
   return {.key = "vfio-pci",
           .title = "vfio-pci driver",

@@ -201,7 +201,10 @@ Condition judge_node(Kernel& kernel, std::string key, const std::string& path) {
   const Error& error = opened.error();
   condition.verdict = Verdict::not_met;
   condition.remedy = error.remedy();
-  if (error.code() == EACCES) {
+  if (error.code() == EMFILE || error.code() == ENFILE || error.code() == ENOMEM) {
+    condition.verdict = Verdict::unknown;
+    condition.detail = "cannot tell: " + reason_line(error);
+  } else if (error.code() == EACCES) {
     condition.detail += fmt::format(": {} may not open it", user_name(::geteuid()));
   } else {
     condition.detail = there ? fmt::format("{}: {}", condition.detail, reason_line(error)) : "does not exist";
@@ -241,10 +244,23 @@ std::vector<Condition> judge_device(Kernel& kernel, PciAddress address, const st
   }
 
   std::optional<IommuGroup> group;
+  Condition in_group;
   if (host.iommu_group && !host.is_noiommu) {
-    if (auto found = find_iommu_group(kernel, *host.iommu_group)) group = std::move(*found);
+    auto found = find_iommu_group(kernel, *host.iommu_group);
+    if (found) {
+      group = std::move(*found);
+    } else if (found.error().code() != ENOENT) {
+      in_group.detail = "cannot tell: " + error_line(found.error());
+      in_group.remedy = found.error().remedy();
+    }
   }
-  conditions.push_back(judge_group(kernel, host, group ? &*group : nullptr));
+  if (in_group.detail.empty()) {
+    in_group = judge_group(kernel, host, group ? &*group : nullptr);
+  } else {
+    in_group.key = "iommu-group";
+    in_group.title = "IOMMU group";
+  }
+  conditions.push_back(std::move(in_group));
   const Machine machine = read_machine(kernel);
   if (machine == Machine::pseries) conditions.push_back(judge_dma_windows(kernel, host));
   if (group) conditions.push_back(judge_firmware_ranges(kernel, group->id));

@@ -49,7 +49,9 @@ Result<Leftovers> Leftovers::now(Kernel& kernel) {
                     .operation = "opendir",
                     .object = own_fds,
                     .reason = {},
-                    .remedy = "mount /proc",
+                    .remedy = result == -EMFILE   ? "let this process open more files (\"ulimit -n\")"
+                              : result == -ENOENT ? "mount /proc"
+                                                  : "",
                     .causes = {}});
   }
   auto memory = LockedMemory::read(kernel);
