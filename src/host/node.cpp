@@ -64,8 +64,13 @@ std::string missing_node(Kernel& kernel, const std::string& path) {
       origin.sysfs, path);
   const std::string number = sysfs::text(kernel, origin.sysfs + "/dev").value_or("");
   const std::size_t colon = number.find(':');
-  if (colon != std::string::npos)
-    remedy += fmt::format(" (or \"mknod {} c {} {}\")", path, number.substr(0, colon), number.substr(colon + 1));
+  if (colon != std::string::npos) {
+    const std::string folder = path.substr(0, path.rfind('/'));
+    const std::string make_folder =
+        kernel.status(folder, status) == -ENOENT ? fmt::format("mkdir -p {} && ", folder) : "";
+    remedy += fmt::format(" (or \"{}mknod {} c {} {}\")", make_folder, path, number.substr(0, colon),
+                          number.substr(colon + 1));
+  }
   return remedy;
 }
 

@@ -19,6 +19,13 @@ bool is_noiommu_group(Kernel& kernel, const std::string& group) {
   return kernel.status("/sys/class/vfio/noiommu-" + group, status) >= 0;
 }
 
+std::optional<bool> is_power(Kernel& kernel) {
+  const auto cpu = sysfs::text(kernel, "/proc/cpuinfo");
+  if (!cpu) return std::nullopt;
+  const std::string lines = *cpu + "\n";
+  return lines.find(": pSeries\n") != std::string::npos || lines.find(": PowerNV\n") != std::string::npos;
+}
+
 Result<void> require_iommu(Kernel& kernel) {
   constexpr const char* groups = "/sys/kernel/iommu_groups";
   std::vector<std::string> names;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <postern/host_device.hpp>
 #include <postern/result.hpp>
 #include <string>
@@ -14,6 +15,9 @@ namespace postern {
 
 // Whether VFIO made this group for a device without an IOMMU (vfio_noiommu_group_alloc); its number as sysfs has it.
 [[nodiscard]] bool is_noiommu_group(Kernel& kernel, const std::string& group);
+
+// Whether this is a POWER host. Nothing where it does not tell.
+[[nodiscard]] std::optional<bool> is_power(Kernel& kernel);
 
 // A group that is not viable, in words: every member in the way with its driver, and why they share it.
 [[nodiscard]] std::string obstacles_text(const IommuGroup& group, const GroupAdvice& advice);

@@ -6,6 +6,7 @@
 #include <array>
 
 #include "host/kernel_parameters.hpp"
+#include "host/requirements.hpp"
 #include "host/sysfs.hpp"
 
 namespace postern {
@@ -107,7 +108,7 @@ std::string for_vtd(const Firmware& firmware, bool told) {
 
 std::string turn_iommu_on(Kernel& kernel) {
   const std::string cpu = sysfs::text(kernel, "/proc/cpuinfo").value_or("") + "\n";
-  if (contains(cpu, ": pSeries\n") || contains(cpu, ": PowerNV\n"))
+  if (is_power(kernel) == true)
     return "each PCI host bridge has an IOMMU, which the kernel uses where it is built with CONFIG_SPAPR_TCE_IOMMU";
   if (contains(cpu, "IBM/S390"))
     return "each PCI function has an IOMMU, which the kernel uses where it is built with CONFIG_S390_IOMMU";

@@ -59,7 +59,13 @@ Result<KernelContainer::Opened> KernelContainer::open(Kernel& kernel, const Inte
     what.remedy = "leave the version out";
   } else {
     what.reason = fmt::format("the kernel does not have {}", fmt::join(symbols, " or "));
-    what.remedy = load_text(interface.module);
+    const auto power = is_power(kernel);
+    if (power && *power != interface.is_for_power) {
+      what.reason += *power ? ", which is not for this processor: POWER has spapr" : ", which is for POWER alone";
+      what.remedy = "use another backend; \"postern backends\" lists them";
+    } else {
+      what.remedy = load_text(interface.module);
+    }
   }
   return refusal(std::move(what));
 }

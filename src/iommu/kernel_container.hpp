@@ -41,6 +41,7 @@ class KernelContainer {
   struct Interface {
     std::string_view backend;
     std::string_view module;                // the kernel module that brings it
+    bool is_for_power;                      // and for no other processor; else for those that are none
     std::span<const Extension> extensions;  // newest first
   };
 

@@ -16,7 +16,7 @@ constexpr std::array<KernelContainer::Extension, 2> extensions{{
 }};
 constexpr std::array<std::uint32_t, 2> versions = {2, 1};
 constexpr KernelContainer::Interface interface {
-  .backend = "spapr", .module = "vfio_iommu_spapr_tce", .extensions = extensions
+  .backend = "spapr", .module = "vfio_iommu_spapr_tce", .is_for_power = true, .extensions = extensions
 };
 
 Result<Fd> probe(Kernel& kernel, const HostDevice* device) { return KernelContainer::probe(kernel, interface, device); }

@@ -17,7 +17,7 @@ constexpr std::array<KernelContainer::Extension, 2> extensions{{
 }};
 constexpr std::array<std::uint32_t, 2> versions = {2, 1};
 constexpr KernelContainer::Interface interface {
-  .backend = "type1", .module = "vfio_iommu_type1", .extensions = extensions
+  .backend = "type1", .module = "vfio_iommu_type1", .is_for_power = false, .extensions = extensions
 };
 
 Result<Fd> probe(Kernel& kernel, const HostDevice* device) {

@@ -17,6 +17,7 @@ namespace backends_test {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 // A tree of files whose container can be opened, and says which extensions it has.
 class ContainerKernel : public test::TreeKernel {
@@ -77,6 +78,16 @@ TEST_F(Choosing, ABackendThatIsNotAvailableHereSaysWhy) {
 TEST_F(Choosing, TheContainersNodeAloneIsNotEnoughWithoutTheModuleThatKnowsTheIommu) {
   kernel.extensions.clear();
   EXPECT_THAT(refusal("type1", ENODEV), AllOf(HasSubstr("VFIO_TYPE1v2_IOMMU"), HasSubstr("modprobe vfio_iommu_type1")));
+}
+
+TEST_F(Choosing, AModuleForAnotherProcessorIsNotToBeLoaded) {
+  if (!find_backend("spapr")) GTEST_SKIP() << "this build leaves it out";
+  kernel.extensions.clear();
+  const std::string on_pc = refusal("spapr", ENODEV);
+  EXPECT_THAT(on_pc, AllOf(HasSubstr("for POWER alone"), Not(HasSubstr("modprobe"))));
+  kernel.file("/proc/cpuinfo", "processor\t: 0\nplatform\t: pSeries\n");
+  EXPECT_THAT(refusal("type1", ENODEV), AllOf(HasSubstr("POWER has spapr"), Not(HasSubstr("modprobe"))));
+  EXPECT_THAT(refusal("spapr", ENODEV), HasSubstr("modprobe vfio_iommu_spapr_tce"));
 }
 
 TEST_F(Choosing, AVersionThatABackendDoesNotHaveIsRefused) {

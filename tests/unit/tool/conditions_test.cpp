@@ -246,6 +246,15 @@ TEST(Node, ThatIsMissingInAContainerAloneIsGivenToIt) {
   EXPECT_TRUE(mentions(condition.remedy, "mknod /dev/vfio/vfio c 10 196")) << condition.remedy;
 }
 
+TEST(Node, WhoseFolderIsMissingTooIsMadeWithIt) {
+  test::TreeKernel kernel;
+  kernel.file("/sys/class/misc/vfio/dev", "10:196\n");
+  EXPECT_TRUE(mentions(judge_node(kernel, "container-node", "/dev/vfio/vfio").remedy,
+                       "\"mkdir -p /dev/vfio && mknod /dev/vfio/vfio c 10 196\""));
+  kernel.directory("/dev/vfio");
+  EXPECT_FALSE(mentions(judge_node(kernel, "container-node", "/dev/vfio/vfio").remedy, "mkdir"));
+}
+
 TEST(Node, ThatMayNotBeOpenedIsShownWithModeAndOwnerAndHowToChangeThem) {
   Host host;
   host.access_gives("/dev/vfio/2", -EACCES);
