@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "text/errors.hpp"
 #include "verb.hpp"
 
 namespace postern::tool {
