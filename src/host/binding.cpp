@@ -47,11 +47,16 @@ Result<std::optional<std::string>> read_driver(Kernel& kernel, const std::string
   return driver;
 }
 
-// The kernel shows an override that is not set as "(null)".
+// The driver that the text of a driver_override names; empty where it is not set, which the kernel shows as "(null)".
+std::string_view driver_in(std::string_view text) noexcept {
+  text = text.substr(0, text.find_last_not_of(" \n") + 1);
+  return text == "(null)" ? std::string_view() : text;
+}
+
 std::optional<std::string> read_override(Kernel& kernel, const std::string& path) {
-  auto text = sysfs::text(kernel, path + "/driver_override");
-  if (!text || text->empty() || *text == "(null)") return std::nullopt;
-  return text;
+  const std::string text = sysfs::text(kernel, path + "/driver_override").value_or("");
+  const std::string_view driver = driver_in(text);
+  return driver.empty() ? std::nullopt : std::optional(std::string(driver));
 }
 
 // Before anything is done: of a driver that is not loaded a device gets nothing.
@@ -199,20 +204,14 @@ class Move {
   // theirs. False: the device had a driver, and has none now. A driver that does not have the device answers ENODEV,
   // and one that has it already EBUSY.
   [[nodiscard]] bool undo() noexcept {
-    if (kernel_.read_file(override_file_, override_now_) < 0 || !same_override(override_now_, override_)) return true;
+    if (kernel_.read_file(override_file_, override_now_) < 0 || driver_in(override_now_) != driver_in(override_))
+      return true;
     (void)kernel_.write_file(override_file_, override_before_);
     if (before_.driver == driver_) return true;
     if (!leave_again_file_.empty()) (void)kernel_.write_file(leave_again_file_, before_.device);
     if (return_file_.empty()) return true;
     const int result = kernel_.write_file(return_file_, before_.device);
     return result >= 0 || result == -EBUSY;
-  }
-  [[nodiscard]] static bool same_override(std::string_view shown, std::string_view set) noexcept {
-    const auto name = [](std::string_view text) {
-      text = text.substr(0, text.find_last_not_of(" \n") + 1);
-      return text == "(null)" ? std::string_view() : text;
-    };
-    return name(shown) == name(set);
   }
 
   Kernel& kernel_;
