@@ -434,13 +434,18 @@ TEST(Device, WhosePortDoesNotIsolateItNamesThePort) {
   EXPECT_TRUE(mentions(condition.remedy, "\"postern bind 0000:02:00.0\"")) << condition.remedy;
 }
 
-TEST(Device, IsNotToldToTakeTheControllerThatADiskOfTheHostIsBehind) {
-  Host host;
+// The controller of a disk shares the device's group; opening the disk's partition exclusively gives this.
+void add_disk_in_group(Host& host, int opened) {
   add_device(host, "0000:00:01.1", "2", "ahci");
   host.link("/sys/class/block/sda1", "../../devices/pci0000:00/0000:00:01.1/ata1/host0/block/sda/sda1");
   host.file("/sys/class/block/sda1/dev", "8:1\n");
   host.node("/dev/sda1", {.mode = S_IFBLK | 0660U, .device = makedev(8, 1)});
-  host.open_gives("/dev/sda1", -EBUSY);
+  host.open_gives("/dev/sda1", opened);
+}
+
+TEST(Device, IsNotToldToTakeTheControllerThatADiskOfTheHostIsBehind) {
+  Host host;
+  add_disk_in_group(host, -EBUSY);
   host.file("/proc/self/mountinfo", "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n");
   const Condition condition = of_device(host, "group-viable");
   EXPECT_FALSE(mentions(condition.remedy, "postern bind")) << condition.remedy;
@@ -449,11 +454,7 @@ TEST(Device, IsNotToldToTakeTheControllerThatADiskOfTheHostIsBehind) {
 
 TEST(Device, IsNotToldToTakeWhatCannotBeToldToBeUnused) {
   Host host;
-  add_device(host, "0000:00:01.1", "2", "ahci");
-  host.link("/sys/class/block/sda1", "../../devices/pci0000:00/0000:00:01.1/ata1/host0/block/sda/sda1");
-  host.file("/sys/class/block/sda1/dev", "8:1\n");
-  host.node("/dev/sda1", {.mode = S_IFBLK | 0660U, .device = makedev(8, 1)});
-  host.open_gives("/dev/sda1", -EACCES);
+  add_disk_in_group(host, -EACCES);
   host.file("/proc/self/mountinfo", "");
   const Condition condition = of_device(host, "group-viable");
   EXPECT_EQ(condition.verdict, Verdict::not_met);
