@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-# Sourced by boot: whether the guest runs on KVM or is emulated.
+# Sourced by boot: decides whether the guest runs on KVM or is emulated.
 # shellcheck shell=bash disable=SC2034,SC2154 # boot sets and uses the variables here
 
-# Prints kvm or tcg. That /dev/kvm opens proves nothing (a virtual machine may have one that runs no guest), so a guest is
-# booted on it once after each start of this machine, and the answer kept.
+# Prints kvm or tcg. Opening /dev/kvm is no proof, since a virtual machine may have one that cannot run a guest. So a guest is
+# booted on KVM once after each start of this machine, and the result is kept.
 accelerator() {
     local answer boot_id
     if [[ $(uname -m) != "$processor" || ! -w /dev/kvm ]]; then

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Sourced by the scripts of guests/: where things are kept, and how they speak.
+# Sourced by the scripts of guests/: paths, and functions for messages.
 # shellcheck shell=bash disable=SC2034
 
 guests=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -11,5 +11,5 @@ say() { printf '%s: %s\n' "$me" "$*" >&2; }
 die() { say "$@"; exit 1; }
 misused() { say "$1; see $me --help"; exit 2; }
 
-# need PROGRAM PACKAGE: stops unless the program is there.
+# need PROGRAM PACKAGE: exits if the program is not installed.
 need() { command -v "$1" >/dev/null || die "$1 is missing: install the Debian package $2"; }

@@ -2,7 +2,7 @@
 # Sourced by boot: the guests' disks.
 # shellcheck shell=bash disable=SC2034,SC2154 # boot sets and uses the variables here
 
-# disk_image SEED SIZE: prints the path of that image, made once.
+# disk_image SEED SIZE: prints the path of this image, which is created on first use.
 disk_image() {
     local image=$cache/disks/$1-$2
     if [[ ! -e $image ]]; then
@@ -14,7 +14,7 @@ disk_image() {
     echo "$image"
 }
 
-# nvme ID IMAGE PLACE: adds an NVMe to the machine. What the guest writes to it is forgotten when the guest ends.
+# nvme ID IMAGE PLACE: adds an NVMe to the machine. The guest's writes are discarded when it ends.
 nvme() {
     arguments+=(
         -drive "file=${2//,/,,},format=raw,if=none,snapshot=on,id=disk-$1"

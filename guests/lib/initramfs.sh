@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-# Sourced by boot: the guest's file system: a tree of links to what it holds, then an archive of what they lead to.
+# Sourced by boot: builds the guest's file system as a tree of symbolic links, and then as an archive of their targets.
 # shellcheck shell=bash disable=SC2034,SC2154 # boot sets and uses the variables here
 
-# Sets busybox to the guest's, and library_path to where its libraries are: this machine's own, or those of the triplet.
+# Sets busybox and library_path to those for the guest's processor: this machine's, or those of the triplet.
 find_programs() {
     local sysroot
     if [[ $triplet ]]; then
-        need "$triplet-g++" "g++-$triplet" # with it come the C and C++ libraries
+        need "$triplet-g++" "g++-$triplet" # includes the C and C++ libraries
         sysroot=$("$root/scripts/sysroot" "$debian_arch")
         busybox=$sysroot/bin/busybox
         library_path=$sysroot/usr/lib/$triplet:$sysroot/lib/$triplet:/usr/$triplet/lib
@@ -19,13 +19,13 @@ find_programs() {
     fi
 }
 
-# slim FILE: prints the path of a copy without debug information, made again whenever FILE has changed. Beside it lies what
-# the loader would read in it: copy.needs. (ldd would have the loader do that, and another architecture's does not run here.)
+# slim FILE: prints the path of a copy without debug information, which is renewed when FILE has changed. COPY.needs lists the
+# libraries and search paths in its dynamic section. (ldd does not work for other architectures.)
 slim() {
     local copy=$cache/programs/${1//\//%}
     if [[ ! -e $copy.needs || $1 -nt $copy || $1 -ot $copy ]]; then
         mkdir -p "${copy%/*}"
-        # What strip cannot read (a script) goes in as it is.
+        # A file that strip cannot read (a script) is copied unchanged.
         "${tools}strip" --strip-debug -o "$copy.$$" "$1" 2>/dev/null || cp "$1" "$copy.$$"
         chmod --reference="$1" "$copy.$$"
         { "${tools}readelf" --dynamic --wide "$1" 2>/dev/null || true; } |
@@ -37,12 +37,12 @@ slim() {
     echo "$copy"
 }
 
-# library NAME FILE FOLDERS: prints the path of the library NAME that is for the same processor as FILE.
+# library NAME FILE FOLDERS: prints the path of the library NAME for the same processor as FILE.
 library() {
     local folder folders
     IFS=: read -ra folders <<<"$3"
     for folder in "${folders[@]}"; do
-        # Bytes 18 and 19 of a program or library tell the processor.
+        # Bytes 18 and 19 of an ELF file are the processor (e_machine).
         if [[ -e $folder/$1 ]] && cmp --quiet --ignore-initial=18 --bytes=2 "$folder/$1" "$2"; then
             echo "$folder/$1"
             return
@@ -52,14 +52,14 @@ library() {
         "${triplet:+or add it to scripts/sysroot}"
 }
 
-# put FILE GUESTPATH: FILE or folder as it is.
+# put FILE GUESTPATH: adds a file or folder unchanged.
 put() {
     mkdir -p "$tree${2%/*}"
     ln -sfn "$(realpath "$1")" "$tree$2"
 }
 
-# put_program FILE GUESTPATH: FILE and the libraries it needs. All libraries go to one folder, which every loader searches;
-# only the loader has a path that programs know, in /lib64 or in /lib, which is /usr/lib.
+# put_program FILE GUESTPATH: adds FILE and the libraries that it needs. All libraries go to one folder, which every loader
+# searches. Programs contain the path of the loader, in /lib64 or in /lib, which links to /usr/lib.
 put_program() {
     local file copy folders name library
     file=$(realpath "$1")
@@ -74,7 +74,7 @@ put_program() {
     done
 }
 
-# put_added FILE[:GUESTPATH]: what --add was given.
+# put_added FILE[:GUESTPATH]: adds an argument of --add.
 put_added() {
     local file=$1 path=''
     if [[ ! -e $file && $file == *:/* ]]; then
@@ -88,7 +88,7 @@ put_added() {
     fi
 }
 
-# quote WORD...: the words as a shell reads them back unchanged, whatever bytes they have.
+# quote WORD...: quotes the words for a shell, whatever bytes they contain.
 quote() {
     local word
     for word; do
@@ -96,7 +96,7 @@ quote() {
     done
 }
 
-# put_command WORD...: what the guest runs, which channels its output takes, and which modules are loaded before.
+# put_command WORD...: adds the command to run, the channels for its output, and the modules to load before it.
 put_command() {
     mkdir -p "$tree/postern"
     printf "%s='%s'\n" stdout "$stdout" stderr "$stderr" terminal "$terminal" lines "$lines" columns "$columns" \
@@ -109,7 +109,7 @@ put_command() {
     } >"$tree/postern/command"
 }
 
-# initramfs ARCHIVE: writes what was put.
+# initramfs ARCHIVE: writes the archive of all that was added.
 initramfs() {
     (cd "$tree" && find -L . -print0 | cpio --null --create --format=newc --dereference --owner=0:0 --quiet) >"$1"
 }

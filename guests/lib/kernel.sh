@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-# Sourced by boot: the guest's kernel, built or fetched where it is not yet in the cache.
+# Sourced by boot: finds the guest's kernel in the cache, or builds or downloads it.
 # shellcheck shell=bash disable=SC2034,SC2154 # boot sets and uses the variables here
 
-# Changes with all that the kernel is made from, but for comments and the source's version.
+# Prints a key that depends on all inputs of the kernel, except comments and the version of the source.
 kernel_key() {
     {
         if [[ $kernel_package ]]; then
@@ -16,10 +16,10 @@ kernel_key() {
     } | sha256sum | cut -c 1-16
 }
 
-# Where the guest's kernel is, or will be. Guests with the same kernel package share it.
+# Prints the folder of the guest's kernel, which may not exist yet. Guests with the same kernel package share it.
 kernel_folder() { echo "$cache/${kernel_package:-$guest}/$(kernel_key)"; }
 
-# Sets kernel to the path of the guest's kernel, and modules to that of its modules' folder, if it has one.
+# Sets kernel to the path of the guest's kernel, and modules to the folder of its modules, if it has one.
 find_kernel() {
     local maker=build-kernel folder lock code=0
     if [[ $kernel_package ]]; then maker=stock-kernel; fi
@@ -30,7 +30,7 @@ find_kernel() {
         flock --nonblock "$lock" || { say "waiting for another boot that makes this kernel"; flock "$lock"; }
         rm -rf "${folder%/*}"/*.building.*
         if [[ ! -e $folder ]]; then
-            # As a job, so that a signal ends it at once.
+            # In the background, so that a signal interrupts the wait.
             "$guests/$maker" "$guest" "$folder" >&2 &
             wait $! || code=$?
         fi
@@ -47,7 +47,7 @@ find_kernel() {
     if [[ -e $folder/lib/modules ]]; then modules=$folder/lib/modules; fi
 }
 
-# The kernel in a folder that was made last; nothing if there is none. A folder is there only when it is complete.
+# Prints the newest kernel folder in a folder; nothing if there is none. A kernel folder exists only if it is complete.
 newest_kernel() {
     local versions
     versions=$(ls -t "$1"/*/version 2>/dev/null | head -n 1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# Sourced by the machines that are POWER: what they share.
+# Sourced by the POWER machines: common settings.
 # shellcheck shell=bash disable=SC2034,SC2154
 
 processor=ppc64le
@@ -8,7 +8,7 @@ triplet=powerpc64le-linux-gnu
 debian_arch=ppc64el
 
 kernel_package=linux-image-powerpc64le
-# Newest first; trixie's index has named a file that the archive does not have.
+# Newest first. More than one, since trixie's index once named a file that the archive did not have.
 kernel_suites=trixie,bookworm-backports,bookworm
 kernel_modules=(vfio_iommu_spapr_tce vfio-pci nvme)
 kernel_arguments=console=hvc0

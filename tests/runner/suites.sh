@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-# Sourced by ./test and by its own test: runs suites of tests several at a time, and ends in a table of what ran where and how
-# long it took. A caller sets logs, and times if there is a list of what each took before; then begin_suites, suite..., end_suites.
+# Sourced by ./test and by its own test: runs suites of tests in parallel, and prints a table of their results and run times. The
+# caller sets logs, and times to a list of earlier run times, if any; then it calls begin_suites, suite..., end_suites.
 # shellcheck shell=bash disable=SC2154 # the caller sets logs
 
 lane=native     # the lane whose suites are started
 at_once=2       # how many of a lane's suites run at a time
 wanted=()       # names of suites; empty: all
-missing=''      # why what the next suites need is missing
+missing=''      # why the next suites cannot run; empty: they can
 must_run=no     # whether that is a failure
-planning=no     # whether suite only tells what it would start
-budget=''       # seconds that all may take
-rows=0          # suites that were started in this lane
+planning=no     # whether suite only prints what it would start
+budget=''       # limit of the total run time, in seconds
+rows=0          # suites started in this lane
 
-# Keeps other runs out of the folder of logs, and the shell's background jobs from outliving it.
+# Locks the folder of logs against other runs, and ends background jobs on a signal.
 begin_suites() {
     mkdir -p "$logs"
     exec {suites_lock}>"$logs/lock"
@@ -24,7 +24,7 @@ begin_suites() {
     suites_started=$SECONDS
 }
 
-# The shell keeps an interrupt from what it runs in the background, so this ends the whole process group.
+# Ends the whole process group, since the shell makes its background jobs ignore an interrupt.
 end_at_once() {
     trap '' INT TERM HUP
     echo "interrupted: ending what runs" >&2
@@ -33,11 +33,11 @@ end_at_once() {
     exit "$1"
 }
 
-# A row of the table: FILE SUITE WHERE PASSED FAILED SKIPPED SECONDS [WHY]
+# Writes a row of the table: FILE SUITE WHERE PASSED FAILED SKIPPED SECONDS [WHY]
 row() { printf '%-14s %-18s %7s %7s %8s %8s  %s\n' "${@:2}" >"$1"; }
 
-# How many tests passed, failed and were skipped, by the words of GoogleTest, of CTest, or of our own scripts ("N passed, N failed,
-# N skipped"); a suite that says nothing of the kind is one test.
+# Prints the numbers of tests that passed, failed and were skipped, from the output of GoogleTest, CTest, or our own scripts ("N
+# passed, N failed, N skipped"). A suite with no such output counts as one test.
 count() { # LOG EXIT-CODE
     awk -v code="$2" '
         /^\[  PASSED  \] [0-9]+ test/ { passed += $4; counted = 1 }
@@ -50,12 +50,12 @@ count() { # LOG EXIT-CODE
         /^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$/ { passed += $1; failed += $3; skipped += $5; counted = 1 }
         END {
             if (!counted) { passed = code == 0; failed = code != 0 }
-            else if (code != 0 && failed == 0) failed = 1   # it died on its way
+            else if (code != 0 && failed == 0) failed = 1   # it died before the end
             print passed + 0, failed + 0, skipped + 0
         }' "$1"
 }
 
-# Runs SUITE WHERE COMMAND..., which may take a while. Its row says that it failed until it has ended.
+# Runs a suite: SUITE WHERE COMMAND... Until it has ended, its row reports a failure.
 run_suite() {
     local row=$1 name=$2 where=$3 code=0 passed failed skipped started=$SECONDS
     local log=$logs/$name-$where.log
@@ -69,7 +69,8 @@ run_suite() {
     row "$row" "$name" "$where" "$passed" "$failed" "$skipped" $((SECONDS - started))
 }
 
-# in_lane NAME AT_ONCE COMMAND: COMMAND starts suites, beside the other lanes. Guests have one, since they sleep most of their time.
+# in_lane NAME AT_ONCE COMMAND: runs COMMAND, which starts suites, in parallel with other lanes. Guests have their own lane, since
+# they are idle most of the time.
 in_lane() {
     if [[ $planning == yes ]]; then
         lane=$1 at_once=$2 "$3"
@@ -78,7 +79,7 @@ in_lane() {
     fi
 }
 
-# Starts a suite when fewer than at_once run: SUITE WHERE COMMAND...
+# Starts a suite as soon as fewer than at_once are running: SUITE WHERE COMMAND...
 suite() {
     local name=$1 where=$2 row
     if ((${#wanted[@]})) && [[ " ${wanted[*]} " != *" $name "* ]]; then return; fi
@@ -98,7 +99,7 @@ suite() {
     fi
 }
 
-# Runs a COMMAND that builds NAME, and notes how long it took.
+# Runs a command that builds NAME, and records its run time: NAME COMMAND...
 timed_build() {
     local name=$1 started=$SECONDS code=0
     shift
@@ -107,8 +108,8 @@ timed_build() {
     return $code
 }
 
-# plan COMMAND: says which suites COMMAND would start, and how long that takes by the list of times. Sets planned: a line a suite,
-# "NAME WHERE LANE AT_ONCE".
+# plan COMMAND: prints the suites that COMMAND would start, and an estimate from the list of times. Sets planned to a line for each
+# suite: "NAME WHERE LANE AT_ONCE".
 plan() {
     planned=$(planning=yes && "$1")
     [[ $planned ]] || { echo "no suite has one of these names: ${wanted[*]}" >&2; exit 2; }
@@ -127,7 +128,7 @@ plan() {
         }' "${times:-/dev/null}" <(echo "$planned") | fold -s -w 100 >&2
 }
 
-# Which suites took longer than by the list of times: half as long again, and 20 s more.
+# Prints the suites that took over 1.5 times their time in the list of times plus 20 s.
 grown() {
     awk 'FILENAME == ARGV[1] { if (!/^#/) took[$1 " " $2] = $3; next }
         {
@@ -137,7 +138,7 @@ grown() {
         }' "${times:-/dev/null}" "$logs/table" | sort -rn | cut -d' ' -f2-
 }
 
-# Waits for all suites, prints the table, and fails if one of them did, or if all together took longer than the budget.
+# Waits for all suites and prints the table. Fails if a suite failed, or if the total time exceeds the budget.
 end_suites() {
     local log total
     wait
