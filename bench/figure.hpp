@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One figure of a benchmark, printed as bench/run wants it: name, value, unit, limit, ok or over.
+// Prints a figure of a benchmark in the format that bench/run reads: name, value, unit, limit, ok or over.
 #pragma once
 
 #include <algorithm>

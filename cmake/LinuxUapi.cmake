@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Finds linux/vfio.h and linux/iommufd.h that are new enough, or fetches them: POSTERN_LINUX_UAPI.
 #
-# Debian 12's own are Linux 6.1's, without cdev and iommufd. The newest of the distribution come as a package of headers
-# alone; they are unpacked into the cache, beside nothing, and only those for VFIO are used. So the code needs no #ifdef for
-# kernel versions.
+# Debian 12's are those of Linux 6.1, without cdev and iommufd. Newer ones are taken from Debian's package of headers: only the
+# headers for VFIO are copied, into the cache, and nothing is installed. So the code needs no #ifdef for kernel versions.
 include(CheckCXXSourceCompiles)
 
 set(POSTERN_LINUX_UAPI "" CACHE PATH "Folder with linux/vfio.h and linux/iommufd.h of Linux 7.0 or newer")
@@ -42,7 +41,7 @@ if(NOT POSTERN_LINUX_UAPI)
         message(FATAL_ERROR "linux/iommufd.h of Linux 7 or newer is needed and could not be fetched.\n"
                             "Give a folder that has it and linux/vfio.h: cmake -DPOSTERN_LINUX_UAPI=FOLDER")
       endif()
-      foreach(header vfio vfio_ccw vfio_zdev iommufd stddef)  # which has macros that the others use
+      foreach(header vfio vfio_ccw vfio_zdev iommufd stddef)  # stddef has macros that the others use
         file(COPY ${postern_unpacked}/usr/include/linux/${header}.h DESTINATION ${postern_uapi}/linux)
       endforeach()
       file(REMOVE_RECURSE ${postern_unpacked})

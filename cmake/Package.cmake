@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-# What an install has: the libraries, their headers, and how CMake and pkg-config find them.
+# Installs the libraries, their headers, and the files by which CMake and pkg-config find them.
 include(CMakePackageConfigHelpers)
 
 set(postern_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/postern)
-# From where it lies to the prefix, so that an install can be moved.
+# The prefix relative to the .pc file, so that an installation can be moved.
 file(RELATIVE_PATH POSTERN_PC_TO_PREFIX /${CMAKE_INSTALL_LIBDIR}/pkgconfig /)
 if(BUILD_SHARED_LIBS)
   set(POSTERN_IS_STATIC FALSE)
   set(POSTERN_PC_REQUIRES Requires.private)
 else()
   set(POSTERN_IS_STATIC TRUE)
-  set(POSTERN_PC_REQUIRES Requires)  # a static library's users link what it uses
+  set(POSTERN_PC_REQUIRES Requires)  # users of a static library must link its dependencies
 endif()
 
-# postern_install(LIBRARY COMPONENT DESCRIPTION): find_package()'s component is COMPONENT, pkg-config's package LIBRARY.
+# postern_install(LIBRARY COMPONENT DESCRIPTION): COMPONENT is for find_package(), LIBRARY is pkg-config's package.
 function(postern_install library component POSTERN_PC_DESCRIPTION)
   install(TARGETS ${library} EXPORT ${library}-targets)
   install(DIRECTORY include/${library} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
@@ -22,7 +22,7 @@ function(postern_install library component POSTERN_PC_DESCRIPTION)
   if(library STREQUAL postern)
     set(POSTERN_PC_NEEDS "${POSTERN_PC_REQUIRES}: fmt libpci")
   else()
-    # Of the same version: they are made together.
+    # Exactly this version, since the libraries are released together.
     set(POSTERN_PC_NEEDS "Requires: postern = ${POSTERN_VERSION}")
   endif()
   configure_file(cmake/library.pc.in ${CMAKE_CURRENT_BINARY_DIR}/${library}.pc @ONLY)

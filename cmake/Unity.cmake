@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-# With CMAKE_UNITY_BUILD a folder's sources are compiled as one: each header is read once a folder instead of once a file.
-# A folder's files therefore share their unnamed namespace. scripts/lint alone checks that each compiles by itself, too.
+# With CMAKE_UNITY_BUILD the sources of a folder are compiled as one unit, so each header is read once per folder. The files of
+# a folder therefore share an unnamed namespace. scripts/lint alone checks that each file also compiles by itself.
 
-# Makes each folder of a target's sources a group. Call it after the target's last target_sources().
+# Groups a target's sources by folder. Call it after the target's last target_sources().
 function(postern_unity target)
   get_target_property(sources ${target} SOURCES)
   get_target_property(folder ${target} SOURCE_DIR)

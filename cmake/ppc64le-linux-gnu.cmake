@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-# Toolchain for POWER on Debian: its cross compiler, and its libraries unpacked in a folder of their own. For
-# cmake --toolchain, or the preset ppc64le.
+# Toolchain for POWER on Debian: the cross compiler, and a sysroot with Debian's libraries (scripts/sysroot). For cmake
+# --toolchain, or the preset ppc64le.
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR ppc64le)
 set(CMAKE_C_COMPILER powerpc64le-linux-gnu-gcc)

@@ -3,30 +3,17 @@
 #include <cstdio>
 #include <postern-nvme/controller.hpp>
 #include <postern/attach.hpp>
-#include <postern/pci_function.hpp>
 
 using namespace postern;
 
-static Result<void> read_block(const char* where, const char* backend) {
-  auto address = PciAddress::parse(where);
-  if (!address) return failure_of(address);
-  auto function = find_pci_function(system_kernel(), *address);  // what the host knows of it
-  if (!function) return failure_of(function);
-  auto device = attach(system_kernel(), function->host, {.backend = backend});  // from here on it is ours
-  if (!device) return failure_of(device);
-  auto pci = PciDevice::open(std::move(*device));
-  if (!pci) return failure_of(pci);
-
-  const auto container = pci->device().container();
-  IovaAllocator iovas(container->usable_ranges(), container->page_sizes());
-  auto buffer = DmaBuffer::allocate(container, iovas, 4096);  // memory that the disk can reach
-  if (!buffer) return failure_of(buffer);
-  auto disk = nvme::Controller::open(*pci, iovas);
-  if (!disk) return failure_of(disk);
-  if (auto done = disk->read(disk->namespaces().at(0), 0, 1, buffer->iova()); !done) return done;
-  std::printf("%s: %02x %02x %02x %02x ...\n", disk->info().model.c_str(), static_cast<unsigned>(buffer->data()[0]),
-              static_cast<unsigned>(buffer->data()[1]), static_cast<unsigned>(buffer->data()[2]),
-              static_cast<unsigned>(buffer->data()[3]));
+static Result<void> read_block(const char* address, const char* backend) {
+  auto device = POSTERN_TRY(attach_pci(system_kernel(), address, {.backend = backend}));  // into an IOMMU address space
+  auto buffer = POSTERN_TRY(DmaBuffer::allocate(device.container(), 4096));               // memory for the disk's DMA
+  auto disk = POSTERN_TRY(nvme::Controller::open(device));
+  POSTERN_TRY(disk.read(disk.namespaces().at(0), 0, 1, buffer.iova()));
+  std::printf("%s: %02x %02x %02x %02x ...\n", disk.info().model.c_str(), static_cast<unsigned>(buffer.data()[0]),
+              static_cast<unsigned>(buffer.data()[1]), static_cast<unsigned>(buffer.data()[2]),
+              static_cast<unsigned>(buffer.data()[3]));
   return {};
 }
 

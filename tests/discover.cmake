@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-# Makes each test of a GoogleTest program a test of CTest. CTest reads this when it starts, with program, arguments, prefix
-# and labels set by postern_discover() in CMakeLists.txt. CMake's own gtest_discover_tests() lists without arguments, and
-# which tests of the contract there are is up to the host.
+# Adds each test of a GoogleTest program to CTest. CTest reads this when it starts, with program, arguments, prefix and labels
+# set by postern_discover() in CMakeLists.txt. CMake's gtest_discover_tests() does not pass arguments when it lists the tests,
+# but the list of contract tests depends on --host.
 if(NOT EXISTS ${program})
   add_test(${prefix}.not-built ${program})
   set_tests_properties(${prefix}.not-built PROPERTIES LABELS "${labels}")

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Measures a query for the dirty pages of 64 GiB that three sources know of, against a memcpy of the three bitmaps; and
-// the start of tracking by a device that logs by itself, which takes fewer ranges than are mapped. The kernel is one in
-// memory, whose answers are bitmaps that are merged word by word.
+// Measures a query for the dirty pages of 64 GiB from three sources, against a memcpy of the three bitmaps; and the
+// start of tracking by a device with its own log, which accepts fewer ranges than are mapped. The kernel is a fake in
+// memory that merges bitmaps word by word.
 #include <sys/mman.h>
 
 #include <chrono>
@@ -31,13 +31,13 @@ double time_of(Work work) {
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-// Nanoseconds a mapping, of so many, no two of which are neighbours.
+// Nanoseconds per mapping to start tracking `mappings` separate mappings.
 double cost_of_start(std::uint64_t mappings) {
   test::IommufdKernel kernel;
   const Device device =
       attach(kernel, kernel.add("0000:00:00.0", {.logs_itself = true}), {.backend = "iommufd"}).value();
   Container& container = *device.container();
-  DirtyTracker& tracker = *container.dirty_tracker();
+  DirtyTracker& tracker = *container.get<DirtyTracker>();
   alignas(page) static std::byte memory[page];
   std::mt19937_64 random(1);
   Iova at{page};
@@ -75,7 +75,7 @@ int run() {
     devices.push_back(attach(kernel, host, {.backend = "iommufd", .container = container}).value());
   }
   Container& container = *devices.front().container();
-  DirtyTracker& tracker = *container.dirty_tracker();
+  DirtyTracker& tracker = *container.get<DirtyTracker>();
   void* const memory = ::mmap(nullptr, length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) std::abort();
   if (!container.map(Iova{0}, {static_cast<std::byte*>(memory), length}) || !tracker.start()) std::abort();

@@ -23,10 +23,10 @@ constexpr std::uint64_t kib = 1024;
 constexpr std::uint64_t mib = 1024 * kib;
 constexpr std::uint64_t page = 4 * kib;
 constexpr std::uint64_t page_sizes = page | 2 * mib | 1024 * mib;
-// What an x86 host with an address width of 48 bits has: all but the interrupt window.
+// The usable ranges of an x86 host with an address width of 48 bits: all but the interrupt window.
 const std::vector<IovaRange> usable{{{0}, {0xfedfffff}}, {{0xfef00000}, {(1ULL << 48) - 1}}};
 
-// The allocator under test, without its Results.
+// The allocator under test, without error handling.
 class Ours {
  public:
   std::uint64_t allocate(std::uint64_t length) { return allocator_.allocate(length)->value; }
@@ -41,7 +41,7 @@ class Ours {
   IovaAllocator allocator_{usable, page_sizes};
 };
 
-// What one writes with the standard library: the free ranges by address and by length, best fit, joined when freed.
+// The obvious allocator from standard containers: free ranges by address and by length, best fit, merged when freed.
 class StdMap {
  public:
   StdMap() {
@@ -112,9 +112,9 @@ struct Step {
   std::uint64_t allocated_length;
 };
 
-// The median over batches of the nanoseconds that one free and one allocate take together, with 100,000 live ranges and
-// half as many holes. What to free and how much to allocate is chosen at random, and laid out in a row, before the
-// clock starts: the time is the allocator's alone. After each batch everything is put back, so that the holes stay.
+// The median over batches of the nanoseconds of one free and one allocate together, with 100,000 live ranges and half
+// as many holes. The random choices are made before the clock starts, so that only the allocator is measured. After
+// each batch everything is restored, so that the holes stay.
 template <typename Allocator>
 double nanoseconds_a_pair() {
   constexpr std::size_t live_ranges = 100'000;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Measures the simulated kernel: what a map and unmap on it cost, whether a piece costs the same however many there
-// are, how much memory 1 TiB mapped in pieces of 2 MiB takes, and what starting a host of 2,000 functions costs.
+// Measures the simulated kernel: the time of a map and unmap, how that grows with the number of mappings, the memory
+// used by 1 TiB mapped in pieces of 2 MiB, and the time to start a host of 2,000 functions.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -21,7 +21,7 @@ namespace {
 constexpr std::uint64_t mib = 1 << 20;
 constexpr std::uint64_t tib = std::uint64_t{1} << 40;
 
-// Bytes of this process that are in memory.
+// The resident set size of this process, in bytes.
 double resident() {
   std::ifstream status("/proc/self/statm");
   std::uint64_t pages = 0;
@@ -69,7 +69,7 @@ void measure_memory() {
   bench::print_figure("sim-1-TiB-mapped", (resident() - before) / static_cast<double>(mib), "MiB", 256);
 }
 
-// Nanoseconds that mapping a piece takes of 64 GiB of an empty memfd, where all of it is mapped in so many.
+// Nanoseconds per map when 64 GiB of an empty memfd are mapped in this many pieces.
 double measure_pieces(std::uint64_t pieces) {
   constexpr std::uint64_t all = std::uint64_t{64} << 30;
   const int file = ::memfd_create("memory of a guest", MFD_CLOEXEC);
@@ -93,7 +93,7 @@ double measure_pieces(std::uint64_t pieces) {
   return took.count() / static_cast<double>(pieces);
 }
 
-// Each is the least of three: what else the machine does only adds.
+// Uses the minimum of three runs, since other load on the machine can only add.
 void measure_growth() {
   const auto least = [](std::uint64_t pieces) {
     return std::min({measure_pieces(pieces), measure_pieces(pieces), measure_pieces(pieces)});
@@ -108,7 +108,7 @@ double processor_time() {
   return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
 }
 
-// Each function has a group of its own, and is bound to vfio-pci.
+// Starts a host whose functions have a group each and are bound to vfio-pci.
 void measure_start() {
   sim::Host host = sim::pc();
   host.functions.clear();

@@ -28,8 +28,8 @@ struct HostFunction {
     migratable_edu,
   };
 
-  PciAddress address;
-  Model model = Model::nvme;
+  PciAddress address;                             ///< where it is
+  Model model = Model::nvme;                      ///< its hardware
   int iommu_group = 0;                            ///< negative: none; no IOMMU translates for it
   std::string driver;                             ///< initially bound driver; empty: the native driver
   std::string serial = "simulated";               ///< of an NVMe disk; determines its initial contents
@@ -42,13 +42,14 @@ enum class Platform { pc, arm, pseries, powernv };
 
 /// A simulated machine. POWER hosts use only `functions`, `locked_memory` and `platform`.
 struct Host {
-  std::vector<HostFunction> functions;
+  std::vector<HostFunction> functions;         ///< its PCI functions
   std::optional<std::uint64_t> locked_memory;  ///< RLIMIT_MEMLOCK in bytes; missing: unlimited
   unsigned address_bits = 39;                  ///< iova width of the IOMMU: 32 to 57 (VT-d), 32 to 48 (SMMUv3)
   std::uint64_t mapping_limit = 65535;         ///< vfio_iommu_type1.dma_entry_limit
   bool dirty_bits = false;                     ///< the IOMMU supports dirty tracking
   bool enable_unsafe_noiommu_mode = false;     ///< initial value of the vfio module parameter; sysfs can change it
-  Platform platform = Platform::pc;
+  Platform platform = Platform::pc;            ///< its machine
+  bool dynamic_msix = true;                    ///< vectors can be added while MSI-X is enabled (Linux 6.5; x86 and Arm)
 };
 
 /// Returns a PC with VT-d that supports dirty tracking. 00:01.0: NVMe disk, bound to vfio-pci. 00:02.0: NVMe disk,
@@ -72,7 +73,12 @@ struct Host {
 
 /// Parses a host described in JSON, with the names of the structs above as keys (docs/simulated-hosts.md). Errors:
 /// EINVAL (invalid JSON; nested too deeply; an unknown, missing or duplicate key; an invalid value; an impossible
-/// host). The error's object is `file` and the position: "host.json: functions[1].address".
+/// host: see check_host()). The error's object is `file` and the position: "host.json: functions[1].address".
 [[nodiscard]] POSTERN_API Result<Host> parse_host(std::string_view json, std::string_view file);
+
+/// Checks that a host is possible: that its functions have different addresses that exist in PCI, and drivers that
+/// support them, that its IOMMU can have this many address bits, and so on. Errors: EINVAL, whose object is the
+/// position: "functions[1].address".
+[[nodiscard]] POSTERN_API Result<void> check_host(const Host& host);
 
 }  // namespace postern::sim

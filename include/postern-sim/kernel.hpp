@@ -2,7 +2,6 @@
 // sim::Kernel: a simulated kernel and host, to test code that passes devices through.
 #pragma once
 
-#include <memory>
 #include <postern-sim/host.hpp>
 #include <postern/export.hpp>
 #include <postern/kernel.hpp>
@@ -25,11 +24,14 @@ class Laboratory;
 ///   list of open files, and a few files that describe the host (cmdline, cpuinfo, interrupts).
 ///
 /// Uses one fd for itself, one for its devices' BARs, more for eventfds and mapped files, and one thread. If the
-/// constructor cannot obtain its own, every call fails with that errno. Belongs to the process that made it: in a child
-/// of fork(2) every call fails at once with ESTALE, and the reason is logged (log.hpp). Must outlive everything
-/// attached through it. Thread safety: as postern::Kernel.
+/// constructor cannot obtain its own, every call fails with that errno. If the host is impossible, every call fails
+/// with EINVAL, and the error of check_host() is logged (log.hpp). Belongs to the process that made it: in a child of
+/// fork(2) every call fails at once with ESTALE, and the reason is logged. Must outlive everything attached through it:
+/// declare it before devices and containers. If files are still open or mapped when it is destroyed, it logs their
+/// names and closes them; a Device that is left must not be used, nor destroyed. Thread safety: as postern::Kernel.
 class POSTERN_API Kernel final : public postern::Kernel {
  public:
+  /// Boots this host. check_host() shows beforehand whether it is possible.
   explicit Kernel(const Host& host = pc());
   ~Kernel() override;
 
@@ -43,6 +45,8 @@ class POSTERN_API Kernel final : public postern::Kernel {
   [[nodiscard]] std::intptr_t mmap(void* address, std::size_t length, int protection, int flags, int fd,
                                    std::uint64_t offset) override;
   int munmap(void* address, std::size_t length) override;
+  [[nodiscard]] int fstat(int fd, FileStatus& status) override;
+  [[nodiscard]] std::int64_t lseek(int fd, std::uint64_t offset, int whence) override;
   [[nodiscard]] int eventfd() override;
   [[nodiscard]] int read_file(const std::string& path, std::string& contents) override;
   [[nodiscard]] int write_file(const std::string& path, const std::string& contents) override;
@@ -56,7 +60,7 @@ class POSTERN_API Kernel final : public postern::Kernel {
   class POSTERN_LOCAL State;
   template <typename Call>
   auto on_file(int fd, Call call);
-  std::unique_ptr<State> state_;
+  State* state_;  // owned; still there if it was destroyed too early
 };
 
 }  // namespace postern::sim

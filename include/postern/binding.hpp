@@ -29,18 +29,30 @@ struct Binding {
 /// Binds the device to `driver` and returns its previous binding. Uses driver_override, which affects this device only,
 /// and never new_id, which also matches identical devices and races with other programs. Does not poll: the sysfs
 /// writes return when the change is complete. Unbinding from a VFIO driver blocks until the device is closed. On an
-/// error, restores the previous driver unless another program has changed it in the meantime. Errors: ENODEV (the
-/// driver is not loaded: the remedy says how to load it; or it is a VFIO driver and the device is in no IOMMU group),
-/// EBUSY (the driver refused the device; or another thread or process is changing the device's driver), EINVAL (invalid
-/// driver name), EACCES (not root), those of sysfs. Thread safety, of this and the two functions below: any thread. A
-/// lock in /run/postern/lock serialises changes to one device among all processes that use postern; a second caller
-/// fails with EBUSY.
+/// error, restores the previous driver unless another program has changed it in the meantime. Errors: those of
+/// sysfs, with ErrorKind::unavailable (the driver is not loaded: the remedy says how to load it), no_iommu (it is a
+/// VFIO driver, and the device is in no IOMMU group), stale (another program changes the driver, too), no_permission
+/// (not root); in_use (another thread or process is changing the device's driver), EINVAL (invalid driver name). Thread
+/// safety, of this and the three functions below: any thread. A lock in /run/postern/lock serialises changes to one
+/// device among all processes that use postern; a second caller fails with ErrorKind::in_use.
 [[nodiscard]] POSTERN_API Result<Binding> bind_to_driver(Kernel& kernel, const HostDevice& device,
                                                          const std::string& driver);
 
+/// A device that was bound to another driver.
+struct NewBinding {
+  HostDevice device;  ///< read again since: for attach()
+  Binding previous;   ///< for restore_binding()
+};
+
+/// As bind_to_driver(), and then reads the device again, since the HostDevice given still says what was before. On an
+/// error the device is left with, or gets back, its previous driver. Errors: those of bind_to_driver() and
+/// find_host_device().
+[[nodiscard]] POSTERN_API Result<NewBinding> bind_and_read(Kernel& kernel, const HostDevice& device,
+                                                           const std::string& driver);
+
 /// Restores a binding: first driver_override, then the driver; no driver if there was none. Blocks, as sysfs does,
-/// until the device is closed. Errors: those of bind_to_driver(); ENODEV (another device has this name now: its ids
-/// differ).
+/// until the device is closed. Errors: those of bind_to_driver(); ErrorKind::stale (another device has this name now:
+/// its ids differ).
 [[nodiscard]] POSTERN_API Result<void> restore_binding(Kernel& kernel, const Binding& binding);
 
 /// Clears driver_override and lets the kernel choose a driver, possibly none. For a device without a stored binding.

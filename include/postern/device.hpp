@@ -28,8 +28,8 @@ class DeviceIo;
 /// fork(2) may only destroy its copy, which closes the fd and nothing else (container.hpp).
 class POSTERN_API Device {
  public:
-  Device(Device&&) noexcept;
-  Device& operator=(Device&&) noexcept;
+  Device(Device&&) noexcept;             ///< moves
+  Device& operator=(Device&&) noexcept;  ///< detaches its device, and moves
   ~Device();
 
   /// Queries the device's regions, interrupts and their capability chains (VFIO_DEVICE_GET_INFO, _GET_REGION_INFO,
@@ -37,7 +37,11 @@ class POSTERN_API Device {
   [[nodiscard]] static Result<Device> open(std::unique_ptr<DeviceIo> io, std::shared_ptr<Container> container);
 
   [[nodiscard]] const std::string& name() const noexcept { return name_; }  ///< name on its bus: "0000:00:01.0"
+  /// The container it is attached to.
   [[nodiscard]] const std::shared_ptr<Container>& container() const noexcept { return container_; }
+  /// The device fd, for kernel interfaces that the library does not cover (KVM_DEV_VFIO_FILE_ADD, ioctls of newer
+  /// kernels). The Device keeps ownership. -1 after detach(), and if the device is not reached by an fd of the kernel.
+  [[nodiscard]] int fd() const noexcept;
   [[nodiscard]] bool can_reset() const noexcept;  ///< VFIO_DEVICE_FLAGS_RESET
   [[nodiscard]] bool is_pci() const noexcept;     ///< VFIO_DEVICE_FLAGS_PCI
 
@@ -61,15 +65,27 @@ class POSTERN_API Device {
   /// (unaligned), ERANGE or EOVERFLOW (not within a mappable area: they are named), EBUSY (another driver holds the
   /// BAR), those of mmap(2).
   [[nodiscard]] Result<Mmap> map_region(std::uint32_t region, std::uint64_t offset, std::uint64_t length) const;
+  /// Maps it at the start of `place`, address space that the caller has reserved (MAP_FIXED), as for a guest's memory
+  /// slot; `place.size()` is the length. Unmapping leaves a hole there. Errors: as above; EINVAL (an unaligned
+  /// address).
+  [[nodiscard]] Result<Mmap> map_region(std::uint32_t region, std::uint64_t offset, std::span<std::byte> place) const;
 
-  /// Lets vectors first, first+1, ... signal these events, in one VFIO_DEVICE_SET_IRQS. If the interrupt is resizable,
-  /// a `first` above 0 adds vectors to those enabled. Errors: ENODEV (no such interrupt), ERANGE (no vectors, or more
-  /// than it has), EOPNOTSUPP (not resizable), ENOSPC (the host has fewer vectors left), those of the ioctl (EINVAL:
-  /// another kind of interrupt is enabled).
+  /// Lets vectors first, first+1, ... signal these events, in one VFIO_DEVICE_SET_IRQS. Vectors that were on signal the
+  /// new events from then on; those beyond the span stay as they are. If the interrupt is resizable, a `first` above 0
+  /// adds vectors to those enabled. After an error all vectors of the span are off, also those that were on before,
+  /// unless the library refused. InterruptSet (interrupt_set.hpp) does more: it puts them back, takes single vectors
+  /// and other eventfds, and turns off what it turned on. Errors: ENODEV (no such interrupt), EINVAL (no events),
+  /// ERANGE (more vectors than it has), EBADF (a moved-from Event), EOPNOTSUPP (not resizable), EBUSY (an InterruptSet
+  /// has this interrupt), ENOSPC (the host has fewer vectors left), those of the ioctl (EINVAL: another kind of
+  /// interrupt is enabled).
   [[nodiscard]] Result<void> enable_interrupts(std::uint32_t index, std::uint32_t first,
                                                std::span<const Event> events) const;
-  /// Disables all vectors of this interrupt. Succeeds if none is enabled.
+  /// Disables all vectors of this interrupt. Succeeds if none is enabled. Errors: ENODEV (no such interrupt), EBUSY (an
+  /// InterruptSet has it), those of the ioctl.
   [[nodiscard]] Result<void> disable_interrupts(std::uint32_t index) const;
+  /// Disables `count` vectors from `first`; the others stay enabled. All vectors of an interrupt: as above. Errors: as
+  /// above; EINVAL (`count` is 0), ERANGE (more vectors than it has).
+  [[nodiscard]] Result<void> disable_interrupts(std::uint32_t index, std::uint32_t first, std::uint32_t count) const;
   /// Masks a vector of a maskable interrupt. Errors: ENODEV (no such interrupt), those of VFIO_DEVICE_SET_IRQS (ENOTTY:
   /// not maskable; EINVAL: not enabled).
   [[nodiscard]] Result<void> mask_interrupt(std::uint32_t index, std::uint32_t vector) const;
@@ -77,14 +93,20 @@ class POSTERN_API Device {
   [[nodiscard]] Result<void> unmask_interrupt(std::uint32_t index, std::uint32_t vector) const;
 
   /// Resets the device (VFIO_DEVICE_RESET); on PCI by a function-level reset or a substitute. Registers and config
-  /// space are then as after power-on, except what VFIO restores; mappings stay. PciDevice::reset() also reports the
-  /// reset method; ResetSet resets a whole slot or bus. Errors: EOPNOTSUPP (the device has no reset), those of the
-  /// ioctl (EAGAIN: the device is being unbound, unplugged or reset).
+  /// space are then as after power-on, except what VFIO restores; mappings stay, and interrupts stay enabled: their
+  /// vectors signal the same events, once the device's registers are programmed to send them. PciDevice::reset() also
+  /// reports the reset method; ResetSet resets a whole slot or bus. Errors: EOPNOTSUPP (the device has no reset), those
+  /// of the ioctl (EAGAIN: the device is being unbound, unplugged or reset).
   [[nodiscard]] Result<void> reset() const;
 
   /// Sets a feature, given by its VFIO number, to `bytes`. Kernel: VFIO_DEVICE_FEATURE. Errors: ENOTTY (the device does
   /// not have the feature), those of the ioctl.
   [[nodiscard]] Result<void> set_feature(std::uint32_t number, std::span<const std::uint8_t> bytes) const;
+  /// Reads a feature into `bytes`, from which the kernel takes the arguments, if the feature has some. Returns the
+  /// result of the ioctl: 0, or a new descriptor, which the caller closes (VFIO_DEVICE_FEATURE_DMA_BUF; dma_buf.hpp
+  /// has a function for it). On an error `bytes` stay as they were. Errors: those of set_feature(); EINVAL (the feature
+  /// cannot be read, or has more bytes).
+  [[nodiscard]] Result<int> get_feature(std::uint32_t number, std::span<std::uint8_t> bytes) const;
   /// Whether the device has a feature, given by its VFIO number (VFIO_DEVICE_FEATURE_PROBE).
   [[nodiscard]] bool has_feature(std::uint32_t feature) const;
   /// Names of the features the device has, for display: "MIGRATION", "DMA_BUF", ...
@@ -96,18 +118,24 @@ class POSTERN_API Device {
   [[nodiscard]] Result<void> detach();
 
  private:
-  friend class ResetSet;  // uses the DeviceIo
+  friend class InterruptSet;  // these use the DeviceIo
+  friend class Ioeventfd;
+  friend class ResetSet;
+  friend Result<Memory> export_dma_buf(const Device& device, std::uint32_t region, std::uint64_t offset,
+                                       std::uint64_t length);
 
   Device() = default;
   [[nodiscard]] Result<const Region*> find_region(std::uint32_t index) const;
+  [[nodiscard]] Result<std::string> check_mapping(const Region& region, std::uint64_t offset,
+                                                  std::uint64_t length) const;
   [[nodiscard]] Result<const Interrupt*> find_interrupt(std::uint32_t index) const;
-  [[nodiscard]] Result<void> act_on_interrupt(std::uint32_t index, std::uint32_t action, std::uint32_t first,
-                                              std::uint32_t count) const;
+  [[nodiscard]] Result<void> check_not_in_set(std::uint32_t index, const std::string& object) const;
+  [[nodiscard]] Result<void> change_mask(std::uint32_t action, std::uint32_t index, std::uint32_t vector) const;
   [[nodiscard]] tl::unexpected<Error> closed() const;
 
   // Members are destroyed in reverse order: the io closes the device before the container is released.
   std::shared_ptr<Container> container_;
-  std::unique_ptr<DeviceIo> io_;
+  std::shared_ptr<DeviceIo> io_;  // weakly also of InterruptSets and Ioeventfds
   std::string name_;
   std::uint32_t flags_ = 0;
   std::vector<Region> regions_;

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
-#include <postern/container.hpp>
 #include <postern/export.hpp>
 #include <postern/iova.hpp>
 #include <postern/result.hpp>
@@ -16,20 +15,14 @@
 
 namespace postern {
 
-class DirtyLog;
-struct DirtyRequest;
-namespace memory {
-class PageSet;
-}
-
 /// Who tracks the pages a device writes.
 enum class DirtySource : std::uint8_t {
   device,  ///< the device: VFIO_DEVICE_FEATURE_DMA_LOGGING_START, _REPORT, _STOP (Linux 6.1)
   iommu,   ///< its IOMMU: VFIO_IOMMU_DIRTY_PAGES (5.8), IOMMU_HWPT_GET_DIRTY_BITMAP (6.7)
-  nobody,  ///< the device is untracked: every page is reported dirty
+  none,    ///< the device is untracked: every page is reported dirty
 };
 
-/// Returns "device", "iommu" or "nobody".
+/// Returns "device", "iommu" or "none".
 [[nodiscard]] POSTERN_API std::string_view to_string(DirtySource source);
 
 /// The caller's bitmap for a query: one bit per page of the range, bit 0 of the first word for its first page. A query
@@ -38,41 +31,47 @@ struct DirtyBitmap {
   std::uint64_t page_size = 4096;    ///< bytes; a power of two, at least the container's smallest page
   std::span<std::uint64_t> words{};  ///< at least words_for() words
 
-  /// Returns the number of words for a range of `length` bytes.
+  /// Returns the number of words for a range of `length` bytes; part of a page takes a bit, too.
   [[nodiscard]] static constexpr std::uint64_t words_for(std::uint64_t length, std::uint64_t page_size) {
-    return (length / page_size + 63) / 64;
+    const std::uint64_t pages = length / page_size + (length % page_size != 0 ? 1 : 0);
+    return pages / 64 + (pages % 64 != 0 ? 1 : 0);
   }
 };
 
-/// Whether a query clears what it reports (forget) or not (keep).
-enum class AfterQuery : std::uint8_t { forget, keep };
+/// Whether a query clears what it reports (clear) or not (keep).
+enum class AfterQuery : std::uint8_t { clear, keep };
 
 /// What the bitmap of a query means.
 enum class DirtyAnswer : std::uint8_t {
-  pages,       ///< the marked pages are dirty
-  everything,  ///< all pages are marked: a device is untracked, or memory for the dirty state ran out
+  pages,  ///< the marked pages are dirty
+  /// All pages are marked, written or not: a device is untracked, its source marks_everything, or memory for the dirty
+  /// state ran out.
+  everything,
 };
 
 /// A device and who tracks it.
 struct TrackedDevice {
-  std::string device;
-  DirtySource source = DirtySource::nobody;
-  std::string note;  ///< why it is untracked, or a remark about its source; may be empty
+  std::string device;                      ///< its name
+  DirtySource source = DirtySource::none;  ///< who tracks it
+  std::string note;                        ///< why it is untracked, or a remark about its source; may be empty
+  /// The source reports every mapped page as dirty, each time: type1, for a device behind an IOMMU.
+  bool marks_everything = false;
 };
 
-/// Dirty tracking of a container of type1 (version 2) or iommufd (Container::dirty_tracker()). May report clean pages
+/// Dirty tracking of a container of type1 (version 2) or iommufd: container.get<DirtyTracker>(). May report clean pages
 /// as dirty; never misses a dirty page: writes of a device that has detached, and what a failed call may have lost, are
 /// reported by the next query. An IOMMU that maps with large pages reports each as a whole (HugePages::avoid helps).
 /// Lives as long as the container. Thread safety: as the container.
-class POSTERN_API DirtyTracker {
+class POSTERN_API DirtyTracker final {
  public:
-  DirtyTracker(Container& container, DirtyLog& log);  ///< for backends
+  static constexpr std::string_view capability = "dirty tracking";  ///< for Container::get()
+
   ~DirtyTracker();
   DirtyTracker(const DirtyTracker&) = delete;
   DirtyTracker& operator=(const DirtyTracker&) = delete;
 
   /// Starts tracking, with all pages clean. Each device is tracked by the best source available (the device, else the
-  /// IOMMU, else nobody), or by `only`. Devices that join later are tracked too; attaching one fails if `only` is not
+  /// IOMMU, else none), or by `only`. Devices that join later are tracked too; attaching one fails if `only` is not
   /// available for it, or if it changes the container's smallest page. Either tracking starts for all devices or
   /// start() fails. Memory mapped later is tracked too; but a device that logs its own writes knows only the mappings
   /// present at its start, and all others are reported dirty. Errors: ENODEV (no device is attached), EBUSY (already
@@ -82,53 +81,34 @@ class POSTERN_API DirtyTracker {
   /// Stops tracking, even if it returns an error. Discards dirty state that was never queried. Errors: EINVAL (not
   /// started), those of the ioctls.
   [[nodiscard]] Result<void> stop();
-  [[nodiscard]] bool is_on() const noexcept { return on_; }
+  [[nodiscard]] bool is_on() const noexcept;  ///< whether it was started
 
-  /// Reports which pages of a range are dirty: written since start(), or since the last query with AfterQuery::forget.
-  /// The whole range must be mapped; it may cover part of a mapping, or several. Its ends and length are multiples of
-  /// the bitmap's page size. Errors: EINVAL (not started; unaligned; the page size is not a power of two, or smaller
-  /// than the IOMMU's; bitmap too short), EOVERFLOW (runs past 2^64), ENOENT (part of it is not mapped: the first such
+  /// Reports which pages of a range are dirty: written since start(), or since the last query with AfterQuery::clear.
+  /// The whole range must be mapped; it may cover part of a mapping, or several. It ends with its last address (see
+  /// IovaRange::from_length()). Its start and length are multiples of the bitmap's page size. Errors: EINVAL (not
+  /// started; its last address is below its first; unaligned; the page size is not a power of two, or smaller
+  /// than the IOMMU's; bitmap too short), ENOENT (part of it is not mapped: the first such
   /// address is named), those of the ioctls: the bitmap may then have some of the bits, and the next query reports all
   /// pages of the range.
   [[nodiscard]] Result<DirtyAnswer> query(IovaRange range, const DirtyBitmap& bitmap,
-                                          AfterQuery after = AfterQuery::forget);
+                                          AfterQuery after = AfterQuery::clear);
 
   /// Unmaps and returns the range's dirty pages in one step. As with Container::unmap(), the range may contain holes.
   /// Devices must have stopped writing to it: with iommufd, and with devices that log their own writes, concurrent
   /// writes can be lost. Mappings left after an error keep their dirty state. Kernel:
-  /// VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP; IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR and IOMMU_IOAS_UNMAP. Errors: those of
-  /// query() and Container::unmap().
+  /// VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP; IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR and IOMMU_IOAS_UNMAP. Errors: EOVERFLOW
+  /// (runs past 2^64), those of query() and Container::unmap().
   [[nodiscard]] Result<DirtyAnswer> unmap(Iova iova, std::uint64_t length, const DirtyBitmap& bitmap);
 
   /// Returns who tracks each device, or, while off, who would.
   [[nodiscard]] std::vector<TrackedDevice> devices() const;
 
+  class Impl;                                                   // for the library itself
+  explicit DirtyTracker(std::unique_ptr<Impl> impl) noexcept;   ///< for the library itself
+  [[nodiscard]] Impl& impl() const noexcept { return *impl_; }  ///< for the library itself
+
  private:
-  friend class Container;  // reports when devices attach and detach
-  struct Member;
-
-  [[nodiscard]] Result<void> join(const std::string& device, int fd, std::uint64_t smallest_page);
-  void leave(const std::string& device) noexcept;
-
-  [[nodiscard]] TrackedDevice choose(const Member& member) const;
-  [[nodiscard]] Result<void> start_members(std::span<Member> members);
-  [[nodiscard]] bool misses_one() const;
-  [[nodiscard]] Result<void> check(IovaRange range, const DirtyBitmap& bitmap) const;
-  [[nodiscard]] Result<void> collect(const DirtyRequest& request, AfterQuery after);
-  [[nodiscard]] Result<void> collect_devices(const DirtyRequest& request);
-  [[nodiscard]] Result<void> unmap_one(IovaRange mapping, Iova first, const DirtyBitmap& bitmap);
-  void remember_all();
-  [[nodiscard]] std::uint64_t* cleared_words(IovaRange range);
-
-  Container* container_;
-  DirtyLog* log_;  // the IOMMU's
-  std::vector<Member> members_;
-  std::unique_ptr<memory::PageSet> pending_;  // dirty pages collected from the sources, not yet reported
-  std::vector<std::uint64_t> scratch_;
-  std::optional<DirtySource> only_;
-  std::uint64_t page_size_ = 0;  // while on: the container's smallest page
-  bool on_ = false;
-  bool lost_ = false;  // memory ran out for dirty state: every page is dirty until tracking stops
+  std::unique_ptr<Impl> impl_;
 };
 
 }  // namespace postern

@@ -16,9 +16,12 @@ namespace postern {
 class POSTERN_API Fd {
  public:
   Fd() noexcept = default;
+  /// Owns this descriptor; empty if it is negative.
   Fd(Kernel& kernel, int fd) noexcept : kernel_(&kernel), fd_(fd) {}
   ~Fd() { reset(); }
+  /// Moves.
   Fd(Fd&& other) noexcept : kernel_(other.kernel_), fd_(std::exchange(other.fd_, -1)) {}
+  /// Closes its descriptor, and moves.
   Fd& operator=(Fd&& other) noexcept {
     if (this != &other) {
       reset();
@@ -42,18 +45,21 @@ class POSTERN_API Fd {
 };
 
 /// Owns an mmap(2) mapping made by a Kernel and unmaps it on destruction. The Kernel must outlive it. The memory of a
-/// BAR is device registers: access it through volatile pointers of the register's width. In a child of fork(2), it
-/// unmaps the child's memory. Thread safety: the Mmap as a pointer; any thread may access the memory.
+/// BAR is device registers: registers_at() (registers.hpp) finds them. In a child of fork(2), it unmaps the child's
+/// memory. Thread safety: the Mmap as a pointer; any thread may access the memory.
 class POSTERN_API Mmap {
  public:
   Mmap() noexcept = default;
+  /// Owns this mapping.
   Mmap(Kernel& kernel, void* address, std::size_t length) noexcept
       : kernel_(&kernel), address_(static_cast<std::byte*>(address)), length_(length) {}
   ~Mmap() { reset(); }
+  /// Moves.
   Mmap(Mmap&& other) noexcept
       : kernel_(other.kernel_),
         address_(std::exchange(other.address_, nullptr)),
         length_(std::exchange(other.length_, 0)) {}
+  /// Unmaps its memory, and moves.
   Mmap& operator=(Mmap&& other) noexcept {
     if (this != &other) {
       reset();
@@ -64,9 +70,11 @@ class POSTERN_API Mmap {
     return *this;
   }
 
-  [[nodiscard]] std::byte* data() const noexcept { return address_; }
-  [[nodiscard]] std::size_t size() const noexcept { return length_; }  ///< bytes
-  [[nodiscard]] std::span<std::byte> bytes() const noexcept { return {address_, length_}; }
+  [[nodiscard]] std::byte* data() const& noexcept { return address_; }                        ///< null if empty
+  [[nodiscard]] std::size_t size() const noexcept { return length_; }                         ///< bytes
+  [[nodiscard]] std::span<std::byte> bytes() const& noexcept { return {address_, length_}; }  ///< data() and size()
+  [[nodiscard]] std::byte* data() const&& = delete;             ///< of a temporary: the memory is unmapped with it
+  [[nodiscard]] std::span<std::byte> bytes() const&& = delete;  ///< of a temporary: keep the Mmap, and ask that
   explicit operator bool() const noexcept { return address_ != nullptr; }  ///< whether it owns a mapping
   /// Unmaps the memory, if any.
   void reset() noexcept {

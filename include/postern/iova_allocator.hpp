@@ -18,13 +18,13 @@ namespace postern {
 /// Thread safety: one thread at a time.
 class POSTERN_API IovaAllocator {
  public:
-  /// `usable`: Container::usable_ranges(), clipped if the device cannot address all of it. `page_sizes`: bitmap of the
-  /// IOMMU's page sizes, Container::page_sizes(); sizes below 4 KiB are ignored. Ranges are trimmed to whole smallest
-  /// pages.
+  /// `usable`: Container::usable_ranges(); if the device cannot address all of it, clip_to_address_bits() of that.
+  /// `page_sizes`: bitmap of the IOMMU's page sizes, Container::page_sizes(); sizes below 4 KiB are ignored. Ranges are
+  /// trimmed to whole smallest pages.
   IovaAllocator(std::span<const IovaRange> usable, std::uint64_t page_sizes);
   ~IovaAllocator();
-  IovaAllocator(IovaAllocator&&) noexcept;
-  IovaAllocator& operator=(IovaAllocator&&) noexcept;
+  IovaAllocator(IovaAllocator&&) noexcept;             ///< moves
+  IovaAllocator& operator=(IovaAllocator&&) noexcept;  ///< moves
 
   /// Allocates `length` bytes, a multiple of the smallest page. Aligns them to the largest IOMMU page size not above
   /// `length`, so that huge pages can be used; if no free range permits that, to the next smaller size. Errors: EINVAL

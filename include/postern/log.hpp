@@ -21,6 +21,15 @@ using LogHandler = void (*)(LogKind kind, const Error& error) noexcept;
 /// Sets the process's log handler. Null turns logging off, which is the default. Thread-safe.
 POSTERN_API void set_log_handler(LogHandler handler) noexcept;
 
+/// A LogHandler that is given a pointer of the program's own.
+using LogHandlerWithContext = void (*)(void* context, LogKind kind, const Error& error) noexcept;
+
+/// Sets the process's log handler, which is called with `context`. Calls of a handler are made one after the other;
+/// when this function or the one above returns, no other thread is in the handler that was set before, so that its
+/// context may be destroyed. Null turns logging off. Thread-safe; may be called in a handler, but not with a mutex
+/// locked that a handler locks.
+POSTERN_API void set_log_handler(LogHandlerWithContext handler, void* context) noexcept;
+
 /// Passes an error to the handler. For drivers, whose destructors have errors of their own. Thread-safe.
 POSTERN_API void log(LogKind kind, const Error& error) noexcept;
 

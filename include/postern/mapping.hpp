@@ -5,14 +5,15 @@
 #include <cstdint>
 #include <optional>
 #include <postern/iova.hpp>
+#include <postern/memory.hpp>
 #include <vector>
 
 namespace postern {
 
-/// One mapping of a container: devices see the memory at `address` in this range. Plain data.
+/// One mapping of a container. Plain data.
 struct Mapping {
-  IovaRange range;                     ///< where the devices see it
-  void* address = nullptr;             ///< start of the memory in this process
+  IovaRange range;                     ///< where the devices see the memory
+  Memory memory;                       ///< as it was given to Container::map()
   Access access = Access::read_write;  ///< allowed device accesses
 };
 

@@ -21,7 +21,7 @@ struct POSTERN_API PciAddress {
   /// Parses "0000:00:01.0" or, for domain 0, "00:01.0". Errors: EINVAL, with the expected form.
   [[nodiscard]] static Result<PciAddress> parse(std::string_view text);
 
-  friend constexpr auto operator<=>(PciAddress, PciAddress) = default;
+  friend constexpr auto operator<=>(PciAddress, PciAddress) = default;  ///< by domain, bus, device and function
 };
 
 /// Formats an address as sysfs does: "0000:00:01.0".

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <postern/device.hpp>
 #include <postern/export.hpp>
+#include <postern/interrupt_set.hpp>
+#include <postern/little_endian.hpp>
 #include <postern/result.hpp>
 #include <span>
 #include <string>
@@ -19,10 +21,13 @@ class Owner;
 
 /// A capability in config space. Extended capabilities, from offset 0x100, have a separate 16-bit id space.
 struct PciCapability {
-  std::uint16_t id = 0;
-  std::uint16_t offset = 0;
-  bool extended = false;
+  std::uint16_t id = 0;      ///< PCI_CAP_ID_* or PCI_EXT_CAP_ID_*
+  std::uint16_t offset = 0;  ///< in config space, bytes
+  bool extended = false;     ///< from the extended list
 };
+
+/// Indices of a PCI device's regions beside the BARs, which are 0 to 5 (VFIO_PCI_ROM_REGION_INDEX, _CONFIG_, _VGA_).
+enum PciRegion : std::uint32_t { pci_rom = 6, pci_config = 7, pci_vga = 8 };
 
 /// Kinds of PCI interrupts (VFIO_PCI_*_IRQ_INDEX).
 enum class PciInterrupt : std::uint32_t { intx = 0, msi = 1, msix = 2, error = 3, request = 4 };
@@ -34,23 +39,27 @@ class POSTERN_API PciDevice {
   /// config space), those of Device::read().
   [[nodiscard]] static Result<PciDevice> open(Device device);
 
-  [[nodiscard]] Device& device() noexcept { return device_; }
-  [[nodiscard]] const Device& device() const noexcept { return device_; }
-  [[nodiscard]] const std::string& name() const noexcept { return device_.name(); }
+  [[nodiscard]] Device& device() noexcept { return device_; }              ///< its passthrough side
+  [[nodiscard]] const Device& device() const noexcept { return device_; }  ///< its passthrough side
+  [[nodiscard]] const std::shared_ptr<Container>& container() const noexcept {
+    return device_.container();
+  }                                                                                  ///< where it is attached
+  [[nodiscard]] const std::string& name() const noexcept { return device_.name(); }  ///< its PCI address
 
   /// Reads config space as VFIO presents it: some fields are virtual (BARs, command). The offset is naturally aligned.
-  /// Errors: those of Device::read().
+  /// The value is in the host's byte order. Errors: those of Device::read().
   template <std::unsigned_integral T>
   [[nodiscard]] Result<T> read_config(std::uint16_t offset) const {
     T value{};
-    auto done = device_.read(config_region, offset, std::as_writable_bytes(std::span(&value, 1)));
+    auto done = device_.read(pci_config, offset, std::as_writable_bytes(std::span(&value, 1)));
     if (!done) return failure_of(done);
-    return value;
+    return little_endian(value);
   }
-  /// Writes config space; VFIO drops some writes. Alignment as above. Errors: those of Device::write().
+  /// Writes config space; VFIO drops some writes. Alignment and byte order as above. Errors: those of Device::write().
   template <std::unsigned_integral T>
   [[nodiscard]] Result<void> write_config(std::uint16_t offset, T value) const {
-    return device_.write(config_region, offset, std::as_bytes(std::span(&value, 1)));
+    value = little_endian(value);
+    return device_.write(pci_config, offset, std::as_bytes(std::span(&value, 1)));
   }
 
   /// The capability lists, read once by open(), which stops at loops and invalid offsets.
@@ -73,7 +82,8 @@ class POSTERN_API PciDevice {
   /// Disables bus mastering (DMA).
   [[nodiscard]] Result<void> disable_bus_master() const;
 
-  /// Lets vectors 0.. of this kind signal these events; see Device::enable_interrupts().
+  /// Lets vectors 0.. of this kind signal these events; see Device::enable_interrupts(). A second call replaces the
+  /// events of as many vectors; those beyond stay enabled.
   [[nodiscard]] Result<void> enable(PciInterrupt kind, std::span<const Event> events) const {
     return device_.enable_interrupts(static_cast<std::uint32_t>(kind), 0, events);
   }
@@ -85,31 +95,42 @@ class POSTERN_API PciDevice {
   [[nodiscard]] Result<void> disable(PciInterrupt kind) const {
     return device_.disable_interrupts(static_cast<std::uint32_t>(kind));
   }
+  /// Disables `count` vectors from `first`; see Device::disable_interrupts().
+  [[nodiscard]] Result<void> disable(PciInterrupt kind, std::uint32_t first, std::uint32_t count) const {
+    return device_.disable_interrupts(static_cast<std::uint32_t>(kind), first, count);
+  }
+  /// Enables this kind as an object that changes single vectors and disables them at its end; see
+  /// InterruptSet::enable().
+  [[nodiscard]] Result<InterruptSet> enable_set(PciInterrupt kind, std::span<const EventRef> events = {}) const {
+    return InterruptSet::enable(device_, static_cast<std::uint32_t>(kind), events);
+  }
   /// The interrupt of this kind; its count is 0 if the device has none.
   [[nodiscard]] const Interrupt& interrupt(PciInterrupt kind) const noexcept;
 
   /// Resets the function and returns the reset method: "flr", "bus", "pm", ..., the first one in sysfs reset_method;
   /// empty if the kernel does not list them (before 5.15). The default order is device_specific, acpi, flr, af_flr, pm,
   /// bus; an administrator may change it. The kernel tries the next method only if one fails with ENOTTY, as it does if
-  /// the device does not come back (__pci_reset_function_locked); the returned name is then wrong. Errors: those of
-  /// Device::reset(); EIO (the device does not respond afterwards).
+  /// the device does not come back (__pci_reset_function_locked); the returned name is then wrong. Interrupts stay
+  /// enabled, the device's registers do not keep their values: see Device::reset(). Errors: those of Device::reset();
+  /// EIO (the device does not respond afterwards).
   [[nodiscard]] Result<std::string> reset() const;
   /// Sets the token with which the virtual functions of this physical function are opened from now on. Errors: ENOTTY
   /// (not a physical function).
   [[nodiscard]] Result<void> set_vf_token(const VfToken& token) const;
+  /// Closes the device and detaches it, as Device::detach(). A driver of the library (nvme::Controller) must have been
+  /// destroyed before.
+  [[nodiscard]] Result<void> detach() { return device_.detach(); }
   /// Checks that the device responds; one that was removed or is asleep reads as all ones. Errors: EIO, those of
   /// Device::read().
-  [[nodiscard]] Result<void> require_answer() const;
+  [[nodiscard]] Result<void> check_responds() const;
 
   /// Signals `event` on an uncorrectable error of the device (PciInterrupt::error; AER), or when the kernel requests
   /// the device back because it is being unbound or unplugged (PciInterrupt::request): then call detach() soon.
-  [[nodiscard]] Result<void> notify(PciInterrupt kind, const Event& event) const {
-    return enable(kind, std::span(&event, 1));
-  }
+  /// Errors: EINVAL (another kind of interrupt), those of Device::enable_interrupts().
+  [[nodiscard]] Result<void> notify(PciInterrupt kind, const Event& event) const;
 
  private:
   friend class nvme::Owner;
-  static constexpr std::uint32_t config_region = 7;  // VFIO_PCI_CONFIG_REGION_INDEX
   explicit PciDevice(Device device) : device_(std::move(device)) {}
   [[nodiscard]] Result<void> walk_capabilities();
   [[nodiscard]] Result<void> update_command(std::uint16_t set, std::uint16_t clear) const;

@@ -15,17 +15,19 @@
 
 namespace postern {
 
+class Group;
+
 /// An affected function.
 struct ResetMember {
-  PciAddress address;
+  PciAddress address;                      ///< where it is
   std::optional<std::string> driver;       ///< bound driver, if any
   bool is_vfio = false;                    ///< whether that is a VFIO driver
   std::optional<GroupId> group;            ///< missing: in no group
   std::optional<std::uint32_t> device_id;  ///< id in this process's iommufd, if attached there
-  std::string obstacle;                    ///< why this process does not own it: "bound to nvme"; empty if it does
+  std::string blocker;                     ///< why this process does not own it: "bound to nvme"; empty if it does
 
   /// Whether this process owns the function.
-  [[nodiscard]] bool ours() const noexcept { return obstacle.empty(); }
+  [[nodiscard]] bool owned() const noexcept { return blocker.empty(); }
 };
 
 /// The functions that a hot reset affects. The kernel resets a slot or bus only if the caller proves that it owns every
@@ -35,12 +37,12 @@ struct ResetMember {
 /// use the devices during the reset.
 class POSTERN_API ResetSet {
  public:
-  /// Returns the functions that a hot reset of this device affects. `lent`: other attached devices whose groups are
-  /// passed as proof of ownership. Ignored by iommufd, which already knows them. Kernel:
+  /// Returns the functions that a hot reset of this device affects. `also_owned`: other attached devices whose groups
+  /// are passed as proof of ownership. Ignored by iommufd, which already knows them. Kernel:
   /// VFIO_DEVICE_GET_PCI_HOT_RESET_INFO. Errors: EINVAL (not a PCI device), ENODEV (no slot or bus reset: the device is
   /// on a root bus, for instance), EPERM (a function is in no IOMMU group), EAGAIN or ENOSPC (functions kept appearing
   /// and disappearing), EPROTO (invalid answer from the kernel), EBADF (the device was detached), those of the ioctl.
-  [[nodiscard]] static Result<ResetSet> of(const Device& device, std::span<const Device* const> lent = {});
+  [[nodiscard]] static Result<ResetSet> of(const Device& device, std::span<const Device* const> also_owned = {});
 
   /// The affected functions, including the device itself, sorted by address.
   [[nodiscard]] std::span<const ResetMember> members() const noexcept { return members_; }
@@ -63,7 +65,7 @@ class POSTERN_API ResetSet {
   [[nodiscard]] tl::unexpected<Error> refuse_incomplete() const;
 
   const Device* device_;
-  std::vector<const Device*> lent_;
+  std::vector<const Device*> also_owned_;
   std::vector<ResetMember> members_;
 };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where destructors take their failures.
+// log_failure(): logs errors that destructors cannot return.
 #pragma once
 
 #include <new>
@@ -8,13 +8,13 @@
 
 namespace postern {
 
-// For destructors: the failure is logged, since nobody can be given it.
+// For destructors: logs the failure, which cannot be returned.
 template <typename T>
 void log_failure(const Result<T>& result, LogKind kind = LogKind::tear_down) noexcept {
   if (!result) log(kind, result.error());
 }
 
-// The same of something that is done now. Where memory runs out for the words of a failure, it is dropped.
+// The same for a function that is called here. Drops the failure if memory runs out.
 template <typename Act>
 void log_failure_of(Act&& act, LogKind kind = LogKind::tear_down) noexcept {
   try {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Undoing by the way out of a scope: for what the kernel did before memory ran out.
+// OnThrow: undoes a system call if memory runs out after it.
 #pragma once
 
 #include <exception>
@@ -7,7 +7,8 @@
 
 namespace postern {
 
-// Acts where its scope is left by an exception, which here is always std::bad_alloc. The act must not throw.
+// Calls the function if its scope is left by an exception, which is always std::bad_alloc here. The function must not
+// throw.
 template <typename Act>
 class OnThrow {
  public:

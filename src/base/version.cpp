@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The library's version.
+// version(): the version of the library.
 #include <postern/version.hpp>
 
 #define POSTERN_TEXT_OF(number) #number

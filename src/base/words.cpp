@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sizes, lists and file modes as errors spell them.
+// Formats sizes, lists and file modes for errors.
 #include "base/words.hpp"
 
 #include <fmt/format.h>
@@ -42,6 +42,18 @@ std::string mode_text(mode_t mode) {
     text += (mode & bit) != 0 ? letters[place] : '-';
   }
   return text;
+}
+
+std::string inverted_text(IovaRange range) {
+  return to_string(range) + ": last is below first; ranges end with their last address";
+}
+
+std::string length_text(IovaRange range) {
+  return to_string(range) + " ends with its last address: it has " + size_text(range.length());
+}
+
+std::string access_fault(Access access) {
+  return std::to_string(static_cast<unsigned>(access)) + " is no Access: it is read, write or read_write";
 }
 
 std::string trimmed(std::string text) {

@@ -1,18 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
-// Lists and file modes as errors spell them, beside what format.hpp has.
+// Formats lists and file modes for errors. See also format.hpp.
 #pragma once
 
 #include <sys/types.h>
 
 #include <postern/format.hpp>
+#include <postern/iova.hpp>
 #include <span>
 #include <string>
 #include <vector>
 
 namespace postern {
 
-[[nodiscard]] std::string list_text(std::span<const std::string> words);  // "a, b, c"; "none" where empty
+[[nodiscard]] std::string list_text(std::span<const std::string> words);  // "a, b, c"; "none" if empty
 [[nodiscard]] std::string mode_text(mode_t mode);                         // "crw-rw----"
-[[nodiscard]] std::string trimmed(std::string text);                      // without white space at its end
+[[nodiscard]] std::string inverted_text(IovaRange range);                 // that it ends before it begins
+[[nodiscard]] std::string length_text(IovaRange range);                   // how long it is: that last is in it
+[[nodiscard]] std::string access_fault(Access access);                    // that it is no access
+[[nodiscard]] std::string trimmed(std::string text);                      // without trailing white space
 
 }  // namespace postern

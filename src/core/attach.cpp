@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// attach(): a container that takes the device, there already or new, and the Device to drive it with.
+// attach(): attaches a device to an existing or a new container.
 #include <postern/attach.hpp>
 
 #include <fmt/format.h>
@@ -7,51 +7,58 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <postern/pci_function.hpp>
+#include <span>
+#include <vector>
 
+#include "base/remedy.hpp"
+#include "core/causes.hpp"
 #include "core/choice.hpp"
 #include "core/replay.hpp"
 #include "device/kernel_device_io.hpp"
+#include "iommu/address_space.hpp"
+#include "kernel/ioctl.hpp"
 
 namespace postern {
 namespace {
 
-Result<Device> attach_to(std::shared_ptr<Container> container, const HostDevice& device) {
-  auto attachment = Attachment::make(container, device);
-  if (!attachment) return failure_of(attachment);
-  return Device::open(std::make_unique<KernelDeviceIo>(std::move(*attachment)), std::move(container));
+Result<std::vector<Device>> attach_to(const std::shared_ptr<Container>& container, std::span<const HostDevice> hosts,
+                                      const AttachOptions& options) {
+  auto attachments = POSTERN_TRY(Attachment::make(container, hosts, options.kvm));
+  std::vector<Device> devices;
+  devices.reserve(attachments.size());
+  for (Attachment& attachment : attachments) {
+    devices.push_back(POSTERN_TRY(Device::open(std::make_unique<KernelDeviceIo>(std::move(attachment)), container)));
+  }
+  return devices;
 }
 
-// The error, with more causes before its own.
-tl::unexpected<Error> failure_with(std::vector<Error> causes, const Error& error) {
-  causes.insert(causes.end(), error.causes().begin(), error.causes().end());
-  return failure({.code = error.code(),
-                  .operation = error.operation(),
-                  .object = error.object(),
-                  .reason = error.reason(),
-                  .remedy = error.remedy(),
-                  .causes = std::move(causes)});
+Result<Device> attach_to(const std::shared_ptr<Container>& container, const HostDevice& host,
+                         const AttachOptions& options) {
+  auto devices = POSTERN_TRY(attach_to(container, std::span(&host, 1), options));
+  return std::move(devices.front());
 }
 
-// Whether nothing was done, because a node could not be opened. A probe looks at some alone, and what forbids them (a
-// device cgroup) or is missing behind them shows when they are opened.
+// Whether nothing was done because a node could not be opened. A probe only checks some nodes; a device cgroup that
+// denies access, or a missing device behind the node, shows when they are opened.
 bool found_a_node_closed(const Error& error) {
   constexpr std::array codes = {EPERM, EACCES, ENOENT, ENXIO, ENODEV};
   return error.operation() == "open" && std::find(codes.begin(), codes.end(), error.code()) != codes.end();
 }
 
 Result<Device> attach_with(Choice choice, Kernel& kernel, const HostDevice& device, const AttachOptions& options) {
-  auto opened = choice.backend->open_at(std::move(choice.node), kernel, options.container_options);
-  if (!opened) return failure_of(opened);
-  return attach_to(std::move(*opened), device);
+  auto opened =
+      POSTERN_TRY(AddressSpace::open(std::move(choice.probed), kernel, *choice.backend, options.container_options));
+  return attach_to(opened, device, options);
 }
 
 Result<Device> attach_to_new(Kernel& kernel, const HostDevice& device, const AttachOptions& options) {
   bool goes_on = false;
   for (std::vector<Error> refusals;;) {
-    auto choice = choose(kernel, options.backend, device, std::move(refusals));
-    if (!choice) return failure_of(choice);
-    refusals = std::move(choice->refusals);
-    auto attached = attach_with(std::move(*choice), kernel, device, options);
+    auto choice =
+        POSTERN_TRY(choose(kernel, options.backend, device, options.container_options.fd, std::move(refusals)));
+    refusals = std::move(choice.refusals);
+    auto attached = attach_with(std::move(choice), kernel, device, options);
     if (!attached && options.backend == "auto" && found_a_node_closed(attached.error())) {
       refusals.push_back(std::move(attached).error());
       goes_on = true;
@@ -59,27 +66,91 @@ Result<Device> attach_to_new(Kernel& kernel, const HostDevice& device, const Att
     }
     if (!attached) return goes_on ? failure_with(std::move(refusals), attached.error()) : failure_of(attached);
     if (options.join.empty()) return attached;
-    // Once a device is in it: before, nobody knows what can be mapped.
-    auto replayed = replay(*options.join.front(), *attached->container());
-    return replayed ? std::move(attached) : Result<Device>(failure_of(replayed));
+    // After a device has joined: only then it is known what can be mapped.
+    POSTERN_TRY(replay(*options.join.front(), *attached->container()));
+    return attached;
   }
 }
 
-// One of those that are there already; null where none takes it.
+// Whether the options agree with each other, and all containers are of this kernel.
+Result<void> check_options(Kernel& kernel, const std::string& object, const AttachOptions& options) {
+  const auto refuse = [&](std::string reason) {
+    return refusal({.result = -EINVAL, .object = object, .reason = std::move(reason)});
+  };
+  constexpr const char* other_kernel = "the container was opened on another Kernel than the one given";
+  if (const auto& container = options.container) {
+    if (&container->kernel() != &kernel) return refuse(other_kernel);
+    if (options.backend != "auto" && options.backend != container->backend()) {
+      return refuse(fmt::format("the backend {} was requested, with a container of the backend {}", options.backend,
+                                container->backend()));
+    }
+  }
+  for (const auto& container : options.join) {
+    if (!container) return refuse("a container to join is null");
+    if (&container->kernel() != &kernel) return refuse(other_kernel);
+  }
+  return {};
+}
+
+// Why a device that was not bound to VFIO when it was read cannot be attached: because there is none, or because it has
+// been bound since. Otherwise the error is as it was.
+Error explained(Kernel& kernel, const HostDevice& device, Error error) {
+  if (device.is_vfio || (error.kind() != ErrorKind::not_bound && error.kind() != ErrorKind::no_iommu)) return error;
+  const std::string object = fmt::format("attach {}", device.name.empty() ? "a device" : device.name);
+  if (device.name.empty() || device.bus.empty()) {
+    return Error({.code = ENOENT,
+                  .object = object,
+                  .reason = "the HostDevice has no name or no bus: it was not read from the host",
+                  .remedy = RemedyCode::list_devices});
+  }
+  const auto now = find_host_device(kernel, device.bus, device.name);
+  if (!now && now.error().code() == ENOENT) {
+    return Error({.code = ENOENT,
+                  .object = object,
+                  .reason = fmt::format("this host has no {} device of this name", device.bus),
+                  .remedy = RemedyCode::list_devices});
+  }
+  if (!now || !now->is_vfio) return error;
+  return Error({.code = ESTALE,
+                .object = object,
+                .reason = fmt::format("it is bound to {} now, and was not when this HostDevice was read",
+                                      now->driver.value_or("a VFIO driver")),
+                .remedy = remedy<RemedyCode::read_device_again>(device.name)});
+}
+
+// Attaches to an existing container; null if none accepts the device.
 std::optional<Device> join(const HostDevice& device, const AttachOptions& options, std::vector<Error>& refusals) {
   for (const auto& container : options.join) {
     if (options.backend != "auto" && options.backend != container->backend()) {
       refusals.push_back(Error({.code = EINVAL,
-                                .operation = {},
                                 .object = fmt::format("attach {} to container {}", device.name, container->backend()),
-                                .reason = fmt::format("the backend {} is asked for", options.backend)}));
+                                .reason = fmt::format("the backend {} was requested", options.backend)}));
       continue;
     }
-    auto taken = attach_to(container, device);
+    auto taken = attach_to(container, device, options);
     if (taken) return std::move(*taken);
     refusals.push_back(std::move(taken).error());
   }
   return std::nullopt;
+}
+
+Result<Device> attach_by(Kernel& kernel, const HostDevice& device, const AttachOptions& options) {
+  if (options.container) return attach_to(options.container, device, options);
+  std::vector<Error> refusals;
+  auto joined = join(device, options, refusals);
+  auto attached = joined ? Result<Device>(std::move(*joined)) : attach_to_new(kernel, device, options);
+  if (options.refusals != nullptr) *options.refusals = refusals;
+  if (attached || refusals.empty()) return attached;
+  return failure_with(std::move(refusals), attached.error());
+}
+
+Result<std::vector<Device>> attach_all_by(Kernel& kernel, std::span<const HostDevice> hosts,
+                                          const AttachOptions& options) {
+  if (options.container) return attach_to(options.container, hosts, options);
+  auto choice = POSTERN_TRY(choose(kernel, options.backend, hosts.front(), options.container_options.fd));
+  auto opened =
+      POSTERN_TRY(AddressSpace::open(std::move(choice.probed), kernel, *choice.backend, options.container_options));
+  return attach_to(opened, hosts, options);
 }
 
 }  // namespace
@@ -90,13 +161,38 @@ Result<Device> attach(Kernel& kernel, const HostDevice& device, const AttachOpti
     with_token.vf_token = options.vf_token;
     return attach(kernel, with_token, options);
   }
-  if (options.container) return attach_to(options.container, device);
-  std::vector<Error> refusals;
-  auto joined = join(device, options, refusals);
-  auto attached = joined ? Result<Device>(std::move(*joined)) : attach_to_new(kernel, device, options);
-  if (options.refusals != nullptr) *options.refusals = refusals;
-  if (attached || refusals.empty()) return attached;
-  return failure_with(std::move(refusals), attached.error());
+  POSTERN_TRY(check_options(kernel, fmt::format("attach {}", device.name), options));
+  auto attached = attach_by(kernel, device, options);
+  if (attached) return attached;
+  return failure(explained(kernel, device, std::move(attached).error()));
+}
+
+Result<std::vector<Device>> attach_all(Kernel& kernel, std::span<const HostDevice> devices,
+                                       const AttachOptions& options) {
+  std::vector<HostDevice> hosts(devices.begin(), devices.end());
+  for (HostDevice& host : hosts) {
+    if (!host.vf_token) host.vf_token = options.vf_token;
+  }
+  POSTERN_TRY(check_options(kernel, fmt::format("attach {} devices", hosts.size()), options));
+  if (hosts.empty()) return std::vector<Device>();
+  auto attached = attach_all_by(kernel, hosts, options);
+  if (attached) return attached;
+  // Explains the error by the first device that is not bound to VFIO.
+  const auto unbound = std::find_if(hosts.begin(), hosts.end(), [](const HostDevice& host) { return !host.is_vfio; });
+  if (unbound == hosts.end()) return attached;
+  return failure(explained(kernel, *unbound, std::move(attached).error()));
+}
+
+Result<PciDevice> attach_pci(Kernel& kernel, const PciFunction& function, const AttachOptions& options) {
+  return PciDevice::open(POSTERN_TRY(attach(kernel, function.host, options)));
+}
+
+Result<PciDevice> attach_pci(Kernel& kernel, PciAddress address, const AttachOptions& options) {
+  return attach_pci(kernel, POSTERN_TRY(find_pci_function(kernel, address)), options);
+}
+
+Result<PciDevice> attach_pci(Kernel& kernel, std::string_view address, const AttachOptions& options) {
+  return attach_pci(kernel, POSTERN_TRY(find_pci_function(kernel, address)), options);
 }
 
 }  // namespace postern

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Finding and choosing a backend by name. Which ones there are is the generated table's to say.
+// Finds and chooses a backend by name. CMake generates the table of backends.
 #include <fmt/format.h>
 
 #include <algorithm>
 
+#include "base/remedy.hpp"
+#include "core/backend_table.hpp"
 #include "core/choice.hpp"
+#include "host/requirements.hpp"
 #include "kernel/ioctl.hpp"
 
 namespace postern {
@@ -16,21 +19,43 @@ std::string built_names() {
   return fmt::format("{}", fmt::join(names, ", "));
 }
 
-Result<Choice> choose_any(Kernel& kernel, const HostDevice& device, std::vector<Error> refusals) {
+// The error kind that all backends agree on, except those that this host or build does not have.
+ErrorKind common_kind(const std::vector<Error>& refusals) {
+  auto common = ErrorKind::unavailable;
+  for (const Error& refusal : refusals) {
+    if (refusal.kind() == ErrorKind::unavailable || refusal.kind() == ErrorKind::unsupported) continue;
+    if (common != ErrorKind::unavailable && common != refusal.kind()) return ErrorKind::unavailable;
+    common = refusal.kind();
+  }
+  return common;
+}
+
+Result<Choice> choose_any(Kernel& kernel, const HostDevice& device, const std::shared_ptr<const Fd>& fd,
+                          std::vector<Error> refusals) {
   for (const Backend* backend : backends().subspan(refusals.size())) {
-    auto usable = backend->probe(kernel, &device);
-    if (usable) return Choice{.backend = backend, .node = std::move(*usable), .refusals = std::move(refusals)};
+    auto usable = look_up(kernel, *backend, &device, fd);
+    if (usable) return Choice{.backend = backend, .probed = std::move(*usable), .refusals = std::move(refusals)};
     refusals.push_back(std::move(usable).error());
   }
-  CallFailed what{.result = -ENODEV,
+  const ErrorKind kind = common_kind(refusals);
+  return refusal({.result = -ENODEV,
+                  .kind = kind,
                   .object = fmt::format("backend for {}", device.name),
-                  .reason = fmt::format("no backend can take it; tried {}", built_names()),
-                  .remedy = fmt::format("see every condition with \"postern doctor {}\"", device.name),
-                  .causes = std::move(refusals)};
-  return refusal(std::move(what));
+                  .reason = fmt::format("no backend supports it; tried {}", built_names()),
+                  .remedy = remedy<RemedyCode::see_causes>(device.name),
+                  .causes = std::move(refusals)});
 }
 
 }  // namespace
+
+Result<std::span<const std::string_view>> backends_for_processor(Kernel& kernel) {
+#ifdef __powerpc64__
+  constexpr bool otherwise = true;
+#else
+  constexpr bool otherwise = false;
+#endif
+  return backends_for(POSTERN_TRY(is_power(kernel)).value_or(otherwise));
+}
 
 Result<const Backend*> find_backend(std::string_view name) {
   for (const Backend* backend : backends()) {
@@ -39,35 +64,30 @@ Result<const Backend*> find_backend(std::string_view name) {
   const auto known = known_backends();
   CallFailed what{.result = -EINVAL,
                   .object = fmt::format("backend \"{}\"", name),
-                  .reason = "there is no backend of this name",
-                  .remedy = fmt::format("use one of: auto, {}", built_names())};
+                  .reason = "no backend has this name",
+                  .remedy = remedy<RemedyCode::use_backend>("auto, " + built_names())};
   if (std::find(known.begin(), known.end(), name) != known.end()) {
     what.result = -ENOSYS;
-    what.reason = "this build of postern leaves it out";
-    what.remedy = fmt::format("build with -DPOSTERN_BACKENDS=all, or use one of: auto, {}", built_names());
+    what.reason = "it is not in this build";
+    what.remedy = remedy<RemedyCode::build_all_backends>("auto, " + built_names());
   }
   return refusal(std::move(what));
 }
 
-Result<Choice> choose(Kernel& kernel, std::string_view name, const HostDevice& device, std::vector<Error> refusals) {
-  if (name == "auto") return choose_any(kernel, device, std::move(refusals));
-  auto backend = find_backend(name);
-  if (!backend) return failure_of(backend);
-  auto usable = (*backend)->probe(kernel, &device);
-  if (usable) return Choice{.backend = *backend, .node = std::move(*usable)};
-  const Error& why = usable.error();
-  const std::string call = why.operation().empty() ? "" : why.operation() + ": ";
-  return refusal(
-      {.result = -ENODEV,
-       .object = fmt::format("backend {} for {}", name, device.name),
-       .reason = fmt::format("it is not available here: {}{}: {}", call, errno_name(why.code()), why.reason()),
-       .remedy = why.remedy()});
+Result<Choice> choose(Kernel& kernel, std::string_view name, const HostDevice& device,
+                      const std::shared_ptr<const Fd>& fd, std::vector<Error> refusals) {
+  if (name == "auto") return choose_any(kernel, device, fd, std::move(refusals));
+  auto backend = POSTERN_TRY(find_backend(name));
+  auto usable = look_up(kernel, *backend, &device, fd);
+  if (usable) return Choice{.backend = backend, .probed = std::move(*usable)};
+  Error::Details details = usable.error().details();
+  details.object = fmt::format("backend {} for {}", name, device.name);
+  return failure(std::move(details));
 }
 
 Result<const Backend*> choose_backend(Kernel& kernel, std::string_view name, const HostDevice& device) {
-  auto choice = choose(kernel, name, device);
-  if (!choice) return failure_of(choice);
-  return choice->backend;
+  auto choice = POSTERN_TRY(choose(kernel, name, device));
+  return choice.backend;
 }
 
 }  // namespace postern

@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-// The backend that was chosen for a device, and the node that was opened to find out that it can be used.
+// Choice: the backend chosen for a device, and what was opened to check that it is usable.
 #pragma once
 
 #include <postern/backend.hpp>
+#include <vector>
+
+#include "iommu/requirement.hpp"
 
 namespace postern {
 
 struct Choice {
   const Backend* backend = nullptr;
-  Fd node = {};                      // for Backend::open_at(); none where nothing had to be opened
-  std::vector<Error> refusals = {};  // for "auto": of each backend before it
+  Probed probed = {};                // for AddressSpace::open()
+  std::vector<Error> refusals = {};  // for "auto": the errors of the backends before it
 };
 
-// choose_backend(), with the node. For "auto" `refusals` are those of the first backends, which are not asked again.
+// As choose_backend(), but returns what was opened, too. `fd` is ContainerOptions::fd. For "auto", `refusals` are the
+// errors of the first backends, which are not tried again.
 [[nodiscard]] Result<Choice> choose(Kernel& kernel, std::string_view name, const HostDevice& device,
-                                    std::vector<Error> refusals = {});
+                                    const std::shared_ptr<const Fd>& fd = {}, std::vector<Error> refusals = {});
 
 }  // namespace postern

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Replaying what one container maps into another.
+// replay(): maps in one container what another one maps.
 #include "core/replay.hpp"
 
 #include <fmt/format.h>
@@ -18,8 +18,7 @@ Result<void> replay_windows(DmaWindows& from, DmaWindows& to) {
     const bool has_it = std::any_of(there.begin(), there.end(),
                                     [&](const DmaWindow& other) { return other.range.contains(window.range); });
     if (has_it || !window.created) continue;
-    auto made = to.create({.size = window.range.length(), .page_size = window.page_size, .levels = window.levels});
-    if (!made) return failure_of(made);
+    POSTERN_TRY(to.create({.size = window.range.length(), .page_size = window.page_size, .levels = window.levels}));
   }
   return {};
 }
@@ -28,22 +27,22 @@ Result<void> replay_windows(DmaWindows& from, DmaWindows& to) {
 
 Result<void> replay(Container& from, Container& to) {
   Result<void> replayed;
-  if (from.dma_windows() != nullptr && to.dma_windows() != nullptr) {
-    replayed = replay_windows(*from.dma_windows(), *to.dma_windows());
-  }
+  auto* const windows = from.get<DmaWindows>();
+  auto* const new_windows = to.get<DmaWindows>();
+  if (windows != nullptr && new_windows != nullptr) replayed = replay_windows(*windows, *new_windows);
   from.for_each_mapping([&](const Mapping& mapping) {
     if (!replayed) return;
-    replayed =
-        to.map(mapping.range.first, {static_cast<std::byte*>(mapping.address), mapping.range.length()}, mapping.access);
+    replayed = to.map(mapping.range.first, mapping.memory, mapping.access);
   });
   if (replayed) return replayed;
+  Error cause = std::move(replayed).error();
   return failure(
-      {.code = replayed.error().code(),
-       .operation = replayed.error().operation(),
+      {.code = cause.code(),
+       .kind = cause.kind(),
+       .operation = cause.operation(),
        .object = fmt::format("new container {}", to.backend()),
        .reason = fmt::format("{} of {} mappings could be replayed into it", to.mapping_count(), from.mapping_count()),
-       .remedy = {},
-       .causes = {std::move(replayed).error()}});
+       .causes = {std::move(cause)}});
 }
 
 }  // namespace postern

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Replaying what one container maps into another, for a device that cannot share the first.
+// replay(): maps in one container what another one maps, for a device that cannot share the first.
 #pragma once
 
 #include <postern/container.hpp>
@@ -7,8 +7,8 @@
 
 namespace postern {
 
-// DMA windows first, where both have them: what lies in one must find it at the same address. On an error part of it is
-// mapped; the container is to be let go then.
+// Creates DMA windows first, if both have them, at the same addresses. After an error a part is mapped, and the
+// container should be closed.
 [[nodiscard]] Result<void> replay(Container& from, Container& to);
 
 }  // namespace postern

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Device: what is the same for every device that is passed through.
+// Device: regions, interrupts, features and reset, which all kinds of devices have.
 #include <postern/device.hpp>
 
 #include <fmt/format.h>
@@ -10,7 +10,7 @@
 #include "base/log.hpp"
 #include "device/device_io.hpp"
 #include "device/region_info.hpp"
-#include "kernel/tailed.hpp"
+#include "kernel/flex_array.hpp"
 #include "kernel/vfio.hpp"
 
 namespace postern {
@@ -37,9 +37,16 @@ constexpr std::array feature_names = {
     FeatureName{VFIO_DEVICE_FEATURE_ZPCI_ERROR, "ZPCI_ERROR"},
 };
 
-// A device has a handful of each; what says it has more is broken, and must not make us ask for ever.
+// A device has a handful of each. One that reports more is broken, and must not cause an endless loop.
 constexpr std::uint32_t most_regions = 1024;
 constexpr std::uint32_t most_interrupts = 1024;
+
+tl::unexpected<Error> feature_failure(int result, const std::string& device, std::uint32_t number) {
+  return call_failure(vfio::device_feature.symbol,
+                      {.result = result,
+                       .object = fmt::format("{} feature {}", device, number),
+                       .reason = result == -ENOTTY ? "the device does not have this feature" : ""});
+}
 
 }  // namespace
 
@@ -70,36 +77,32 @@ Result<Device> Device::open(std::unique_ptr<DeviceIo> io, std::shared_ptr<Contai
   device.name_ = io->name();
   device.flags_ = info.flags;
   for (std::uint32_t index = 0; index < std::min(info.num_regions, most_regions); ++index) {
-    auto region = read_region(*io, index);
-    if (!region) return failure_of(region);
-    device.regions_.push_back(std::move(*region));
+    device.regions_.push_back(POSTERN_TRY(read_region(*io, index)));
   }
   for (std::uint32_t index = 0; index < std::min(info.num_irqs, most_interrupts); ++index) {
-    auto interrupt = read_interrupt(*io, index);
-    if (!interrupt) return failure_of(interrupt);
-    device.interrupts_.push_back(*interrupt);
+    device.interrupts_.push_back(POSTERN_TRY(read_interrupt(*io, index)));
   }
   device.container_ = std::move(container);
   device.io_ = std::move(io);
   return device;
 }
 
+int Device::fd() const noexcept { return io_ ? io_->fd() : -1; }
 bool Device::can_reset() const noexcept { return (flags_ & VFIO_DEVICE_FLAGS_RESET) != 0; }
 bool Device::is_pci() const noexcept { return (flags_ & VFIO_DEVICE_FLAGS_PCI) != 0; }
 
 Result<void> Device::reset() const {
   if (!io_) return closed();
   if (!can_reset()) {
-    return refusal(
-        {.result = -EOPNOTSUPP, .object = name_, .reason = "the kernel has no way to reset this device alone"});
+    return refusal({.result = -EOPNOTSUPP, .object = name_, .reason = "the kernel cannot reset this function"});
   }
   const int result = io_->reset();
   if (result >= 0) return {};
   CallFailed what{.result = result, .object = name_};
   if (result == -EAGAIN) {
     // pci_try_reset_function
-    what.reason = "the kernel has it locked: it is being taken from its driver or out of the machine, or being reset";
-    what.remedy = "detach it if that is asked for (PciInterrupt::request); else try again";
+    what.reason = "the kernel has locked it: it is being unbound, removed or reset";
+    what.remedy = RemedyCode::detach_if_requested;
   }
   return call_failure(vfio::device_reset.symbol, std::move(what));
 }
@@ -114,15 +117,22 @@ bool Device::has_feature(std::uint32_t number) const {
 
 Result<void> Device::set_feature(std::uint32_t number, std::span<const std::uint8_t> bytes) const {
   if (!io_) return closed();
-  Tailed<vfio_device_feature, std::uint8_t> feature(bytes.size());
+  FlexArray<vfio_device_feature, std::uint8_t> feature(bytes.size());
   feature.head().flags = VFIO_DEVICE_FEATURE_SET | (number & VFIO_DEVICE_FEATURE_MASK);
   std::copy(bytes.begin(), bytes.end(), feature.tail());
   const int result = io_->feature(feature.head());
-  if (result >= 0) return {};
-  return call_failure(vfio::device_feature.symbol,
-                      {.result = result,
-                       .object = fmt::format("{} feature {}", name_, number),
-                       .reason = result == -ENOTTY ? "the device does not have this feature" : ""});
+  return result >= 0 ? Result<void>() : feature_failure(result, name_, number);
+}
+
+Result<int> Device::get_feature(std::uint32_t number, std::span<std::uint8_t> bytes) const {
+  if (!io_) return closed();
+  FlexArray<vfio_device_feature, std::uint8_t> feature(bytes.size());
+  feature.head().flags = VFIO_DEVICE_FEATURE_GET | (number & VFIO_DEVICE_FEATURE_MASK);
+  std::copy(bytes.begin(), bytes.end(), feature.tail());
+  const int result = io_->feature(feature.head());
+  if (result < 0) return feature_failure(result, name_, number);
+  std::copy_n(feature.tail(), bytes.size(), bytes.begin());
+  return result;
 }
 
 std::vector<std::string_view> Device::features() const {
@@ -135,7 +145,7 @@ std::vector<std::string_view> Device::features() const {
 
 Result<void> Device::detach() {
   if (!io_) return closed();
-  // Closing the device turns its interrupts off (vfio_pci_core_close_device).
+  // Closing the device disables its interrupts (vfio_pci_core_close_device).
   auto done = io_->close();
   io_.reset();
   container_.reset();
@@ -143,7 +153,8 @@ Result<void> Device::detach() {
 }
 
 tl::unexpected<Error> Device::closed() const {
-  return refusal({.result = -EBADF, .object = name_, .reason = "the device was detached", .remedy = "attach it again"});
+  return refusal(
+      {.result = -EBADF, .object = name_, .reason = "the device was detached", .remedy = RemedyCode::attach_again});
 }
 
 }  // namespace postern

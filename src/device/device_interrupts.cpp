@@ -1,102 +1,120 @@
 // SPDX-License-Identifier: Apache-2.0
-// Device's interrupts: VFIO_DEVICE_SET_IRQS in its several meanings.
+// Device: interrupts, by VFIO_DEVICE_SET_IRQS.
 #include <fmt/format.h>
 
 #include <postern/device.hpp>
 
 #include "device/device_io.hpp"
-#include "kernel/tailed.hpp"
+#include "device/irqs.hpp"
 #include "kernel/vfio.hpp"
 
 namespace postern {
-namespace {
-
-// With room for eventfds behind it.
-using IrqSet = Tailed<vfio_irq_set, std::int32_t>;
-
-}  // namespace
 
 Result<const Interrupt*> Device::find_interrupt(std::uint32_t index) const {
   if (!io_) return closed();
   if (index < interrupts_.size() && interrupts_[index].count > 0) return &interrupts_[index];
   return refusal({.result = -ENODEV,
-                  .object = fmt::format("{} interrupt {}", name_, index),
+                  .object = interrupt_text(name_, is_pci(), index),
                   .reason = "the device has no such interrupt"});
 }
 
-Result<void> Device::enable_interrupts(std::uint32_t index, std::uint32_t first, std::span<const Event> events) const {
-  auto found = find_interrupt(index);
-  if (!found) return failure_of(found);
-  const Interrupt& interrupt = **found;
-  CallFailed what{.object = fmt::format("{} interrupt {} vectors {}+{}", name_, index, first, events.size())};
-  if (events.empty() || events.size() > interrupt.count || first > interrupt.count - events.size()) {
-    what.result = -ERANGE;
-    what.reason = fmt::format("the device has {} vectors of this kind", interrupt.count);
-    return refusal(std::move(what));
-  }
-  if (first > 0 && !interrupt.resizable) {
-    what.result = -EOPNOTSUPP;
-    what.reason = "vectors of this kind cannot be added to those that are on (VFIO_IRQ_INFO_NORESIZE)";
-    what.remedy = "turn them off, then turn all that are wanted on in one call";
-    return refusal(std::move(what));
-  }
-  IrqSet irqs(events.size());
-  irqs.head().flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER;
-  irqs.head().index = index;
-  irqs.head().start = first;
-  irqs.head().count = static_cast<std::uint32_t>(events.size());
-  for (std::size_t i = 0; i < events.size(); ++i) irqs.tail()[i] = events[i].fd();
-  const int result = io_->set_irqs(irqs.head());
-  if (result == 0) return {};
-  // vfio_msi_enable answers how many vectors it could have had instead of an errno.
-  if (result > 0) {
-    what.result = -ENOSPC;
-    what.reason =
-        fmt::format("{} says that the host has only {} vectors left for it", vfio::device_set_irqs.symbol, result);
-    return refusal(std::move(what));
-  }
-  what.result = result;
-  if (result == -EINVAL) what.reason = "another kind of interrupt is on: INTx, MSI and MSI-X exclude each other";
-  return call_failure(vfio::device_set_irqs.symbol, std::move(what));
+// What is on of an interrupt that an InterruptSet has is known to that alone.
+Result<void> Device::check_not_in_set(std::uint32_t index, const std::string& object) const {
+  if (!io_->claimed_interrupts.has(index)) return {};
+  return refusal({.result = -EBUSY,
+                  .object = object,
+                  .reason = "an InterruptSet has this kind of interrupt",
+                  .remedy = "change its vectors by that set, or destroy it first"});
 }
 
-Result<void> Device::act_on_interrupt(std::uint32_t index, std::uint32_t action, std::uint32_t first,
-                                      std::uint32_t count) const {
-  auto found = find_interrupt(index);
-  if (!found) return failure_of(found);
-  vfio_irq_set irqs{};
-  irqs.argsz = sizeof irqs;
-  irqs.flags = VFIO_IRQ_SET_DATA_NONE | action;
-  irqs.index = index;
-  irqs.start = first;
-  irqs.count = count;
-  const int result = io_->set_irqs(irqs);
-  if (result >= 0) return {};
-  CallFailed what{.result = result, .object = fmt::format("{} interrupt {} vectors {}+{}", name_, index, first, count)};
-  if (action != VFIO_IRQ_SET_ACTION_TRIGGER && result == -ENOTTY && !(*found)->maskable) {
-    what.reason = "VFIO does not mask interrupts of this kind (no VFIO_IRQ_INFO_MASKABLE)";
-    what.remedy = "turn them off, or have the device hold them back";
-  } else if (action != VFIO_IRQ_SET_ACTION_TRIGGER && result == -EINVAL) {
-    what.reason = "it is not on";
-    what.remedy = "enable it first";
+Result<void> Device::enable_interrupts(std::uint32_t index, std::uint32_t first, std::span<const Event> events) const {
+  auto found = POSTERN_TRY(find_interrupt(index));
+  const Interrupt& interrupt = *found;
+  CallFailed what{.object = interrupt_text(name_, is_pci(), index)};
+  if (events.empty()) {
+    what.result = -EINVAL;
+    what.reason = "no events are given";
+    what.remedy = "turn vectors off with disable()";
+    return refusal(std::move(what));
   }
-  return call_failure(vfio::device_set_irqs.symbol, std::move(what));
+  what.object += vectors_text(interrupt, first, events.size());
+  POSTERN_TRY(check_vectors(interrupt, what.object, first, events.size()));
+  std::vector<std::int32_t> eventfds;
+  for (const Event& event : events) {
+    if (event.fd() < 0) {
+      what.result = -EBADF;
+      what.kind = ErrorKind::invalid_argument;
+      what.reason = fmt::format("the Event of vector {} was moved from", first + eventfds.size());
+      return refusal(std::move(what));
+    }
+    eventfds.push_back(event.fd());
+  }
+  POSTERN_TRY(check_not_in_set(index, what.object));
+  if (first > 0 && !interrupt.resizable) {
+    what.result = -EOPNOTSUPP;
+    what.reason = "no vectors of this kind can be added while some are enabled (VFIO_IRQ_INFO_NORESIZE)";
+    what.remedy = RemedyCode::enable_interrupts_together;
+    return refusal(std::move(what));
+  }
+  what.result = set_irq_eventfds(*io_, VFIO_IRQ_SET_ACTION_TRIGGER, index, first, eventfds);
+  if (what.result == 0) return {};
+  return eventfds_failure(*io_, std::move(what), true, first, eventfds);
 }
 
 Result<void> Device::disable_interrupts(std::uint32_t index) const {
-  // An interrupt is turned off by triggering none of its vectors; EINVAL says that none is on
-  // (vfio_pci_set_msi_trigger).
-  auto done = act_on_interrupt(index, VFIO_IRQ_SET_ACTION_TRIGGER, 0, 0);
-  if (!done && done.error().code() == EINVAL) return {};
-  return done;
+  auto found = POSTERN_TRY(find_interrupt(index));
+  const std::string object = interrupt_text(name_, is_pci(), index) + vectors_text(*found, 0, found->count);
+  POSTERN_TRY(check_not_in_set(index, object));
+  const int result = turn_irq_off(*io_, index);
+  if (result >= 0) return {};
+  return call_failure(vfio::device_set_irqs.symbol, {.result = result, .object = object});
+}
+
+Result<void> Device::disable_interrupts(std::uint32_t index, std::uint32_t first, std::uint32_t count) const {
+  auto found = POSTERN_TRY(find_interrupt(index));
+  if (first == 0 && count == found->count) return disable_interrupts(index);
+  CallFailed what{.object = interrupt_text(name_, is_pci(), index)};
+  if (count == 0) {
+    what.result = -EINVAL;
+    what.reason = "no vectors are given";
+    return refusal(std::move(what));
+  }
+  what.object += vectors_text(*found, first, count);
+  POSTERN_TRY(check_vectors(*found, what.object, first, count));
+  POSTERN_TRY(check_not_in_set(index, what.object));
+  // Vectors without an eventfd turn on a kind that is off (vfio_pci_set_msi_trigger); triggering none of them does
+  // nothing, or says EINVAL if it is off.
+  what.result = set_irq_bools(*io_, VFIO_IRQ_SET_ACTION_TRIGGER, index, first, std::vector<std::uint8_t>(count));
+  if (what.result == -EINVAL) return {};
+  if (what.result >= 0) {
+    const std::vector<std::int32_t> none(count, no_eventfd);
+    what.result = set_irq_eventfds(*io_, VFIO_IRQ_SET_ACTION_TRIGGER, index, first, none);
+  }
+  if (what.result >= 0) return {};
+  return call_failure(vfio::device_set_irqs.symbol, std::move(what));
+}
+
+Result<void> Device::change_mask(std::uint32_t action, std::uint32_t index, std::uint32_t vector) const {
+  auto found = POSTERN_TRY(find_interrupt(index));
+  const int result = set_irq_none(*io_, action, index, vector, 1);
+  if (result >= 0) return {};
+  CallFailed what{.result = result, .object = interrupt_text(name_, is_pci(), index) + vectors_text(*found, vector, 1)};
+  if (result == -ENOTTY && !found->maskable) {
+    what.reason = "VFIO does not mask interrupts of this kind (no VFIO_IRQ_INFO_MASKABLE)";
+    what.remedy = RemedyCode::disable_instead_of_masking;
+  } else if (result == -EINVAL) {
+    what.reason = "it is not enabled";
+    what.remedy = RemedyCode::enable_interrupt_first;
+  }
+  return call_failure(vfio::device_set_irqs.symbol, std::move(what));
 }
 
 Result<void> Device::mask_interrupt(std::uint32_t index, std::uint32_t vector) const {
-  return act_on_interrupt(index, VFIO_IRQ_SET_ACTION_MASK, vector, 1);
+  return change_mask(VFIO_IRQ_SET_ACTION_MASK, index, vector);
 }
 
 Result<void> Device::unmask_interrupt(std::uint32_t index, std::uint32_t vector) const {
-  return act_on_interrupt(index, VFIO_IRQ_SET_ACTION_UNMASK, vector, 1);
+  return change_mask(VFIO_IRQ_SET_ACTION_UNMASK, index, vector);
 }
 
 }  // namespace postern

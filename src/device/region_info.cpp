@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Asking a device for its regions and interrupts, and reading the answers.
+// Queries a device's regions and interrupts.
 #include "device/region_info.hpp"
 
 #include <fmt/format.h>
@@ -29,7 +29,7 @@ Result<Region> read_region(DeviceIo& io, std::uint32_t index) {
   buffer.info().index = index;
   const int result = buffer.fetch([&](vfio_region_info& info) { return io.get_region_info(info); });
   Region region{.index = index};
-  // How the kernel says that there is no such region: VGA of a device that is none (vfio_pci_ioctl_get_region_info).
+  // The kernel's answer for a missing region: VGA of a device without it (vfio_pci_ioctl_get_region_info).
   if (result == -EINVAL || result == -ENODEV) return region;
   if (result < 0) {
     return call_failure(vfio::device_get_region_info.symbol,
@@ -73,7 +73,7 @@ Result<Interrupt> read_interrupt(DeviceIo& io, std::uint32_t index) {
   vfio_irq_info info{.argsz = sizeof info, .flags = 0, .index = index, .count = 0};
   const int result = io.get_irq_info(info);
   Interrupt interrupt{.index = index};
-  // The error interrupt of a device that is not PCI Express is answered so (vfio_pci_ioctl_get_irq_info).
+  // The kernel's answer for the error interrupt of a device that is not PCI Express (vfio_pci_ioctl_get_irq_info).
   if (result == -EINVAL || result == -ENODEV) return interrupt;
   if (result < 0) {
     return call_failure(vfio::device_get_irq_info.symbol,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Asking a device for its regions and interrupts, and reading the answers.
+// Queries a device's regions and interrupts.
 #pragma once
 
 #include <postern/region.hpp>
@@ -9,7 +9,7 @@
 
 namespace postern {
 
-// A region or interrupt that the device does not have comes back with length or count 0.
+// A region or interrupt that the device does not have is returned with length or count 0.
 [[nodiscard]] Result<Region> read_region(DeviceIo& io, std::uint32_t index);
 [[nodiscard]] Result<Interrupt> read_interrupt(DeviceIo& io, std::uint32_t index);
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The lock on a device's binding.
+// BindingLock: the lock on a device's binding.
 #include "host/binding_lock.hpp"
 
 #include <fcntl.h>
@@ -17,14 +17,14 @@
 namespace postern {
 namespace {
 
-// Those that this process holds.
+// The bindings that this process has locked.
 struct HeldBindings {
   std::mutex mutex;
   std::set<std::pair<Kernel*, std::string>> names;
 };
 
 HeldBindings& held_bindings() {
-  static auto* const held = new HeldBindings;  // never destroyed: a global may let go of its lock after main()
+  static auto* const held = new HeldBindings;  // never destroyed: a global may release its lock after main()
   return *held;
 }
 
@@ -35,13 +35,12 @@ int make_folder(const std::string& folder) {
   return ::mkdir(folder.c_str(), 0700) == 0 || errno == EEXIST ? 0 : -errno;
 }
 
-tl::unexpected<Error> held_by_another(const std::string& device, const char* who) {
-  return failure({.code = EBUSY,
-                  .operation = {},
-                  .object = "driver of " + device,
-                  .reason = fmt::format("another {} is changing it", who),
-                  .remedy = "try again when that has ended",
-                  .causes = {}});
+CallFailed held_by_another(int result, const std::string& device, const char* who) {
+  return {.result = result,
+          .kind = ErrorKind::in_use,
+          .object = "driver of " + device,
+          .reason = fmt::format("another {} is changing it", who),
+          .remedy = RemedyCode::try_again};
 }
 
 }  // namespace
@@ -52,20 +51,19 @@ Result<BindingLock> BindingLock::take(Kernel& kernel, const std::string& bus, co
   std::unique_lock guard(held_bindings().mutex);
   const auto [place, is_new] = held_bindings().names.emplace(&kernel, name);
   guard.unlock();
-  if (!is_new) return held_by_another(device, "thread of this process");
+  if (!is_new) return refusal(held_by_another(-EBUSY, device, "thread of this process"));
   BindingLock lock(place);
   if (&kernel != &system_kernel()) return lock;
   const std::string path = fmt::format("{}/{}", folder, name);
   const char* call = "mkdir";
   const int result = lock.lock_folder(path, call);
   if (result >= 0) return lock;
-  if (result == -EWOULDBLOCK) return held_by_another(device, "process");
+  if (result == -EWOULDBLOCK) return call_failure(call, held_by_another(result, device, "process"));
   const bool denied = result == -EACCES || result == -EPERM;
-  return call_failure(
-      call, {.result = result,
-             .object = path,
-             .reason = "the lock on the driver of " + device + " cannot be taken",
-             .remedy = denied ? "run as root: changing a device's driver needs it" : "see that /run can be written"});
+  return call_failure(call, {.result = result,
+                             .object = path,
+                             .reason = "the lock on the driver of " + device + " cannot be taken",
+                             .remedy = denied ? RemedyCode::run_as_root : RemedyCode::make_run_writable});
 }
 
 int BindingLock::lock_folder(const std::string& path, const char*& call) {

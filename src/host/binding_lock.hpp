@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// BindingLock: one at a time moves a device between drivers.
+// BindingLock: lets one thread at a time change the driver of a device.
 #pragma once
 
 #include <optional>
@@ -12,13 +12,13 @@
 
 namespace postern {
 
-// Holds for the threads of this process, and on the system's kernel for all processes of the host that use postern: by
-// flock(2) on a folder of its own, which root alone can open, and which the kernel lets go of when the process ends. No
-// file of sysfs is taken for it: anybody may open those to read, and so could keep root out.
+// Applies to the threads of this process and, with the system's kernel, to all processes of the host that use postern:
+// by flock(2) on a separate folder, which only root can open. The kernel unlocks it when the process ends. Files of
+// sysfs are not used, since any user may open them for reading, and could lock root out.
 class BindingLock {
  public:
-  // Never waits: who holds it may wait long for a device to be closed. Errors: EBUSY (another holds it), those of
-  // making the folder.
+  // Never waits, since the owner may wait long for a device to be closed. Errors: EBUSY (another thread holds it),
+  // EAGAIN (another process), those of creating the folder.
   [[nodiscard]] static Result<BindingLock> take(Kernel& kernel, const std::string& bus, const std::string& device,
                                                 const std::string& folder = "/run/postern/lock");
   ~BindingLock();
@@ -28,7 +28,7 @@ class BindingLock {
   BindingLock& operator=(const BindingLock&) = delete;
 
  private:
-  using Names = std::set<std::pair<Kernel*, std::string>>;  // by kernel: a simulated one has devices of its own
+  using Names = std::set<std::pair<Kernel*, std::string>>;  // by kernel: a simulated one has its own devices
 
   explicit BindingLock(Names::iterator held) : held_(held) {}
   [[nodiscard]] int lock_folder(const std::string& path, const char*& call);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Devices and IOMMU groups, from sysfs.
 #include <fmt/format.h>
-#include <sys/sysmacros.h>
 
 #include <algorithm>
 #include <array>
@@ -16,33 +15,13 @@
 namespace postern {
 namespace {
 
-std::optional<dev_t> parse_device_number(const std::string& text) {
-  unsigned major = 0;
-  unsigned minor = 0;
-  const char* end = text.data() + text.size();
-  const auto first = std::from_chars(text.data(), end, major);
-  if (first.ec != std::errc() || first.ptr == end || *first.ptr != ':') return std::nullopt;
-  const auto second = std::from_chars(first.ptr + 1, end, minor);
-  if (second.ec != std::errc() || second.ptr != end) return std::nullopt;
-  return makedev(major, minor);
-}
-
-// None where the kernel made none. A negated errno where that cannot be told.
-// `call` is the one that gave it.
-int read_cdev(Kernel& kernel, const std::string& device_path, std::optional<VfioCdev>& cdev, const char*& call) {
+// Nothing if the kernel made none.
+Result<std::optional<VfioCdev>> read_cdev(Kernel& kernel, const std::string& device_path) {
   const std::string folder = device_path + "/vfio-dev";
-  std::vector<std::string> names;
-  call = "opendir";
-  const int listed = kernel.list_directory(folder, names);
-  if (sysfs::tells_nothing(listed)) return listed;
-  if (listed < 0 || names.empty()) return 0;
-  cdev = VfioCdev{.name = names.front(), .path = "/dev/vfio/devices/" + names.front(), .number = std::nullopt};
-  call = "read";
-  std::string text;
-  const int read = kernel.read_file(folder + "/" + cdev->name + "/dev", text);
-  if (sysfs::tells_nothing(read)) return read;
-  if (read >= 0) cdev->number = parse_device_number(trimmed(std::move(text)));
-  return 0;
+  const auto names = POSTERN_TRY(sysfs::entries(kernel, folder));
+  if (names.empty()) return std::nullopt;
+  const auto number = POSTERN_TRY(sysfs::device_number(kernel, folder + "/" + names.front() + "/dev"));
+  return VfioCdev{.name = names.front(), .path = "/dev/vfio/devices/" + names.front(), .number = number};
 }
 
 std::optional<GroupId> parse_group(const std::optional<std::string>& name) {
@@ -54,17 +33,13 @@ std::optional<GroupId> parse_group(const std::optional<std::string>& name) {
   return GroupId{id};
 }
 
-bool is_there(Kernel& kernel, const std::string& path) {
-  FileStatus status;
-  return kernel.status(path, status) >= 0;
-}
-
-bool is_bound_to_vfio(Kernel& kernel, const HostDevice& device) {
+Result<bool> is_bound_to_vfio(Kernel& kernel, const HostDevice& device) {
   if (device.cdev) return true;
-  if (!device.driver || !device.iommu_group || is_there(kernel, "/sys/class/vfio-dev")) return false;
+  if (!device.driver || !device.iommu_group || !is_vfio_driver(*device.driver)) return false;
+  if (POSTERN_TRY(sysfs::is_there(kernel, "/sys/class/vfio-dev"))) return false;
   // The group's node shows that one of its members is VFIO's, and the name which.
   const std::string node = (device.is_noiommu ? "noiommu-" : "") + to_string(*device.iommu_group);
-  return is_vfio_driver(*device.driver) && is_there(kernel, "/sys/class/vfio/" + node);
+  return sysfs::is_there(kernel, "/sys/class/vfio/" + node);
 }
 
 Result<HostDevice> read_device(Kernel& kernel, std::string bus, std::string name, std::string path) {
@@ -75,20 +50,16 @@ Result<HostDevice> read_device(Kernel& kernel, std::string bus, std::string name
                     .iommu_group = std::nullopt,
                     .cdev = std::nullopt,
                     .numa_node = std::nullopt};
-  device.driver = sysfs::link_name(kernel, device.sysfs_path + "/driver");
-  device.iommu_group = parse_group(sysfs::link_name(kernel, device.sysfs_path + "/iommu_group"));
-  const char* call = nullptr;
-  if (const int result = read_cdev(kernel, device.sysfs_path, device.cdev, call); result < 0) {
-    return call_failure(call, {.result = result,
-                               .object = fmt::format("{} device {}", device.bus, device.name),
-                               .remedy = sysfs::shortage_remedy(result)});
+  device.driver = POSTERN_TRY(sysfs::link_name(kernel, device.sysfs_path + "/driver"));
+  device.iommu_group = parse_group(POSTERN_TRY(sysfs::link_name(kernel, device.sysfs_path + "/iommu_group")));
+  device.cdev = POSTERN_TRY(read_cdev(kernel, device.sysfs_path));
+  if (device.iommu_group) {
+    device.is_noiommu = POSTERN_TRY(is_noiommu_group(kernel, to_string(*device.iommu_group)));
   }
-  device.is_noiommu = device.iommu_group && is_noiommu_group(kernel, to_string(*device.iommu_group));
-  device.is_vfio = is_bound_to_vfio(kernel, device);
+  device.is_vfio = POSTERN_TRY(is_bound_to_vfio(kernel, device));
   // -1 is how the kernel says that there is none.
-  if (const auto node = sysfs::number(kernel, device.sysfs_path + "/numa_node"); node && *node >= 0) {
-    device.numa_node = static_cast<int>(*node);
-  }
+  const auto node = POSTERN_TRY(sysfs::number(kernel, device.sysfs_path + "/numa_node"));
+  if (node && *node >= 0) device.numa_node = static_cast<int>(*node);
   return device;
 }
 
@@ -102,7 +73,7 @@ bool is_vfio_driver(std::string_view driver) {
   return driver.find("vfio") != std::string_view::npos;
 }
 
-std::vector<const HostDevice*> IommuGroup::obstacles() const {
+std::vector<const HostDevice*> IommuGroup::blockers() const {
   // Drivers that set driver_managed_dma, or do no DMA, leave the group to user space: pci-stub, the port driver, and
   // those of bridges without a function of their own (iommu_device_use_default_domain, Linux 6.0).
   constexpr std::array<std::string_view, 4> harmless = {"pci-stub", "pcieport", "shpchp", "fsl_mc_bus"};
@@ -118,18 +89,18 @@ Result<HostDevice> find_host_device(Kernel& kernel, std::string_view bus, std::s
   if (!sysfs::is_entry(bus) || !sysfs::is_entry(name)) {
     return refusal({.result = -EINVAL,
                     .object = fmt::format("{} device {}", bus, name),
-                    .reason = "this is no name of a bus and a device",
-                    .remedy = "list the devices of this host with \"postern devices\""});
+                    .reason = "this is not the name of a bus and a device",
+                    .remedy = RemedyCode::list_devices});
   }
   std::string path = fmt::format("/sys/bus/{}/devices/{}", bus, name);
   FileStatus status;
   if (const int result = kernel.status(path, status); result < 0) {
-    CallFailed what{.result = result, .object = fmt::format("{} device {}", bus, name)};
-    if (result != -ENOENT && result != -ENOTDIR) return call_failure("stat", std::move(what));
-    what.result = -ENODEV;
-    what.reason = fmt::format("{} does not exist", path);
-    what.remedy = "list the devices of this host with \"postern devices\"";
-    return refusal(std::move(what));
+    if (result != -ENOENT) return sysfs::unread("stat", result, path);
+    return call_failure("stat", {.result = result,
+                                 .kind = ErrorKind::not_found,
+                                 .object = fmt::format("{} device {}", bus, name),
+                                 .reason = fmt::format("{} does not exist", path),
+                                 .remedy = RemedyCode::list_devices});
   }
   return read_device(kernel, std::string(bus), std::string(name), std::move(path));
 }
@@ -138,16 +109,15 @@ Result<IommuGroup> find_iommu_group(Kernel& kernel, GroupId group) {
   const std::string folder = fmt::format("/sys/kernel/iommu_groups/{}/devices", to_string(group));
   std::vector<std::string> names;
   if (const int result = kernel.list_directory(folder, names); result < 0) {
+    if (result != -ENOENT) return sysfs::unread("opendir", result, folder);
     return call_failure("opendir", {.result = result, .object = "IOMMU group " + to_string(group)});
   }
-  const char* const prefix = is_noiommu_group(kernel, to_string(group)) ? "noiommu-" : "";
+  const char* const prefix = POSTERN_TRY(is_noiommu_group(kernel, to_string(group))) ? "noiommu-" : "";
   IommuGroup found{.id = group, .path = "/dev/vfio/" + (prefix + to_string(group)), .members = {}};
   for (std::string& name : names) {
     std::string path = fmt::format("{}/{}", folder, name);
-    std::string bus = sysfs::link_name(kernel, path + "/subsystem").value_or("unknown");
-    auto member = read_device(kernel, std::move(bus), std::move(name), std::move(path));
-    if (!member) return failure_of(member);
-    found.members.push_back(std::move(*member));
+    std::string bus = POSTERN_TRY(sysfs::link_name(kernel, path + "/subsystem")).value_or("unknown");
+    found.members.push_back(POSTERN_TRY(read_device(kernel, std::move(bus), std::move(name), std::move(path))));
   }
   return found;
 }

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// KernelParameters: the rules of next_arg() and parse_args() (lib/cmdline.c, kernel/params.c, Linux 6.12).
+// KernelParameters: parses the command line as next_arg() and parse_args() do (lib/cmdline.c, kernel/params.c, Linux
+// 6.12).
 #include "host/kernel_parameters.hpp"
-
-#include <fmt/format.h>
 
 #include <algorithm>
 
+#include "base/remedy.hpp"
 #include "host/sysfs.hpp"
 
 namespace postern {
@@ -17,7 +17,7 @@ std::string normalized(std::string_view name) {
   return text;
 }
 
-// White space separates, unless it is in quotes.
+// Splits at white space outside of quotes.
 std::vector<std::string> split_arguments(const std::string& line) {
   std::vector<std::string> arguments(1);
   bool quoted = false;
@@ -36,12 +36,13 @@ std::vector<std::string> split_arguments(const std::string& line) {
 
 }  // namespace
 
-KernelParameters KernelParameters::read(Kernel& kernel) {
+Result<KernelParameters> KernelParameters::read(Kernel& kernel) {
   KernelParameters parameters;
-  for (std::string& argument : split_arguments(sysfs::text(kernel, "/proc/cmdline").value_or(""))) {
+  const auto line = POSTERN_TRY(sysfs::text(kernel, "/proc/cmdline"));
+  for (std::string& argument : split_arguments(line.value_or(""))) {
     if (argument == "--") break;  // what follows is for init
     std::string bare = argument;
-    std::erase(bare, '"');  // they surround a value, or the whole argument
+    std::erase(bare, '"');  // quotes surround a value, or the whole argument
     const std::size_t equals = std::min(bare.find('='), bare.size());
     parameters.parameters_.push_back({.name = normalized(std::string_view(bare).substr(0, equals)),
                                       .value = equals < bare.size() ? bare.substr(equals + 1) : "",
@@ -50,11 +51,10 @@ KernelParameters KernelParameters::read(Kernel& kernel) {
   return parameters;
 }
 
-std::string KernelParameters::Word::removal() const {
+Remedy KernelParameters::Word::removal() const {
   const bool is_one_of_many = parameter.find(',') != std::string::npos;
-  return is_one_of_many
-             ? fmt::format("take \"{}\" out of \"{}\" on the kernel's command line, and boot again", text, parameter)
-             : fmt::format("take \"{}\" off the kernel's command line, and boot again", parameter);
+  return is_one_of_many ? remedy<RemedyCode::remove_kernel_parameter_word>(text, parameter)
+                        : remedy<RemedyCode::remove_kernel_parameter>(parameter);
 }
 
 std::vector<KernelParameters::Word> KernelParameters::words(std::string_view name) const {

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// KernelParameters: /proc/cmdline, as the kernel itself reads it.
+// KernelParameters: the parameters in /proc/cmdline, parsed as the kernel does.
 #pragma once
 
 #include <optional>
 #include <postern/kernel.hpp>
+#include <postern/remedy.hpp>
+#include <postern/result.hpp>
 #include <span>
 #include <string>
 #include <string_view>
@@ -13,25 +15,25 @@ namespace postern {
 
 class KernelParameters {
  public:
-  // None where /proc/cmdline cannot be read.
-  [[nodiscard]] static KernelParameters read(Kernel& kernel);
+  // Empty if there is no /proc/cmdline. Errors: those of reading it.
+  [[nodiscard]] static Result<KernelParameters> read(Kernel& kernel);
 
-  // One word of a parameter's list, and how to take it away.
+  // One word of a parameter's list, and the parameter to change to remove it.
   struct Word {
     std::string text;       // "off"
-    std::string parameter;  // that it stands in: "intel_iommu=off,strict"
+    std::string parameter;  // the whole parameter: "intel_iommu=off,strict"
 
-    [[nodiscard]] std::string removal() const;  // "take ... off the kernel's command line, and boot again"
+    [[nodiscard]] Remedy removal() const;
   };
 
-  // The words of a parameter's comma-separated lists, of each time that it is given, in order.
+  // The words of a parameter's comma-separated lists, of all its occurrences, in order.
   [[nodiscard]] std::vector<Word> words(std::string_view name) const;
-  // The last word that is one of `choices`; nothing where none is. What comes later wins, as the kernel obeys each.
+  // The last word that is one of `choices`; nothing if there is none. The kernel obeys each word, so the last one wins.
   [[nodiscard]] std::optional<Word> last_of(std::string_view name, std::span<const std::string_view> choices) const;
 
  private:
   struct Parameter {
-    std::string name;  // with '_' for '-', which the kernel takes for the same
+    std::string name;  // with '_' for '-', which are the same for the kernel
     std::string value;
     std::string written;
   };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Locked memory of this process, from /proc/self/limits and /proc/self/status.
+// LockedMemory: locked memory of this process, from /proc/self/limits and /proc/self/status.
 #include <postern/locked_memory.hpp>
 
 #include <fmt/format.h>
@@ -8,15 +8,16 @@
 #include <charconv>
 #include <string_view>
 
+#include "base/remedy.hpp"
 #include "host/sysfs.hpp"
 #include "kernel/ioctl.hpp"
 
 namespace postern {
 namespace {
 
-// The word behind `label` and white space, on the first line that begins with it; empty where there is none. Within a
-// line the label may be somebody's name: that of a process in status, of a mapped file in smaps. The kernel spells a
-// line end in these as "\n" or "\012".
+// Returns the word after `label` on the first line that begins with it; empty if there is none. Elsewhere in a line the
+// label may be part of a name: of a process in status, of a mapped file in smaps. The kernel escapes line ends in names
+// as "\n" or "\012".
 std::string_view word_after(std::string_view text, std::string_view label) {
   while (!text.starts_with(label)) {
     const auto end = text.find('\n');
@@ -37,9 +38,7 @@ std::optional<std::uint64_t> number(std::string_view word, int base = 10) {
   return value;
 }
 
-std::string proc_remedy(int result) {
-  return sysfs::tells_nothing(result) ? sysfs::shortage_remedy(result) : "mount /proc";
-}
+Remedies proc_remedy(int result) { return result == -ENOENT ? RemedyCode::mount_proc : sysfs::shortage_remedy(result); }
 
 }  // namespace
 
@@ -53,11 +52,17 @@ Result<LockedMemory> LockedMemory::read(Kernel& kernel) {
   }
   constexpr unsigned cap_ipc_lock = 14;  // linux/capability.h
   LockedMemory memory;
-  memory.limit = number(word_after(limits, "Max locked memory"));  // "unlimited" is no number
+  memory.limit = number(word_after(limits, "Max locked memory"));  // "unlimited" is not a number
   memory.exempt = (number(word_after(status, "CapEff:"), 16).value_or(0) >> cap_ipc_lock & 1) != 0;
   memory.locked = number(word_after(status, "VmLck:")).value_or(0) * 1024;
   memory.pinned = number(word_after(status, "VmPin:")).value_or(0) * 1024;
   return memory;
+}
+
+Remedies LockedMemory::raise_limit(std::uint64_t bytes, LockedMemoryCounter counter) const {
+  const std::uint64_t in_use = used(counter);
+  const std::uint64_t needed = bytes > ~in_use ? ~std::uint64_t{0} : in_use + bytes;
+  return remedy<RemedyCode::raise_locked_memory_limit_to>(std::to_string(needed / 1024 + (needed % 1024 != 0 ? 1 : 0)));
 }
 
 Result<std::uint64_t> backing_page_size(Kernel& kernel, const void* address) {
@@ -66,7 +71,7 @@ Result<std::uint64_t> backing_page_size(Kernel& kernel, const void* address) {
   if (const int result = kernel.read_file(path, text); result < 0) {
     return call_failure("read", {.result = result, .object = path, .remedy = proc_remedy(result)});
   }
-  // Each mapping is a line "first-end ..." and lines of "Name: value" behind it.
+  // Each mapping is a line "first-end ...", followed by lines "Name: value".
   const auto wanted = reinterpret_cast<std::uintptr_t>(address);
   for (std::string_view rest = text; !rest.empty();) {
     const std::string_view line = rest.substr(0, rest.find('\n'));
@@ -79,7 +84,7 @@ Result<std::uint64_t> backing_page_size(Kernel& kernel, const void* address) {
     }
     rest.remove_prefix(std::min(line.size() + 1, rest.size()));
   }
-  return refusal({.result = -EFAULT, .object = path, .reason = "there is no memory at " + fmt::format("{}", address)});
+  return refusal({.result = -EFAULT, .object = path, .reason = fmt::format("there is no memory at {}", address)});
 }
 
 }  // namespace postern

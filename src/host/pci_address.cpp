@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// PCI addresses as people and sysfs write them.
+// PciAddress: parses and formats PCI addresses.
 #include <fmt/format.h>
 
 #include <charconv>
@@ -8,7 +8,8 @@
 namespace postern {
 namespace {
 
-// Takes a hexadecimal field of at most `digits` digits off the front, with what follows it; `behind` 0 is the end.
+// Removes a hexadecimal field of at most `digits` digits from the front, with the character after it; `behind` 0 means
+// the end.
 bool take_field(std::string_view& text, std::size_t digits, char behind, std::uint32_t& value) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, 16);
   const auto length = static_cast<std::size_t>(end - text.data());
@@ -34,11 +35,9 @@ Result<PciAddress> PciAddress::parse(std::string_view text) {
                            function < 8;
   if (!well_formed) {
     return failure({.code = EINVAL,
-                    .operation = {},
                     .object = fmt::format("PCI address \"{}\"", text),
                     .reason = "not of the form DOMAIN:BUS:DEVICE.FUNCTION",
-                    .remedy = "write it like 0000:00:01.0 or 00:01.0 (hexadecimal; device to 1f, function to 7)",
-                    .causes = {}});
+                    .remedy = RemedyCode::write_pci_address});
   }
   return PciAddress{.domain = domain,
                     .bus = static_cast<std::uint8_t>(bus),

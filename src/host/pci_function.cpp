@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// PCI functions, from sysfs.
+// PciFunction: reads PCI functions from sysfs.
 #include <postern/pci_function.hpp>
 
 #include <algorithm>
+#include <cerrno>
 #include <sstream>
 
 #include "host/sysfs.hpp"
@@ -13,25 +14,38 @@ namespace {
 
 constexpr const char* pci_devices = "/sys/bus/pci/devices";
 
-Result<PciFunction> read_function(Kernel& kernel, PciAddress address) {
-  auto host = find_host_device(kernel, "pci", to_string(address));
-  if (!host) return failure_of(host);
+// Does not change `id` if the file does not exist.
+template <typename Id>
+Result<void> read_id(Kernel& kernel, const std::string& path, Id& id) {
+  if (const auto number = POSTERN_TRY(sysfs::number(kernel, path))) id = static_cast<Id>(*number);
+  return {};
+}
+
+Result<PciFunction> read_files(Kernel& kernel, PciAddress address) {
+  auto host = POSTERN_TRY(find_host_device(kernel, "pci", to_string(address)));
   PciFunction function;
   function.address = address;
-  function.host = std::move(*host);
+  function.host = std::move(host);
 
-  const auto id = [&](const char* file) {
-    return static_cast<std::uint32_t>(sysfs::number(kernel, function.host.sysfs_path + "/" + file).value_or(0));
-  };
-  function.vendor_id = static_cast<std::uint16_t>(id("vendor"));
-  function.device_id = static_cast<std::uint16_t>(id("device"));
-  function.subsystem_vendor_id = static_cast<std::uint16_t>(id("subsystem_vendor"));
-  function.subsystem_device_id = static_cast<std::uint16_t>(id("subsystem_device"));
-  function.class_code = id("class");
-  function.revision = static_cast<std::uint8_t>(id("revision"));
+  const std::string& folder = function.host.sysfs_path;
+  POSTERN_TRY(read_id(kernel, folder + "/vendor", function.vendor_id));
+  POSTERN_TRY(read_id(kernel, folder + "/device", function.device_id));
+  POSTERN_TRY(read_id(kernel, folder + "/subsystem_vendor", function.subsystem_vendor_id));
+  POSTERN_TRY(read_id(kernel, folder + "/subsystem_device", function.subsystem_device_id));
+  POSTERN_TRY(read_id(kernel, folder + "/class", function.class_code));
+  POSTERN_TRY(read_id(kernel, folder + "/revision", function.revision));
 
-  std::istringstream methods(sysfs::text(kernel, function.host.sysfs_path + "/reset_method").value_or(""));
+  std::istringstream methods(POSTERN_TRY(sysfs::text(kernel, folder + "/reset_method")).value_or(""));
   for (std::string method; methods >> method;) function.reset_methods.push_back(method);
+  return function;
+}
+
+Result<PciFunction> read_function(Kernel& kernel, PciAddress address) {
+  auto function = read_files(kernel, address);
+  // If it is unplugged meanwhile, its files disappear one by one (ENOENT), or reading one fails (ENODEV).
+  if (function && function->vendor_id != 0) return function;
+  auto still_there = find_host_device(kernel, "pci", to_string(address));
+  if (!still_there && still_there.error().code() == ENOENT) return failure_of(still_there);
   return function;
 }
 
@@ -50,15 +64,18 @@ Result<std::vector<PciFunction>> list_pci_functions(Kernel& kernel) {
     const auto address = PciAddress::parse(entry);
     if (!address) continue;
     auto function = read_function(kernel, *address);
-    // A device that is unplugged while the list is read is no longer part of it.
-    if (!function && function.error().code() == ENODEV) continue;
-    if (!function) return failure_of(function);
-    functions.push_back(std::move(*function));
+    // A device that is unplugged while the list is read is left out.
+    if (!function && function.error().code() == ENOENT) continue;
+    functions.push_back(POSTERN_TRY(std::move(function)));
   }
   std::sort(functions.begin(), functions.end(), [](const auto& a, const auto& b) { return a.address < b.address; });
   return functions;
 }
 
 Result<PciFunction> find_pci_function(Kernel& kernel, PciAddress address) { return read_function(kernel, address); }
+
+Result<PciFunction> find_pci_function(Kernel& kernel, std::string_view address) {
+  return read_function(kernel, POSTERN_TRY(PciAddress::parse(address)));
+}
 
 }  // namespace postern

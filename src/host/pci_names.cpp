@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Names of PCI vendors, devices and classes, from the machine's pci.ids by libpci.
+// PciNames: names of PCI vendors, devices and classes, from the host's pci.ids, by libpci.
 #include <postern/pci_function.hpp>
 
 extern "C" {
@@ -13,16 +13,16 @@ extern "C" {
 namespace postern {
 namespace {
 
-// libpci's own handlers print, and end the process. A broken id file shall cost the names, no more. The one for errors
-// may not return to libpci, which is compiled to that; so it leaves the look-up that called it.
+// libpci's own handlers print and end the process, but a broken id file must only cost the names. The error handler
+// must not return to libpci, so it jumps out of the look-up.
 thread_local std::jmp_buf look_up_failed;
 __attribute__((noreturn)) void leave_look_up(char* /*format*/, ...) {  // NOLINT(cert-dcl50-cpp): libpci's prototype
-  std::longjmp(look_up_failed, 1);                                     // NOLINT(cert-err52-cpp): through C frames alone
+  std::longjmp(look_up_failed, 1);                                     // NOLINT(cert-err52-cpp): through C frames only
 }
 void ignore_message(char* /*format*/, ...) {}  // NOLINT(cert-dcl50-cpp): libpci's prototype
 
-// The list, read at the first look-up and kept. One thread at a time: libpci has no locks, and neither has the
-// getpwuid(3) that it calls.
+// The list, read at the first look-up and kept. One thread at a time, since neither libpci nor the getpwuid(3) that it
+// calls has locks.
 class NameList {
  public:
   NameList() {
@@ -31,8 +31,8 @@ class NameList {
     pci_->debug = ignore_message;
   }
 
-  // Not pci_init() before it: that looks for devices, and names need none. Not udev's hwdb either: libpci 3.9 leaks
-  // what it opens for it. Never the network.
+  // Without pci_init(), which looks for devices that names do not need. Without udev's hwdb, since libpci 3.9 leaks
+  // what it opens for it. Never uses the network.
   [[nodiscard]] std::string look_up(int what, int first, int second = 0) {
     std::array<char, 256> text{};
     if (is_broken_) return "";
@@ -46,14 +46,14 @@ class NameList {
 
  private:
   pci_access* pci_ = pci_alloc();
-  bool is_broken_ = false;  // a look-up was left: what the list is like then nobody knows
+  bool is_broken_ = false;  // a look-up failed, so the list may be inconsistent
 };
 
 }  // namespace
 
 PciNames find_pci_names(const PciFunction& function) {
   static std::mutex mutex;
-  static auto& list = *new NameList;  // never destroyed: destructors of globals may ask, too
+  static auto& list = *new NameList;  // never destroyed: destructors of globals may use it
   const std::lock_guard lock(mutex);
   return {.vendor = list.look_up(PCI_LOOKUP_VENDOR, function.vendor_id),
           .device = list.look_up(PCI_LOOKUP_DEVICE, function.vendor_id, function.device_id),

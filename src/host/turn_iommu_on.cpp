@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// What to do on a host whose kernel uses no IOMMU: the first of the reasons that this host shows.
+// turn_iommu_on(): the remedy for a host whose kernel uses no IOMMU.
 #include "host/turn_iommu_on.hpp"
 
-#include <fmt/format.h>
 #include <array>
 
+#include "base/remedy.hpp"
 #include "host/kernel_parameters.hpp"
 #include "host/requirements.hpp"
 #include "host/sysfs.hpp"
@@ -14,23 +14,24 @@ namespace {
 
 using namespace std::string_view_literals;
 
-// Which IOMMU this host has or would have.
+// The IOMMU that this host has or would have.
 enum class Unit : std::uint8_t { vtd, amd_vi, unknown };
 
 struct Firmware {
-  bool tells = false;  // its ACPI tables are seen; a container may hide them
-  bool dmar = false;   // VT-d
-  bool ivrs = false;   // AMD-Vi
+  bool is_visible = false;  // its ACPI tables are visible; a container may hide them
+  bool dmar = false;        // VT-d
+  bool ivrs = false;        // AMD-Vi
 };
 
 bool contains(const std::string& text, std::string_view word) { return text.find(word) != std::string::npos; }
 
-Firmware read_firmware(Kernel& kernel) {
+Result<Firmware> read_firmware(Kernel& kernel) {
   const std::string tables = "/sys/firmware/acpi/tables";
-  FileStatus status;
-  return {.tells = kernel.status(tables, status) >= 0,
-          .dmar = kernel.status(tables + "/DMAR", status) >= 0,
-          .ivrs = kernel.status(tables + "/IVRS", status) >= 0};
+  Firmware firmware;
+  firmware.is_visible = POSTERN_TRY(sysfs::is_there(kernel, tables));
+  firmware.dmar = POSTERN_TRY(sysfs::is_there(kernel, tables + "/DMAR"));
+  firmware.ivrs = POSTERN_TRY(sysfs::is_there(kernel, tables + "/IVRS"));
+  return firmware;
 }
 
 Unit unit_of(const Firmware& firmware, const std::string& cpu) {
@@ -39,9 +40,9 @@ Unit unit_of(const Firmware& firmware, const std::string& cpu) {
   return contains(cpu, "AuthenticAMD") ? Unit::amd_vi : Unit::unknown;
 }
 
-// intel_iommu_setup obeys the last word. The others know no word that takes "off" back (parse_amd_iommu_options,
-// iommu_setup, Linux 6.12). The firmware's tables alone say whose parameters count: a virtual machine's processor and
-// IOMMU may be of different makers.
+// intel_iommu_setup uses the last word. The others have no word that reverts "off" (parse_amd_iommu_options,
+// iommu_setup, Linux 6.12). Only the firmware's tables show which parameters count: a virtual machine's processor and
+// IOMMU may be from different vendors.
 std::optional<KernelParameters::Word> what_turns_it_off(const KernelParameters& parameters, const Firmware& firmware) {
   constexpr std::array off = {"off"sv};
   constexpr std::array on_off = {"on"sv, "off"sv};
@@ -56,82 +57,76 @@ std::optional<KernelParameters::Word> what_turns_it_off(const KernelParameters& 
 }
 
 // Xen keeps the IOMMU, and hides its tables from Linux.
-std::string under_xen(Kernel& kernel) {
-  const bool is_dom0 = contains(sysfs::text(kernel, "/proc/xen/capabilities").value_or(""), "control_d");
-  return is_dom0 ? "this is Xen's dom0: Xen keeps the IOMMU to itself, and VFIO gets none here; pass devices through "
-                   "with Xen (\"xl pci-assignable-add\"), or boot Linux without Xen"
-                 : "this is a Xen guest, and Xen gives its guests no IOMMU: use VFIO on a host without Xen";
+Result<Remedies> under_xen(Kernel& kernel) {
+  const auto capabilities = POSTERN_TRY(sysfs::text(kernel, "/proc/xen/capabilities"));
+  const bool is_dom0 = contains(capabilities.value_or(""), "control_d");
+  return is_dom0 ? RemedyCode::pass_through_with_xen : RemedyCode::use_host_without_xen;
 }
 
-struct Vendor {
-  std::string_view name;  // as /sys/class/dmi/id/sys_vendor begins
-  std::string_view remedy;
+// Machines that have no IOMMU, and what to use instead.
+struct Cloud {
+  std::string_view vendor;  // as /sys/class/dmi/id/sys_vendor begins
+  std::string_view machine;
+  std::string_view instead;
 };
-constexpr std::array vendors = {
-    Vendor{"Amazon EC2", "this is an EC2 instance, which has no IOMMU: use one of a \".metal\" type"},
-    Vendor{"Google", "this is a machine of Google Compute Engine, which has no IOMMU: use a bare-metal one"},
-    Vendor{"Microsoft",
-           "this machine runs under Hyper-V (or Azure), which gives its guests no IOMMU: use a host of "
-           "its own"},
-    Vendor{"Alibaba Cloud", "this is an instance of Alibaba Cloud, which has no IOMMU: use a bare-metal one"},
-    Vendor{"DigitalOcean", "this is a virtual machine of DigitalOcean, which has no IOMMU: use a host of its own"},
-    Vendor{"VMware", "this is a virtual machine: turn \"Expose IOMMU to the guest\" on in its CPU settings"},
-    Vendor{"innotek",
-           "this is a virtual machine: give it a virtual IOMMU (\"VBoxManage modifyvm NAME "
-           "--chipset=ich9 --iommu=intel\")"},
+constexpr std::array clouds = {
+    Cloud{"Amazon EC2", "an EC2 instance", "one of a \".metal\" type"},
+    Cloud{"Google", "a machine of Google Compute Engine", "a bare-metal one"},
+    Cloud{"Microsoft", "a guest of Hyper-V (or Azure)", "a host of its own"},
+    Cloud{"Alibaba Cloud", "an instance of Alibaba Cloud", "a bare-metal one"},
+    Cloud{"DigitalOcean", "a virtual machine of DigitalOcean", "a host of its own"},
 };
 
-std::string in_virtual_machine(Kernel& kernel, bool told) {
-  const std::string maker = sysfs::text(kernel, "/sys/class/dmi/id/sys_vendor").value_or("");
-  for (const Vendor& vendor : vendors) {
-    if (maker.starts_with(vendor.name)) return std::string(vendor.remedy);
+Result<Remedies> in_virtual_machine(Kernel& kernel, bool is_requested) {
+  const std::string maker = POSTERN_TRY(sysfs::text(kernel, "/sys/class/dmi/id/sys_vendor")).value_or("");
+  for (const Cloud& cloud : clouds) {
+    if (maker.starts_with(cloud.vendor)) return remedy<RemedyCode::use_host_with_iommu>(cloud.machine, cloud.instead);
   }
-  return fmt::format("this is a virtual machine: give it a virtual IOMMU (QEMU: -device intel-iommu,intremap=on){}",
-                     told ? "" : ", and boot it with \"intel_iommu=on\"");
+  if (maker.starts_with("VMware"))
+    return remedy<RemedyCode::give_guest_iommu>("turn on \"Expose IOMMU to the guest\" in its CPU settings");
+  if (maker.starts_with("innotek"))
+    return remedy<RemedyCode::give_guest_iommu>("\"VBoxManage modifyvm NAME --chipset=ich9 --iommu=intel\"");
+  Remedies remedies = remedy<RemedyCode::give_guest_iommu>("QEMU: -device intel-iommu,intremap=on");
+  if (!is_requested) remedies.add(RemedyCode::boot_with_intel_iommu);
+  return remedies;
 }
 
-std::string for_vtd(const Firmware& firmware, bool told) {
-  if (firmware.dmar) {
-    return told ? "the firmware describes VT-d and the kernel is told \"intel_iommu=on\": see its log for why it does "
-                  "not use it (\"dmesg | grep -e DMAR -e IOMMU\")"
-                : "boot with \"intel_iommu=on\" on the kernel's command line";
-  }
-  const std::string where =
-      firmware.tells ? "the firmware describes none (no DMAR in /sys/firmware/acpi/tables): " : "";
-  if (told && where.empty()) return "the kernel is told \"intel_iommu=on\", so turn VT-d on in the firmware's setup";
-  return where + (told ? "turn VT-d on in its setup"
-                       : "boot with \"intel_iommu=on\" on the kernel's command line, with VT-d turned on in the "
-                         "firmware's setup");
+Remedies for_vtd(const Firmware& firmware, bool is_requested) {
+  if (firmware.dmar && is_requested) return remedy<RemedyCode::see_log_for_iommu>("VT-d", "-e DMAR -e IOMMU");
+  if (firmware.dmar) return RemedyCode::boot_with_intel_iommu;
+  Remedies remedies =
+      firmware.is_visible ? Remedies(RemedyCode::turn_vtd_on_without_dmar) : remedy<RemedyCode::turn_iommu_on>("VT-d");
+  if (!is_requested) remedies.add(RemedyCode::boot_with_intel_iommu);
+  return remedies;
 }
 
 }  // namespace
 
-std::string turn_iommu_on(Kernel& kernel) {
-  const std::string cpu = sysfs::text(kernel, "/proc/cpuinfo").value_or("") + "\n";
-  if (is_power(kernel) == true)
-    return "each PCI host bridge has an IOMMU, which the kernel uses where it is built with CONFIG_SPAPR_TCE_IOMMU";
+Result<Remedies> turn_iommu_on(Kernel& kernel) {
+  const std::string cpu = POSTERN_TRY(sysfs::text(kernel, "/proc/cpuinfo")).value_or("") + "\n";
+  if (POSTERN_TRY(is_power(kernel)) == true)
+    return remedy<RemedyCode::use_kernel_with_iommu_driver>("PCI host bridge", "CONFIG_SPAPR_TCE_IOMMU");
   if (contains(cpu, "IBM/S390"))
-    return "each PCI function has an IOMMU, which the kernel uses where it is built with CONFIG_S390_IOMMU";
-  if (sysfs::text(kernel, "/sys/hypervisor/type") == "xen") return under_xen(kernel);
+    return remedy<RemedyCode::use_kernel_with_iommu_driver>("PCI function", "CONFIG_S390_IOMMU");
+  if (POSTERN_TRY(sysfs::text(kernel, "/sys/hypervisor/type")) == "xen") return under_xen(kernel);
 
-  const KernelParameters parameters = KernelParameters::read(kernel);
-  const Firmware firmware = read_firmware(kernel);
+  const auto parameters = POSTERN_TRY(KernelParameters::read(kernel));
+  const auto firmware = POSTERN_TRY(read_firmware(kernel));
   if (const auto off = what_turns_it_off(parameters, firmware)) return off->removal();
   constexpr std::array on = {"on"sv};
-  const bool told = parameters.last_of("intel_iommu", on).has_value();
+  const bool is_requested = parameters.last_of("intel_iommu", on).has_value();
   const bool describes_one = firmware.dmar || firmware.ivrs;
-  if (contains(cpu, " hypervisor") && !describes_one) return in_virtual_machine(kernel, told);
+  if (contains(cpu, " hypervisor") && !describes_one) return in_virtual_machine(kernel, is_requested);
   switch (unit_of(firmware, cpu)) {
     case Unit::vtd:
-      return for_vtd(firmware, told);
+      return for_vtd(firmware, is_requested);
     case Unit::amd_vi:
-      return firmware.ivrs ? "the firmware describes AMD-Vi: see the kernel's log for why it does not use it "
-                             "(\"dmesg | grep AMD-Vi\")"
-                           : "turn the IOMMU (AMD-Vi) on in the firmware's setup";
+      return firmware.ivrs ? remedy<RemedyCode::see_log_for_iommu>("AMD-Vi", "AMD-Vi")
+                           : remedy<RemedyCode::turn_iommu_on>("AMD-Vi");
     case Unit::unknown:
       break;
   }
-  return "the firmware must describe an IOMMU (ACPI or device tree), and the kernel must have the driver for it";
+  return RemedyCode::describe_iommu;
 }
 
 }  // namespace postern

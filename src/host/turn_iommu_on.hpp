@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// What to do on a host whose kernel uses no IOMMU.
+// turn_iommu_on(): the remedy for a host whose kernel uses no IOMMU.
 #pragma once
 
 #include <postern/kernel.hpp>
-#include <string>
+#include <postern/remedy.hpp>
+#include <postern/result.hpp>
 
 namespace postern {
 
-// The remedy that fits this machine: its processor, its firmware's tables, its kernel's parameters, and what it runs
-// under.
-[[nodiscard]] std::string turn_iommu_on(Kernel& kernel);
+// Considers the host's processor, firmware tables, kernel parameters and hypervisor. Errors: those of reading them.
+[[nodiscard]] Result<Remedies> turn_iommu_on(Kernel& kernel);
 
 }  // namespace postern

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The token that opens virtual functions, by the rules of vfio_pci_validate_vf_token (Linux 6.12).
+// VfToken: the token to open virtual functions, by the rules of vfio_pci_validate_vf_token (Linux 6.12).
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -30,11 +30,9 @@ Result<VfToken> VfToken::parse(std::string_view uuid) {
   }
   if (fits) return token;
   return failure({.code = EINVAL,
-                  .operation = {},
                   .object = fmt::format("VF token \"{}\"", uuid),
-                  .reason = "it is no UUID",
-                  .remedy = "write one as bd8d9d2b-5a5f-4f5a-a211-f591514ba1f3 (\"uuidgen\" makes one)",
-                  .causes = {}});
+                  .reason = "it is not a UUID",
+                  .remedy = RemedyCode::write_vf_token});
 }
 
 std::string to_string(const VfToken& token) {
@@ -43,28 +41,29 @@ std::string to_string(const VfToken& token) {
   return text;
 }
 
-std::optional<std::string> physical_function_with_token(Kernel& kernel, const HostDevice& device) {
-  const auto name = sysfs::link_name(kernel, device.sysfs_path + "/physfn");
+Result<std::optional<std::string>> physical_function_with_token(Kernel& kernel, const HostDevice& device) {
+  auto name = POSTERN_TRY(sysfs::link_name(kernel, device.sysfs_path + "/physfn"));
   if (!name) return std::nullopt;
-  const auto physical = find_host_device(kernel, "pci", *name);
-  return physical && physical->is_vfio ? name : std::nullopt;
+  const auto physical = POSTERN_TRY(find_host_device(kernel, "pci", *name));
+  return physical.is_vfio ? std::move(name) : std::nullopt;
 }
 
 bool explain_vf_token(CallFailed& what, Kernel& kernel, const HostDevice& device) {
   if (what.result == -EACCES) {
-    const auto physical = physical_function_with_token(kernel, device);
+    // If its name is unknown, the text leaves it out.
+    const auto physical = physical_function_with_token(kernel, device).value_or(std::nullopt);
     const std::string whose = physical ? fmt::format("the driver of its physical function, {},", *physical)
                                        : "the driver of its physical function";
     what.reason = device.vf_token ? fmt::format("the VF token is not the one that {} has set", whose)
-                                  : fmt::format("the device wants the VF token that {} has set", whose);
-    what.remedy = "give that token (\"--vf-token UUID\", AttachOptions::vf_token)";
+                                  : fmt::format("the device needs the VF token that {} has set", whose);
+    what.remedy = RemedyCode::give_vf_token;
     return true;
   }
   if (what.result != -EINVAL || !device.vf_token) return false;
   what.reason =
-      "it takes no VF token: it is no virtual function of one that is bound to vfio-pci, and has none itself; "
-      "or the kernel takes none by a cdev (before 6.17)";
-  what.remedy = "leave the token out, or use a backend that goes by groups";
+      "it takes no VF token: it has none, and is not a virtual function of a function that is bound to vfio-pci; or "
+      "the kernel does not support tokens with a cdev (before 6.17)";
+  what.remedy = RemedyCode::omit_vf_token;
   return true;
 }
 

@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attachment: one device's place in a container.
+// Attachment: keeps a device attached to a container.
 #include "iommu/attachment.hpp"
 
-#include <unistd.h>
-
 #include "base/log.hpp"
+#include "iommu/address_space.hpp"
 
 namespace postern {
 
-Result<Attachment> Attachment::make(std::shared_ptr<Container> container, const HostDevice& device) {
-  std::string name = device.name;  // before anything is attached: memory may run out here
-  auto fd = container->attach(device);
-  if (!fd) return failure_of(fd);
-  return Attachment(std::move(container), std::move(name), std::move(*fd));
+Result<std::vector<Attachment>> Attachment::make(const std::shared_ptr<Container>& container,
+                                                 std::span<const HostDevice> devices,
+                                                 const std::shared_ptr<const KvmVfioDevice>& kvm) {
+  std::vector<Attachment> attachments;
+  attachments.reserve(devices.size());  // memory may run out here, but not once they are attached
+  auto attached = POSTERN_TRY(container->space().attach(devices, kvm));
+  for (Attached* const device : attached) attachments.push_back(Attachment(container, *device));
+  return attachments;
 }
 
 Attachment::~Attachment() {
@@ -20,12 +22,13 @@ Attachment::~Attachment() {
 }
 
 Result<void> Attachment::detach() {
-  if (!fd_) return {};
-  if (container_->process_ != ::getpid()) {
-    fd_.reset();
+  Attached* const leaving = std::exchange(device_, nullptr);
+  if (leaving == nullptr) return {};
+  if (!container_->space().is_of_this_process()) {
+    leaving->fd.reset();
     return {};
   }
-  return container_->detach(device_, std::move(fd_));
+  return container_->space().detach(*leaving);
 }
 
 }  // namespace postern

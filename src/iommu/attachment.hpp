@@ -1,37 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attachment: one device's place in a container, and the fd it is driven through.
+// Attachment: keeps a device attached to a container.
 #pragma once
 
 #include <memory>
 #include <postern/container.hpp>
-#include <string>
+#include <postern/fd.hpp>
+#include <postern/kvm.hpp>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "iommu/attached.hpp"
 
 namespace postern {
 
-// Leaves the container when it goes; in a child of fork(2) it only closes the child's fd. Holds the container, so that
-// that cannot go first.
+// Detaches the device on destruction; in a child of fork(2) it only closes the child's fd. Holds the container.
 class Attachment {
  public:
-  [[nodiscard]] static Result<Attachment> make(std::shared_ptr<Container> container, const HostDevice& device);
-  Attachment(Attachment&&) noexcept = default;
+  // Attaches devices, all or none. `kvm` is AttachOptions::kvm.
+  [[nodiscard]] static Result<std::vector<Attachment>> make(const std::shared_ptr<Container>& container,
+                                                            std::span<const HostDevice> devices,
+                                                            const std::shared_ptr<const KvmVfioDevice>& kvm);
+  Attachment(Attachment&& other) noexcept
+      : container_(std::move(other.container_)), device_(std::exchange(other.device_, nullptr)) {}
   Attachment& operator=(Attachment&&) noexcept = delete;
   ~Attachment();
 
-  [[nodiscard]] int fd() const noexcept { return fd_.get(); }
-  [[nodiscard]] Kernel& kernel() const noexcept { return fd_.kernel(); }
-  [[nodiscard]] const std::string& device() const noexcept { return device_; }
-  // The group it was opened through; null where it was opened by a node of its own.
-  [[nodiscard]] const Group* group() const { return container_->group_of(device_); }
-  // Says what went wrong, where the destructor only logs it. The second time does nothing.
+  // Null after detach().
+  [[nodiscard]] const Attached* device() const noexcept { return device_; }
+  // Reports errors, which the destructor only logs. Does nothing the second time.
   [[nodiscard]] Result<void> detach();
 
  private:
-  Attachment(std::shared_ptr<Container> container, std::string device, Fd fd) noexcept
-      : container_(std::move(container)), device_(std::move(device)), fd_(std::move(fd)) {}
+  Attachment(std::shared_ptr<Container> container, Attached& device) noexcept
+      : container_(std::move(container)), device_(&device) {}
 
   std::shared_ptr<Container> container_;
-  std::string device_;
-  Fd fd_;
+  Attached* device_;
 };
 
 }  // namespace postern

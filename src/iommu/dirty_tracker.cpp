@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// DirtyTracker: who tracks which device, and the merging of what all of them know.
-#include <postern/dirty_tracker.hpp>
+// DirtyTracker: chooses the source that tracks each device, and merges the reports of all sources.
+#include "iommu/dirty_tracker.hpp"
 
 #include <fmt/format.h>
 
@@ -10,54 +10,50 @@
 #include "base/log.hpp"
 #include "base/on_throw.hpp"
 #include "base/words.hpp"
-#include "iommu/device_log.hpp"
-#include "iommu/dirty_log.hpp"
 #include "kernel/ioctl.hpp"
 #include "memory/page_bits.hpp"
-#include "memory/page_set.hpp"
-#include "memory/shadow_map.hpp"
 
 namespace postern {
 namespace {
 
-std::string tracking_text(std::string_view what, const Container& container) {
-  return fmt::format("{} dirty tracking in container {}", what, container.backend());
+std::string tracking_text(std::string_view what, const AddressSpace& space) {
+  return fmt::format("{} dirty tracking in container {}", what, space.name());
 }
 
-std::string pages_text(IovaRange range, const Container& container) {
-  return fmt::format("dirty pages of {} in container {}", to_string(range), container.backend());
+std::string pages_text(IovaRange range, const AddressSpace& space) {
+  return fmt::format("dirty pages of {} in container {}", to_string(range), space.name());
 }
 
 Iova end_of(IovaRange range) { return range.last + 1; }
 
-// The first address of the range that nothing is mapped at.
-std::optional<Iova> find_hole(const Container& container, IovaRange range) {
+// Returns the first address of the range that is not mapped.
+std::optional<Iova> find_hole(const AddressSpace& space, IovaRange range) {
   for (Iova at = range.first;;) {
-    const auto mapping = container.find(at);
-    if (!mapping) return at;
+    const MappingRecord* const mapping = space.mappings().find(at);
+    if (mapping == nullptr) return at;
     if (mapping->range.last >= range.last) return std::nullopt;
     at = end_of(mapping->range);
   }
 }
 
-// The whole of all mappings that the range, all of it mapped, has a part of.
-IovaRange whole_mappings(const Container& container, IovaRange range) {
-  return {container.find(range.first)->range.first, container.find(range.last)->range.last};
+// Extends a range, all of which is mapped, to whole mappings.
+IovaRange whole_mappings(const AddressSpace& space, IovaRange range) {
+  return {space.mappings().find(range.first)->range.first, space.mappings().find(range.last)->range.last};
 }
 
-// Sets in the caller's bitmap, which begins at `start`, what was told of this part of the request.
-void hand_over(const DirtyRequest& told, IovaRange part, const DirtyBitmap& bitmap, Iova start) {
-  const auto shift = static_cast<unsigned>(std::countr_zero(bitmap.page_size) - std::countr_zero(told.page_size));
-  memory::fold_bits({bitmap.words.data(), (part.first - start) / told.page_size},
-                    {told.bits, (part.first - told.range.first) / told.page_size}, part.length() / told.page_size,
-                    shift);
+// Copies the bits of this part of the request to the caller's bitmap, which starts at `start`.
+void hand_over(const DirtyRequest& request, IovaRange part, const DirtyBitmap& bitmap, Iova start) {
+  const auto shift = static_cast<unsigned>(std::countr_zero(bitmap.page_size) - std::countr_zero(request.page_size));
+  memory::fold_bits({bitmap.words.data(), (part.first - start) / request.page_size},
+                    {request.bits, (part.first - request.range.first) / request.page_size},
+                    part.length() / request.page_size, shift);
 }
 
-// What is mapped, with neighbours joined.
-std::vector<IovaRange> mapped_ranges(const Container& container) {
+// Returns the mapped ranges, with neighbours joined.
+std::vector<IovaRange> mapped_ranges(const AddressSpace& space) {
   std::vector<IovaRange> ranges;
-  ranges.reserve(container.mapping_count());
-  container.for_each_mapping([&](const Mapping& mapping) {
+  ranges.reserve(space.mappings().size());
+  space.mappings().for_each([&](const MappingRecord& mapping) {
     if (!ranges.empty() && end_of(ranges.back()) == mapping.range.first) {
       ranges.back().last = mapping.range.last;
     } else {
@@ -75,197 +71,217 @@ std::string_view to_string(DirtySource source) {
       return "device";
     case DirtySource::iommu:
       return "iommu";
-    case DirtySource::nobody:
+    case DirtySource::none:
       break;
   }
-  return "nobody";
+  return "none";
 }
 
-struct DirtyTracker::Member {
-  std::string device;
-  DeviceLog log;
-  DirtySource source = DirtySource::nobody;  // while on
-};
-
-DirtyTracker::DirtyTracker(Container& container, DirtyLog& log) : container_(&container), log_(&log) {}
-
+DirtyTracker::DirtyTracker(std::unique_ptr<Impl> impl) noexcept : impl_(std::move(impl)) {}
 DirtyTracker::~DirtyTracker() = default;
 
-std::vector<TrackedDevice> DirtyTracker::devices() const {
+Result<void> DirtyTracker::start(std::optional<DirtySource> only) {
+  const OneThread::Use use(impl_->space().one_thread());
+  if (!use) return impl_->space().refuse_second_thread("dirty tracking, start");
+  return impl_->start(only);
+}
+Result<void> DirtyTracker::stop() {
+  const OneThread::Use use(impl_->space().one_thread());
+  if (!use) return impl_->space().refuse_second_thread("dirty tracking, stop");
+  return impl_->stop();
+}
+bool DirtyTracker::is_on() const noexcept { return impl_->is_on(); }
+Result<DirtyAnswer> DirtyTracker::query(IovaRange range, const DirtyBitmap& bitmap, AfterQuery after) {
+  const OneThread::Use use(impl_->space().one_thread());
+  if (!use) return impl_->space().refuse_second_thread("dirty tracking, query");
+  return impl_->query(range, bitmap, after);
+}
+Result<DirtyAnswer> DirtyTracker::unmap(Iova iova, std::uint64_t length, const DirtyBitmap& bitmap) {
+  const OneThread::Use use(impl_->space().one_thread());
+  if (!use) return impl_->space().refuse_second_thread("dirty tracking, unmap");
+  return impl_->unmap(iova, length, bitmap);
+}
+std::vector<TrackedDevice> DirtyTracker::devices() const { return impl_->devices(); }
+
+std::vector<TrackedDevice> DirtyTracker::Impl::devices() const {
   std::vector<TrackedDevice> devices;
-  for (const Member& member : members_) devices.push_back(choose(member));
+  for (const auto& device : space_->devices()) devices.push_back(choose(*device));
   return devices;
 }
 
-TrackedDevice DirtyTracker::choose(const Member& member) const {
-  const bool by_itself = only_ != DirtySource::iommu && member.log.available();
-  if (by_itself) return {.device = member.device, .source = DirtySource::device, .note = ""};
-  if (only_ != DirtySource::device) return log_->probe(member.device);
-  return {.device = member.device,
-          .source = DirtySource::nobody,
-          .note = "it does not log what it writes (VFIO_DEVICE_FEATURE_DMA_LOGGING_START)"};
+TrackedDevice DirtyTracker::Impl::choose(const Attached& device) const {
+  const bool by_itself = only_ != DirtySource::iommu && device.log.available();
+  if (by_itself) return {.device = device.host.name, .source = DirtySource::device, .note = ""};
+  if (only_ != DirtySource::device) return log_->probe(device);
+  return {.device = device.host.name,
+          .source = DirtySource::none,
+          .note = "it does not log its own writes (VFIO_DEVICE_FEATURE_DMA_LOGGING_START)"};
 }
 
-bool DirtyTracker::misses_one() const {
-  return lost_ || std::any_of(members_.begin(), members_.end(),
-                              [](const Member& member) { return member.source == DirtySource::nobody; });
+bool DirtyTracker::Impl::is_everything_dirty() const {
+  const auto& devices = space_->devices();
+  return lost_ || std::any_of(devices.begin(), devices.end(),
+                              [](const auto& device) { return device->source == DirtySource::none; });
 }
 
-// For these devices as a whole, or not at all.
-Result<void> DirtyTracker::start_members(std::span<Member> members) {
-  std::vector<std::string> by_iommu;
+DirtyAnswer DirtyTracker::Impl::answer() const {
+  const auto& devices = space_->devices();
+  const bool all = is_everything_dirty() || std::any_of(devices.begin(), devices.end(),
+                                                        [](const auto& device) { return device->marks_everything; });
+  return all ? DirtyAnswer::everything : DirtyAnswer::pages;
+}
+
+// Starts tracking for all of these devices, or for none.
+Result<void> DirtyTracker::Impl::start_devices(std::span<Attached* const> devices) {
+  std::vector<const Attached*> by_iommu;
   std::vector<std::string> lacking;
-  for (Member& member : members) {
-    const TrackedDevice choice = choose(member);
-    member.source = choice.source;
-    if (choice.source == DirtySource::iommu) by_iommu.push_back(member.device);
-    if (choice.source == DirtySource::nobody) lacking.push_back(fmt::format("{}: {}", member.device, choice.note));
+  for (Attached* const device : devices) {
+    const TrackedDevice choice = choose(*device);
+    device->source = choice.source;
+    device->marks_everything = choice.marks_everything;
+    if (choice.source == DirtySource::iommu) by_iommu.push_back(device);
+    if (choice.source == DirtySource::none) lacking.push_back(fmt::format("{}: {}", choice.device, choice.note));
   }
   if (only_ && !lacking.empty()) {
     return refusal({.result = -EOPNOTSUPP,
-                    .object = tracking_text("start", *container_),
+                    .object = tracking_text("start", *space_),
                     .reason = list_text(lacking),
-                    .remedy = "name no source: what nobody tracks counts as written as a whole"});
+                    .remedy = RemedyCode::omit_dirty_source});
   }
-  const std::vector<IovaRange> mapped = mapped_ranges(*container_);
+  const std::vector<IovaRange> mapped = mapped_ranges(*space_);
   Result<void> started;
-  auto member = members.begin();
+  std::size_t logging = 0;  // the number of devices that were started
   const auto stop_started = [&] {
-    for (Member& one : std::span(members.begin(), member)) log_failure_of([&] { return one.log.stop(); });
+    for (Attached* const device : devices.first(logging)) log_failure_of([&] { return device->log.stop(); });
   };
   const OnThrow undo(stop_started);
-  for (; started && member != members.end(); ++member) {
-    if (member->source == DirtySource::device) started = member->log.start(mapped, page_size_);
+  for (; started && logging < devices.size(); ++logging) {
+    Attached& device = *devices[logging];
+    if (device.source == DirtySource::device) started = device.log.start(mapped, page_size_);
   }
   if (started && !by_iommu.empty()) started = log_->start(by_iommu);
-  if (started) return started;
-  stop_started();
+  if (!started) stop_started();
   return started;
 }
 
-Result<void> DirtyTracker::start(std::optional<DirtySource> only) {
-  CallFailed what{.object = tracking_text("start", *container_)};
+Result<void> DirtyTracker::Impl::start(std::optional<DirtySource> only) {
+  CallFailed what{.object = tracking_text("start", *space_)};
   if (on_) {
     what.result = -EBUSY;
-    what.reason = "it is on already";
-    what.remedy = "stop it first";
-  } else if (members_.empty()) {
+    what.reason = "it is already on";
+    what.remedy = RemedyCode::stop_tracking;
+  } else if (space_->devices().empty()) {
     what.result = -ENODEV;
-    what.reason = "no device is attached, so there is nobody who could write";
-    what.remedy = "attach a device first";
+    what.kind = ErrorKind::invalid_argument;
+    what.reason = "no device is attached";
+    what.remedy = RemedyCode::attach_device_first;
   }
   if (what.result != 0) return refusal(std::move(what));
-  page_size_ = container_->misaligned_ + 1;
+  page_size_ = space_->smallest_page();
   pending_ = std::make_unique<memory::PageSet>(page_size_);
   lost_ = false;
-  only_ = only == DirtySource::nobody ? std::nullopt : only;
+  only_ = only == DirtySource::none ? std::nullopt : only;
   const OnThrow undo([this] { only_.reset(); });
-  auto started = start_members(members_);
+  std::vector<Attached*> devices;
+  for (const auto& device : space_->devices()) devices.push_back(device.get());
+  auto started = start_devices(devices);
   if (!started) only_.reset();
   on_ = started.has_value();
   return started;
 }
 
-Result<void> DirtyTracker::stop() {
+Result<void> DirtyTracker::Impl::stop() {
   if (!on_) {
-    return refusal({.result = -EINVAL, .object = tracking_text("stop", *container_), .reason = "it is not on"});
+    return refusal({.result = -EINVAL, .object = tracking_text("stop", *space_), .reason = "it is not on"});
   }
   on_ = lost_ = false;
   only_.reset();
   pending_.reset();
   scratch_ = {};
   auto stopped = log_->stop();
-  for (Member& member : members_) {
-    auto off = member.log.stop();
+  for (const auto& device : space_->devices()) {
+    auto off = device->log.stop();
     if (stopped) stopped = std::move(off);
   }
   return stopped;
 }
 
-Result<void> DirtyTracker::join(const std::string& device, int fd, std::uint64_t smallest_page) {
-  Member joining{.device = device, .log = DeviceLog(container_->kernel(), fd, device)};
-  if (on_) {
-    if (smallest_page != page_size_) {
-      return refusal({.result = -EBUSY,
-                      .object = fmt::format("attach {} to container {}", device, container_->backend()),
-                      .reason = fmt::format("dirty pages are tracked by {}, and with this device the "
-                                            "smallest page is {}",
-                                            size_text(page_size_), size_text(smallest_page)),
-                      .remedy = "stop dirty tracking first"});
-    }
-    members_.reserve(members_.size() + 1);
-    if (auto started = start_members(std::span(&joining, 1)); !started) return started;
+Result<void> DirtyTracker::Impl::join(Attached& device, std::uint64_t smallest_page) {
+  if (!on_) return {};
+  if (smallest_page != page_size_) {
+    return refusal({.result = -EBUSY,
+                    .kind = ErrorKind::cannot_share,
+                    .object = fmt::format("attach {} to container {}", device.host.name, space_->name()),
+                    .reason = fmt::format("dirty pages are tracked by {}, but with this device the smallest page is {}",
+                                          size_text(page_size_), size_text(smallest_page)),
+                    .remedy = RemedyCode::stop_tracking});
   }
-  members_.push_back(std::move(joining));
-  return {};
+  Attached* const joining = &device;
+  return start_devices(std::span(&joining, 1));
 }
 
-// While the device, and what tracks it, are still there.
-void DirtyTracker::leave(const std::string& device) noexcept {
+// While the device and its source still exist.
+void DirtyTracker::Impl::leave(Attached& device) noexcept {
   try {
-    if (on_) remember_all();
+    if (on_) collect_pending();
   } catch (const std::bad_alloc&) {
     lost_ = true;
   }
-  const auto leaving =
-      std::find_if(members_.begin(), members_.end(), [&](const Member& member) { return member.device == device; });
-  if (leaving == members_.end()) return;
-  log_failure_of([&] { return leaving->log.stop(); });
-  members_.erase(leaving);
+  log_failure_of([&] { return device.log.stop(); });
 }
 
-void DirtyTracker::remember_all() {
-  for (const IovaRange range : mapped_ranges(*container_)) {
-    if (misses_one()) {
+void DirtyTracker::Impl::collect_pending() {
+  for (const IovaRange range : mapped_ranges(*space_)) {
+    if (is_everything_dirty()) {
       pending_->add(range);
       continue;
     }
     const DirtyRequest request{.range = range, .page_size = page_size_, .bits = cleared_words(range)};
-    auto collected = collect(request, AfterQuery::forget);
+    auto collected = collect(request, AfterQuery::clear);
     if (collected) pending_->add(range, request.bits);
     log_failure(collected, LogKind::remark);
   }
 }
 
-std::uint64_t* DirtyTracker::cleared_words(IovaRange range) {
+std::uint64_t* DirtyTracker::Impl::cleared_words(IovaRange range) {
   scratch_.assign(DirtyBitmap::words_for(range.length(), page_size_), 0);
   return scratch_.data();
 }
 
-// After an error nobody can say what has been lost, so that all of the range counts as written.
-Result<void> DirtyTracker::collect(const DirtyRequest& request, AfterQuery after) {
+// After an error it is unknown what was lost, so the whole range counts as dirty.
+Result<void> DirtyTracker::Impl::collect(const DirtyRequest& request, AfterQuery after) {
   auto collected = collect_devices(request);
-  if (collected && container_->kernel_has_mappings_) collected = log_->collect(request, after);
+  if (collected && space_->kernel_has_mappings()) collected = log_->collect(request, after);
   if (!collected) pending_->add(request.range);
   return collected;
 }
 
-Result<void> DirtyTracker::collect_devices(const DirtyRequest& request) {
-  for (Member& member : members_) {
-    if (member.source != DirtySource::device) continue;
-    if (auto told = member.log.collect(request); !told) return told;
+Result<void> DirtyTracker::Impl::collect_devices(const DirtyRequest& request) {
+  for (const auto& device : space_->devices()) {
+    if (device->source != DirtySource::device) continue;
+    POSTERN_TRY(device->log.collect(request));
   }
   return {};
 }
 
-Result<void> DirtyTracker::check(IovaRange range, const DirtyBitmap& bitmap) const {
-  CallFailed what{.result = -EINVAL, .object = pages_text(range, *container_)};
+Result<void> DirtyTracker::Impl::check(IovaRange range, const DirtyBitmap& bitmap) const {
+  CallFailed what{.result = -EINVAL, .object = pages_text(range, *space_)};
   const std::uint64_t length = range.length();
   const std::uint64_t page = bitmap.page_size;
   if (!on_) {
     what.reason = "dirty tracking is not on";
-    what.remedy = "start it first";
+    what.remedy = RemedyCode::start_tracking;
   } else if (!std::has_single_bit(page) || page < page_size_) {
     what.reason =
-        fmt::format("the bitmap's page size, {}, is no power of two of at least {}, the IOMMU's smallest page",
+        fmt::format("the bitmap's page size, {}, is not a power of two of at least {}, the IOMMU's smallest page",
                     size_text(page), size_text(page_size_));
   } else if (length == 0) {
     what.reason = "the range is empty, or the whole space";
-  } else if (((range.first.value | length) & (page - 1)) != 0) {
-    what.reason = fmt::format("iova and length must be multiples of the bitmap's page size, {}", size_text(page));
   } else if (range.last < range.first) {
-    what.result = -EOVERFLOW;
-    what.reason = "it runs past the last address, 2^64-1";
+    what.reason = inverted_text(range);
+  } else if (((range.first.value | length) & (page - 1)) != 0) {
+    what.reason = fmt::format("iova and length must be multiples of the bitmap's page size, {}; {}", size_text(page),
+                              length_text(range));
   } else if (bitmap.words.size() < DirtyBitmap::words_for(length, page)) {
     what.reason = fmt::format("the bitmap has {} words, and this range needs {}", bitmap.words.size(),
                               DirtyBitmap::words_for(length, page));
@@ -275,59 +291,64 @@ Result<void> DirtyTracker::check(IovaRange range, const DirtyBitmap& bitmap) con
   return refusal(std::move(what));
 }
 
-Result<DirtyAnswer> DirtyTracker::query(IovaRange range, const DirtyBitmap& bitmap, AfterQuery after) {
-  if (auto fine = check(range, bitmap); !fine) return failure_of(fine);
-  if (const auto hole = find_hole(*container_, range)) {
+Result<DirtyAnswer> DirtyTracker::Impl::query(IovaRange range, const DirtyBitmap& bitmap, AfterQuery after) {
+  POSTERN_TRY(check(range, bitmap));
+  if (const auto hole = find_hole(*space_, range)) {
     return refusal({.result = -ENOENT,
-                    .object = pages_text(range, *container_),
+                    .object = pages_text(range, *space_),
                     .reason = fmt::format("nothing is mapped at {}", to_string(*hole)),
-                    .remedy = "ask for what is mapped; for_each_mapping() tells"});
+                    .remedy = RemedyCode::query_mapped_ranges});
   }
-  if (misses_one()) {
+  if (is_everything_dirty()) {
     memory::set_bits(bitmap.words.data(), 0, range.length() / bitmap.page_size);
     return DirtyAnswer::everything;
   }
   const OnThrow lose([this] { lost_ = true; });
-  const IovaRange told = log_->tells_whole_mappings() ? whole_mappings(*container_, range) : range;
-  // Nearly always the caller's bitmap is one that everybody can write to.
-  const bool in_place = bitmap.page_size == page_size_ && told == range && after == AfterQuery::forget;
+  const IovaRange queried = log_->reports_whole_mappings() ? whole_mappings(*space_, range) : range;
+  // Usually all sources can write directly to the caller's bitmap.
+  const bool in_place = bitmap.page_size == page_size_ && queried == range && after == AfterQuery::clear;
   const DirtyRequest request{
-      .range = told, .page_size = page_size_, .bits = in_place ? bitmap.words.data() : cleared_words(told)};
-  if (auto collected = collect(request, after); !collected) return failure_of(collected);
-  if (told != range || after == AfterQuery::keep) pending_->add(told, request.bits);
-  pending_->mark(told, request.bits);
+      .range = queried, .page_size = page_size_, .bits = in_place ? bitmap.words.data() : cleared_words(queried)};
+  POSTERN_TRY(collect(request, after));
+  if (queried != range || after == AfterQuery::keep) pending_->add(queried, request.bits);
+  pending_->mark(queried, request.bits);
   if (!in_place) hand_over(request, range, bitmap, range.first);
-  if (after == AfterQuery::forget) pending_->remove(range);
-  return DirtyAnswer::pages;
+  if (after == AfterQuery::clear) pending_->remove(range);
+  return answer();
 }
 
-Result<DirtyAnswer> DirtyTracker::unmap(Iova iova, std::uint64_t length, const DirtyBitmap& bitmap) {
+Result<DirtyAnswer> DirtyTracker::Impl::unmap(Iova iova, std::uint64_t length, const DirtyBitmap& bitmap) {
   const IovaRange range{iova, iova + (length - 1)};
-  if (auto fine = check(range, bitmap); !fine) return failure_of(fine);
-  if (auto whole = container_->check_unmap(range, length); !whole) return failure_of(whole);
-  const DirtyAnswer answer = misses_one() ? DirtyAnswer::everything : DirtyAnswer::pages;
-  while (const MappingRecord* mapping = container_->mappings_->at_or_above(iova)) {
-    if (!range.contains(mapping->range)) break;
-    if (auto done = unmap_one(mapping->range, iova, bitmap); !done) return failure_of(done);
+  if (on_ && length != 0 && range.last < range.first) {
+    return refusal({.result = -EOVERFLOW,
+                    .object = pages_text(range, *space_),
+                    .reason = "it runs past the last address, 2^64-1"});
   }
-  return answer;
+  POSTERN_TRY(check(range, bitmap));
+  POSTERN_TRY(space_->check_unmap(range, length));
+  const DirtyAnswer answered = answer();
+  while (const MappingRecord* mapping = space_->mappings().at_or_above(iova)) {
+    if (!range.contains(mapping->range)) break;
+    POSTERN_TRY(unmap_one(mapping->range, iova, bitmap));
+  }
+  return answered;
 }
 
-Result<void> DirtyTracker::unmap_one(IovaRange range, Iova first, const DirtyBitmap& bitmap) {
+Result<void> DirtyTracker::Impl::unmap_one(IovaRange range, Iova first, const DirtyBitmap& bitmap) {
   const OnThrow lose([this] { lost_ = true; });
   const DirtyRequest request{.range = range, .page_size = page_size_, .bits = cleared_words(range)};
-  Result<void> told;
-  if (misses_one()) {
+  Result<void> collected;
+  if (is_everything_dirty()) {
     memory::set_bits(request.bits, 0, request.pages());
   } else {
-    told = collect_devices(request);
+    collected = collect_devices(request);
   }
-  if (told && container_->kernel_has_mappings_) told = log_->prepare_unmap(request);
-  if (!told) {
+  if (collected && space_->kernel_has_mappings()) collected = log_->prepare_unmap(request);
+  if (!collected) {
     pending_->add(range);
-    return told;
+    return collected;
   }
-  auto unmapped = container_->unmap_by(range, [&] { return log_->unmap(request); });
+  auto unmapped = space_->unmap_by(range, [&] { return log_->unmap(request); });
   if (!unmapped) {
     pending_->add(range, request.bits);
     return unmapped;

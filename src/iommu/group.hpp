@@ -6,15 +6,20 @@
 #include <postern/host_device.hpp>
 #include <postern/result.hpp>
 #include <string>
+#include <vector>
+
+#include "iommu/requirement.hpp"
+#include "kernel/kvm_file.hpp"
 
 namespace postern {
 
-// A group is open to one process at a time, belongs to at most one container, and gives the fds of its devices. Leaves
-// its container when it goes.
+// One process at a time can open a group. It is in at most one container, and returns the fds of its devices. The
+// destructor removes it from its container, unless somebody else keeps the descriptor.
 class Group {
  public:
-  // Errors: those of open_node(), EPERM (not viable: every member in the way is named).
-  [[nodiscard]] static Result<Group> open(Kernel& kernel, GroupId id, const std::string& device);
+  // Opens the group of a device, or takes HostDevice::fd. Errors: those of open_node(), EPERM (not viable: every
+  // blocker is named), EBUSY (the one that was given is in a container).
+  [[nodiscard]] static Result<Group> open(Kernel& kernel, GroupId id, const HostDevice& device);
   Group(Group&&) noexcept = default;
   Group& operator=(Group&&) noexcept = default;
 
@@ -23,17 +28,31 @@ class Group {
   [[nodiscard]] Result<void> set_container(const Fd& container);
   [[nodiscard]] Result<void> unset_container();
   [[nodiscard]] Result<Fd> open_device(const HostDevice& device) const;
+  // Checks that HostDevice::fd, if there is one, is a descriptor of this group.
+  [[nodiscard]] Result<void> check_given(const HostDevice& device) const;
 
-  int users = 0;  // devices of this group that are attached now: its container's book-keeping
+  // Tells KVM of the group, unless it was told; null: does nothing.
+  [[nodiscard]] Result<void> add_to(const std::shared_ptr<const KvmVfioDevice>& kvm);
+  // Where the group was added. Erasing one removes it there.
+  [[nodiscard]] std::vector<KvmFile>& kvm_files() noexcept { return kvm_files_; }
 
  private:
-  Group(GroupId id, Fd fd) noexcept : id_(id), fd_(std::move(fd)) {}
+  Group(GroupId id, NodeFd fd) noexcept : id_(id), fd_(std::move(fd)) {}
 
   GroupId id_{};
-  Fd fd_;
+  NodeFd fd_;
+  std::vector<KvmFile> kvm_files_;  // destroyed before the fd is closed
 };
 
-// Whether a device's group can be opened here: the device is in a group, has a VFIO driver, and its node is accessible.
-[[nodiscard]] Result<void> probe_group(Kernel& kernel, const HostDevice& device);
+// The node of a device's group, which can be opened here.
+[[nodiscard]] Node node_of_group(const Lookup& lookup);
+[[nodiscard]] bool is_in_group(const Lookup& lookup);
+[[nodiscard]] Result<std::string> find_group_node(const Requirement&, Lookup& lookup);
+inline constexpr Requirement group_node{.key = "group-node",
+                                        .title = {},
+                                        .of = Requirement::Of::device,
+                                        .node = node_of_group,
+                                        .applies = is_in_group,
+                                        .find = find_group_node};
 
 }  // namespace postern

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Event: waiting for and giving signals. An eventfd is real under every Kernel, so poll(2) and read(2) are called
+// Event: waits for signals and sends them. The eventfd is real under every Kernel, so poll(2) and read(2) are called
 // directly.
+#include <fcntl.h>
 #include <poll.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <postern/deadline.hpp>
 #include <postern/event.hpp>
+#include <string>
 
-#include "base/deadline.hpp"
+#include "kernel/ioctl.hpp"
 
 namespace postern {
 namespace {
@@ -26,10 +29,28 @@ Result<Event> Event::create(Kernel& kernel) {
                     .operation = "eventfd",
                     .object = "event",
                     .reason = {},
-                    .remedy = fd == -EMFILE ? "raise the limit of open files (\"ulimit -n\")" : "",
+                    .remedy = fd == -EMFILE ? Remedies(RemedyCode::raise_open_files_limit) : Remedies(),
                     .causes = {}});
   }
   return Event(Fd(kernel, fd));
+}
+
+Result<Event> Event::adopt(Fd fd) {
+  const std::string object = "event of fd " + std::to_string(fd.get());
+  const int flags = ::fcntl(fd.get(), F_GETFL);
+  if (flags < 0) return call_failure("fcntl", {.result = -errno, .object = object});
+  std::string file;
+  const int read = system_kernel().read_link("/proc/self/fd/" + std::to_string(fd.get()), file);
+  if (read == 0 && file != "anon_inode:[eventfd]") {
+    return refusal({.result = -EINVAL, .object = object, .reason = "it is not an eventfd, but " + file});
+  }
+  if ((flags & O_NONBLOCK) == 0) {
+    return refusal({.result = -EINVAL,
+                    .object = object,
+                    .reason = "it blocks, so a wait would not end in time",
+                    .remedy = "create it with EFD_NONBLOCK"});
+  }
+  return Event(std::move(fd));
 }
 
 Result<std::uint64_t> Event::wait(std::chrono::milliseconds timeout) const {

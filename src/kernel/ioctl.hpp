@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Typed ioctls: each request knows its uAPI symbol and the one type of argument it takes.
+// Typed ioctls: each request has its uAPI symbol and the type of its argument.
 #pragma once
 
 #include <cstdint>
@@ -18,12 +18,12 @@ struct Ioctl {
   std::string_view symbol;
 
   [[nodiscard]] int operator()(Kernel& kernel, int fd, Argument& argument) const {
-    // Some arguments are only read by the kernel, and const here; ioctl(2) has one prototype for all.
+    // Arguments that the kernel only reads are const here, but ioctl(2) has one prototype for all.
     return kernel.ioctl(fd, number, const_cast<void*>(static_cast<const void*>(&argument)));
   }
 };
 
-// A request whose argument is a number itself, or nothing.
+// A request whose argument is a number, or that has none.
 struct IoctlByValue {
   unsigned long number;
   std::string_view symbol;
@@ -34,27 +34,21 @@ struct IoctlByValue {
   }
 };
 
-// A request of the uAPI and its name in one: inline constexpr Ioctl<T> name POSTERN_IOCTL(VFIO_SYMBOL).
+// Defines a uAPI request with its name: inline constexpr Ioctl<T> name POSTERN_IOCTL(VFIO_SYMBOL).
 #define POSTERN_IOCTL(request) \
   { request, #request }
 
-// The failure of a call that gave `result`, a negated errno.
+// The failure of a call that returned `result`, a negated errno.
 struct CallFailed {
   int result = 0;
-  std::string object;
+  ErrorKind kind = ErrorKind::other;  // `other`: derived from the errno
+  std::string object = {};
   std::string reason = {};
-  std::string remedy = {};
+  Remedies remedy = {};
   std::vector<Error> causes = {};
 };
-[[nodiscard]] inline tl::unexpected<Error> call_failure(std::string_view symbol, CallFailed what) {
-  return failure({.code = -what.result,
-                  .operation = std::string(symbol),
-                  .object = std::move(what.object),
-                  .reason = std::move(what.reason),
-                  .remedy = std::move(what.remedy),
-                  .causes = std::move(what.causes)});
-}
-// What the library refuses by itself: before it asks the kernel, or because of what a call that did not fail answered.
-[[nodiscard]] inline tl::unexpected<Error> refusal(CallFailed what) { return call_failure("", std::move(what)); }
+[[nodiscard, gnu::cold]] tl::unexpected<Error> call_failure(std::string_view symbol, CallFailed what);
+// A refusal by the library: before a system call, or because of the result of a successful call.
+[[nodiscard, gnu::cold]] tl::unexpected<Error> refusal(CallFailed what);
 
 }  // namespace postern

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The ioctls that an sPAPR container adds to VFIO's. Some share their number with ioctls of type1 (GET_INFO;
-// REGISTER_MEMORY and DIRTY_PAGES), so that a container must be asked for its extension, never by trying.
+// The ioctls of sPAPR containers. Some share their number with ioctls of type1 (GET_INFO; REGISTER_MEMORY and
+// DIRTY_PAGES), so VFIO_CHECK_EXTENSION must tell them apart, never a trial.
 #pragma once
 
 #include "kernel/vfio.hpp"

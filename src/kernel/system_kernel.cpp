@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// SystemKernel: the kernel this process runs on. The one place of the library that makes system calls on VFIO and
-// sysfs.
+// SystemKernel: the kernel that this process runs on. Only this file makes system calls on VFIO and sysfs.
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/eventfd.h>
@@ -70,7 +69,7 @@ class SystemKernel final : public Kernel {
   int write_file(const std::string& path, const std::string& contents) override {
     const Fd file(*this, open(path.c_str(), O_WRONLY));
     if (!file) return -errno;
-    // sysfs takes a value in one write(2) or not at all.
+    // sysfs accepts a value in one write(2) only.
     const ssize_t put = ::write(file.get(), contents.data(), contents.size());
     if (put < 0) return -errno;
     return static_cast<std::size_t>(put) == contents.size() ? 0 : -EIO;
@@ -112,7 +111,34 @@ class SystemKernel final : public Kernel {
 
 }  // namespace
 
-// Never destroyed: objects with static storage may use it in their destructors, whatever the order of those is.
+int Kernel::memfd_create(const char* name, unsigned flags) {
+  return result_of(::memfd_create(name, flags | MFD_CLOEXEC));
+}
+int Kernel::ftruncate(int fd, std::uint64_t length) { return result_of(::ftruncate(fd, static_cast<off_t>(length))); }
+int Kernel::fallocate(int fd, int mode, std::uint64_t offset, std::uint64_t length) {
+  return result_of(::fallocate(fd, mode, static_cast<off_t>(offset), static_cast<off_t>(length)));
+}
+int Kernel::fstat(int fd, FileStatus& status) {
+  struct ::stat found {};
+  if (::fstat(fd, &found) < 0) return -errno;
+  status = {.mode = found.st_mode,
+            .owner = found.st_uid,
+            .group = found.st_gid,
+            .device = found.st_rdev,
+            .size = static_cast<std::uint64_t>(found.st_size),
+            .blocks = static_cast<std::uint64_t>(found.st_blocks),
+            .block_size = static_cast<std::uint64_t>(found.st_blksize)};
+  return 0;
+}
+std::int64_t Kernel::lseek(int fd, std::uint64_t offset, int whence) {
+  return result_of<std::int64_t>(::lseek(fd, static_cast<off_t>(offset), whence));
+}
+int Kernel::fcntl(int fd, int command) { return result_of(::fcntl(fd, command)); }
+int Kernel::madvise(void* address, std::size_t length, int advice) {
+  return result_of(::madvise(address, length, advice));
+}
+
+// Never destroyed: destructors of static objects may use it, in any order.
 Kernel& system_kernel() noexcept {
   alignas(SystemKernel) static std::byte place[sizeof(SystemKernel)];
   static Kernel& kernel = *new (place) SystemKernel;

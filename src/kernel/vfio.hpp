@@ -28,6 +28,7 @@ inline constexpr Ioctl<vfio_device_info> device_get_info POSTERN_IOCTL(VFIO_DEVI
 inline constexpr Ioctl<vfio_region_info> device_get_region_info POSTERN_IOCTL(VFIO_DEVICE_GET_REGION_INFO);
 inline constexpr Ioctl<vfio_irq_info> device_get_irq_info POSTERN_IOCTL(VFIO_DEVICE_GET_IRQ_INFO);
 inline constexpr Ioctl<vfio_irq_set> device_set_irqs POSTERN_IOCTL(VFIO_DEVICE_SET_IRQS);
+inline constexpr Ioctl<vfio_device_ioeventfd> device_ioeventfd POSTERN_IOCTL(VFIO_DEVICE_IOEVENTFD);
 inline constexpr IoctlByValue device_reset POSTERN_IOCTL(VFIO_DEVICE_RESET);
 inline constexpr Ioctl<vfio_pci_hot_reset_info> device_get_pci_hot_reset_info
     POSTERN_IOCTL(VFIO_DEVICE_GET_PCI_HOT_RESET_INFO);

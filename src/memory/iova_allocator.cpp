@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// IovaAllocator: the free ranges by address in an IovaTree, and by size in SizeBins.
+// IovaAllocator: keeps the free ranges by address in an IovaTree, and by size in SizeBins.
 #include <algorithm>
 #include <bit>
 #include <cerrno>
@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/remedy.hpp"
 #include "base/words.hpp"
 #include "memory/iova_tree.hpp"
 #include "memory/size_bins.hpp"
@@ -23,13 +24,13 @@ namespace {
 
 constexpr std::uint64_t highest = std::numeric_limits<std::uint64_t>::max();
 
-// No IOMMU has smaller ones; and the tree cannot hold the iova 2^64-1, which then begins no page.
+// No IOMMU has smaller pages. The tree cannot hold the iova 2^64-1, which is then never the start of a page.
 constexpr std::uint64_t least_page = 4096;
 
-// How many free ranges that may be too small, or ill aligned, are tried before a bigger one is cut.
+// How many free ranges, which may be too small or badly aligned, are tried before a bigger one is split.
 constexpr int tries_before_cutting = 16;
 
-// The usable ranges in order, as whole pages, with none that overlap or touch.
+// Returns the usable ranges, sorted, in whole pages, with overlapping and adjacent ones joined.
 std::vector<IovaRange> whole_pages(std::span<const IovaRange> usable, std::uint64_t page) {
   std::vector<IovaRange> ranges;
   for (const IovaRange& range : usable) {
@@ -72,7 +73,7 @@ class IovaAllocator::State {
   [[nodiscard]] std::uint64_t page() const { return std::uint64_t{1} << page_shift_; }
   [[nodiscard]] bool is_pages_or_0(std::uint64_t bytes) const { return (bytes & (page() - 1)) == 0; }
   [[nodiscard]] bool is_pages(std::uint64_t bytes) const { return bytes != 0 && is_pages_or_0(bytes); }
-  // The range, if it is of whole pages and usable.
+  // Returns the range if it consists of whole usable pages.
   [[nodiscard]] std::optional<IovaRange> usable(Iova iova, std::uint64_t length) {
     if (!is_pages(length) || !is_pages_or_0(iova.value)) return std::nullopt;
     const auto range = IovaRange::from_length(iova, length);
@@ -80,7 +81,7 @@ class IovaAllocator::State {
   }
   [[nodiscard, gnu::cold]] tl::unexpected<Error> refused_allocate(std::uint64_t length, std::uint64_t alignment) const;
   [[nodiscard, gnu::cold]] tl::unexpected<Error> refused_range(const char* operation, Iova iova, std::uint64_t length,
-                                                               int code, const char* reason, const char* remedy);
+                                                               int code, const char* reason, RemedyCode remedy);
   [[nodiscard]] std::uint64_t bytes_free() const { return bytes_free_; }
   [[nodiscard]] std::uint64_t ranges_free() const { return ranges_.live(); }
   [[nodiscard]] std::uint64_t largest_free() const;
@@ -106,13 +107,13 @@ class IovaAllocator::State {
   std::uint64_t page_sizes_;
   int page_shift_;
   std::vector<IovaRange> usable_;
-  IovaRange recent_{{1}, {0}};  // the usable range of the last question; at first one that contains nothing
+  IovaRange recent_{{1}, {0}};  // the usable range of the last query; empty at first
   std::uint64_t bytes_free_ = 0;
   IovaTree tree_;
   SizeBins bins_;
   memory::Slab<FreeRange> ranges_;
-  // For each alignment (by its binary logarithm) the shortest length that no free range has room for. It saves the long
-  // search when that is repeated, and lasts until such a range is freed.
+  // For each alignment (by its binary logarithm), the shortest length known to fit in no free range. Avoids repeating
+  // the linear search; valid until such a range is freed.
   std::array<std::uint64_t, 64> hopeless_{};
   std::uint64_t hopeless_alignments_ = 0;
 };
@@ -121,7 +122,7 @@ inline std::size_t IovaAllocator::State::bin_of(IovaRange range) const {
   return SizeBins::bin_of(((range.last - range.first) >> page_shift_) + 1);
 }
 
-// Ranges that could serve a huge page of their own size come first in their bin.
+// Ranges that are aligned to their own size, as huge pages need it, come first in their bin.
 SizeBins::End IovaAllocator::State::end_of(IovaRange range) const {
   const std::uint64_t length = range.length() == 0 ? highest : range.length();
   const std::uint64_t fitting = page_sizes_ & (highest >> std::countl_zero(length));
@@ -129,7 +130,7 @@ SizeBins::End IovaAllocator::State::end_of(IovaRange range) const {
   return (range.first.value & (largest - 1)) == 0 ? SizeBins::End::front : SizeBins::End::back;
 }
 
-// The lowest iova in a free range for span + 1 bytes. Never 0.
+// Returns the lowest iova in a free range for span + 1 bytes. Never 0.
 inline std::optional<Iova> IovaAllocator::State::place_in(IovaRange range, std::uint64_t span,
                                                           std::uint64_t alignment) const {
   const std::uint64_t lowest = range.first.value == 0 ? page() : range.first.value;
@@ -144,7 +145,7 @@ inline std::optional<IovaAllocator::State::Fit> IovaAllocator::State::fit(std::u
   if ((hopeless_alignments_ >> level & 1) != 0 && length >= hopeless_[level]) return std::nullopt;
 
   const std::uint64_t pages = length >> page_shift_;
-  const std::uint64_t slack = alignment >> page_shift_;  // this many pages more, less one, and any alignment fits
+  const std::uint64_t slack = alignment >> page_shift_;  // with this many extra pages, less one, any alignment fits
   const std::size_t smallest = SizeBins::bin_of(pages);
   const std::size_t certain = pages > highest - slack ? SizeBins::none : SizeBins::bin_of_at_least(pages + slack - 1);
 
@@ -157,14 +158,14 @@ inline std::optional<IovaAllocator::State::Fit> IovaAllocator::State::fit(std::u
       range = range->next;
     } while (range != bins_.first(bin) && --tries > 0);
   }
-  // Here the first does, unless it begins at 0.
+  // The first range here fits, unless it starts at 0.
   if (bin < certain) bin = bins_.filled_from(certain);
   for (; bin < SizeBins::none; bin = bins_.filled_from(bin + 1)) {
     for (FreeRange* range : {bins_.first(bin), bins_.first(bin)->next}) {
       if (const auto first = place_in(range->range, length - 1, alignment)) return Fit{range, *first};
     }
   }
-  // Nothing bigger is left: whatever was not tried above may do.
+  // No bigger range is left: tries the ranges skipped above.
   for (bin = bins_.filled_from(smallest); tries <= 0 && bin < certain; bin = bins_.filled_from(bin + 1)) {
     FreeRange* range = bins_.first(bin);
     do {
@@ -177,7 +178,7 @@ inline std::optional<IovaAllocator::State::Fit> IovaAllocator::State::fit(std::u
   return std::nullopt;
 }
 
-// A range has become free, or has grown: what was hopeless may no longer be.
+// A range was freed or has grown: lengths that did not fit may fit now.
 void IovaAllocator::State::note_hope(IovaRange range) noexcept {
   for (std::uint64_t rest = hopeless_alignments_; rest != 0; rest &= rest - 1) {
     const auto level = static_cast<unsigned>(std::countr_zero(rest));
@@ -208,7 +209,7 @@ bool IovaAllocator::State::allocate_at(IovaRange range) {
   return true;
 }
 
-// Everything that may run out of memory comes first in each case.
+// In each case, all allocations come first.
 inline void IovaAllocator::State::take(FreeRange& from, IovaRange range) {
   const IovaRange before = from.range;
   if (before.first == range.first && before.last == range.last) {
@@ -272,7 +273,7 @@ void IovaAllocator::State::add(IovaRange range, IovaTree::Place place) {
   bins_.add(bin_of(range), *added, end_of(range));
 }
 
-// Out of its bin, and gone; it has left the tree already.
+// Removes it from its bin and frees it; it has already left the tree.
 void IovaAllocator::State::remove(FreeRange& range) noexcept {
   bins_.remove(bin_of(range.range), range);
   ranges_.give_back(&range);
@@ -311,48 +312,43 @@ std::uint64_t IovaAllocator::State::largest_free() const {
 
 namespace {
 
-tl::unexpected<Error> refused(int code, std::string object, std::string reason, std::string remedy) {
-  Error::Details details;
-  details.code = code;
-  details.object = std::move(object);
-  details.reason = std::move(reason);
-  details.remedy = std::move(remedy);
-  return failure(std::move(details));
+tl::unexpected<Error> refused(int code, std::string object, std::string reason, Remedies remedy = {}) {
+  return failure({.code = code, .object = std::move(object), .reason = std::move(reason), .remedy = std::move(remedy)});
 }
 
 tl::unexpected<Error> not_pages(std::string object, std::uint64_t page) {
   return refused(EINVAL, std::move(object), "the IOMMU maps whole pages of " + size_text(page) + ", one or more",
-                 "use multiples of " + size_text(page));
+                 remedy<RemedyCode::use_page_multiples>(size_text(page)));
 }
 
 }  // namespace
 
-// The refusals say afterwards what was wrong, out of the way of what succeeds.
+// These find out afterwards what was wrong, to keep the success path short.
 tl::unexpected<Error> IovaAllocator::State::refused_allocate(std::uint64_t length, std::uint64_t alignment) const {
   std::string object = "allocate " + size_text(length) + " of iovas";
   if (alignment != page()) object += ", aligned to " + size_text(alignment);
   if (!is_pages(length)) return not_pages(std::move(object), page());
-  if (!std::has_single_bit(alignment)) return refused(EINVAL, std::move(object), "an alignment is a power of two", "");
+  if (!std::has_single_bit(alignment)) return refused(EINVAL, std::move(object), "the alignment is not a power of two");
   std::string reason = "the longest free range has " + size_text(largest_free()) + ", and " + size_text(bytes_free_) +
                        " are free in " + std::to_string(ranges_.live()) + (ranges_.live() == 1 ? " range" : " ranges");
   if (length <= largest_free())
-    reason += alignment <= page() ? "; iova 0, where it begins, is never chosen"
-                                  : "; none has so much behind an iova that is aligned like this and is not 0";
-  return refused(ENOSPC, std::move(object), std::move(reason), "free some, or allocate in smaller pieces");
+    reason += alignment <= page() ? "; iova 0, where it starts, is never chosen"
+                                  : "; none has that much after a suitably aligned iova other than 0";
+  return refused(ENOSPC, std::move(object), std::move(reason), RemedyCode::free_iovas);
 }
 
 tl::unexpected<Error> IovaAllocator::State::refused_range(const char* operation, Iova iova, std::uint64_t length,
-                                                          int code, const char* reason, const char* remedy) {
+                                                          int code, const char* reason, RemedyCode remedy) {
   const auto range = IovaRange::from_length(iova, length);
   std::string object =
       std::string(operation) + " iova " + (range ? to_string(*range) : to_string(iova) + "+" + size_text(length));
   if (!is_pages(length) || !is_pages_or_0(iova.value)) return not_pages(std::move(object), page());
   if (!range) {
-    return refused(EOVERFLOW, std::move(object), "it runs past the last address, 2^64-1", "");
+    return refused(EOVERFLOW, std::move(object), "it runs past the last address, 2^64-1");
   }
   if (!is_usable(*range)) {
     return refused(ERANGE, std::move(object), "the usable iovas are " + ranges_text(usable_),
-                   "stay inside one usable range");
+                   RemedyCode::stay_in_usable_range);
   }
   return refused(code, std::move(object), reason, remedy);
 }
@@ -382,14 +378,14 @@ Result<Iova> IovaAllocator::allocate(std::uint64_t length, std::uint64_t alignme
 Result<void> IovaAllocator::allocate_at(Iova iova, std::uint64_t length) {
   if (const auto range = state_->usable(iova, length); range && state_->allocate_at(*range)) [[likely]]
     return {};
-  return state_->refused_range("allocate", iova, length, EEXIST, "some of it is taken", "let allocate() choose");
+  return state_->refused_range("allocate", iova, length, EEXIST, "part of it is not free",
+                               RemedyCode::let_allocator_choose);
 }
 
 Result<void> IovaAllocator::free(Iova iova, std::uint64_t length) {
   if (const auto range = state_->usable(iova, length); range && state_->free(*range)) [[likely]]
     return {};
-  return state_->refused_range("free", iova, length, ENOENT, "some of it is free already",
-                               "free what was allocated, and only once");
+  return state_->refused_range("free", iova, length, ENOENT, "part of it is already free", RemedyCode::free_once);
 }
 
 std::uint64_t IovaAllocator::bytes_free() const noexcept { return state_->bytes_free(); }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// IovaTree's long ways: splitting full nodes, and joining or levelling sparse ones.
+// IovaTree: the slow paths: splits full nodes, and joins or balances sparse ones.
 #include "memory/iova_tree.hpp"
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 
 namespace postern::memory {
 
-// Children of up to two inner nodes, and the keys between them, in order.
+// The children of up to two inner nodes, and the keys between them, in order.
 struct IovaTree::Gathered {
   std::size_t count = 0;  // children
   std::array<std::uint64_t, 2 * inner_children> keys;
@@ -57,7 +57,7 @@ Ranged* IovaTree::last_before(const Leaf& leaf) const {
   return leaf.previous->search(leaf.previous->bound())[-1].record;
 }
 
-// Where the key is 0, which blanks have too.
+// For key 0, which blanks also have.
 IovaTree::Place IovaTree::lowest() const {
   Leaf* const leaf = leaf_of(0);
   Slot* slot = leaf->begin();
@@ -94,7 +94,7 @@ void IovaTree::move(Ranged& record, Iova first) {
   record.range.first = first;
 }
 
-// Makes long runs of repeats short: a record that is moved again and again pays for each of its repeats.
+// Shortens long runs of repeats, since moving a record costs one write for each of its repeats.
 void IovaTree::spread(Leaf& leaf) noexcept {
   std::array<Slot, leaf_slots> all;
   const std::size_t count = read(leaf, all.data());
@@ -113,7 +113,7 @@ void IovaTree::split(Place place, Slot slot) {
   *newest = slot;
   ++count;
 
-  // Keys that come in sequence leave a full leaf behind.
+  // With sequential keys, the lower leaf stays full.
   Layout layout = Layout::even;
   std::size_t left_count = count / 2;
   if (newest == all.data() + count - 1) {
@@ -127,7 +127,7 @@ void IovaTree::split(Place place, Slot slot) {
   const Path path = path_to(leaf.low);
   std::size_t full = 0;
   while (full < levels_ && path[levels_ - 1 - full].node->count == inner_children) ++full;
-  // All memory is taken before anything changes.
+  // All memory is allocated before anything changes.
   auto right = std::unique_ptr<Leaf>(new Leaf);
   std::array<std::unique_ptr<Inner>, most_levels> spares;
   std::array<Inner*, most_levels> spare_nodes{};
@@ -189,8 +189,8 @@ void IovaTree::insert_child(const Path& path, std::uint64_t key, void* child, In
   assert(levels_ <= most_levels);
 }
 
-// A leaf that has grown sparse joins a neighbour if both are, and in the end, when it is empty, in any case. Until then
-// it is not asked again before it has lost half of what it has.
+// A sparse leaf is joined with a neighbour if that is sparse, too, and always when it is empty. Otherwise it is checked
+// again when it has lost half of its records.
 void IovaTree::join() noexcept {
   if (levels_ == 0) return;
   Leaf& leaf = *near_;
@@ -221,8 +221,8 @@ bool IovaTree::join(Leaf& left, Leaf& right, std::size_t rank, const Path& path)
   return true;
 }
 
-// Takes the child behind `rank` out of the path's node at this level, and levels the node with a neighbour when that
-// leaves it sparse. Every inner node keeps two children or more.
+// Removes the child after `rank` from the path's node at this level, and balances the node with a neighbour if it is
+// sparse then. Every inner node keeps at least two children.
 void IovaTree::remove_child(const Path& path, std::size_t level, std::size_t rank) noexcept {
   for (;; --level) {
     Inner& node = *path[level].node;
@@ -294,7 +294,7 @@ void IovaTree::write(Leaf& leaf, const Slot* from, std::size_t count, std::uint6
     for (shared += repeats; shared > count; shared -= count + 1) *slot++ = *from;
   }
   std::fill(slot, leaf.end() + 1, Slot{bound, sentinel(nothing)});
-  leaf.end()[1] = leaf.end()[2] = {0, sentinel(nothing)};  // 0 is no leaf's bound
+  leaf.end()[1] = leaf.end()[2] = {0, sentinel(nothing)};  // 0 is never the bound of a leaf
 }
 
 void IovaTree::read(Inner& inner, Gathered& to) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// IovaTree: an ordered map of disjoint iova ranges, for very few instructions an operation.
+// IovaTree: an ordered map of disjoint iova ranges, with very few instructions per operation.
 #pragma once
 
 #include <array>
@@ -12,22 +12,22 @@
 
 namespace postern::memory {
 
-// What the tree holds begins with this. The tree owns none of it.
+// The first member of each record in the tree. The tree does not own the records.
 struct Ranged {
   IovaRange range;
 };
 
-// A B+tree from the first iova of a range to its record. 2^64-1 cannot be a first iova: it stands for "above all".
+// A B+tree from the first iova of a range to its record. 2^64-1 cannot be a first iova: it is the sentinel above all
+// keys.
 //
-// A leaf is searched without branches, as an array of fixed size that has room to spare: a slot without a record of its
-// own repeats the one behind it. Behind the last record the leaf's upper bound is repeated, and before the first there
-// may be blanks. So an erase makes a repeat of one slot, and an insert takes the place of a repeat: either moves few
-// slots, mostly none. An inner node has its keys in the order of a search tree in an array (i, then 2i or 2i+1): two
-// instructions a level. The leaf of the last change is tried first, so that unmap after map, and mapping in sequence,
-// skip the way down.
+// A leaf is an array of fixed size with spare slots, which is searched without branches: a slot without its own record
+// repeats the next one. After the last record, the leaf's upper bound is repeated; before the first, there may be
+// blanks. So erase turns one slot into a repeat, and insert replaces a repeat: both move few slots, usually none. An
+// inner node has its keys in the order of a search tree in an array (i, then 2i or 2i+1): two instructions per level.
+// The leaf of the last change is tried first, so that unmap after map, and sequential maps, need no descent.
 //
-// Records may be changed in place as long as their order and firsts stay. Memory may run out in insert() and move()
-// alone, and then nothing has changed. Thread rules: one thread at a time.
+// Records may be changed in place if their order and first iovas stay the same. Only insert() and move() allocate
+// memory; if it runs out, nothing has changed. Thread safety: one thread at a time.
 class IovaTree {
   struct Leaf;
   struct Slot {
@@ -36,7 +36,7 @@ class IovaTree {
   };
 
  public:
-  // A place between or at records; any change of the tree ends its use.
+  // A position at or between records. Any change of the tree invalidates it.
   class Place {
     friend class IovaTree;
     Place(Leaf* leaf, Slot* slot) : leaf_(leaf), slot_(slot) {}
@@ -49,12 +49,12 @@ class IovaTree {
   IovaTree(const IovaTree&) = delete;
   IovaTree& operator=(const IovaTree&) = delete;
 
-  // Before the lowest record whose first is `key` or above, and behind all those below.
+  // The position of the lowest record whose first iova is at or above `key`.
   [[nodiscard]] Place place_of(std::uint64_t key) const;
-  [[nodiscard]] Ranged* below(Place place) const;  // the record before the place, or null
-  [[nodiscard]] Ranged* above(Place place) const;  // the record behind it, or null
+  [[nodiscard]] Ranged* below(Place place) const;  // the record before it, or null
+  [[nodiscard]] Ranged* above(Place place) const;  // the record at or after it, or null
 
-  // Whether the record behind the place may begin at this iova or below. Looks at no record, nor at another leaf.
+  // Whether the record at or after the position may start at or below this iova. Reads no record and no other leaf.
   [[nodiscard]] bool may_begin_by(Place place, Iova iova) const { return place.slot_->key <= iova.value; }
 
   [[nodiscard]] Ranged* at_or_below(Iova iova) const;  // the record with the greatest first <= iova, or null
@@ -62,29 +62,29 @@ class IovaTree {
   // The lowest record that overlaps the range, or null. `place` is that of range.first.
   [[nodiscard]] Ranged* overlapping(Place place, IovaRange range) const;
 
-  // Puts a record in at place_of(record.range.first), where no record with that first may be.
+  // Inserts a record at place_of(record.range.first). There must be no record with that first iova.
   void insert(Place place, Ranged& record) { insert(place, {record.range.first.value, &record}); }
-  // Takes out the record of exactly this range; null where there is none.
+  // Removes and returns the record of exactly this range; null if there is none.
   Ranged* erase(IovaRange range) noexcept;
 
-  // The short ways, to be inlined. place_above_0() is place_of(), except that for 0 the place may be among blanks;
-  // nothing is_surely_free() there.
+  // The fast paths, to be inlined. place_above_0() is place_of(), except that for 0 the position may be among blanks,
+  // where is_surely_free() is never true.
   [[nodiscard]] Place place_above_0(std::uint64_t key) const;
-  // True: the range is free, and fill() does for insert(). False says nothing.
+  // True: the range is free, and fill() may replace insert(). False: unknown.
   [[nodiscard]] bool is_surely_free(Place place, IovaRange range) const;
-  [[nodiscard]] const Ranged& latest() const noexcept { return *near_slot_->record; }  // filled, inserted or sought
+  [[nodiscard]] const Ranged& latest() const noexcept { return *near_slot_->record; }  // of fill, insert or seek
   [[nodiscard]] bool has_repeat(Place place) const { return place.slot_->key == place.slot_[1].key; }
   void fill(Place place, Ranged& record) noexcept;
-  // erase() in thirds. seek(): whether there is a record of exactly this range, which take_out() then takes out if
-  // nothing has changed in between. Not for the whole space, nor a range that ends before it begins: sentinels do that.
-  // join() is due, before any other change, where that leaves the tree sparse.
+  // erase() in steps. seek(): whether a record has exactly this range, not the whole space; is_near(): whether it was
+  // found last. take_out() removes it. Call join() before any other change if the tree is sparse then.
+  [[nodiscard]] bool is_near(IovaRange range) const noexcept;
   [[nodiscard]] bool seek(IovaRange range) noexcept;
   [[nodiscard]] bool seek_anew(IovaRange range) noexcept;  // for any range, but slower
   Ranged* take_out() noexcept;
   [[nodiscard]] bool is_sparse() const noexcept;
   void join() noexcept;
 
-  // Gives a record another first iova, which passes no other record.
+  // Changes the first iova of a record, without passing another record.
   void move(Ranged& record, Iova first);
   void clear() noexcept;
 
@@ -96,9 +96,9 @@ class IovaTree {
 
  private:
   static constexpr std::uint64_t above_all = ~std::uint64_t{0};
-  static constexpr std::size_t leaf_slots = 63;    // with the bound behind them, a power of two
-  static constexpr std::size_t leaf_crowded = 40;  // as many records, and an insert that finds no repeat splits it
-  static constexpr std::size_t leaf_joined = 30;   // the most that two leaves to be joined hold; any, if one is empty
+  static constexpr std::size_t leaf_slots = 63;    // with the bound after them, a power of two
+  static constexpr std::size_t leaf_crowded = 40;  // with so many records, insert splits the leaf if it has no repeat
+  static constexpr std::size_t leaf_joined = 30;   // most records of two leaves to be joined; no limit if one is empty
   static constexpr std::ptrdiff_t leaf_least = 12;
   static constexpr std::ptrdiff_t repeats_too_many = 16;
   static constexpr std::size_t inner_children = 64;  // a power of two
@@ -113,7 +113,7 @@ class IovaTree {
   };
   using Path = std::array<Step, most_levels>;  // from the root down
   struct Gathered;
-  enum class Layout : std::uint8_t { even, low, high };  // where a leaf's keys go among its slots
+  enum class Layout : std::uint8_t { even, low, high };  // how the keys are spread over a leaf's slots
 
   [[nodiscard]] Leaf* leaf_of(std::uint64_t key) const;
   [[nodiscard]] Place lowest() const;
@@ -132,15 +132,15 @@ class IovaTree {
   static void read(Inner& inner, Gathered& to);
   static void write(Inner& inner, const Gathered& from, std::size_t first, std::size_t count);
 
-  // The record of blanks, whose key is 0, seems to overlap whatever is asked for; that of the bound is no range at all.
+  // The record of blanks, with key 0, overlaps every range; that of the bound overlaps none.
   static constexpr Ranged everything{{{0}, {above_all}}};
   static constexpr Ranged nothing{{{above_all}, {0}}};
   [[nodiscard]] static Ranged* sentinel(const Ranged& record) { return const_cast<Ranged*>(&record); }
 
-  void* root_;              // a Leaf where levels_ is 0
+  void* root_;              // a Leaf if levels_ is 0
   std::size_t levels_ = 0;  // of inner nodes
   Leaf* near_;              // the leaf of the last change,
-  Slot* near_slot_;         // and its slot, which repeats none before it
+  Slot* near_slot_;         // and its slot, the first with its record
   std::size_t leaves_ = 1;
   std::size_t inners_ = 0;
 };

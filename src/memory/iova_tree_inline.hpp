@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The short ways through IovaTree, for its users to inline. Included by iova_tree.hpp alone.
+// IovaTree: the fast paths, for its users to inline. Included only by iova_tree.hpp.
 #pragma once
 
 #include <bit>
@@ -37,7 +37,7 @@ inline std::size_t IovaTree::bytes() const noexcept { return leaves_ * sizeof(Le
 [[gnu::always_inline]] inline bool IovaTree::is_sparse() const noexcept { return near_->surplus < 0; }
 
 inline std::uint64_t& IovaTree::Inner::key(std::size_t rank) {
-  // The rank's trailing ones tell the level, counted from the lowest; what is above them tells the place in it.
+  // The rank's trailing ones are the level, counted from the lowest; the bits above them are the position in it.
   const int level = std::countr_one(rank);
   return keys[(((inner_children / 2) >> level) | (rank >> level >> 1)) - 1];
 }
@@ -61,7 +61,8 @@ inline std::uint64_t& IovaTree::Inner::key(std::size_t rank) {
 inline IovaTree::Place IovaTree::place_of(std::uint64_t key) const {
   if (key == 0) return lowest();
   Leaf* const leaf = leaf_of(key);
-  // The lines that the search may go on to: in a tree too large for the cache, each of its steps would wait for one.
+  // Prefetches the cache lines that the search may visit: in a tree larger than the cache, each step would wait for
+  // one.
   const Slot* const slots = leaf->begin();
   __builtin_prefetch(slots + 7);
   __builtin_prefetch(slots + 15);
@@ -96,7 +97,7 @@ inline Ranged* IovaTree::at_or_above(Iova iova) const {
 [[gnu::always_inline]] inline Ranged* IovaTree::overlapping(Place place, IovaRange range) const {
   Ranged* const before = below(place);
   if (before != nullptr && before->range.last >= range.first) return before;
-  // The slot may hold the leaf's bound, below which no further record begins: a range that ends under it is free.
+  // The slot may be the leaf's bound, below which no other record starts: a range that ends below it is free.
   if (range.last.value < place.slot_->key) [[likely]]
     return nullptr;
   Ranged* const behind = above(place);
@@ -114,7 +115,7 @@ inline Ranged* IovaTree::at_or_above(Iova iova) const {
   near_slot_ = place.slot_;
 }
 
-// Takes the nearest repeat at the place or behind it, or before it where there is none, and moves what is between.
+// Uses the nearest repeat at or after the position, or else before it, and moves the slots in between.
 [[gnu::always_inline]] inline void IovaTree::insert(Place place, Slot slot) {
   Leaf& leaf = *place.leaf_;
   Slot* at = place.slot_;
@@ -136,10 +137,13 @@ inline Ranged* IovaTree::at_or_above(Iova iova) const {
   near_slot_ = at;
 }
 
+[[gnu::always_inline]] inline bool IovaTree::is_near(IovaRange range) const noexcept {
+  assert(range.first <= range.last && range != (IovaRange{{0}, {above_all}}));  // else it may equal a sentinel
+  return near_slot_->key == range.first.value && near_slot_->record->range.last == range.last;
+}
+
 [[gnu::always_inline]] inline bool IovaTree::seek(IovaRange range) noexcept {
-  assert(range.first <= range.last && range != (IovaRange{{0}, {above_all}}));
-  const bool near = near_slot_->key == range.first.value && near_slot_->record->range.last == range.last;
-  return near || seek_anew(range);
+  return is_near(range) || seek_anew(range);
 }
 
 [[gnu::always_inline]] inline Ranged* IovaTree::take_out() noexcept {
@@ -152,7 +156,7 @@ inline Ranged* IovaTree::at_or_above(Iova iova) const {
   }
   const Slot* follower = slot + 2;
   while (follower->key == slot->key) ++follower;
-  // Blanks are never written again. Without them, records erased in order would leave ever longer runs of repeats.
+  // Blanks are never written again. Without them, erasing in order would leave ever longer runs of repeats.
   const Slot repeated = is_blank(slot[-1]) ? slot[-1] : *follower;
   do {
     *slot = repeated;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bits for pages: a word at a time.
+// Bits for pages: sets, finds and merges them, one word at a time.
 #include "memory/page_bits.hpp"
 
 #include <algorithm>
@@ -8,10 +8,10 @@
 namespace postern::memory {
 namespace {
 
-// The lowest `count` bits, of 1 to 64.
+// Returns a mask of the lowest `count` bits, 1 to 64.
 constexpr std::uint64_t low_bits(std::uint64_t count) { return ~std::uint64_t{0} >> (word_bits - count); }
 
-// Calls visit(word index, mask) for the words that the bits lie in.
+// Calls visit(word index, mask) for the words that contain the bits.
 template <typename Visit>
 void for_each_word(std::uint64_t first, std::uint64_t count, Visit visit) {
   const std::uint64_t end = first + count;

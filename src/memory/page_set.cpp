@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// PageSet: chunks of bits, where there are any.
+// PageSet: allocates chunks of bits where needed.
 #include "memory/page_set.hpp"
 
 #include <algorithm>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// PageSet: pages of an address space, of which there may be few or many.
+// PageSet: a set of pages of an address space, sparse or dense.
 #pragma once
 
 #include <array>
@@ -9,7 +9,7 @@
 
 namespace postern::memory {
 
-// Ranges begin and end with pages. The bitmaps have a bit for each page of the range, bit 0 for its first.
+// Ranges consist of whole pages. Bitmaps have a bit for each page of the range, bit 0 for the first.
 class PageSet {
  public:
   explicit PageSet(std::uint64_t page_size);
@@ -17,7 +17,7 @@ class PageSet {
   void add(IovaRange range);
   void add(IovaRange range, const std::uint64_t* bits);
   void remove(IovaRange range);
-  // Sets the bits of those that are in the set.
+  // Sets the bits of the pages that are in the set.
   void mark(IovaRange range, std::uint64_t* bits) const;
 
   [[nodiscard]] bool empty() const noexcept { return chunks_.empty(); }
@@ -26,8 +26,8 @@ class PageSet {
   static constexpr std::uint64_t chunk_pages = 1 << 15;  // 4 KiB of bits
   using Chunk = std::array<std::uint64_t, chunk_pages / 64>;
 
-  // Calls visit(chunk's number, first page in it, first page in the range, how many) for each chunk that there could
-  // be.
+  // Calls visit(chunk's number, first page in it, first page in the range, how many) for each chunk of the range,
+  // present or not.
   template <typename Visit>
   void for_each_part(IovaRange range, Visit visit) const;
 

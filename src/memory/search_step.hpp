@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The single steps of the tree's searches, without branches. Compilers turn neither into the two or three instructions
-// that it takes on x86-64 (GCC 12 makes jumps of the conditional move, and both make four of the add with carry).
+// Single steps of the tree's searches, without branches. On x86-64 these take two or three instructions, which
+// compilers do not generate (GCC 12 replaces the conditional move by jumps, and both use four instructions for the add
+// with carry).
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,7 @@ namespace postern::memory {
 #endif
 }
 
-// The first such step, from node 1. (Given a 1 to begin with, GCC keeps it in a register for the next level.)
+// The first step, from node 1. (With an initial 1 as argument, GCC would keep it in a register for the next level.)
 [[gnu::always_inline]] inline std::uint64_t step_down_from_1(const std::uint64_t& key, std::uint64_t bound) {
 #if defined(__x86_64__) && defined(__GNUC__)
   std::uint64_t i;
@@ -31,7 +32,7 @@ namespace postern::memory {
 #endif
 }
 
-// `above` where key < bound, `at` otherwise.
+// Returns `above` if key < bound, else `at`.
 template <typename T>
 [[gnu::always_inline]] inline T* step_over(T* at, T* above, const std::uint64_t& key, std::uint64_t bound) {
 #if defined(__x86_64__) && defined(__GNUC__)

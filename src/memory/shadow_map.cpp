@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// ShadowMap: insert, erase, and what an unmap would meet.
+// ShadowMap: inserts and erases mappings, and checks unmaps.
 #include "memory/shadow_map.hpp"
 
 namespace postern {
 
 const MappingRecord* ShadowMap::insert(IovaRange range, void* address, Access access) {
-  const memory::IovaTree::Place place = tree_.place_of(range.first.value);
+  const Place place = tree_.place_of(range.first.value);
   if (const auto* const taken = tree_.overlapping(place, range)) return static_cast<const MappingRecord*>(taken);
   insert_at(place, mappings_.take({{range}, address, access}));
   return nullptr;
 }
 
-void ShadowMap::insert_at(memory::IovaTree::Place place, MappingRecord* mapping) {
+void ShadowMap::insert_at(Place place, MappingRecord* mapping) {
   try {
     tree_.insert(place, *mapping);
   } catch (...) {
@@ -44,6 +44,13 @@ std::size_t ShadowMap::erase_within(IovaRange range) noexcept {
 void ShadowMap::clear() noexcept {
   tree_.clear();
   mappings_.clear();
+}
+
+std::optional<IovaRange> ShadowMap::first_overlapping(IovaRange range) const {
+  const MappingRecord* found = find(range.first);
+  if (found == nullptr) found = at_or_above(range.first);
+  if (found == nullptr || found->range.first > range.last) return std::nullopt;
+  return found->range;
 }
 
 ShadowMap::Cover ShadowMap::cover(IovaRange range) const {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// SizeBins: free ranges by their size, so that one of a wanted size is found at once.
+// SizeBins: free ranges by size, to find one of a given size quickly.
 #pragma once
 
 #include <array>
@@ -12,28 +12,28 @@
 namespace postern::memory {
 
 struct FreeRange : Ranged {
-  FreeRange* next = nullptr;  // in its bin; the last one's next is the first
+  FreeRange* next = nullptr;  // in its bin, circular
   FreeRange* previous = nullptr;
 };
 
-// A bin for every size below 16 pages, and 16 bins for every doubling above. Owns no range.
+// One bin for each size below 16 pages, and 16 bins for each doubling above. Does not own the ranges.
 class SizeBins {
  public:
-  static constexpr std::size_t none = std::size_t{61} * 16;  // bins; the number of no bin
+  static constexpr std::size_t none = std::size_t{61} * 16;  // the number of bins; as an index: no bin
 
-  // The bin of ranges of this many pages, 1 or more.
+  // Returns the bin for ranges of this many pages, 1 or more.
   [[nodiscard]] static std::size_t bin_of(std::uint64_t pages) {
     if (pages < 16) return pages;
     const auto doublings = static_cast<std::size_t>(std::bit_width(pages)) - 4;
     return doublings * 16 + ((pages >> (doublings - 1)) & 15);
   }
-  // The lowest bin whose ranges all have this many pages or more.
+  // Returns the lowest bin whose ranges all have at least this many pages.
   [[nodiscard]] static std::size_t bin_of_at_least(std::uint64_t pages) {
     return pages == 1 ? 1 : bin_of(pages - 1) + 1;
   }
 
   [[nodiscard]] FreeRange* first(std::size_t bin) const { return firsts_[bin]; }
-  // The lowest bin, from this one on, that holds a range; or none.
+  // Returns the lowest non-empty bin from this one on, or none.
   [[nodiscard]] std::size_t filled_from(std::size_t bin) const {
     if (bin >= none) return none;
     std::size_t word = bin / 64;

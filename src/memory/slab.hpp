@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Slab: records of one size in chunks, with a free list, so that a record stays where it is until it is given back.
+// Slab: allocates records of one type in chunks, with a free list. Records never move.
 #pragma once
 
 #include <algorithm>
@@ -14,7 +14,7 @@
 
 namespace postern::memory {
 
-// Thread rules: one thread at a time.
+// Thread safety: one thread at a time.
 template <typename T>
 class Slab {
   static_assert(std::is_trivially_destructible_v<T> && std::is_trivially_copyable_v<T>);
@@ -24,7 +24,7 @@ class Slab {
   Slab(const Slab&) = delete;
   Slab& operator=(const Slab&) = delete;
 
-  [[nodiscard]] bool has_room() const noexcept { return free_ != nullptr; }  // then take() needs no memory
+  [[nodiscard]] bool has_room() const noexcept { return free_ != nullptr; }  // then take() allocates nothing
   [[nodiscard]] T* take(const T& value) {
     if (free_ == nullptr) [[unlikely]]
       grow();
@@ -39,17 +39,25 @@ class Slab {
     --surplus_;
   }
 
+  // The number of live records at which is_full() becomes true; the slab itself has no limit.
+  void set_limit(std::uint64_t records) noexcept {
+    limit_ = static_cast<std::ptrdiff_t>(std::min<std::uint64_t>(records, PTRDIFF_MAX));
+    most_surplus_ = limit_ - least_;
+  }
+  [[nodiscard]] bool is_full() const noexcept { return surplus_ >= most_surplus_; }
+
   // Whether trim() is due.
   [[nodiscard]] bool is_sparse() const noexcept { return surplus_ < 0; }
 
-  // Frees the chunks that hold no record. Due when the live records have fallen to a quarter of the room, and then each
-  // time they have halved, so that its cost is spread over the records given back.
+  // Frees the chunks without records. Due when the live records have fallen to a quarter of the capacity, and then each
+  // time they have halved, so that its cost is amortised over the records given back.
   void trim() noexcept;
 
   void clear() noexcept {
     chunks_.clear();
     free_ = nullptr;
     surplus_ = least_ = 0;
+    most_surplus_ = limit_;
   }
 
   [[nodiscard]] std::size_t live() const noexcept { return static_cast<std::size_t>(least_ + surplus_); }
@@ -71,7 +79,7 @@ class Slab {
   [[gnu::noinline]] void grow() {
     chunks_.push_back(std::unique_ptr<Chunk>(new Chunk));  // make_unique would zero it
     std::byte* const storage = chunks_.back()->storage.data();
-    // Linked from the end, so that records are taken in the order of their addresses.
+    // Linked from the end, so that records are allocated in the order of their addresses.
     for (std::size_t i = chunk_records; i-- > 0;) free_ = ::new (storage + i * record_bytes) Free{free_};
     set_least(chunks_.size() * chunk_records / 4);
   }
@@ -79,9 +87,10 @@ class Slab {
   void set_least(std::size_t least) noexcept {
     surplus_ = least_ + surplus_ - static_cast<std::ptrdiff_t>(least);
     least_ = static_cast<std::ptrdiff_t>(least);
+    most_surplus_ = limit_ - least_;
   }
 
-  // The chunk of a slot, where chunks_ is sorted.
+  // Returns the chunk of a slot; chunks_ must be sorted.
   [[nodiscard]] Chunk& chunk_of(const Free* slot) const noexcept {
     const auto* const address = reinterpret_cast<const std::byte*>(slot);
     const auto after = std::upper_bound(chunks_.begin(), chunks_.end(), address, [](const std::byte* a, const auto& c) {
@@ -91,8 +100,10 @@ class Slab {
   }
 
   Free* free_ = nullptr;
-  std::ptrdiff_t surplus_ = 0;  // live records, less least_: one number to count and to compare
-  std::ptrdiff_t least_ = 0;    // fewer live records, and a trim is due
+  std::ptrdiff_t surplus_ = 0;  // live records minus least_: one number to count and to compare
+  std::ptrdiff_t least_ = 0;    // with fewer live records, a trim is due
+  std::ptrdiff_t limit_ = PTRDIFF_MAX;
+  std::ptrdiff_t most_surplus_ = PTRDIFF_MAX;  // limit_ minus least_
   std::vector<std::unique_ptr<Chunk>> chunks_;
 };
 
@@ -104,7 +115,7 @@ void Slab<T>::trim() noexcept {
   for (auto& chunk : chunks_) chunk->free = 0;
   for (Free* slot = free_; slot != nullptr; slot = slot->next) ++chunk_of(slot).free;
 
-  std::size_t spared = live() == 0 ? 1 : 0;  // so that the first record of all finds room without a chunk's making
+  std::size_t spared = live() == 0 ? 1 : 0;  // so that the first record needs no new chunk
   for (auto& chunk : chunks_) {
     if (spared == 0 || chunk->free != chunk_records) continue;
     chunk->free = 0;

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Starting and stopping a controller (NVM Express 1.4, sections 7.6.1 and 7.6.2), and its admin commands.
+// Admin: starts and stops a controller (NVM Express 1.4, sections 7.6.1 and 7.6.2), and runs its admin commands.
 #include "nvme/admin.hpp"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <thread>
 
 #include "base/log.hpp"
 
@@ -14,14 +13,15 @@ namespace postern::nvme {
 namespace {
 
 constexpr std::uint16_t admin_entries = 16;
-constexpr std::uint32_t nvme_class = 0x010802;              // mass storage, non-volatile memory, NVM Express
-constexpr std::chrono::milliseconds between_glances(1000);  // at the status of a controller that is waited for
+constexpr std::uint32_t nvme_class = 0x010802;                   // mass storage, non-volatile memory, NVM Express
+constexpr std::chrono::microseconds status_interval(100);        // of status reads while waiting for a change
+constexpr std::chrono::milliseconds slow_status_interval(1000);  // of status reads while waiting for a completion
 constexpr std::string_view enabling = "NVMe enable (CC.EN)";
 constexpr std::string_view disabling = "NVMe disable (CC.EN)";
 constexpr std::string_view shutting_down = "NVMe shutdown (CC.SHN)";
 constexpr std::string_view reset_remedy = "reset the device (Device::reset()) and open it again";
 
-// Entries of a queue in memory that the device sees too.
+// The entries of a queue in memory that the device can access.
 template <typename Entry>
 std::span<Entry> entries_at(const DmaBuffer& memory, std::size_t offset, std::size_t count) {
   return {reinterpret_cast<Entry*>(memory.data() + offset), count};
@@ -39,19 +39,19 @@ tl::unexpected<Error> nvme_failure(int code, std::string_view operation, std::st
                   .causes = {}});
 }
 
-Result<std::unique_ptr<Admin>> Admin::start(PciDevice& device, IovaAllocator& allocator,
+Result<std::unique_ptr<Admin>> Admin::start(PciDevice& device, IovaAllocator* allocator,
                                             std::chrono::milliseconds timeout) {
   auto revision_and_class = device.read_config<std::uint32_t>(0x08);
   if (!revision_and_class) return failure_of(revision_and_class);
   if (const std::uint32_t found = *revision_and_class >> 8; found != nvme_class) {
-    if (auto alive = device.require_answer(); !alive) return failure_of(alive);
+    if (auto alive = device.check_responds(); !alive) return failure_of(alive);
     return nvme_failure(ENODEV, enabling, device.name(),
-                        fmt::format("its class is {:#08x}, and an NVMe controller's is {:#08x}", found, nvme_class));
+                        fmt::format("its class is {:#08x}, but an NVMe controller's is {:#08x}", found, nvme_class));
   }
   Owner owner(device);
   if (!owner.has_it()) {
-    return nvme_failure(EBUSY, enabling, device.name(), "another nvme::Controller has this device",
-                        "let that one go first");
+    return nvme_failure(EBUSY, enabling, device.name(), "another nvme::Controller owns this device",
+                        "destroy that one first");
   }
   auto bar = device.map_bar(0);
   if (!bar) return failure_of(bar);
@@ -59,24 +59,26 @@ Result<std::unique_ptr<Admin>> Admin::start(PciDevice& device, IovaAllocator& al
     return nvme_failure(ENODEV, enabling, device.name(),
                         fmt::format("BAR 0 has {:#x} bytes, too few for doorbells", bar->size()));
   }
-  // It reaches no memory before it was seen at rest: what it was told to do earlier may be under way still.
+  auto registers = registers_at<Registers>(bar->bytes());
+  if (!registers) return failure_of(registers);
+  // It must not access memory until it is idle: earlier commands may still be running.
   if (auto done = device.disable_bus_master(); !done) return failure_of(done);
-  // Before the first register is touched: a function whose memory is off answers with a SIGBUS.
+  // Before the first register access, which is a SIGBUS while memory decoding is off.
   if (auto done = device.enable_memory(); !done) return failure_of(done);
 
-  std::unique_ptr<Admin> admin(new Admin(device, std::move(owner), std::move(*bar), timeout));
+  std::unique_ptr<Admin> admin(new Admin(device, std::move(owner), std::move(*bar), **registers, timeout));
   if (auto done = admin->check_capabilities(); !done) return failure_of(done);
+  auto doorbells = admin->doorbells_of(0, enabling);
+  if (!doorbells) return failure_of(doorbells);
   if (auto done = admin->bring_to_rest(); !done) return failure_of(done);
 
-  auto memory = DmaBuffer::allocate(device.device().container(), allocator, 3 * page_size);
+  auto memory = DmaBuffer::allocate(device.device().container(), 3 * page_size, {.allocator = allocator});
   if (!memory) return failure_of(memory);
   admin->memory_ = std::move(*memory);
-  const std::size_t stride = admin->capabilities_.doorbell_stride();
   admin->queue_.emplace(
       QueuePair::Memory{.submissions = entries_at<SubmissionEntry>(*admin->memory_, 0, admin_entries),
                         .completions = entries_at<CompletionEntry>(*admin->memory_, page_size, admin_entries)},
-      QueuePair::Doorbells{.submission = admin->registers_.submission_doorbell(0, stride),
-                           .completion = admin->registers_.completion_doorbell(0, stride)});
+      *doorbells);
   const Iova iova = admin->memory_->iova();
   if (auto done = admin->enable(iova, iova + page_size); !done) return failure_of(done);
   return admin;
@@ -84,66 +86,66 @@ Result<std::unique_ptr<Admin>> Admin::start(PciDevice& device, IovaAllocator& al
 
 Result<void> Admin::check_capabilities() {
   const auto unfit = [this](std::string reason) { return nvme_failure(ENODEV, enabling, name(), std::move(reason)); };
-  if (registers_.read(Register32::status) == all_ones)
-    return unfit("its registers read as all ones: it does not answer");
+  if (registers_.status.read() == all_ones) return unfit("its registers read as all ones: it does not respond");
 
-  capabilities_.raw = registers_.read(Register64::capabilities);
-  // One that hangs in its start, or whose link came back without it.
-  if (capabilities_.raw == 0 && registers_.read(Register32::version) == 0) {
+  capabilities_.raw = registers_.capabilities.read();
+  // A controller that hangs during its start, or whose link came back without it.
+  if (capabilities_.raw == 0 && registers_.version.read() == 0) {
     return nvme_failure(EIO, enabling, name(), "its registers read as all zeroes: the controller does not work",
-                        std::string(reset_remedy) + ", or turn the machine off and on");
+                        std::string(reset_remedy) + ", or turn the machine off and on again");
   }
-  if (!capabilities_.has_nvm_commands()) return unfit("it does not have the NVM command set (CAP.CSS)");
+  if (!capabilities_.has_nvm_commands()) return unfit("it does not support the NVM command set (CAP.CSS)");
   if (capabilities_.smallest_page() != page_size) {
     return unfit(fmt::format("its smallest page is {} KiB, not 4 (CAP.MPSMIN)", capabilities_.smallest_page() / 1024));
-  }
-  if (!registers_.has_doorbells(0, capabilities_.doorbell_stride())) {
-    return unfit(
-        fmt::format("its doorbells are {} bytes apart, beyond BAR 0 (CAP.DSTRD)", capabilities_.doorbell_stride()));
   }
   if (capabilities_.queue_entries() < 2) return unfit("its queues have a single entry (CAP.MQES)");
   return {};
 }
 
 Result<void> Admin::wait_status(std::uint32_t mask, std::uint32_t value, std::string_view operation) {
-  const Deadline end(capabilities_.timeout());
-  for (;;) {
-    const bool last_look = end.is_over();
-    const std::uint32_t seen = registers_.read(Register32::status);
-    if (seen == all_ones) {
-      return nvme_failure(ENODEV, operation, name(), "its registers read as all ones: it does not answer any more");
-    }
-    // A fatal status from before goes with the reset, so it says nothing while that is waited for.
-    if (operation != disabling && (seen & status::fatal) != 0) {
-      return nvme_failure(EIO, operation, name(), "the controller reports a fatal error (CSTS.CFS)",
-                          std::string(reset_remedy));
-    }
-    if ((seen & mask) == value) return {};
-    if (last_look) {
-      return nvme_failure(
-          ETIMEDOUT, operation, name(),
-          fmt::format("CSTS is {:#x} after the {} ms that CAP.TO allows", seen, capabilities_.timeout().count()),
-          std::string(reset_remedy));
-    }
-    std::this_thread::sleep_for(std::chrono::microseconds(100));
+  std::uint32_t seen = 0;
+  // The reset clears an earlier fatal status, which is ignored until then.
+  const auto is_fatal = [&] { return operation != disabling && (seen & status::fatal) != 0; };
+  const bool ended = poll_until(Deadline(capabilities_.timeout()), status_interval, [&] {
+    seen = registers_.status.read();
+    return seen == all_ones || is_fatal() || (seen & mask) == value;
+  });
+  if (seen == all_ones) {
+    return nvme_failure(ENODEV, operation, name(), "its registers read as all ones: it no longer responds");
   }
+  if (is_fatal()) {
+    return nvme_failure(EIO, operation, name(), "the controller reports a fatal error (CSTS.CFS)",
+                        std::string(reset_remedy));
+  }
+  if (ended) return {};
+  return nvme_failure(
+      ETIMEDOUT, operation, name(),
+      fmt::format("CSTS is {:#x} after the {} ms that CAP.TO allows", seen, capabilities_.timeout().count()),
+      std::string(reset_remedy));
+}
+
+Result<Doorbells> Admin::doorbells_of(std::uint16_t queue, std::string_view operation) const {
+  const std::size_t stride = capabilities_.doorbell_stride();
+  if (const auto found = find_doorbells(bar_.bytes(), queue, stride)) return *found;
+  return nvme_failure(ENODEV, operation, fmt::format("{} queue {}", name(), queue),
+                      fmt::format("its doorbells are {} bytes apart, beyond BAR 0 (CAP.DSTRD)", stride));
 }
 
 Result<void> Admin::disable() {
-  const std::uint32_t current = registers_.read(Register32::configuration);
-  registers_.write(Register32::configuration, current & ~configuration::enable);
+  const std::uint32_t current = registers_.configuration.read();
+  registers_.configuration.write(current & ~configuration::enable);
   return wait_status(status::ready, 0, disabling);
 }
 
-// A controller that cannot be disabled, or stays fatal, is reset as a PCI function. Until CSTS.RDY was seen 0 it may go
-// on with what it was told before: a read that was given up writes into memory that may be somebody else's by now.
+// A controller that cannot be disabled, or still reports a fatal error, is reset as a PCI function. Until CSTS.RDY
+// reads 0, it may continue earlier commands: an abandoned read could write to memory that has been reused.
 Result<void> Admin::bring_to_rest() {
   const auto at_rest = [this]() -> Result<void> {
     if (auto done = disable(); !done) return done;
-    const std::uint32_t seen = registers_.read(Register32::status);
+    const std::uint32_t seen = registers_.status.read();
     if (seen == all_ones) return disable();
     if ((seen & status::fatal) == 0) return {};
-    return nvme_failure(EIO, disabling, name(), "it is disabled, and reports a fatal error all the same (CSTS.CFS)",
+    return nvme_failure(EIO, disabling, name(), "it is disabled, but still reports a fatal error (CSTS.CFS)",
                         std::string(reset_remedy));
   };
   auto done = at_rest();
@@ -156,7 +158,7 @@ Result<void> Admin::bring_to_rest() {
                     .operation = why.operation(),
                     .object = why.object(),
                     .reason = why.reason() + ", and it could not be reset",
-                    .remedy = "take the power off it: turn the host off and on",
+                    .remedy = "turn the host off and on again",
                     .causes = std::move(causes)});
   }
   return at_rest();
@@ -164,14 +166,13 @@ Result<void> Admin::bring_to_rest() {
 
 Result<void> Admin::enable(Iova submissions, Iova completions) {
   constexpr std::uint32_t entries = admin_entries - 1;
-  registers_.write(Register32::admin_queue_attributes, entries << 16 | entries);
-  registers_.write(Register64::admin_submission_queue, submissions.value);
-  registers_.write(Register64::admin_completion_queue, completions.value);
+  registers_.admin_queue_attributes.write(entries << 16 | entries);
+  registers_.admin_submission_queue.write(submissions.value);
+  registers_.admin_completion_queue.write(completions.value);
   if (auto done = device_.enable_bus_master(); !done) return done;
   stopped_ = false;
-  write_barrier();
-  registers_.write(Register32::configuration,
-                   configuration::enable | configuration::submission_entry_64 | configuration::completion_entry_16);
+  registers_.configuration.write(configuration::enable | configuration::submission_entry_64 |
+                                 configuration::completion_entry_16);
   return wait_status(status::ready, status::ready, enabling);
 }
 
@@ -184,29 +185,30 @@ Result<std::uint32_t> Admin::run(SubmissionEntry entry, std::chrono::millisecond
   if (stopped_) {
     return nvme_failure(ESHUTDOWN, operation, std::move(object), "the controller was stopped", "open it again");
   }
-  entry.dwords_0_1 = entry.dwords_0_1 | queue_->next_id() << 16;
-  queue_->next_entry() = entry;
-  queue_->submit();
-  const auto done = poll_until(*queue_, Deadline(timeout));
+  queue_->submit(std::span(&entry, 1), [](const SubmissionEntry& command, std::uint32_t id, SubmissionEntry& next) {
+    next = command;
+    next.dwords_0_1 = command.dwords_0_1 | id << 16;
+  });
+  const auto done = next_completion(*queue_, Deadline(timeout));
   if (!done) return give_up(*queue_, timeout, operation, std::move(object));
   if (done->status != 0) return nvme_failure(EIO, operation, std::move(object), status_text(done->status));
   return queue_->last_result();
 }
 
-std::optional<Completed> Admin::poll_until(QueuePair& queue, const Deadline& end) const {
-  std::uint32_t outcome = 0;
-  Deadline glance(between_glances);
+std::optional<Completed> Admin::next_completion(QueuePair& queue, const Deadline& end) const {
+  Completed done;
+  Deadline next_check(slow_status_interval);
   for (bool last_look = false;;) {
-    // Reading the clock costs as much as several looks.
+    // Reading the clock costs as much as several polls.
     for (int i = 0; i < 64; ++i) {
-      if (queue.take(outcome)) return completed(outcome);
-      relax();
+      if (queue.take(std::span(&done, 1)) == 1) return done;
+      cpu_relax();
     }
     if (last_look) return std::nullopt;
     last_look = end.is_over() || queue.stray();
-    if (!last_look && glance.is_over()) {
+    if (!last_look && next_check.is_over()) {
       last_look = has_failed();
-      glance = Deadline(between_glances);
+      next_check = Deadline(slow_status_interval);
     }
   }
 }
@@ -214,22 +216,19 @@ std::optional<Completed> Admin::poll_until(QueuePair& queue, const Deadline& end
 Result<IdentifyData> Admin::identify(Identify what, std::uint32_t namespace_id) {
   constexpr std::size_t offset = 2 * page_size;
   std::string object = namespace_id == 0 ? name() : fmt::format("{} namespace {}", name(), namespace_id);
-  // What was answered before must not be taken for an answer that never came.
+  // Clears earlier data, which must not be taken for an answer.
   std::fill_n(memory_->data() + offset, page_size, std::byte{0});
   auto done = command(nvme::identify(what, namespace_id, memory_->iova() + offset), "NVMe Identify", std::move(object));
   if (!done) return failure_of(done);
-  // A copy, that the device cannot change while it is read.
+  // A copy, which the device cannot change while it is read.
   IdentifyData data;
   std::copy_n(memory_->data() + offset, data.size(), data.data());
   return data;
 }
 
 Result<QueuePair> Admin::create_queue_pair(const IoQueue& queue) {
-  const std::size_t stride = capabilities_.doorbell_stride();
-  if (!registers_.has_doorbells(queue.id, stride)) {
-    return nvme_failure(ENODEV, "NVMe Create I/O Queue", fmt::format("{} queue {}", name(), queue.id),
-                        fmt::format("its doorbells are {} bytes apart, beyond BAR 0 (CAP.DSTRD)", stride));
-  }
+  auto doorbells = doorbells_of(queue.id, "NVMe Create I/O Queue");
+  if (!doorbells) return failure_of(doorbells);
   const auto entries = static_cast<std::uint16_t>(queue.memory.submissions.size());
   const QueueAt completions{.id = queue.id, .entries = entries, .memory = queue.completions};
   const QueueAt submissions{.id = queue.id, .entries = entries, .memory = queue.submissions};
@@ -240,12 +239,11 @@ Result<QueuePair> Admin::create_queue_pair(const IoQueue& queue) {
   done = command(create_submission_queue(submissions), "NVMe Create I/O Submission Queue",
                  fmt::format("{} queue {}", name(), queue.id));
   if (!done) return failure_of(done);
-  return QueuePair(queue.memory, {.submission = registers_.submission_doorbell(queue.id, stride),
-                                  .completion = registers_.completion_doorbell(queue.id, stride)});
+  return QueuePair(queue.memory, *doorbells);
 }
 
 Result<void> Admin::enable_interrupts() {
-  // Vector 0 is the admin queue's, which is polled. The I/O queue has one of its own where there is a second.
+  // Vector 0 belongs to the admin queue, which is polled. The I/O queue has its own vector if there is a second one.
   const std::uint32_t vectors = std::min(device_.interrupt(PciInterrupt::msix).count, 2U);
   if (vectors == 0) {
     return nvme_failure(EOPNOTSUPP, "NVMe enable interrupts", name(), "it has no MSI-X", "use Completion::polling");
@@ -262,8 +260,8 @@ Result<void> Admin::enable_interrupts() {
 }
 
 void Admin::delete_queue_pair(std::uint16_t id) noexcept {
-  // Section 7.4.3: the submission queue goes first.
-  const auto timeout = std::min(timeout_, capabilities_.timeout());  // also where commands have for ever
+  // Section 7.4.3: the submission queue is deleted first.
+  const auto timeout = std::min(timeout_, capabilities_.timeout());  // also if commands may take forever
   const auto remove = [&](AdminOpcode opcode, std::string_view operation) {
     if (stopped_ || !is_ready()) return;
     log_failure_of(
@@ -274,17 +272,17 @@ void Admin::delete_queue_pair(std::uint16_t id) noexcept {
   remove(AdminOpcode::delete_completion_queue, "NVMe Delete I/O Completion Queue");
 }
 
-// False as well where all is ones: the device has gone.
+// Also false if all bits are ones: the device was removed.
 bool Admin::is_ready() const noexcept {
-  return (registers_.read(Register32::status) & (status::ready | status::fatal)) == status::ready;
+  return (registers_.status.read() & (status::ready | status::fatal)) == status::ready;
 }
-bool Admin::has_failed() const noexcept { return (registers_.read(Register32::status) & status::fatal) != 0; }
+bool Admin::has_failed() const noexcept { return (registers_.status.read() & status::fatal) != 0; }
 
 tl::unexpected<Error> Admin::give_up(const QueuePair& queue, std::chrono::milliseconds waited,
                                      std::string_view operation, std::string object) {
   int code = ETIMEDOUT;
   std::string reason = fmt::format("no answer after {} ms", waited.count());
-  if (const std::uint32_t seen = registers_.read(Register32::status); seen == all_ones) {
+  if (const std::uint32_t seen = registers_.status.read(); seen == all_ones) {
     code = ENODEV;
     reason = "no answer, and its registers read as all ones";
   } else if ((seen & status::fatal) != 0) {
@@ -292,7 +290,7 @@ tl::unexpected<Error> Admin::give_up(const QueuePair& queue, std::chrono::millis
     reason = "no answer, and it reports a fatal error (CSTS.CFS)";
   } else if (const auto stray = queue.stray()) {
     code = EIO;
-    reason = fmt::format("the controller answered command {}, which is not under way", *stray);
+    reason = fmt::format("the controller answered command {}, which is not in flight", *stray);
   }
   halt();
   return nvme_failure(code, operation, std::move(object), reason + "; the controller was stopped", "open it again");
@@ -301,9 +299,8 @@ tl::unexpected<Error> Admin::give_up(const QueuePair& queue, std::chrono::millis
 void Admin::stop() noexcept {
   if (stopped_ || !is_of_this_process()) return;
   if (is_ready()) {
-    const std::uint32_t current = registers_.read(Register32::configuration);
-    registers_.write(Register32::configuration,
-                     (current & ~configuration::shutdown_mask) | configuration::shutdown_normal);
+    const std::uint32_t current = registers_.configuration.read();
+    registers_.configuration.write((current & ~configuration::shutdown_mask) | configuration::shutdown_normal);
     log_failure_of([this] { return wait_status(status::shutdown_mask, status::shutdown_complete, shutting_down); },
                    LogKind::device);
   }
@@ -312,11 +309,10 @@ void Admin::stop() noexcept {
 
 void Admin::halt() noexcept {
   if (std::exchange(stopped_, true)) return;
-  if (registers_.read(Register32::status) != all_ones) {
+  if (registers_.status.read() != all_ones) {
     log_failure_of([this] { return disable(); }, LogKind::device);
   }
-  // This holds even for a controller that did not let itself be disabled: it cannot reach the memory that is freed
-  // next.
+  // Even a controller that could not be disabled can then not access the memory that is freed next.
   log_failure_of([this] { return device_.disable_bus_master(); });
   if (!events_.empty()) log_failure_of([this] { return device_.disable(PciInterrupt::msix); });
   owner_.release();

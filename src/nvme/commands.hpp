@@ -1,40 +1,38 @@
 // SPDX-License-Identifier: Apache-2.0
-// What stands in the queues: submission and completion entries (NVM Express 1.4, sections 4.2 and 4.6), and the
-// commands that this driver makes of them.
+// Submission and completion entries (NVM Express 1.4, sections 4.2 and 4.6), and the commands that this driver uses.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <postern/iova.hpp>
-
-#include "nvme/little.hpp"
+#include <postern/little_endian.hpp>
 
 namespace postern::nvme {
 
-// The memory page that the controller is told to use (CC.MPS 0). Not the host's, nor the IOMMU's.
+// The memory page size of the controller (CC.MPS 0), which is neither the host's nor the IOMMU's.
 inline constexpr std::uint64_t page_size = 4096;
 
 struct SubmissionEntry {
-  Little<std::uint64_t> dwords_0_1;  // opcode in bits 0..7, command id in bits 16..31, namespace in bits 32..63
-  Little<std::uint64_t> reserved;
-  Little<std::uint64_t> metadata;
-  Little<std::uint64_t> prp1;
-  Little<std::uint64_t> prp2;
-  Little<std::uint64_t> dwords_10_11;
-  Little<std::uint32_t> dword_12;
-  Little<std::uint32_t> dword_13;
-  Little<std::uint32_t> dword_14;
-  Little<std::uint32_t> dword_15;
+  Le64 dwords_0_1;  // opcode in bits 0..7, command id in bits 16..31, namespace in bits 32..63
+  Le64 reserved;
+  Le64 metadata;
+  Le64 prp1;
+  Le64 prp2;
+  Le64 dwords_10_11;
+  Le32 dword_12;
+  Le32 dword_13;
+  Le32 dword_14;
+  Le32 dword_15;
 };
 static_assert(sizeof(SubmissionEntry) == 64);
 static_assert(offsetof(SubmissionEntry, prp1) == 24);
 static_assert(offsetof(SubmissionEntry, dwords_10_11) == 40);
 
 struct CompletionEntry {
-  Little<std::uint32_t> result;
-  Little<std::uint32_t> reserved;
-  Little<std::uint32_t> submission_queue;  // head in bits 0..15, id in bits 16..31
-  Little<std::uint32_t> outcome;           // command id in bits 0..15, phase in bit 16, status in bits 17..31
+  Le32 result;
+  Le32 reserved;
+  Le32 submission_queue;  // head in bits 0..15, id in bits 16..31
+  Le32 outcome;           // command id in bits 0..15, phase in bit 16, status in bits 17..31
 };
 static_assert(sizeof(CompletionEntry) == 16);
 static_assert(offsetof(CompletionEntry, outcome) == 12);
@@ -48,18 +46,16 @@ enum class AdminOpcode : std::uint8_t {
   set_features = 0x09,
 };
 
-enum class Opcode : std::uint8_t { flush = 0x00, write = 0x01, read = 0x02 };
-
 // The CNS field of Identify.
 enum class Identify : std::uint8_t { name_space = 0, controller = 1, active_namespaces = 2 };
 
-// Zeroes in the other bits stand for PRPs, and for a command that is not fused with another.
+// Zeros in the other bits select PRPs and a command that is not fused.
 template <typename Code>
 [[nodiscard]] constexpr std::uint64_t dwords_0_1(Code opcode, std::uint32_t id, std::uint32_t namespace_id) noexcept {
   return std::uint64_t{namespace_id} << 32 | id << 16 | static_cast<std::uint32_t>(opcode);
 }
 
-// Admin commands are made with id 0; whoever submits them puts in the id.
+// Admin commands are created with id 0; the submitter sets the id.
 [[nodiscard]] constexpr SubmissionEntry admin_command(AdminOpcode opcode, std::uint32_t namespace_id,
                                                       Iova data) noexcept {
   SubmissionEntry entry{};
@@ -74,7 +70,7 @@ template <typename Code>
   return entry;
 }
 
-// Feature 7, Number of Queues: one of each, which is said as zero.
+// Feature 7, Number of Queues: one of each, encoded as zero.
 [[nodiscard]] constexpr SubmissionEntry set_one_queue_pair() noexcept {
   SubmissionEntry entry = admin_command(AdminOpcode::set_features, 0, {});
   entry.dwords_10_11 = 0x07;

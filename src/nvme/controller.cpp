@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Controller: opening one, and reading and writing through its one pair of I/O queues.
+// Controller: opens a controller, and reads and writes through one pair of I/O queues.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <postern/format.hpp>
 
 #include "base/log.hpp"
 #include "nvme/admin.hpp"
 #include "nvme/prp.hpp"
+#include "nvme/request.hpp"
 
 namespace postern::nvme {
 namespace {
@@ -17,42 +17,33 @@ constexpr std::uint16_t io_queue = 1;
 
 constexpr std::uint64_t round_up_to_page(std::uint64_t bytes) { return (bytes + page_size - 1) & ~(page_size - 1); }
 
-std::string_view operation_of(Opcode opcode) {
-  switch (opcode) {
-    case Opcode::flush:
-      return "NVMe Flush";
-    case Opcode::write:
-      return "NVMe Write";
-    case Opcode::read:
-      break;
+// Checks whether all commands are common: reads or writes within one page, from its start. These need no PRP list, and
+// no further checks. Collects the bits that are set in any of them, which takes fewer instructions than checking each.
+class CommonCheck {
+ public:
+  void add(const Namespace& ns, const Command& command) noexcept {
+    data_ |= command.data.value;
+    last_bytes_ |= std::uint64_t{command.count} * ns.block_size - 1;
+    opcodes_ |= static_cast<std::uint32_t>(command.opcode) - 1;
   }
-  return "NVMe Read";
-}
+  [[nodiscard]] bool holds() const noexcept {
+    static_assert(static_cast<unsigned>(Opcode::write) == 1 && static_cast<unsigned>(Opcode::read) == 2);
+    return data_ % page_size == 0 && last_bytes_ < page_size && opcodes_ <= 1;
+  }
 
-// One command of the I/O queue, as its caller gave it.
-struct Request {
-  Opcode opcode;
-  const Namespace& ns;
-  std::uint64_t block = 0;
-  std::uint32_t count = 0;
-  Iova data{};
+ private:
+  std::uint64_t data_ = 0;
+  std::uint64_t last_bytes_ = 0;
+  std::uint32_t opcodes_ = 0;
 };
 
-// "Namespace is write protected", "attempted write to a read-only range".
-constexpr bool is_write_protected(std::uint16_t status) {
-  const int code = status & 0x7ff;
-  return code == 0x020 || code == 0x182;
-}
-
-std::string remedy_of(const Request& request, std::uint16_t status) {
-  switch (status & 0x7ff) {
-    case 0x004:  // data transfer error
-      return "see that the data is mapped, and for this direction";
-    case 0x080:  // LBA out of range
-      return fmt::format("the namespace has {} blocks", request.ns.blocks);
-    default:
-      return {};
-  }
+// The fields that are not written here are always zero in the I/O queue.
+void fill(SubmissionEntry& entry, std::uint32_t id, std::uint32_t ns, const Command& command, Prps prps) {
+  entry.dwords_0_1 = dwords_0_1(command.opcode, id, ns);
+  entry.prp1 = prps.prp1;
+  entry.prp2 = prps.prp2;
+  entry.dwords_10_11 = command.block;
+  entry.dword_12 = command.count - 1;
 }
 
 }  // namespace
@@ -66,70 +57,76 @@ class Controller::State {
   ~State() {
     if (!admin_->is_of_this_process()) return;
     if (queue_) admin_->delete_queue_pair(io_queue);
-    admin_->stop();  // before the members that the controller was told of go
+    admin_->stop();  // before the memory that the controller uses is freed
   }
 
   // The steps of open().
   [[nodiscard]] Result<void> identify();
   [[nodiscard]] Result<void> enable_interrupts() { return admin_->enable_interrupts(); }
-  [[nodiscard]] Result<void> make_queue(IovaAllocator& allocator);
+  [[nodiscard]] Result<void> make_queue(IovaAllocator* allocator);
 
-  template <Opcode opcode>
-  [[nodiscard]] Result<std::uint16_t> submit(const Namespace& ns, std::uint64_t block, std::uint32_t count, Iova data) {
-    const std::uint32_t id = queue_->next_id();
-    const std::uint64_t bytes = std::uint64_t{count} * ns.block_size;
-    // The common command: data from the start of a page, to its end at most. It needs no list, and no more checks.
-    const bool common = ((data.value & (page_size - 1)) | ((bytes - 1) & ~(page_size - 1))) == 0;
-    if (!common || id == QueuePair::no_id) [[unlikely]]
-      return submit_any<opcode>(ns, block, count, data);
-    put(opcode, id, ns.id, block, count, {.prp1 = data.value, .prp2 = 0});
-    return static_cast<std::uint16_t>(id);
+  [[nodiscard]] Result<void> submit(const Namespace& ns, std::span<Command> commands) {
+    CommonCheck common;
+    for (const Command& command : commands) common.add(ns, command);
+    if (commands.empty() || commands.size() > queue_->room() || !common.holds()) [[unlikely]]
+      return submit_any(ns, commands);
+    submit_common(ns, commands);
+    return {};
   }
+  template <Opcode opcode>
+  [[nodiscard]] Result<std::uint16_t> submit_one(const Namespace& ns, std::uint64_t block, std::uint32_t count,
+                                                 Iova data) {
+    Command command{.opcode = opcode, .count = count, .block = block, .data = data};
+    CommonCheck common;
+    common.add(ns, command);
+    if (queue_->room() == 0 || !common.holds()) [[unlikely]]
+      return submit_any<opcode>(ns, block, count, data);
+    submit_common(ns, std::span(&command, 1));
+    return command.id;
+  }
+  [[nodiscard]] std::span<const Completed> reap(std::span<Completed> space) { return space.first(queue_->take(space)); }
   [[nodiscard]] std::optional<Completed> poll() {
-    std::uint32_t outcome = 0;
-    if (!queue_->take(outcome)) return std::nullopt;
-    return completed(outcome);
+    Completed done;
+    if (queue_->take(std::span(&done, 1)) == 0) return std::nullopt;
+    return done;
   }
   [[nodiscard]] Result<Completed> wait();
-  [[nodiscard]] Result<void> run(const Request& request);
+  [[nodiscard]] Result<void> run(const Namespace& ns, Command command);
   [[nodiscard]] std::uint64_t interrupts() const noexcept { return interrupts_; }
 
   ControllerInfo info;
   std::vector<Namespace> namespaces;
 
  private:
-  // The fields that are not written here are zeroes in every command of this queue, and so from the start.
-  void put(Opcode opcode, std::uint32_t id, std::uint32_t ns, std::uint64_t block, std::uint32_t count, Prps prps) {
-    SubmissionEntry& entry = queue_->next_entry();
-    entry.dwords_0_1 = dwords_0_1(opcode, id, ns);
-    entry.prp1 = prps.prp1;
-    entry.prp2 = prps.prp2;
-    entry.dwords_10_11 = block;
-    entry.dword_12 = count - 1;
-    queue_->submit();
-  }
-
   // Each command id has a page for its PRP list.
   [[nodiscard]] PrpList list_of(std::uint32_t id) const {
     const std::uint64_t offset = lists_ + id * page_size;
-    auto* entries = reinterpret_cast<Little<std::uint64_t>*>(memory_->data() + offset);
-    return {.entries = std::span<Little<std::uint64_t>, prp_list_entries>(entries, prp_list_entries),
-            .iova = memory_->iova() + offset};
+    auto* entries = reinterpret_cast<Le64*>(memory_->data() + offset);
+    return {.entries = std::span<Le64, prp_list_entries>(entries, prp_list_entries), .iova = memory_->iova() + offset};
   }
 
-  // Out of the way, so that submit() needs no stack.
+  void submit_common(const Namespace& ns, std::span<Command> commands) {
+    const std::uint32_t namespace_id = ns.id;  // a copy, so that writes to the queue do not reload it
+    queue_->submit(commands, [namespace_id](Command& command, std::uint32_t id, SubmissionEntry& entry) {
+      fill(entry, id, namespace_id, command, {.prp1 = command.data.value, .prp2 = 0});
+      command.id = static_cast<std::uint16_t>(id);
+    });
+  }
+  // A separate function, so that submit_one() needs no stack.
   template <Opcode opcode>
   [[nodiscard, gnu::noinline]] Result<std::uint16_t> submit_any(const Namespace& ns, std::uint64_t block,
                                                                 std::uint32_t count, Iova data) {
-    return submit_any({.opcode = opcode, .ns = ns, .block = block, .count = count, .data = data});
+    Command command{.opcode = opcode, .count = count, .block = block, .data = data};
+    if (auto done = submit_any(ns, std::span(&command, 1)); !done) return failure_of(done);
+    return command.id;
   }
-  [[nodiscard]] Result<std::uint16_t> submit_any(const Request& request);
-  [[nodiscard]] std::string object_of(const Request& request) const;
-  [[nodiscard]] Result<void> check(const Request& request, std::uint64_t bytes) const;
-  [[nodiscard]] Result<void> check_mapped(const Request& request) const;
-  [[nodiscard]] tl::unexpected<Error> refuse(const Request& request) const;
+  [[nodiscard]] Result<void> submit_any(const Namespace& ns, std::span<Command> commands);
+  [[nodiscard]] std::string object_of(const Namespace& ns, const Command& command) const {
+    return nvme::object_of(admin_->name(), ns, command);
+  }
+  [[nodiscard]] Result<void> check_room(const Namespace& ns, std::span<const Command> commands) const;
   [[nodiscard]] bool uses_interrupts() const noexcept { return !admin_->events().empty(); }
-  // What waiting for a completion came to: it has come; it is there, but its interrupt is not, and it was not taken; or
+  // The result of waiting for a completion: it was taken; or it is there without its interrupt, and was not taken; or
   // neither.
   struct Awaited {
     std::optional<Completed> completed;
@@ -146,7 +143,7 @@ class Controller::State {
   PciDevice& device_;
   std::unique_ptr<Admin> admin_;
   Options options_;
-  std::uint64_t interrupts_ = 0;  // of the I/O queue that came while one was waited for
+  std::uint64_t interrupts_ = 0;  // of the I/O queue, received while waiting for one
 };
 
 Result<void> Controller::State::identify() {
@@ -169,13 +166,13 @@ Result<void> Controller::State::identify() {
     data = admin_->identify(Identify::name_space, id);
     if (!data) return failure_of(data);
     auto ns = parse_namespace(admin_->name(), id, *data);
-    log_failure(ns, LogKind::remark);  // the others can be used
+    log_failure(ns, LogKind::remark);  // the others are usable
     if (ns) namespaces.push_back(*ns);
   }
   return {};
 }
 
-Result<void> Controller::State::make_queue(IovaAllocator& allocator) {
+Result<void> Controller::State::make_queue(IovaAllocator* allocator) {
   if (auto done = admin_->command(set_one_queue_pair(), "NVMe Set Features (Number of Queues)", admin_->name());
       !done) {
     return failure_of(done);
@@ -184,7 +181,8 @@ Result<void> Controller::State::make_queue(IovaAllocator& allocator) {
   const auto entries = static_cast<std::uint16_t>(std::clamp<std::uint32_t>(options_.queue_depth, 2, most));
   const std::uint64_t completions = round_up_to_page(entries * sizeof(SubmissionEntry));
   lists_ = completions + round_up_to_page(entries * sizeof(CompletionEntry));
-  auto memory = DmaBuffer::allocate(device_.device().container(), allocator, lists_ + (entries - 1U) * page_size);
+  auto memory =
+      DmaBuffer::allocate(device_.device().container(), lists_ + (entries - 1U) * page_size, {.allocator = allocator});
   if (!memory) return failure_of(memory);
   memory_ = std::move(*memory);
 
@@ -203,93 +201,67 @@ Result<void> Controller::State::make_queue(IovaAllocator& allocator) {
   return {};
 }
 
-// Every command that is not common, and a flush, which has no data.
-Result<std::uint16_t> Controller::State::submit_any(const Request& request) {
-  const std::uint32_t id = queue_->next_id();
-  if (id == QueuePair::no_id) return refuse(request);
-  Prps prps;
-  if (request.opcode != Opcode::flush) {
-    const std::uint64_t bytes = std::uint64_t{request.count} * request.ns.block_size;
-    if (auto fine = check(request, bytes); !fine) return failure_of(fine);
-    prps = build_prps(request.data, bytes, list_of(id));
+// Batches with a command that is not common, and batches that cannot be submitted. Checks all commands before it puts
+// the first one into the queue.
+Result<void> Controller::State::submit_any(const Namespace& ns, std::span<Command> commands) {
+  if (auto fits = check_room(ns, commands); !fits) return fits;
+  for (const Command& command : commands) {
+    if (auto fine = check_command(admin_->name(), ns, command, info.max_transfer); !fine) return fine;
   }
-  put(request.opcode, id, request.ns.id, request.block, request.count, prps);
-  return static_cast<std::uint16_t>(id);
-}
-
-std::string Controller::State::object_of(const Request& request) const {
-  if (request.opcode == Opcode::flush) return fmt::format("{} namespace {}", admin_->name(), request.ns.id);
-  if (request.count <= 1) return fmt::format("{} namespace {} block {}", admin_->name(), request.ns.id, request.block);
-  return fmt::format("{} namespace {} blocks {}-{}", admin_->name(), request.ns.id, request.block,
-                     request.block + (request.count - 1));
-}
-
-Result<void> Controller::State::check(const Request& request, std::uint64_t bytes) const {
-  const auto invalid = [&](std::string reason, std::string remedy) {
-    return nvme_failure(EINVAL, operation_of(request.opcode), object_of(request), std::move(reason), std::move(remedy));
-  };
-  if (bytes == 0) return invalid("no blocks are asked for", {});
-  if (bytes > info.max_transfer) {
-    return invalid(
-        fmt::format("{} in one command, and the controller takes {}", size_text(bytes), size_text(info.max_transfer)),
-        "split it");
-  }
-  if (request.data.value % 4 != 0)
-    return invalid("the data's iova " + to_string(request.data) + " is no multiple of 4", {});
-  if (!IovaRange::from_length(request.data, bytes)) {
-    return invalid("the data runs past the last iova, from " + to_string(request.data), {});
-  }
+  if (commands.empty()) return {};
+  queue_->submit(commands, [&](Command& command, std::uint32_t id, SubmissionEntry& entry) {
+    if (command.opcode == Opcode::flush) {
+      fill(entry, id, ns.id, {.opcode = Opcode::flush, .count = 1}, {});  // a count of 1 is a 0 there
+    } else {
+      const std::uint64_t bytes = std::uint64_t{command.count} * ns.block_size;
+      fill(entry, id, ns.id, command, build_prps(command.data, bytes, list_of(id)));
+    }
+    command.id = static_cast<std::uint16_t>(id);
+  });
   return {};
 }
 
-// What an IOMMU stops, a controller may well call a success.
-Result<void> Controller::State::check_mapped(const Request& request) const {
-  const auto data = IovaRange::from_length(request.data, std::uint64_t{request.count} * request.ns.block_size);
-  if (!data) return {};  // submit() says what is wrong
-  const auto needed = static_cast<unsigned>(request.opcode == Opcode::read ? Access::write : Access::read);
-  const Container& container = *device_.device().container();
-  Iova next = data->first;
-  for (auto mapping = container.find(next); mapping; mapping = container.find(next)) {
-    if ((static_cast<unsigned>(mapping->access) & needed) == 0) break;
-    if (mapping->range.last >= data->last) return {};
-    next = mapping->range.last + 1;
-  }
-  return nvme_failure(EFAULT, operation_of(request.opcode), object_of(request),
-                      fmt::format("the data is {}, and the device cannot reach {}", to_string(*data), to_string(next)),
-                      "map it, for this direction");
-}
-
-tl::unexpected<Error> Controller::State::refuse(const Request& request) const {
-  const std::string_view operation = operation_of(request.opcode);
+Result<void> Controller::State::check_room(const Namespace& ns, std::span<const Command> commands) const {
+  const std::uint32_t room = queue_->room();
+  if (commands.size() <= room && !admin_->stopped()) return {};
+  const bool is_batch = commands.size() != 1;
+  const std::string_view operation = is_batch ? "NVMe submit" : operation_of(commands.front().opcode);
+  std::string object = is_batch ? fmt::format("{} namespace {}, {} commands", admin_->name(), ns.id, commands.size())
+                                : object_of(ns, commands.front());
   if (admin_->stopped()) {
-    return nvme_failure(ESHUTDOWN, operation, object_of(request), "the controller was stopped", "open it again");
+    return nvme_failure(ESHUTDOWN, operation, std::move(object), "the controller was stopped", "open it again");
   }
-  return nvme_failure(EAGAIN, operation, object_of(request),
-                      fmt::format("{} commands are under way, as many as the queue takes", info.queue_depth - 1),
-                      "reap some first, by poll() or wait()");
+  const std::uint32_t most = info.queue_depth - 1U;
+  if (commands.size() > most) {
+    return nvme_failure(EINVAL, operation, std::move(object), fmt::format("the queue holds {} commands at most", most),
+                        "split them, or open the controller with a larger queue_depth");
+  }
+  return nvme_failure(EAGAIN, operation, std::move(object),
+                      fmt::format("{} commands are in flight, and the queue holds {} at most", most - room, most),
+                      "reap some first, by reap(), poll() or wait()");
 }
 
 Controller::State::Awaited Controller::State::next_completion() {
   const Deadline end(options_.timeout);
-  if (!uses_interrupts()) return {.completed = admin_->poll_until(*queue_, end)};
+  if (!uses_interrupts()) return {.completed = admin_->next_completion(*queue_, end)};
   return next_interrupt(end);
 }
 
-// Does not look for a completion before an interrupt has come: one that polling finds shows nothing of interrupts.
+// Looks for a completion only after an interrupt: one found by polling would not show that interrupts work.
 Controller::State::Awaited Controller::State::next_interrupt(const Deadline& end) {
-  // So long an interrupt may come after its completion; and so often the controller's status is looked at.
-  constexpr std::chrono::milliseconds patience(1000);
+  // The longest delay of an interrupt after its completion, and the interval of status checks.
+  constexpr std::chrono::milliseconds poll_interval(1000);
   const Event& event = admin_->events().back();
   for (bool is_late = false;;) {
-    const auto signals = event.wait(is_late ? patience : std::min(end.left(), patience));
+    const auto signals = event.wait(is_late ? poll_interval : std::min(end.left(), poll_interval));
     if (!signals) {
       log(LogKind::remark, signals.error());
-      return {.completed = admin_->poll_until(*queue_, end)};  // the command is under way all the same
+      return {.completed = admin_->next_completion(*queue_, end)};  // the command is in flight all the same
     }
     if (*signals > 0) {
       interrupts_ += *signals;
       if (auto done = poll()) return {.completed = done};
-      is_late = false;  // it was of a command that poll() has reaped already
+      is_late = false;  // it belonged to a command that poll() has already reaped
       continue;
     }
     if (is_late) return {.completed = {}, .lacks_interrupt = true};
@@ -302,13 +274,13 @@ Controller::State::Awaited Controller::State::next_interrupt(const Deadline& end
 tl::unexpected<Error> Controller::State::no_interrupt(std::string_view operation, std::string object) const {
   return nvme_failure(
       ENOMSG, operation, std::move(object),
-      fmt::format("the command is done, but no interrupt came (MSI-X, vector {})", admin_->events().size() - 1),
-      "use Completion::polling; the kernel's log (dmesg) tells of interrupts that were blocked");
+      fmt::format("the command is done, but no interrupt was received (MSI-X, vector {})", admin_->events().size() - 1),
+      "use Completion::polling; the kernel's log (dmesg) lists blocked interrupts");
 }
 
 tl::unexpected<Error> Controller::State::give_up(std::string_view operation, std::string object) {
-  // Deleting the queue ends its commands. A controller that is reset under them should drop them, too; QEMU 7.2
-  // crashes.
+  // Deleting the queue ends its commands. A controller that is reset with commands in flight should drop them, but QEMU
+  // 7.2 crashes.
   admin_->delete_queue_pair(io_queue);
   auto given_up = admin_->give_up(*queue_, options_.timeout, operation, std::move(object));
   queue_->close();
@@ -322,7 +294,7 @@ Result<Completed> Controller::State::wait() {
     return nvme_failure(ESHUTDOWN, operation, admin_->name(), "the controller was stopped", "open it again");
   }
   if (queue_->idle() && !queue_->stray()) {
-    return nvme_failure(EINVAL, operation, admin_->name(), "no command is under way", "submit one first");
+    return nvme_failure(EINVAL, operation, admin_->name(), "no command is in flight", "submit one first");
   }
   const Awaited awaited = next_completion();
   if (awaited.lacks_interrupt) return no_interrupt(operation, admin_->name());
@@ -330,31 +302,32 @@ Result<Completed> Controller::State::wait() {
   return *awaited.completed;
 }
 
-Result<void> Controller::State::run(const Request& request) {
-  const std::string_view operation = operation_of(request.opcode);
+Result<void> Controller::State::run(const Namespace& ns, Command command) {
+  const std::string_view operation = operation_of(command.opcode);
   if (!queue_->idle() && !admin_->stopped()) {
-    return nvme_failure(EBUSY, operation, object_of(request), "submitted commands are under way",
-                        "reap them first, by poll() or wait()");
+    return nvme_failure(EBUSY, operation, object_of(ns, command), "submitted commands are in flight",
+                        "reap them first, by reap(), poll() or wait()");
   }
-  if (request.opcode != Opcode::flush) {
-    if (auto mapped = check_mapped(request); !mapped) return mapped;
-  }
-  // An interrupt of a command that poll() has reaped says nothing of this one.
+  const Container& container = *device_.device().container();
+  if (auto mapped = check_mapped(container, admin_->name(), ns, command); !mapped) return mapped;
+  // Ignores the interrupt of a command that poll() has reaped.
   if (uses_interrupts()) (void)admin_->events().back().take();
-  auto id = submit_any(request);
-  if (!id) return failure_of(id);
+  if (auto submitted = submit_any(ns, std::span(&command, 1)); !submitted) return submitted;
   const Awaited awaited = next_completion();
   const auto done = awaited.lacks_interrupt ? poll() : awaited.completed;
-  if (!done) return give_up(operation, object_of(request));
-  if (done->status != 0) {
-    return nvme_failure(is_write_protected(done->status) ? EROFS : EIO, operation, object_of(request),
-                        status_text(done->status), remedy_of(request, done->status));
-  }
-  if (awaited.lacks_interrupt) return no_interrupt(operation, object_of(request));
+  if (!done) return give_up(operation, object_of(ns, command));
+  if (done->status != 0) return status_failure(admin_->name(), ns, command, done->status);
+  if (awaited.lacks_interrupt) return no_interrupt(operation, object_of(ns, command));
   return {};
 }
 
 Result<Controller> Controller::open(PciDevice& device, IovaAllocator& allocator, Options options) {
+  options.allocator = &allocator;
+  return open(device, options);
+}
+
+Result<Controller> Controller::open(PciDevice& device, Options options) {
+  IovaAllocator* const allocator = options.allocator;
   auto admin = Admin::start(device, allocator, options.timeout);
   if (!admin) return failure_of(admin);
   auto state = std::make_unique<State>(device, std::move(*admin), options);
@@ -375,23 +348,24 @@ const ControllerInfo& Controller::info() const noexcept { return state_->info; }
 const std::vector<Namespace>& Controller::namespaces() const noexcept { return state_->namespaces; }
 
 Result<void> Controller::read(const Namespace& ns, std::uint64_t block, std::uint32_t count, Iova data) {
-  return state_->run({.opcode = Opcode::read, .ns = ns, .block = block, .count = count, .data = data});
+  return state_->run(ns, {.opcode = Opcode::read, .count = count, .block = block, .data = data});
 }
 Result<void> Controller::write(const Namespace& ns, std::uint64_t block, std::uint32_t count, Iova data) {
-  return state_->run({.opcode = Opcode::write, .ns = ns, .block = block, .count = count, .data = data});
+  return state_->run(ns, {.opcode = Opcode::write, .count = count, .block = block, .data = data});
 }
-Result<void> Controller::flush(const Namespace& ns) {
-  // A count of 1 is a 0 in the command, as all fields are that a flush does not use.
-  return state_->run({.opcode = Opcode::flush, .ns = ns, .block = 0, .count = 1, .data = {}});
-}
+Result<void> Controller::flush(const Namespace& ns) { return state_->run(ns, {.opcode = Opcode::flush}); }
 
+Result<void> Controller::submit(const Namespace& ns, std::span<Command> commands) {
+  return state_->submit(ns, commands);
+}
+std::span<const Completed> Controller::reap(std::span<Completed> space) { return state_->reap(space); }
 Result<std::uint16_t> Controller::submit_read(const Namespace& ns, std::uint64_t block, std::uint32_t count,
                                               Iova data) {
-  return state_->submit<Opcode::read>(ns, block, count, data);
+  return state_->submit_one<Opcode::read>(ns, block, count, data);
 }
 Result<std::uint16_t> Controller::submit_write(const Namespace& ns, std::uint64_t block, std::uint32_t count,
                                                Iova data) {
-  return state_->submit<Opcode::write>(ns, block, count, data);
+  return state_->submit_one<Opcode::write>(ns, block, count, data);
 }
 std::optional<Completed> Controller::poll() { return state_->poll(); }
 Result<Completed> Controller::wait() { return state_->wait(); }

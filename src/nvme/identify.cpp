@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reading the data of Identify.
+// Parses the data of Identify.
 #include "nvme/identify.hpp"
 
 #include <fmt/format.h>
@@ -7,25 +7,25 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <postern/little_endian.hpp>
 
-#include "nvme/little.hpp"
 #include "nvme/prp.hpp"
 
 namespace postern::nvme {
 namespace {
 
-// `offset` is a constant of the callers, within the data.
+// `offset` is a constant within the data.
 template <typename T>
 T number_at(const IdentifyData& data, std::size_t offset) {
   T value;
   std::memcpy(&value, data.data() + offset, sizeof value);
-  return swap_unless_little(value);
+  return little_endian(value);
 }
 
 std::string text_at(const IdentifyData& data, std::size_t offset, std::size_t length) {
   std::string text(length, '\0');
   std::memcpy(text.data(), data.data() + offset, length);
-  constexpr std::string_view padding(" \0", 2);  // spaces by the specification; some fill up with NULs
+  constexpr std::string_view padding(" \0", 2);  // spaces by the specification; some controllers use NULs
   text.erase(text.find_last_not_of(padding) + 1);
   text.erase(0, text.find_first_not_of(' '));
   std::replace_if(
@@ -51,7 +51,7 @@ Result<ControllerData> parse_controller(std::string_view device, const IdentifyD
   const auto completion = number_at<std::uint8_t>(data, 513);
   if (!takes(submission, 6) || !takes(completion, 4)) {
     return odd_data(EIO, std::string(device),
-                    fmt::format("it does not take queue entries of 64 and 16 bytes (SQES {:#04x}, CQES {:#04x})",
+                    fmt::format("it does not support queue entries of 64 and 16 bytes (SQES {:#04x}, CQES {:#04x})",
                                 submission, completion));
   }
   return ControllerData{.model = text_at(data, 24, 40),
@@ -62,7 +62,7 @@ Result<ControllerData> parse_controller(std::string_view device, const IdentifyD
 }
 
 std::uint64_t max_transfer(std::uint8_t max_transfer_shift, std::uint64_t smallest_page) noexcept {
-  // A shift that would overflow is far beyond what the list can name.
+  // A shift that would overflow is far beyond what a PRP list can name.
   if (max_transfer_shift == 0 || max_transfer_shift > 32) return prp_max_bytes;
   return std::min(prp_max_bytes, smallest_page << max_transfer_shift);
 }
@@ -75,9 +75,9 @@ Result<std::vector<std::uint32_t>> parse_active_namespaces(std::string_view devi
     if (id == 0) break;
     const std::uint32_t last = ids.empty() ? 0 : ids.back();
     if (id <= last || id > max_namespace) {
-      return odd_data(
-          EIO, std::string(device),
-          fmt::format("its list of active namespaces has {} after {}, and none is above {}", id, last, max_namespace));
+      return odd_data(EIO, std::string(device),
+                      fmt::format("its list of active namespaces has {} after {}, but the highest id is {}", id, last,
+                                  max_namespace));
     }
     ids.push_back(id);
   }
@@ -94,8 +94,8 @@ Result<Namespace> parse_namespace(std::string_view device, std::uint32_t id, con
   const std::uint32_t metadata = lba_format & 0xffff;
   const std::uint32_t shift = (lba_format >> 16) & 0xff;
 
-  // With metadata a block is longer than its size says, or needs a second buffer: either way the device would reach
-  // memory that the caller never gave it.
+  // With metadata, a block is longer than its size, or needs a second buffer: the device would access memory beyond the
+  // caller's.
   if (metadata != 0) return odd(EOPNOTSUPP, fmt::format("its blocks carry {} bytes of metadata each", metadata));
   if (shift < 9 || shift > 30) return odd(EIO, fmt::format("a block size of 2^{} bytes", shift));
   if (blocks > (~std::uint64_t{0} >> shift)) return odd(EIO, fmt::format("{} blocks of 2^{} bytes", blocks, shift));

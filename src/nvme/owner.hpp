@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Owner: that this driver has a device, which can have one owner at a time.
+// Owner: makes sure that only one nvme::Controller uses a device at a time.
 #pragma once
 
 #include <atomic>
@@ -22,7 +22,7 @@ class Owner {
   }
 
  private:
-  PciDevice* device_;  // null: another has it, or it was released
+  PciDevice* device_;  // null: another one owns it, or it was released
 };
 
 }  // namespace postern::nvme

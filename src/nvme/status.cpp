@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Status codes in words (NVM Express 1.4, section 4.6.1).
+// status_text(): the texts of status codes (NVM Express 1.4, section 4.6.1).
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -77,11 +77,11 @@ constexpr std::array words = {
 }  // namespace
 
 std::string status_text(std::uint16_t status) {
-  const auto code = static_cast<std::uint16_t>(status & 0x7ff);  // what stands above says whether to try again
+  const auto code = static_cast<std::uint16_t>(status & 0x7ff);  // the bits above are flags
   const auto* known =
       std::find_if(words.begin(), words.end(), [code](const Words& entry) { return entry.code == code; });
   if (known != words.end()) return fmt::format("{} ({:#05x})", known->text, code);
-  return fmt::format("{} ({:#05x})", code >> 8 == 7 ? "a status of the vendor's own" : "unknown status", code);
+  return fmt::format("{} ({:#05x})", code >> 8 == 7 ? "vendor-specific status" : "unknown status", code);
 }
 
 }  // namespace postern::nvme

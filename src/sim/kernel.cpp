@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Kernel: what a call goes to, opening nodes, and the thread that the devices run in.
+// Kernel: dispatches the system calls, opens nodes, and runs the devices' thread.
 #include <postern-sim/kernel.hpp>
 
 #include <fmt/format.h>
@@ -31,21 +31,21 @@
 namespace postern::sim {
 namespace {
 
-std::unique_ptr<Function> make(const HostFunction& described, Machine& machine) {
+std::unique_ptr<Function> make(const HostFunction& described, const Host& host, Machine& machine) {
   const Platform platform = machine.platform;
   auto function =
       std::make_unique<Function>(described.address, described.iommu_group, make_hardware(described, platform));
-  // powernv's ports have no interrupts for a port driver.
+  // powernv's ports have no interrupts, so no port driver.
   const bool is_port_of_powernv = described.model == HostFunction::Model::bridge && platform == Platform::powernv;
   if (!is_port_of_powernv) function->native_driver = name_of(described.model).native_driver;
   function->driver_override = described.driver;
   function->ops = std::make_unique<VfioPci>(machine, *function);
-  function->interrupts().can_add_vectors = platform == Platform::pc || platform == Platform::arm;
+  function->interrupts().can_add_vectors = host.dynamic_msix && (platform == Platform::pc || platform == Platform::arm);
   return function;
 }
 
-// How many fork(2)s led to this process since the first kernel was made. Each call asks, and getpid(2) would cost as
-// much as the rest of a short one.
+// The number of forks between the first kernel and this process. Every call checks it; getpid(2) would cost as much as
+// the rest of a short call.
 std::atomic<unsigned> forks = 0;  // NOLINT(cppcoreguidelines-avoid-non-const-global-variables): of pthread_atfork(3)
 unsigned count_forks() {
   static const int registered =
@@ -58,16 +58,21 @@ unsigned count_forks() {
 
 class Kernel::State {
  public:
-  State* left_before = nullptr;  // what a child of fork(2) left before this one
+  State* left_before = nullptr;  // the previous copy that a child of fork(2) left behind
 
   explicit State(const Host& host) {
+    if (auto possible = check_host(host); !possible) {
+      log(LogKind::remark, possible.error());
+      made_ = -EINVAL;
+      return;
+    }
     machine.process.memory_limit = host.locked_memory;
     machine.mapping_limit = host.mapping_limit;
     machine.unsafe_noiommu = host.enable_unsafe_noiommu_mode;
     machine.iommu = make_iommu_model(host);
     machine.platform = host.platform;
     machine.tce = make_tce_platform(host.platform);
-    for (const HostFunction& function : host.functions) machine.add(make(function, machine));
+    for (const HostFunction& function : host.functions) machine.add(make(function, host, machine));
     made_ = machine.process.opened();
     if (made_ == 0) made_ = machine.connect();
     if (made_ < 0) return;
@@ -78,19 +83,25 @@ class Kernel::State {
       made_ = -failed.code().value();
     }
   }
-  ~State() {
+  ~State() = default;  // after end()
+  State(const State&) = delete;
+  State& operator=(const State&) = delete;
+
+  // Stops the devices and closes all files; false: some were open. From then on every call fails.
+  [[nodiscard]] bool end() noexcept {
     {
       const Machine::Lock lock(machine.mutex);
       stopping_ = true;
       machine.changed.notify_all();
     }
     if (hardware_.joinable()) hardware_.join();
-    machine.process.exit();  // devices leave their iommufds
+    const bool in_use = tell_of_open_files();
+    machine.process.exit();  // closes files, so devices leave their iommufds
+    made_ = -ESTALE;
+    return !in_use;
   }
-  State(const State&) = delete;
-  State& operator=(const State&) = delete;
 
-  // What comes before each call: 0 and the lock; or, without it, why there is no answer.
+  // Called before each call: returns 0 with the lock held, or an errno without it.
   [[nodiscard]] int enter(Machine::Lock& lock) {
     if (!is_of_this_process()) {
       tell_of_fork();
@@ -100,12 +111,15 @@ class Kernel::State {
     lock = Machine::Lock(machine.mutex);
     return 0;
   }
-  // A child of fork(2) has a copy of all this without the devices' thread, and with a lock that may be held for ever.
+  // A child of fork(2) has a copy of this object without the devices' thread, and with a lock that may be held for
+  // ever.
   [[nodiscard]] bool is_of_this_process() const noexcept { return forks.load(std::memory_order_relaxed) == forks_; }
 
   [[nodiscard]] int open(const std::string& path) {
+    FileStatus status;
+    if (const int result = sysfs.status(path, status); result < 0) return result;
     const int fd = open_node(path);
-    if (fd >= 0) machine.process.files.find(fd)->path = path;
+    if (fd >= 0) machine.process.files.find(fd)->opened_as(path, status);
     return fd;
   }
 
@@ -117,22 +131,21 @@ class Kernel::State {
   [[nodiscard]] int open_node(const std::string& path);
   void run_hardware();
   void tell_of_fork() noexcept;
+  bool tell_of_open_files() noexcept;
 
   const pid_t process_ = ::getpid();
   const unsigned forks_ = count_forks();
-  int made_ = 0;  // or the negated errno of what could not be had for it
+  int made_ = 0;  // or the negated errno of a resource that could not be allocated
   std::atomic<bool> has_told_ = false;
   bool stopping_ = false;
   std::thread hardware_;
 };
 
 int Kernel::State::open_node(const std::string& path) {
-  FileStatus status;
-  if (const int result = sysfs.status(path, status); result < 0) return result;
   OpenFiles& files = machine.process.files;
   if (path == "/dev/vfio/vfio") return files.give(std::make_shared<ContainerFile>(machine));
   if (path == "/dev/iommu") return files.give(std::make_shared<Iommufd>(machine.iommu, machine.process));
-  // The numbers first: names are made of the one function or group alone that can be it.
+  // Compares the numbers first, so that only the name of one function or group is built.
   int number = -1;
   std::from_chars(path.data() + path.find_last_not_of("0123456789") + 1, path.data() + path.size(), number);
   for (const auto& [address, function] : machine.functions) {
@@ -153,7 +166,7 @@ int Kernel::State::open_node(const std::string& path) {
   return -EACCES;
 }
 
-// While a function is open its hardware is looked after all the time; between times others get the lock.
+// While a function is open, its hardware is polled continuously; the lock is released in between.
 void Kernel::State::run_hardware() {
   Machine::Lock lock(machine.mutex);
   while (!stopping_) {
@@ -165,7 +178,7 @@ void Kernel::State::run_hardware() {
       try {
         worked = function->poll() || worked;
       } catch (const std::bad_alloc&) {
-        // A device that is slow: it tries again.
+        // A slow device: it retries.
       }
     }
     if (!any_open) {
@@ -182,28 +195,53 @@ void Kernel::State::run_hardware() {
   }
 }
 
-// Once: who destroys many things in a child need not hear it of each.
+// Only once, not for every object that a child destroys.
 void Kernel::State::tell_of_fork() noexcept {
   if (has_told_.exchange(true)) return;
   log(LogKind::remark,
       Error({.code = ESTALE,
              .operation = "use simulated kernel",
              .object = fmt::format("simulated kernel of process {}", process_),
-             .reason = fmt::format("process {} came of that by fork(2), and has neither its devices nor its lock",
-                                   ::getpid()),
-             .remedy = "use it in the process that made it, or make another one after fork(2)",
+             .reason = fmt::format(
+                 "process {} is a child of it, made by fork(2), and has neither its devices nor its lock", ::getpid()),
+             .remedy = "use it in the process that created it, or create another one after fork(2)",
              .causes = {}}));
 }
 
-Kernel::Kernel(const Host& host) : state_(std::make_unique<State>(host)) {}
+// Whether any is open or mapped.
+bool Kernel::State::tell_of_open_files() noexcept {
+  const auto& files = machine.process.files.all();
+  const bool maps_bars = machine.process.mapped_files.bytes_in(0, std::uint64_t{1} << 63) != 0;
+  if (files.empty() && !maps_bars) return false;
+  try {
+    std::vector<std::string> open;
+    open.reserve(files.size() + 1);
+    for (const auto& [fd, file] : files) open.push_back(file->path);
+    if (maps_bars) open.emplace_back("mapped BARs");
+    log(LogKind::tear_down,
+        Error({.code = EBUSY,
+               .operation = "",
+               .object = "simulated kernel",
+               .reason = fmt::format("it is destroyed while these are in use: {}", fmt::join(open, ", ")),
+               .remedy = "destroy what was attached through it before it",
+               .causes = {}}));
+  } catch (const std::bad_alloc&) {
+  }
+  return true;
+}
 
-// A child's copy cannot be taken apart: its thread cannot be joined, nor its lock taken. It stays, where leak checkers
-// find it.
+Kernel::Kernel(const Host& host) : state_(new State(host)) {}
+
+// A child's copy cannot be destroyed: its thread cannot be joined, nor its lock taken. It is kept reachable for leak
+// checkers. So is the state of a kernel that is destroyed before its users, so that their calls fail instead of waiting
+// for a lock that no longer exists.
 Kernel::~Kernel() {
-  if (state_->is_of_this_process()) return;
+  if (state_->is_of_this_process() && state_->end()) {
+    delete state_;
+    return;
+  }
   static State* left = nullptr;
-  state_->left_before = std::exchange(left, state_.get());
-  static_cast<void>(state_.release());
+  state_->left_before = std::exchange(left, state_);
 }
 
 bool Laboratory::wrap(Kernel& kernel, PciAddress address, const Wrap& wrap) {
@@ -224,13 +262,13 @@ int Kernel::open(const char* path, int flags) {
 
 int Kernel::close(int fd) {
   if (!OpenFiles::is_ours(fd)) return system_kernel().close(fd);
-  if (!state_->is_of_this_process()) return -ESTALE;  // a child lets its copies go, which is nothing to tell of
+  if (!state_->is_of_this_process()) return -ESTALE;  // a child destroys its copies, which is not worth a message
   Machine::Lock lock;
   const int result = state_->enter(lock);
   return result < 0 ? result : state_->machine.process.close(fd);
 }
 
-// What a call on one of our fds gives: call(file).
+// Returns the result of a call on one of the simulated fds: call(file).
 template <typename Call>
 auto Kernel::on_file(int fd, Call call) {
   Machine::Lock lock;
@@ -277,20 +315,31 @@ std::intptr_t Kernel::mmap(void* address, std::size_t length, int protection, in
   const std::intptr_t mapped = is_ours ? file->mmap(address, length, protection, flags, offset)
                                        : system_kernel().mmap(address, length, protection, flags, fd, offset);
   if (is_errno(mapped)) return mapped;
-  // Whatever was there before, by MAP_FIXED or after a munmap(2) of the process's own, is not any more.
+  // The new mapping replaces what was there before, by MAP_FIXED or after the process's own munmap(2).
   const auto start = static_cast<std::uintptr_t>(mapped);
   process.unmapped(start, length);
   if (is_ours) process.mapped_files.add(start, length, file);
   return mapped;
 }
 
-// Memory is the process's, whatever became of this kernel.
+// The memory belongs to the process, even if this kernel is unusable.
 int Kernel::munmap(void* address, std::size_t length) {
   Machine::Lock lock;
   const bool is_usable = state_->is_of_this_process() && state_->enter(lock) == 0;
   const int result = system_kernel().munmap(address, length);
   if (is_usable && result == 0) state_->machine.process.unmapped(reinterpret_cast<std::uintptr_t>(address), length);
   return result;
+}
+
+// Files of memory are the system's.
+int Kernel::fstat(int fd, FileStatus& status) {
+  if (!OpenFiles::is_ours(fd)) return system_kernel().fstat(fd, status);
+  return on_file(fd, [&](const File& file) { return file.fstat(status); });
+}
+
+std::int64_t Kernel::lseek(int fd, std::uint64_t offset, int whence) {
+  if (!OpenFiles::is_ours(fd)) return system_kernel().lseek(fd, offset, whence);
+  return on_file(fd, [&](File& file) { return file.lseek(offset, whence); });
 }
 
 int Kernel::eventfd() { return system_kernel().eventfd(); }
@@ -320,7 +369,7 @@ int Kernel::list_directory(const std::string& path, std::vector<std::string>& na
 }
 
 int Kernel::read_link(const std::string& path, std::string& target) {
-  // Nobody outside of this process can be on a simulated host: whoever looks for others is in its first PID namespace.
+  // No other process can use a simulated host: this process is in its initial PID namespace.
   if (path == "/proc/self/ns/pid") {
     target = "pid:[4026531836]";
     return 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Laboratory: what the tests of drivers do to a simulated machine and no kernel can be asked for.
+// Laboratory: changes to a simulated machine for tests of drivers, which no kernel interface allows.
 #pragma once
 
 #include <functional>
@@ -12,8 +12,8 @@ namespace postern::sim {
 
 class Laboratory {
  public:
-  // Puts hardware of the test's own around a function's, which nobody has open: a device that lies. The new one says
-  // that it is the same device. False: there is no such function.
+  // Wraps the hardware of a function, which must not be open, in the test's own, for example a device that lies. The
+  // wrapper reports the same device. False: there is no such function.
   using Wrap = std::function<std::unique_ptr<Hardware>(std::unique_ptr<Hardware> honest)>;
   static bool wrap(Kernel& kernel, PciAddress address, const Wrap& wrap);
 };

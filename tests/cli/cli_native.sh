@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Runs the tool on any machine, without hardware and without root: help, wrong arguments, missing devices, JSON, exit codes.
-# Usage: cli_native.sh [TOOL]; without one, the postern in PATH. JSON is looked into where postern-json is in TOOL's folder too.
+# Usage: cli_native.sh [TOOL] (default: postern in PATH). Checks JSON only if postern-json is in TOOL's folder.
 # shellcheck source=tests/cli/expect.sh
 . "$(dirname "$0")/expect.sh"
 
@@ -15,30 +15,30 @@ expect 'help goes to standard output, with examples and the exit codes' 0 out 'p
 run postern --version
 expect 'the version is a name and a number' 0 out 'postern 0'
 run postern
-expect 'no arguments at all are wrong usage, and give the help on standard error' 2 err 'Verbs:' no-out Verbs
+expect 'no arguments at all are wrong usage, and give the help on standard error' 2 err 'Commands:' no-out Commands
 run postern chekc
-expect 'a wrong verb gets the one that was meant, and the list' 2 err 'there is no verb "chekc"' err 'did you mean "check"?' err 'devices, show'
+expect 'a misspelt command gets a suggestion, and the list' 2 err 'unknown command "chekc"' err 'did you mean "check"?' err 'devices, show'
 run postern frobnicate
-expect 'a verb that is like none gets the list alone' 2 err 'there is no verb "frobnicate"' no-err 'did you mean' err 'the verbs are'
+expect 'an unknown command without a similar one gets only the list' 2 err 'unknown command "frobnicate"' no-err 'did you mean' err 'the commands are'
 run postern --frobnicate
-expect 'a wrong option before the verb is wrong usage' 2 err frobnicate
+expect 'a wrong option before the command is wrong usage' 2 err frobnicate
 
-for verb in devices show backends doctor bind unbind check reset; do
-    run postern $verb --help
-    expect "$verb has a help of its own with an example" 0 out Example out --json
-    run postern $verb --frobnicate
-    expect "$verb refuses an option that it does not have" 2 err "postern $verb" err --frobnicate
+for command in devices show backends doctor bind unbind check reset; do
+    run postern $command --help
+    expect "$command has a help of its own with an example" 0 out Example out --json
+    run postern $command --frobnicate
+    expect "$command refuses an option that it does not have" 2 err "postern $command" err --frobnicate
 done
-for verb in show bind unbind check reset; do
-    run postern $verb
-    expect "$verb wants a device" 2 err 'DEV is required' err "postern $verb --help"
-    run postern $verb 00:01
-    expect "$verb refuses what is no PCI address, and says what one looks like" 2 err '"00:01"' err 0000:00:01.0
-    run postern $verb fff0:fe:1f.7
-    expect "$verb of a device that is not there fails and says how to list them" 1 err fff0:fe:1f.7 err 'postern devices'
-    run postern $verb fff0:fe:1f.7 --json
-    expect "$verb of a device that is not there keeps standard error empty when JSON is asked for" 1 no-err postern
-    json /error/errno ENODEV "$verb of a device that is not there gives the errno in JSON"
+for command in show bind unbind check reset; do
+    run postern $command
+    expect "$command wants a device" 2 err 'DEV is required' err "postern $command --help"
+    run postern $command 00:01
+    expect "$command refuses what is no PCI address, and says what one looks like" 2 err '"00:01"' err 0000:00:01.0
+    run postern $command fff0:fe:1f.7
+    expect "$command of a device that is not there fails and says how to list them" 1 err fff0:fe:1f.7 err 'postern devices'
+    run postern $command fff0:fe:1f.7 --json
+    expect "$command of a device that is not there keeps standard error empty when JSON is asked for" 1 no-err postern
+    json /error/errno ENOENT "$command of a device that is not there gives the errno in JSON"
 done
 run postern doctor fff0:fe:1f.7
 expect 'doctor of a device that is not there says so among the conditions' 1 out 'NO  device' out 'postern devices'
@@ -50,7 +50,7 @@ expect 'a second device is refused' 2 err '00:02.0'
 run postern check 00:01.0 --memory 64Q
 expect 'a size with an unknown unit is refused and a right one shown' 2 err 'size "64Q"' err 64M
 run postern check 00:01.0 --bytes 0
-expect 'a size of zero is refused' 2 err 'zero bytes'
+expect 'a size of zero is refused' 2 err 'must not be zero'
 run postern check 00:01.0 --memory 99999999999G
 expect 'a size beyond 64 bits is refused' 2 err '64 bits'
 run postern check 00:01.0 --vf-token nonsense
@@ -60,7 +60,7 @@ expect 'memory that no process can have is refused' 2 err 'more memory than any 
 run postern doctor 00:01.0 --memory 9E
 expect 'by doctor, too' 2 err 'more memory than any process can have'
 run postern check 00:01.0 --backend legacy
-expect 'a backend that does not exist is refused and the others are listed' 2 err 'no backend of this name' err 'use one of: auto, '
+expect 'a backend that does not exist is refused and the others are listed' 2 err 'no backend has this name' err 'use one of: auto, '
 run postern reset 00:01.0 --backend legacy
 expect 'reset refuses such a backend, too' 2 err 'use one of: auto, '
 run postern check 00:01.0 --version 99
@@ -84,11 +84,11 @@ if [ -d /sys/bus/pci/devices ]; then
     if [ "$address" ]; then
         that 'the first device of the JSON is in sysfs' test -e "/sys/bus/pci/devices/$address"
         run postern show "$address"
-        expect 'show tells of a device whatever its driver' 0 out "$address" out class
+        expect 'show works whatever the driver' 0 out "$address" out class
         run postern show "$address" --json
         json /address "$address" 'show gives its address in JSON'
     else
-        skip 'show tells of a device whatever its driver' 'this machine has no PCI device'
+        skip 'show works whatever the driver' 'this machine has no PCI device'
     fi
 else
     skip 'devices prints a table with headings' 'this machine has no PCI'
@@ -103,7 +103,7 @@ if [ -w /dev/full ]; then
     code=0
     postern show fff0:fe:1f.7 2>/dev/full || code=$?
     out='' err=''
-    expect 'an error that cannot be told is one all the same, and no crash' 1
+    expect 'an error that cannot be printed sets the exit code, without a crash' 1
 fi
 (
     sleep 0.3
@@ -112,7 +112,7 @@ fi
     echo $code >"$scratch/code"
 ) | true
 code=$(cat "$scratch/code") out='' err=$(cat "$scratch/err")
-expect 'a pipe that nobody reads any more does not kill it' 1 err 'standard output'
+expect 'a pipe without a reader does not kill it' 1 err 'standard output'
 run env TERM=xterm postern doctor
 case $out in
     *"$(printf '\033')"*) not_ok 'there is no colour where the output is no terminal' ;;
@@ -124,39 +124,46 @@ disk=0000:00:01.0 other=0000:00:02.0 twin=0000:01:00.0
 run postern devices --host sim
 expect 'devices lists what is on it' 0 out "$disk" out vfio-pci out "$twin" out nvme
 run postern doctor $disk --host sim
-expect 'doctor finds every condition met' 0 out 'nothing stands in the way' no-out 'NO '
+expect 'doctor finds every condition met' 0 out 'no unmet conditions' no-out 'NO '
 run postern check $disk --host sim
 expect 'check passes on every backend, in every version' 0 out "$disk passes through with iommufd; type1, version 2; type1, version 1" no-out FAIL out 'completed by MSI-X'
 expect 'all passes read the same' 0 out '3 passes read the same bytes'
-expect 'its page table tells exactly the pages that were written' 0 out '37 pages written, all of them among the 37 of 256 that its IOMMU told'
+expect 'its page table reports exactly the written pages' 0 out '37 pages written, all of them among the 37 of 256 reported dirty; tracked by the IOMMU'
 run postern check $disk --host sim:pc --bytes 1M --write-test --json
 json /ok true 'in JSON too, and with writing'
 run postern check $disk --host sim:pc --bytes 1M --backend iommufd --write-test --keep-in "$scratch/kept"
-expect 'what a disk held while it is written to is told of before, and gone after' 0 err "is kept in $scratch/kept/$disk-namespace-1-block-" out 'and the old content restored'
+expect 'the file with the contents of a disk is announced before writing, and removed after' 0 err "is kept in $scratch/kept/$disk-namespace-1-block-" out 'and the old content restored'
 that 'the folder that was named was used' test -d "$scratch/kept"
 that 'and nothing is left in it' test -z "$(ls "$scratch/kept")"
 : >"$scratch/kept/$disk-namespace-1-block-130944"
 run postern check $disk --host sim:pc --bytes 1M --backend iommufd --write-test --keep-in "$scratch/kept"
-expect 'what an earlier write test has left there is not written over' 1 out 'FAIL  write' out 'an earlier write test was ended' out 'conv=notrunc'
+expect 'a file left by an earlier write test is not overwritten' 1 out 'FAIL  write' out 'an earlier write test ended' out 'conv=notrunc'
 run postern check $other --host sim
-expect 'a device that is bound to its own driver is refused' 1 err "\"postern bind $other --host sim\"" err "begins anew in each run"
+expect 'a device that is bound to its own driver is refused' 1 err "\"postern bind $other --host sim\"" err "starts fresh in each run"
 run postern doctor $disk --host sim --memory 1024G
-expect 'doctor finds that so much memory has no room in what the IOMMU translates' 1 out 'NO  address width' out '0x0-0x7fffffffff'
+expect 'doctor reports more memory than the IOMMU can translate' 1 out 'NO  address width' out '0x0-0x7fffffffff'
 run postern check $disk --host sim --vf-token bd8d9d2b-5a5f-4f5a-a211-f591514ba1f3
-expect 'a VF token for what wants none is refused in words' 1 out 'takes no VF token' out EINVAL
+expect 'a VF token for a device that takes none is refused with a reason' 1 out 'takes no VF token' out EINVAL
 run postern bind $other --host sim
 expect 'bind says what it did' 0 out "$other: nvme -> vfio-pci"
-that 'and remembers nothing of it on this machine' test ! -e /run/postern/bind/$other.json
+that 'and records nothing on this machine' test ! -e /run/postern/bind/$other.json
 run postern bind $other --host sim --driver ../../../../tmp/vfio
 expect 'a driver that is a path is refused' 1 err EINVAL
 run postern reset $disk --host sim
-expect 'reset says which way it took' 0 out "$disk: reset by flr"
+expect 'reset prints its method' 0 out "$disk: reset by flr"
 run postern check 0000:00:04.0 --host sim
-expect 'edu passes too, with its DMA engine and both kinds of interrupts' 0 out 'every byte compared' out 'MSI came' out 'INTx came' out "passes through with iommufd; type1, version 2; type1, version 1"
+expect 'edu passes too, with its DMA engine and both kinds of interrupts' 0 out 'every byte compared' out 'MSI received' out 'INTx received' out "passes through with iommufd; type1, version 2; type1, version 1"
+run postern --host sim devices
+expect 'an option before the command is wrong usage, with the right order' 2 err 'unexpected argument: --host sim' \
+    err 'options go after the command: "postern devices --host sim"'
+run postern --json doctor $disk --host sim
+expect 'so is one of several' 2 out "options go after the command" out "postern doctor --json $disk --host sim"
+run postern --host sim
+expect 'and one without a command' 2 err 'options go after the command' err 'postern --help'
 run postern devices --host nowhere
 expect 'a host that does not exist is wrong usage' 2 err 'no host has this name' err 'sim:arm'
 run postern doctor $disk --host sim:arm
-expect 'doctor on the Arm server finds nothing in the way, and says what the host does not tell' 0 out 'nothing stands in the way' out 'smmu3.0x0000000009050000 does not say'
+expect 'doctor on the Arm server finds no unmet condition, and reports what the host does not show' 0 out 'no unmet conditions' out 'smmu3.0x0000000009050000 does not report it'
 run postern show $disk --host sim:arm
 expect 'show leaves its window for interrupts out of the usable addresses' 0 out '0x0-0x7ffffff (128 MiB), 0x8100000-0xffffffffffff'
 run postern check $disk --host sim:arm
@@ -176,9 +183,54 @@ if [ -e "$described" ]; then
     run postern check 0000:41:00.0 --host "sim:$described"
     expect 'check passes the disk of a described host through' 0 out '0000:41:00.0 passes through with' no-out FAIL
     run postern doctor 0000:43:00.0 --host "sim:$described" --memory 1G
-    expect 'doctor finds what its description lets stand in the way' 1 out 'in the way: 0000:44:00.0' out 'limited to 256 MiB, but 1 GiB is needed'
+    expect 'doctor finds what its description lets stand in the way' 1 out 'in the way: 0000:44:00.0' \
+        out 'limited to 256 MiB; iommufd counts 1 GiB to be mapped, by user: too much; type1 counts 1 GiB to be mapped: too much'
 fi
 described=$scratch/host.json
+echo '{"platform": "pc", "locked_memory": 8388608,
+       "functions": [{"address": "00:01.0", "model": "nvme", "iommu_group": 1, "driver": "vfio-pci"}]}' >"$described"
+run postern doctor $disk --host "sim:$described" --memory 16M
+# shellcheck disable=SC2016 # for the operator's shell
+expect 'doctor says what each backend would count as locked memory, and three ways to be allowed it' 1 \
+    out 'iommufd counts 16 MiB to be mapped, by user: too much; type1 counts 16 MiB to be mapped: too much' \
+    out '"ulimit -l 16384"' out '"sudo prlimit -p $$ -l$((16384*1024))"' out 'LimitMEMLOCK=16384K'
+run postern check $disk --host "sim:$described" --memory 16M
+expect 'check fails with the same number' 1 out 'FAIL  map' out ENOMEM out '"ulimit -l 16384"'
+run postern doctor $disk --host "sim:$described" --memory 8M
+expect 'doctor finds that the limit itself is enough' 0 \
+    out 'by user: allowed unless other processes of this user have pinned more than 0 bytes; type1 counts 8 MiB to be mapped: allowed'
+run postern doctor $disk --host "sim:$described" --memory 16M --json
+json /locked_memory/limit 8388608 'doctor in JSON has the limit'
+json /locked_memory/exempt false 'and whether it applies'
+json /locked_memory/needs/0/backend iommufd 'and the need of each backend'
+json /locked_memory/needs/0/counter user 'by user'
+json /locked_memory/needs/1/counter process 'or by process'
+json /locked_memory/needs/1/bytes/at_most 16777216 'in bytes'
+json /locked_memory/needs/1/containers/at_most 1 'for so many containers'
+json /locked_memory/needs/1/verdict refused 'and the verdict'
+run postern doctor $disk --host "sim:$described" --json
+case $out in
+    *'"locked_memory": {'*) not_ok 'and none of it without --memory' "$out" ;;
+    *) ok 'and none of it without --memory' ;;
+esac
+for size in 0 -1 M 16Mx 99999999999G; do
+    run postern doctor $disk --host "sim:$described" --memory "$size"
+    expect "doctor refuses --memory $size" 2 err --memory
+done
+run postern doctor 00:09.0 --host "sim:$described" --memory 16M
+expect 'doctor judges the limit also for a device that is not there' 1 out 'NO  device' out 'type1 counts 16 MiB'
+run postern doctor $disk --host sim --memory 16M
+expect 'without a limit every backend may count' 0 out 'type1 counts 16 MiB to be mapped: no limit'
+case $(postern backends) in
+    *'spapr    not built'*) skip 'doctor counts the windows of a POWER host' 'this build lacks spapr' ;;
+    *)
+        echo '{"platform": "pseries", "locked_memory": 8388608,
+               "functions": [{"address": "00:00.0", "model": "nvme", "iommu_group": 0, "driver": "vfio-pci"}]}' >"$described"
+        run postern doctor 0000:00:00.0 --host "sim:$described" --memory 8M
+        expect 'doctor counts the windows of a POWER host' 1 out 'version 2 of spapr counts 8 MiB to be mapped and 2 MiB for tables: too much' \
+            out 'version 1 of spapr counts 1026 MiB for its whole window and table: too much' out '"ulimit -l 10240"'
+        ;;
+esac
 echo '{"platform": "pc", "functions": [{"address": "00:01.0", "model": "nvme", "iommu_group": null}]}' >"$described"
 run postern doctor $disk --host "sim:$described"
 expect 'doctor finds that a host without groups has its IOMMU off' 1 out 'off: /sys/kernel/iommu_groups is empty' out 'none: no IOMMU translates' out 'no DMAR' no-out 'virtual machine'
@@ -191,11 +243,11 @@ echo '{"platform": "pc", "enable_unsafe_noiommu_mode": true,
 run postern doctor $disk --host "sim:$described"
 expect 'doctor warns of a device that VFIO took without an IOMMU' 1 out 'all groups are those of no-IOMMU mode' out 'its DMA reaches all of memory'
 run postern devices --host "sim:$described"
-expect 'devices tells its group from one that an IOMMU translates for' 0 out ' noiommu-0 '
+expect 'devices marks its group as one without an IOMMU' 0 out ' noiommu-0 '
 run postern show $disk --host "sim:$described"
-expect 'and so does show' 0 out 'noiommu-0: no IOMMU translates for it'
+expect 'and so does show' 0 out 'noiommu-0: no IOMMU translates its DMA'
 run postern check $disk --host "sim:$described"
-expect 'check does not let it do DMA' 1 err 'what is mapped is not translated' no-out 'identify'
+expect 'check does not let it do DMA' 1 err 'mappings are not translated' no-out 'identify'
 run postern backends --host "sim:$described"
 expect 'and its group makes no backend usable' 1 out 'has no group of an IOMMU'
 rm "$described"
@@ -203,20 +255,20 @@ run postern devices --host "sim:$described"
 expect 'a file that is not there is wrong usage' 2 err 'No such file'
 echo '{"platform": "pc", "functions": [{"address": "00:01.0", "model": "nvm", "iommu_group": 1}]}' >"$described"
 run postern devices --host "sim:$described"
-expect 'what a description must not say is told with the file, the place and what is allowed' 2 err "$described: functions[0].model: \"nvm\" is not allowed here" err '"nvme", "bridge"'
+expect 'an invalid description is reported with the file, the position and the allowed values' 2 err "$described: functions[0].model: \"nvm\" is not allowed here" err '"nvme", "bridge"'
 run postern devices --host "sim:$described" --json
 json /error/operation arguments 'and in JSON, when JSON is asked for'
 echo '{"platform": "pc",}' >"$described"
 run postern devices --host "sim:$described"
-expect 'of what is no JSON the line and the column are told' 2 err 'line 1, column 19'
+expect 'invalid JSON is reported with line and column' 2 err 'line 1, column 19'
 echo '{"platform": "pc", "address_bits": 1e999, "functions": []}' >"$described"
 run postern devices --host "sim:$described"
-expect 'of a number out of range the key, the line and the column are told' 2 err 'address_bits: the number 1e999 is out of range (line 1, column 36)'
+expect 'a number out of range is reported with key, line and column' 2 err 'address_bits: the number 1e999 is out of range (line 1, column 36)'
 mkfifo "$scratch/fifo"
 for file in "$scratch/fifo" /dev/zero "$scratch/."; do
     run timeout 10 postern devices --host "sim:$file"
-    expect "$file is no regular file, and is not waited for" 2 err 'no regular file'
+    expect "$file is no regular file, and is not waited for" 2 err 'not a regular file'
 done
 run postern bind 0000:00:03.0 --host sim
-expect 'vfio-pci takes no bridge' 1 err EINVAL err 'vfio-pci takes no bridge'
+expect 'vfio-pci takes no bridge' 1 err EINVAL err 'vfio-pci does not support bridges'
 finish

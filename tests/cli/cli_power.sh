@@ -1,27 +1,27 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Runs the tool by hand on a real POWER kernel, as root in the guests ppc64le-pseries and ppc64le-powernv9:
+# Runs the tool on a real POWER kernel, as root in the guests ppc64le-pseries and ppc64le-powernv9:
 #   guests/boot ppc64le-pseries --add tests/cli/expect.sh --add tests/cli/cli_power.sh:/root/cli_power.sh -- \
 #       sh cli_power.sh "$(guests/disk-image - | sha256sum | cut -d' ' -f1)"
-# Its argument is the SHA-256 of the first NVMe's disk, as it is outside the guest.
+# Its argument is the SHA-256 of the first NVMe's disk image, computed outside the guest.
 # shellcheck source=tests/cli/expect.sh
 . "$(dirname "$0")/expect.sh"
 
 [ "${1-}" ] || { echo 'which SHA-256 does the disk have?'; exit 2; }
 command -v postern >/dev/null || { echo "there is no postern in PATH"; exit 2; }
 image=$1
-# What the kernel makes of each machine: the default window and its table in KiB, and whether there is EEH.
+# Properties of the two machines: the default window and its table in KiB, and whether there is EEH.
 if grep -q PowerNV /proc/cpuinfo; then
     disk=0000:01:00.0 edu=0003:01:00.0 window=2097152 table=8192 end=0x7fffffff eeh=normal
 else
     disk=0000:00:00.0 edu=0003:00:00.0 window=1048576 table=2048 end=0x3fffffff eeh=null
 fi
-high=0x800000000000000 # where both machines make the second window
+high=0x800000000000000 # start of the second window on both machines
 passes='spapr, version 2, default window; spapr, version 2, created window; spapr, version 1'
 
 group=$(basename "$(readlink /sys/bus/pci/devices/$disk/iommu_group)")
 digest_of() { sha256sum | cut -d' ' -f1; }
-# as_user KIB COMMAND: without privileges, and with this limit of locked memory.
+# as_user KIB COMMAND: runs without privileges, with this limit of locked memory.
 as_user() { run sh -c 'ulimit -l "$1" && exec su user -c "$2"' sh "$1" "$2"; }
 # shellcheck disable=SC2317 # called by "that"
 is() { [ "$1" = "$2" ]; }
@@ -34,11 +34,11 @@ expect 'spapr can be used, in both versions' 0 out 'spapr    available  2, 1' ou
 run postern backends --json
 json /backends/0/versions '[2,1]' 'backends in JSON has the versions'
 run postern doctor
-expect 'doctor has nothing to complain of, and counts nothing that is for x86' 0 out 'by the PCI host bridge' out 'not for this processor' out 'nothing stands in the way' no-out intel no-out CONFIG_ no-out cannot
+expect 'doctor finds no unmet condition, and no condition of x86' 0 out 'by the PCI host bridge' out 'ok  backend spapr' out 'no unmet conditions' no-out /dev/iommu no-out intel no-out CONFIG_ no-out cannot
 run postern doctor $disk
-expect 'doctor tells that the device is to be bound' 1 out "\"postern bind $disk\"" out '1 condition is not met' no-out CDEV
+expect 'doctor reports that the device must be bound' 1 out "\"postern bind $disk\"" out '1 condition is not met' no-out CDEV
 run postern show $disk
-expect 'show of an unbound device does not ask for a cdev' 0 out 'none (not for this processor)'
+expect 'show of an unbound device does not ask for a cdev' 0 out 'none (not on this architecture)'
 run postern check $disk
 expect 'check of an unbound device fails with the command to bind it' 1 err "\"postern bind $disk\""
 run postern bind $disk
@@ -46,12 +46,12 @@ expect 'bind takes it from its driver' 0 out "$disk: nvme -> vfio-pci"
 
 echo '# a bound device'
 run postern doctor $disk --memory 16G
-expect 'doctor finds every condition met' 0 out 'nothing stands in the way' no-out 'NO ' no-out ' ?  '
+expect 'doctor finds every condition met' 0 out 'no unmet conditions' no-out 'NO ' no-out ' ?  '
 run postern show $disk
 expect 'show has the windows, what can be created, and EEH' 0 out 'backend spapr' out "0x0-$end" out '4 KiB, 64 KiB, 2 MiB' out 'registered memory' out EEH
 run postern show $disk --json
 json /opened/backends/spapr/dma_windows/list/0/last $end 'show in JSON has the default window'
-json /opened/backends/spapr/dma_windows/list/0/created false 'and says that nobody created it'
+json /opened/backends/spapr/dma_windows/list/0/created false 'and that it was not created'
 json /opened/backends/spapr/dma_windows/windows 2 'and how many there can be'
 json /opened/backends/spapr/dirty_pages null 'and no dirty pages'
 json /opened/backends/spapr/eeh $eeh 'and the state of EEH'
@@ -60,15 +60,15 @@ echo '# check of an NVMe'
 run postern check $disk
 expect 'check passes in every version, and in a created window' 0 out "$disk passes through with $passes" no-out FAIL
 expect 'the three passes read the same bytes' 0 out '3 passes read the same bytes'
-that 'and they are those of the disk, as it is outside the guest' is \
+that 'which are those of the disk image outside the guest' is \
     "$(echo "$out" | sed -n 's/^ *sha256 \([0-9a-f]*\) .*/\1/p' | tr '\n' ' ')" "$image $image $image "
 that 'each pass leaves nothing behind' is "$(echo "$out" | grep -c 'ok    left behind  nothing')" 3
-that 'in each a completion came by interrupt' is "$(echo "$out" | grep -c 'completed by MSI-X')" 3
-that 'check says what it means that sPAPR tells of no dirty page' is \
-    "$(echo "$out" | grep -c 'skip  dirty pages  this interface of the kernel tells of none: who moves')" 3
+that 'each receives a completion by interrupt' is "$(echo "$out" | grep -c 'completed by MSI-X')" 3
+that 'check explains that sPAPR does not track dirty pages' is \
+    "$(echo "$out" | grep -c 'skip  dirty pages  not supported by this kernel interface; migration must')" 3
 that 'the window is made and removed again' is "$(echo "$out" | grep -c 'ok    window')" 2
 run postern check $disk --bytes 1M --memory 1M --json
-json /ok true 'check in JSON says that all is well'
+json /ok true 'check in JSON is ok'
 json /passes/0/window default 'the first pass is in the default window'
 json /passes/0/version 2 'of version 2'
 json /passes/1/window created 'the second in a created one'
@@ -78,18 +78,18 @@ case $(printf '%s' "$out" | postern-json /passes/1/steps/6/first) in
     *) not_ok 'and the disk wrote there' "$out" ;;
 esac
 json /passes/2/version 1 'the third is of version 1'
-json /passes/2/window null 'which knows no other windows'
+json /passes/2/window null 'which has no other windows'
 run postern check $disk --bytes 1M --memory 1M --version 1
 expect 'check of one version leaves the other out' 0 out "$disk passes through with spapr, version 1" no-out 'version 2'
 run postern check $disk --backend spapr --version 3
-expect 'a version that there is not is wrong usage' 2 err 'spapr does not have a version 3; use one of: 2, 1'
+expect 'a version that does not exist is wrong usage' 2 err 'spapr does not have a version 3; use one of: 2, 1'
 run postern check $disk --backend type1 --version 1
 expect 'a version of a backend that is not in this build blames the build' 1 err POSTERN_BACKENDS
 run postern check $disk --bytes 1M --memory 3T --version 2
 expect 'more memory than the default window has is left to the created one, which cannot have it either' 1 \
     out 'skip  map' out 'FAIL  map' out 'failed: spapr, version 2, created window (map)'
 run postern check $disk --bytes 1M --memory 1M --write-test
-expect 'check writes when told to, and restores' 0 out 'the old content restored' no-out FAIL
+expect 'check --write-test writes and restores' 0 out 'the old content restored' no-out FAIL
 sleep 30 3<>"/dev/vfio/$group" &
 holder=$!
 run postern check $disk
@@ -111,7 +111,7 @@ expect 'and leaves the device and its windows usable' 0 out "passes through with
 echo '# edu, whose registers are big-endian here'
 run postern bind $edu
 run postern check $edu --memory 1M
-expect 'edu passes, with its DMA engine and both kinds of interrupts' 0 out 'identification 0x010000ed' out 'every byte compared' out 'MSI came' out 'INTx came' out "$edu passes through with $passes"
+expect 'edu passes, with its DMA engine and both kinds of interrupts' 0 out 'identification 0x010000ed' out 'every byte compared' out 'MSI received' out 'INTx received' out "$edu passes through with $passes"
 expect 'its DMA engine does not reach a created window, which is said' 0 out 'skip  dma' out 0xfffffff
 run postern reset $edu
 if [ $eeh = normal ]; then
@@ -119,9 +119,9 @@ if [ $eeh = normal ]; then
     run postern reset $edu --bus
     expect 'and so it does by hot reset, being alone' 0 out "$edu  " out "$edu: reset by hot reset"
 else
-    expect 'edu has no reset' 1 err EOPNOTSUPP err 'nor can its slot or bus be reset'
+    expect 'edu has no reset' 1 err EOPNOTSUPP err 'its slot or bus cannot be reset either'
     run postern reset $edu --bus
-    expect 'nor a hot reset, which is explained' 1 err ENODEV err 'neither its slot nor its bus'
+    expect 'nor a hot reset, which is explained' 1 err ENODEV err 'its slot or bus cannot be reset'
 fi
 run postern unbind $edu
 expect 'unbind leaves it without a driver again' 0 out "$edu: vfio-pci -> no driver"
@@ -136,7 +136,7 @@ as_user 8192 "postern doctor $disk --memory 8M"
 expect 'doctor counts the table of the window' 1 out "8 MiB to be mapped and $((table / 1024)) MiB for tables: too much" \
     out "$(((window + table) / 1024)) MiB for its whole window and table: too much" out "\"ulimit -l $((8192 + table))\""
 as_user $((8192 + table)) "postern doctor $disk --memory 8M"
-expect 'and finds that the limit it asked for is enough' 0 out 'for tables: allowed' out 'whole window and table: too much' out 'nothing stands in the way'
+expect 'and finds that the limit it asked for is enough' 0 out 'for tables: allowed' out 'whole window and table: too much' out 'no unmet conditions'
 as_user $((8192 + table)) "postern check $disk --version 2 --memory 8M --bytes 1M"
 case $out in
     *'ok    map          8 MiB at 0x1000'*) ok 'the kernel agrees' ;;
@@ -155,7 +155,7 @@ expect 'with next to nothing every pass fails, and leaves nothing behind' 1 out 
 echo '# without the module that knows the IOMMU'
 rmmod vfio_iommu_spapr_tce
 run postern backends
-expect 'backends says which module is missing' 1 out 'spapr    refused' out 'modprobe vfio_iommu_spapr_tce'
+expect 'backends says which module is missing' 1 out 'spapr    unavailable' out 'modprobe vfio_iommu_spapr_tce'
 run postern doctor $disk
 expect 'and so does doctor' 1 out 'NO  backend spapr' out '"modprobe vfio_iommu_spapr_tce"' out '1 condition is not met'
 run postern check $disk
@@ -170,5 +170,5 @@ for _ in 1 2 3 4 5 6 7 8 9 10; do
     done
     sleep 0.5
 done
-that 'the disk holds what it held, also where the test wrote' is "$(digest_of <"/dev/${block##*/}")" "$image"
+that 'the contents of the disk are unchanged, also where the test wrote' is "$(digest_of <"/dev/${block##*/}")" "$image"
 finish

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-# Sourced by the scripts of this folder: runs commands and says, a line each, whether they did what was expected.
+# Sourced by the scripts of this folder: runs commands, and prints a line for each check.
 # shellcheck shell=sh
 
 passed=0 failed=0 skipped=0
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-# Runs a command. Its exit code is in $code then, its output in $out, and what it said on standard error in $err.
+# Runs a command. Sets $code to its exit code, $out to its output, and $err to its standard error.
 run() {
     out=$("$@" 2>"$scratch/err")
     code=$?
@@ -30,15 +30,15 @@ skip() {
     echo "skip - $1: $2"
 }
 
-# that SENTENCE COMMAND [ARGUMENT...]: the command succeeds.
+# that SENTENCE COMMAND [ARGUMENT...]: checks that the command succeeds.
 that() {
     sentence=$1
     shift
     if "$@"; then ok "$sentence"; else not_ok "$sentence" "failed: $*"; fi
 }
 
-# expect SENTENCE CODE [WHERE TEXT]...: the last run ended with this code, and each TEXT stands in its output (WHERE out),
-# on standard error (err), or does not (no-out, no-err).
+# expect SENTENCE CODE [WHERE TEXT]...: checks that the last run ended with this code, and that each TEXT is in its output
+# (WHERE is out) or standard error (err), or is not (no-out, no-err).
 expect() {
     sentence=$1 wanted=$2 wrong=
     shift 2
@@ -63,7 +63,7 @@ expect() {
     fi
 }
 
-# json POINTER VALUE SENTENCE: the output of the last run is one JSON document, and has this value there.
+# json POINTER VALUE SENTENCE: checks that the output of the last run is one JSON document with this value at POINTER.
 json() {
     if ! command -v postern-json >/dev/null; then
         skip "$3" 'there is no postern-json'

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// postern-json POINTER: reads one JSON document and prints the value at a JSON pointer. For test scripts, in guests
-// that have no interpreter.
+// postern-json POINTER: reads a JSON document from standard input and prints the value at a JSON pointer. For test
+// scripts in guests without an interpreter.
 #include <exception>
 #include <iostream>
 #include <iterator>
@@ -14,7 +14,7 @@ int main(int argc, char** argv) {
   }
   try {
     const std::string text(std::istreambuf_iterator<char>(std::cin), {});
-    const auto document = nlohmann::json::parse(text);  // refuses anything behind the document
+    const auto document = nlohmann::json::parse(text);  // rejects anything after the document
     const auto& value = document.at(nlohmann::json::json_pointer(argv[1]));
     std::cout << (value.is_string() ? value.get<std::string>() : value.dump()) << "\n";
     return 0;

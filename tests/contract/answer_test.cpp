@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// A kernel that answers nonsense: counts of zero or without end, sizes that grow, chains that loop or point nowhere,
-// short reads, ids and fds that are none. Each gives a clear error or is done without; nothing crashes, hangs, takes
-// much memory, or is left behind.
+// A kernel that returns nonsense: zero or huge counts, growing sizes, capability chains that loop or point nowhere,
+// short reads, invalid ids and fds. The library returns a clear error or works without the answer; it does not crash,
+// hang, use much memory, or leak.
 #include <gmock/gmock.h>
 #include <sys/resource.h>
 
@@ -19,16 +19,16 @@ namespace postern {
 namespace answer_test {
 
 using test::Bound;
-using test::Holdings;
+using test::ResourceUse;
 using ::testing::HasSubstr;
 
 constexpr std::uint32_t absurd = 0xffffffff;
 constexpr std::uint64_t absurd_64 = ~std::uint64_t{0};
 
-// Whatever else stood in the buffer decides.
+// The result depends on the previous contents of the buffer: any is accepted.
 constexpr std::string_view anything = "*";
 
-// What is told when the kernel answers like this: part of the error's message, or nothing where it can be done without.
+// A wrong answer of the kernel, and a part of the error message that it must cause; empty: no error.
 struct Lie {
   std::string_view name;
   std::string_view call;  // as errors name it
@@ -41,10 +41,10 @@ Argument& as(void* argument) {
   return *static_cast<Argument*>(argument);
 }
 
-// argsz of an info ioctl as the library gave it: the room that there is.
+// The argsz that the library passed to an info ioctl: the size of its buffer.
 std::uint32_t room_given = 0;
 
-// Puts a capability with an array behind its struct, where there is room, and points to it.
+// Writes a capability at `offset`, if the buffer is large enough, and lets cap_offset point to it.
 template <typename Info, typename Capability>
 int put(void* argument, std::uint32_t offset, const Capability& capability) {
   auto& info = as<Info>(argument);
@@ -103,7 +103,7 @@ const std::vector<Lie> lies = {
        as<vfio_device_info>(a).num_regions = as<vfio_device_info>(a).num_irqs = absurd;
        return r;
      }},
-    {"no_pci", "VFIO_DEVICE_GET_INFO", "no PCI device",
+    {"no_pci", "VFIO_DEVICE_GET_INFO", "not a PCI device",
      [](void* a, int r) {
        as<vfio_device_info>(a).flags = 0;
        return r;
@@ -121,7 +121,7 @@ const std::vector<Lie> lies = {
        as<RegionInfo>(a).size = 0;
        return r;
      }},
-    {"regions_without_end", region, "mmap: ",
+    {"regions_without_end", region, "no process has that much",
      [](void* a, int r) {
        as<RegionInfo>(a).size = absurd_64;
        return r;
@@ -138,7 +138,7 @@ const std::vector<Lie> lies = {
     {"region_capability_past_the_end", region, "", point_to<RegionInfo, 0xfffffff0>},
     {"region_capability_in_the_struct", region, "", point_to<RegionInfo, 4>},
     {"region_capability_unaligned", region, "", point_to<RegionInfo, sizeof(RegionInfo) + 1>},
-    {"region_areas_without_end", region, "not within one area",
+    {"region_areas_without_end", region, "not within one mappable area",
      [](void* a, int) {
        return put<RegionInfo>(
            a, sizeof(RegionInfo),
@@ -157,7 +157,7 @@ const std::vector<Lie> lies = {
      }},
     {"fewer_vectors_than_asked_for", "VFIO_DEVICE_SET_IRQS", "only 7 vectors", [](void*, int) { return 7; }},
 
-    {"a_hot_reset_of_nothing", hot_reset, "no device at all",
+    {"a_hot_reset_of_nothing", hot_reset, "returned no device",
      [](void* a, int) {
        as<vfio_pci_hot_reset_info>(a).count = 0;
        return 0;
@@ -174,7 +174,7 @@ const std::vector<Lie> lies = {
        return -ENOSPC;
      }},
 
-    {"another_api", "VFIO_GET_API_VERSION", "another version", [](void*, int) { return 77; }},
+    {"another_api", "VFIO_GET_API_VERSION", "unsupported VFIO API version 77", [](void*, int) { return 77; }},
     {"no_extension", "VFIO_CHECK_EXTENSION", "does not have VFIO_", [](void*, int) { return 0; }},
     {"every_extension", "VFIO_CHECK_EXTENSION", "", [](void*, int r) { return r > 0 ? 77 : r; }},
     {"a_group_that_is_not_viable", "VFIO_GROUP_GET_STATUS", "not viable",
@@ -289,7 +289,7 @@ const std::vector<Lie> lies = {
        as<vfio_iommu_spapr_tce_info>(a).dma32_window_size = absurd;
        return r;
      }},
-    {"eeh_in_no_state", "VFIO_EEH_PE_OP", "no state 77", [](void*, int) { return 77; }},
+    {"eeh_in_no_state", "VFIO_EEH_PE_OP", "unknown state 77", [](void*, int) { return 77; }},
     {"a_created_window_past_the_last_address", "VFIO_IOMMU_SPAPR_TCE_CREATE", "where it cannot be",
      [](void* a, int r) {
        as<vfio_iommu_spapr_tce_create>(a).start_addr = absurd_64 - 4095;
@@ -303,20 +303,20 @@ const std::vector<Lie> lies = {
      }},
 };
 
-// All that a device and its container are asked for.
+// Makes every call of a device and its container.
 Result<void> use_all(Kernel& kernel, const HostDevice& host, test::Interface interface) {
   auto device = attach(kernel, host, test::options_for(interface));
   if (!device) return failure_of(device);
   auto pci = PciDevice::open(std::move(*device));
   if (!pci) return failure_of(pci);
   const auto container = pci->device().container();
-  (void)container->facts();
+  (void)container->properties();
   (void)pci->device().features();
   IovaAllocator iovas(container->usable_ranges(), container->page_sizes());
   {
     auto buffer = DmaBuffer::allocate(container, iovas, 65536);
     if (!buffer) return failure_of(buffer);
-    if (DirtyTracker* tracker = container->dirty_tracker()) {
+    if (DirtyTracker* tracker = container->get<DirtyTracker>()) {
       if (auto started = tracker->start(); !started) return started;
       std::vector<std::uint64_t> words(1);
       auto told = tracker->query({buffer->iova(), buffer->iova() + 65535}, {4096, words});
@@ -324,11 +324,11 @@ Result<void> use_all(Kernel& kernel, const HostDevice& host, test::Interface int
       if (auto stopped = tracker->stop(); !stopped) return stopped;
     }
   }
-  if (DmaWindows* windows = container->dma_windows()) {
+  if (DmaWindows* windows = container->get<DmaWindows>()) {
     auto made = windows->create({.size = std::uint64_t{4} << 30, .page_size = 4096});
     if (!made) return failure_of(made);
   }
-  if (Eeh* eeh = container->eeh()) {
+  if (Eeh* eeh = container->get<Eeh>()) {
     if (auto state = eeh->state(); !state) return failure_of(state);
   }
   auto bar = pci->map_bar(0);
@@ -338,8 +338,8 @@ Result<void> use_all(Kernel& kernel, const HostDevice& host, test::Interface int
   if (auto on = pci->enable(PciInterrupt::msix, std::span(&*event, 1)); !on) return on;
   if (auto off = pci->disable(PciInterrupt::msix); !off) return off;
   auto set = ResetSet::of(pci->device());
-  if (!set && set.error().code() != ENODEV) return failure_of(set);  // which a root bus gives
-  bar->reset();                                                      // it keeps the device open
+  if (!set && set.error().code() != ENODEV) return failure_of(set);  // ENODEV: on a root bus
+  bar->reset();                                                      // the mapping keeps the device open
   if (auto unmapped = container->unmap_all(); !unmapped) return unmapped;
   if (auto detached = pci->device().detach(); !detached) return detached;
   return container->close();
@@ -348,26 +348,26 @@ Result<void> use_all(Kernel& kernel, const HostDevice& host, test::Interface int
 class Answer : public ::testing::TestWithParam<test::Interface> {
  protected:
   void SetUp() override {
-    // A device's life for each of them takes an emulated machine many minutes.
+    // Opening a device once per answer takes many minutes on an emulated machine.
     if (test::is_real(test::kernel()))
       GTEST_SKIP() << "what the library makes of an answer does not depend on whose it was";
   }
-  Answer() : bound_(test::first_nvme()), host_(bound_.host()), before_(Holdings::now()) {}
+  Answer() : bound_(test::first_nvme()), host_(bound_.host()), before_(ResourceUse::now()) {}
   ~Answer() override {
     kernel_.refuse = nullptr;
     kernel_.answer = nullptr;
     kernel_.answer_read = nullptr;
     kernel_.answer_file = nullptr;
     EXPECT_EQ(kernel_.mapped(), 0);
-    EXPECT_TRUE(before_ == Holdings::now()) << "something was left behind";
+    EXPECT_TRUE(before_ == ResourceUse::now()) << "something was left behind";
   }
 
-  static long memory_used() {  // KiB, at most so far
+  static long memory_used() {  // peak, in KiB
     rusage usage{};
     (void)::getrusage(RUSAGE_SELF, &usage);
     return usage.ru_maxrss;
   }
-  // Does everything, in little memory; the error's message, or nothing.
+  // Makes all calls, and checks that they use little memory. Returns the error's message; empty: no error.
   std::string use() {
     const long memory = memory_used();
     const auto used = use_all(kernel_, host_, GetParam());
@@ -385,10 +385,10 @@ class Answer : public ::testing::TestWithParam<test::Interface> {
   Bound bound_;
   HostDevice host_;
   test::WatchedKernel kernel_{test::kernel()};
-  Holdings before_;
+  ResourceUse before_;
 };
 
-TEST_P(Answer, ThatIsNonsenseIsToldOrDoneWithout) {
+TEST_P(Answer, ThatIsNonsenseIsAnErrorOrIgnored) {
   ASSERT_EQ(use(), "") << "without a lie";
   for (const Lie& lie : lies) {
     SCOPED_TRACE(lie.name);
@@ -411,15 +411,15 @@ TEST_P(Answer, ThatIsNonsenseIsToldOrDoneWithout) {
   }
 }
 
-TEST_P(Answer, OfReadsThatIsShortOrTooLongIsToldWithTheNumberOfBytes) {
+TEST_P(Answer, ToAReadThatIsShortOrTooLongIsAnErrorWithTheNumberOfBytes) {
   for (const ssize_t bytes : {0, 1, 4096}) {
     kernel_.answer_read = [&](void*, std::size_t, std::uint64_t, ssize_t) { return bytes; };
     expect(use(), "only " + std::to_string(bytes) + " bytes");
   }
 }
 
-TEST_P(Answer, OfConfigSpaceThatIsAllTheSameOrLoopsIsDoneWithout) {
-  // Each byte read is this: no capabilities; capabilities all at one place; a device that is gone.
+TEST_P(Answer, OfConfigSpaceWithoutValidCapabilitiesIsHandled) {
+  // Every byte read has this value: no capabilities; a capability that points to itself; a device that is gone.
   for (const int value : {0x00, 0x40, 0x10, 0x01, 0xfc, 0xff}) {
     kernel_.answer_read = [&](void* buffer, std::size_t length, std::uint64_t, ssize_t) {
       std::memset(buffer, value, length);
@@ -429,7 +429,7 @@ TEST_P(Answer, OfConfigSpaceThatIsAllTheSameOrLoopsIsDoneWithout) {
   }
 }
 
-TEST_P(Answer, OfSysfsThatIsEmptyOrGarbageIsDoneWithout) {
+TEST_P(Answer, OfSysfsThatIsEmptyOrInvalidIsHandled) {
   const std::string garbage("\xff\0:7\n-1 0x", 10);
   for (const std::string& contents : {std::string(), std::string(1 << 16, '9'), garbage}) {
     kernel_.answer_file = [&](const std::string& path, std::string& text, int result) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// DirtyTracker with a device that logs by itself which pages it writes, on the kernel under test, for each backend.
+// DirtyTracker with a device that logs its own writes, on the kernel under test, for each backend.
 #include <gmock/gmock.h>
 
 #include <postern/dirty_tracker.hpp>
@@ -29,17 +29,17 @@ class DeviceLogOnKernel : public ::testing::TestWithParam<test::Interface> {
     ASSERT_TRUE(pci_->enable_bus_master());
     edu_.emplace(pci_->device());
     const auto container = pci_->device().container();
-    tracker_ = container->dirty_tracker();
+    tracker_ = container->get<DirtyTracker>();
     if (tracker_ == nullptr) GTEST_SKIP() << "this backend tracks nothing";
-    constexpr IovaRange reachable{{page}, {(1U << 28) - 1}};
-    iovas_.emplace(std::span(&reachable, 1), container->page_sizes());
+    iovas_.emplace(clip_to_address_bits(container->usable_ranges(), EduRegisters::address_bits),
+                   container->page_sizes());
     buffer_.emplace(DmaBuffer::allocate(container, *iovas_, pages * page).value());
   }
 
   void write_page(std::uint64_t number, std::uint32_t count = 8) {
     edu_->copy(EduRegisters::buffer, buffer_->iova().value + number * page, count, EduRegisters::to_memory);
   }
-  std::uint64_t query(AfterQuery after = AfterQuery::forget) {
+  std::uint64_t query(AfterQuery after = AfterQuery::clear) {
     std::uint64_t word = 0;
     const auto answer =
         tracker_->query({buffer_->iova(), buffer_->iova() + (pages * page - 1)}, {page, std::span(&word, 1)}, after);

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a device promises, for each backend: regions, config space, interrupts, notifiers, reset.
+// The contract of Device for each backend: regions, config space, interrupts, notifiers, reset.
 #include <gmock/gmock.h>
+#include <linux/vfio.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <postern-nvme/controller.hpp>
 #include <postern/iova_allocator.hpp>
+#include <postern/registers.hpp>
 #include <thread>
 
 #include "support/host_devices.hpp"
@@ -14,7 +17,7 @@ namespace device_test {
 
 using namespace std::chrono_literals;
 using test::Bound;
-using test::Holdings;
+using test::ResourceUse;
 using ::testing::HasSubstr;
 
 constexpr std::uint16_t msix_capability = 0x11;
@@ -25,10 +28,10 @@ const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
 
 class DeviceOnKernel : public ::testing::TestWithParam<test::Interface> {
  protected:
-  DeviceOnKernel() : before_(Holdings::now()) {}
+  DeviceOnKernel() : before_(ResourceUse::now()) {}
   ~DeviceOnKernel() override {
     disk_.reset();
-    EXPECT_TRUE(before_ == Holdings::now()) << "something was left behind";
+    EXPECT_TRUE(before_ == ResourceUse::now()) << "something was left behind";
   }
 
   static PciDevice open(const Bound& bound) {
@@ -46,7 +49,7 @@ class DeviceOnKernel : public ::testing::TestWithParam<test::Interface> {
 
  private:
   Bound bound_{test::first_nvme()};
-  Holdings before_;
+  ResourceUse before_;
   std::optional<PciDevice> disk_;
 };
 
@@ -78,9 +81,43 @@ TEST_P(DeviceOnKernel, ARegisterReadsTheSameThroughTheFdAndThroughAMapping) {
   const Mmap bar = disk().map_bar(0).value();
   EXPECT_EQ(bar.size(), disk().device().regions()[0].length);
   EXPECT_EQ(reinterpret_cast<std::uintptr_t>(bar.data()) % bar.size(), 0U) << "aligned like the BAR";
-  const auto* words = reinterpret_cast<const volatile std::uint32_t*>(bar.data());
-  EXPECT_EQ(words[0], static_cast<std::uint32_t>(through_fd));
-  EXPECT_EQ(words[1], static_cast<std::uint32_t>(through_fd >> 32));
+  through_fd = little_endian(through_fd);
+  EXPECT_EQ(registers_at<Register<std::uint32_t>>(bar.bytes(), 0).value()->read(), through_fd & 0xffffffff);
+  EXPECT_EQ(registers_at<Register<std::uint32_t>>(bar.bytes(), 4).value()->read(), through_fd >> 32);
+}
+
+TEST_P(DeviceOnKernel, ItsFdTakesTheKernelsCallsUntilItIsDetached) {
+  Device& device = disk().device();
+  EXPECT_EQ(test::kernel().ioctl(device.fd(), VFIO_DEVICE_RESET, nullptr), 0);
+  ASSERT_TRUE(device.detach());
+  EXPECT_EQ(device.fd(), -1);
+  EXPECT_EQ(disk().reset().error().code(), EBADF);
+  EXPECT_EQ(disk().map_bar(0).error().code(), EBADF);
+  EXPECT_EQ(disk().check_responds().error().code(), EBADF);
+  const PciDevice elsewhere = std::move(disk());
+  EXPECT_EQ(disk().reset().error().code(), EBADF) << "moved from";  // NOLINT(bugprone-use-after-move)
+  EXPECT_EQ(disk().map_bar(0).error().code(), EBADF);
+  EXPECT_EQ(disk().check_responds().error().code(), EBADF);
+  EXPECT_EQ(disk().enable_bus_master().error().code(), EBADF);
+}
+
+TEST_P(DeviceOnKernel, ABarIsMappedWhereTheCallerReservedAddresses) {
+  const Device& device = disk().device();
+  const std::uint64_t length = device.regions()[0].length;
+  Mmap reserved(test::kernel(), ::mmap(nullptr, 4 * page + length, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+                4 * page + length);
+  const auto place = reserved.bytes().subspan(page, length);
+  std::uint32_t version = 0;
+  {
+    const auto mapped = device.map_region(0, 0, place);
+    ASSERT_TRUE(mapped) << mapped.error().message();
+    EXPECT_EQ(mapped->data(), place.data());
+    ASSERT_TRUE(device.read(0, 8, std::as_writable_bytes(std::span(&version, 1))));
+    EXPECT_EQ(registers_at<Register<std::uint32_t>>(mapped->bytes(), 8).value()->read(), version);
+  }
+  EXPECT_EQ(device.map_region(0, 0, reserved.bytes().subspan(1, length)).error().code(), EINVAL) << "unaligned";
+  EXPECT_EQ(device.map_region(0, 0, std::span<std::byte>()).error().code(), EINVAL);
+  EXPECT_FALSE(device.map_region(0, page, place)) << "past its end";
 }
 
 TEST_P(DeviceOnKernel, AccessPastARegionOrToOneThatIsNotThereIsRefused) {
@@ -119,7 +156,7 @@ TEST_P(DeviceOnKernel, MoreVectorsThanTheDeviceHasAreRefusedAndTheNumberIsSaid) 
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code(), ERANGE);
   EXPECT_THAT(refused.error().message(), HasSubstr(std::to_string(count)));
-  EXPECT_EQ(disk().device().enable_interrupts(msix, 0, {}).error().code(), ERANGE);
+  EXPECT_EQ(disk().device().enable_interrupts(msix, 0, {}).error().code(), EINVAL);
   EXPECT_EQ(disk().enable(PciInterrupt::msi, one).error().code(), ENODEV) << "this disk has no MSI";
   EXPECT_EQ(disk().device().enable_interrupts(77, 0, one).error().code(), ENODEV);
 }
@@ -141,7 +178,7 @@ TEST_P(DeviceOnKernel, ADeviceThatIsTakenAwayRequestsItsRelease) {
   PciDevice leaving = open(*bound);
   const auto event = events(1);
   ASSERT_TRUE(leaving.notify(PciInterrupt::request, event[0]));
-  // Unbinding waits in the kernel until the device is let go.
+  // The kernel blocks unbinding until the device is closed.
   std::thread admin([&] { bound.reset(); });
   EXPECT_GE(event[0].wait(30s).value(), 1U);
   EXPECT_TRUE(leaving.device().detach());

@@ -2,35 +2,21 @@
 // QEMU's edu device on the kernel under test, for each backend: registers, DMA, MSI and INTx.
 #include <gmock/gmock.h>
 
+#include <postern/deadline.hpp>
 #include <postern/dma_buffer.hpp>
 #include <postern/iova_allocator.hpp>
 
-#include "support/edu.hpp"
-#include "support/host_devices.hpp"
+#include "support/edu_fixture.hpp"
 
 namespace postern {
 namespace edu_test {
 
 using namespace std::chrono_literals;
-using test::Bound;
 using test::EduRegisters;
 
-class EduOnKernel : public ::testing::TestWithParam<test::Interface> {
+class EduOnKernel : public test::EduFixture {
  protected:
-  void SetUp() override {
-    const auto address = test::find_edu();
-    if (!address) GTEST_SKIP() << "this host has no edu device";
-    bound_.emplace(*address);
-    auto device = attach(test::kernel(), bound_->host(), test::options_for(GetParam()));
-    ASSERT_TRUE(device) << device.error().message();
-    pci_.emplace(PciDevice::open(std::move(*device)).value());
-    edu_.emplace(pci_->device());
-  }
   static Event event() { return Event::create(test::kernel()).value(); }
-
-  std::optional<Bound> bound_;
-  std::optional<PciDevice> pci_;
-  std::optional<EduRegisters> edu_;
 };
 
 TEST_P(EduOnKernel, HasOneBarOfOneMibAndBothKindsOfInterrupts) {
@@ -54,7 +40,7 @@ TEST_P(EduOnKernel, ItsRegistersAnswer) {
   edu_->write(4, 0x12345678);
   EXPECT_EQ(edu_->read(4), ~0x12345678U);
   edu_->write(8, 5);
-  for (int tries = 0; (edu_->read(0x20) & 1) != 0 && tries < 10000; ++tries) std::this_thread::sleep_for(1ms);
+  EXPECT_TRUE(poll_until(Deadline(10s), 1ms, [this] { return (edu_->read(0x20) & 1) == 0; }));
   EXPECT_EQ(edu_->read(8), 120U);
 }
 
@@ -62,9 +48,9 @@ TEST_P(EduOnKernel, CopiesMemoryThroughItsOwn) {
   ASSERT_TRUE(pci_->enable_bus_master());
   const auto container = pci_->device().container();
   constexpr std::uint64_t page = 4096;
-  constexpr IovaRange reachable{{page}, {(1U << 28) - 1}};
-  IovaAllocator iovas(std::span(&reachable, 1), container->page_sizes());
-  auto from = DmaBuffer::allocate(container, iovas, page, Access::read).value();
+  IovaAllocator iovas(clip_to_address_bits(container->usable_ranges(), EduRegisters::address_bits),
+                      container->page_sizes());
+  auto from = DmaBuffer::allocate(container, iovas, page, {.access = Access::read}).value();
   auto to = DmaBuffer::allocate(container, iovas, page).value();
   constexpr std::uint32_t count = 2048;
   for (std::size_t i = 0; i < page; ++i) from.data()[i] = static_cast<std::byte>(i * 5 + 1);

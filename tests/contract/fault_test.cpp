@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Each scenario with each of its kernel calls failing, by each errno that the kernel can give: the error names the
-// call, nothing is left open, mapped, pinned, registered or bound, and a second try succeeds.
+// Runs each scenario once per kernel call and errno that the call can return, and lets that call fail: the error names
+// the call, nothing stays open, mapped, pinned, registered or bound, and a second try succeeds.
 #include <gmock/gmock.h>
 
 #include <cstdlib>
@@ -19,11 +19,11 @@ using test::Scenario;
 using test::World;
 using ::testing::HasSubstr;
 
-// A real kernel is emulated, and resets the device each time that it is opened. So it gets few faults, unless
-// POSTERN_EVERY_FAULT is set; a simulated one gets all.
+// Real kernels run under emulation and reset the device at each open, so they get few faults unless POSTERN_EVERY_FAULT
+// is set. Simulated kernels get all.
 bool few_faults() { return test::is_real(test::kernel()) && std::getenv("POSTERN_EVERY_FAULT") == nullptr; }
 
-// Two functions of a slot, where the scenario wants those and the host has them; else the first disk and the last.
+// Two functions of one slot if the scenario wants them and the host has them, else the first and the last disk.
 std::pair<PciAddress, PciAddress> choose(test::Devices devices) {
   const std::pair apart(test::first_nvme(), test::last_nvme());
   return devices == test::Devices::twins ? test::twins().value_or(apart) : apart;
@@ -42,7 +42,7 @@ class Fault : public ::testing::TestWithParam<std::tuple<test::Interface, Scenar
   static test::Interface interface() { return std::get<0>(GetParam()); }
   static const Scenario& scenario() { return std::get<1>(GetParam()); }
 
-  // Without faults: every call of it; nothing where it does not apply here.
+  // The calls that the scenario makes without faults; nothing if it does not apply to this host.
   std::optional<std::vector<NamedCall>> calls();
   void fail(int number, const NamedCall& call, int code);
 
@@ -64,7 +64,7 @@ std::optional<std::vector<NamedCall>> Fault::calls() {
   return kernel_.calls_made();
 }
 
-// Every call that the error names was made.
+// Expects that every call named by the error was made.
 void expect_calls_were_made(const Error& error, const std::vector<NamedCall>& made) {
   const bool was_made = std::any_of(made.begin(), made.end(), [&](const NamedCall& call) {
     return error.operation().compare(0, call.name.size(), call.name) == 0;
@@ -87,7 +87,7 @@ void Fault::fail(int number, const NamedCall& call, int code) {
     kernel_.begin(-1, 0);
     if (!done) expect_calls_were_made(done.error(), made);
     if (done) {
-      // Told all the same: why a container was not joined.
+      // The result may still report the failure as the reason why a container was not joined.
       const bool told = std::any_of(world.refusals.begin(), world.refusals.end(), [&](const Error& refusal) {
         return refusal.message().find(call.name) != std::string::npos;
       });
@@ -106,11 +106,11 @@ void Fault::fail(int number, const NamedCall& call, int code) {
   ASSERT_EQ(Held(kernel_, hosts_[1]), before_) << "when all was let go";
 }
 
-TEST_P(Fault, OfAnyCallIsToldAndLeavesNothing) {
+TEST_P(Fault, IsReportedAndLeavesNothingBehind) {
   const auto made = calls();
   if (!made) GTEST_SKIP() << "this host or its device does not have it";
   const std::vector<NamedCall>& all = *made;
-  // With few faults a call fails by its likeliest errno alone, and where it is made many times, the last time.
+  // With few faults, a call fails with its likeliest errno only, and a repeated call only the last time.
   const auto comes_again = [&](std::size_t number) {
     const auto at = all.begin() + static_cast<std::ptrdiff_t>(number);
     return std::any_of(at + 1, all.end(), [&](const NamedCall& call) { return call.name == all[number].name; });
@@ -130,7 +130,7 @@ TEST_P(Fault, OfAnyCallIsToldAndLeavesNothing) {
   RecordProperty("faults", faults);
 }
 
-// Few faults means the newest version of each interface, too: the calls of an older one are nearly the same.
+// With few faults, only the newest version of each interface is tested: older versions make nearly the same calls.
 bool is_old(const test::Interface& interface, const std::vector<test::Interface>& all) {
   return std::any_of(all.begin(), all.end(), [&](const test::Interface& other) {
     return other.backend == interface.backend && other.version > interface.version;

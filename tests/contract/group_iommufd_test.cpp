@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// An iommufd as the container of a group, by system calls alone: the library never does that, and other programs that
-// are tried on the simulated kernel may.
+// An iommufd as the container of a group, with plain system calls: the library never uses this, but other programs that
+// run on the simulated kernel may.
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <linux/iommufd.h>
@@ -9,10 +9,11 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <postern/deadline.hpp>
 #include <postern/fd.hpp>
 #include <tuple>
 
-#include "kernel/tailed.hpp"
+#include "kernel/flex_array.hpp"
 #include "support/edu.hpp"
 #include "support/host_devices.hpp"
 
@@ -28,7 +29,7 @@ constexpr std::uint32_t in_container = VFIO_GROUP_FLAGS_VIABLE | VFIO_GROUP_FLAG
 
 Kernel& kernel() { return test::kernel(); }
 
-// An fd that is negative is the errno.
+// A negative fd is the negated errno.
 Fd open(const std::string& path) { return {kernel(), kernel().open(path.c_str(), O_RDWR)}; }
 Fd open_iommufd() { return open("/dev/iommu"); }
 Fd open_container() { return open("/dev/vfio/vfio"); }
@@ -58,7 +59,7 @@ int bind(const Fd& cdev, const Fd& iommufd) {
   request.iommufd = iommufd.get();
   return kernel().ioctl(cdev.get(), VFIO_DEVICE_BIND_IOMMUFD, &request);
 }
-// The IOAS of VFIO's ioctls, or a negated errno.
+// The IOAS that VFIO's container ioctls use, or a negated errno.
 int vfio_ioas(const Fd& iommufd, std::uint16_t op = IOMMU_VFIO_IOAS_GET, std::uint32_t id = 0) {
   iommu_vfio_ioas request{.size = sizeof request, .ioas_id = id, .op = op, .__reserved = 0};
   const int result = kernel().ioctl(iommufd.get(), IOMMU_VFIO_IOAS, &request);
@@ -69,13 +70,13 @@ std::uint32_t allocate_ioas(const Fd& iommufd) {
   EXPECT_EQ(kernel().ioctl(iommufd.get(), IOMMU_IOAS_ALLOC, &request), 0);
   return request.out_ioas_id;
 }
-// What an id is of: -ENOENT where it is of nothing, -EBUSY where somebody uses it, 0 where nobody did.
+// -ENOENT if the id does not exist, -EBUSY if its object is in use, 0 if it was not and is destroyed now.
 int destroy(const Fd& iommufd, std::uint32_t id) {
   iommu_destroy request{.size = sizeof request, .id = id};
   return kernel().ioctl(iommufd.get(), IOMMU_DESTROY, &request);
 }
 int hot_reset(const Fd& device, std::uint32_t count, const Fd& group = {}) {
-  Tailed<vfio_pci_hot_reset, int> request(1);
+  FlexArray<vfio_pci_hot_reset, int> request(1);
   request.head().count = count;
   request.tail()[0] = group.get();
   return kernel().ioctl(device.get(), VFIO_DEVICE_PCI_HOT_RESET, &request.head());
@@ -211,23 +212,23 @@ TEST_F(GroupInIommufd, StaysInItWhenItsLastFunctionIsUnbound) {
   EXPECT_TRUE(open_device(anew, test::first_nvme()));
 }
 
-// The first 8 bytes of edu's own memory, which are zero, go to this address.
+// Makes edu write the first 8 bytes of its own memory, which are zero, to this address.
 void copy_from_edu(const Fd& device, std::uint64_t to) {
   const auto write = [&](std::uint64_t at, auto value) {
     ASSERT_EQ(kernel().pwrite(device.get(), &value, sizeof value, at), static_cast<ssize_t>(sizeof value));
   };
   constexpr std::uint64_t config = std::uint64_t{VFIO_PCI_CONFIG_REGION_INDEX} << 40;
   constexpr std::uint32_t start = 1;
-  write(config + 4, std::uint16_t{6});  // memory, bus master
+  write(config + 4, std::uint16_t{6});  // enables memory and bus mastering
   write(0x80, static_cast<std::uint32_t>(test::EduRegisters::buffer));
   write(0x88, static_cast<std::uint32_t>(to));
   write(0x90, std::uint32_t{8});
   write(0x98, start | test::EduRegisters::to_memory);
   std::uint32_t command = start;
-  for (int tries = 0; (command & start) != 0 && tries < 10000; ++tries) {
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    ASSERT_EQ(kernel().pread(device.get(), &command, sizeof command, 0x98), static_cast<ssize_t>(sizeof command));
-  }
+  EXPECT_TRUE(poll_until(Deadline(std::chrono::seconds(10)), std::chrono::milliseconds(1), [&] {
+    EXPECT_EQ(kernel().pread(device.get(), &command, sizeof command, 0x98), static_cast<ssize_t>(sizeof command));
+    return (command & start) == 0;
+  }));
 }
 
 TEST_F(GroupInIommufd, ItsDeviceReachesWhatIsMappedEvenWhenItLeft) {
@@ -266,7 +267,7 @@ class TwinsInIommufd : public ::testing::Test {
     group = open_group(*first_bound);
     ASSERT_TRUE(group);
   }
-  // Its group is viable then.
+  // Makes the group viable.
   void bind_second() { second_bound.emplace(second); }
 
   PciAddress first;
@@ -277,7 +278,7 @@ class TwinsInIommufd : public ::testing::Test {
   Fd group;
 };
 
-// With a container it is SET_CONTAINER that claims the group, and here it is the first device.
+// With a container, SET_CONTAINER claims the group; with an iommufd, opening the first device does.
 TEST_F(TwinsInIommufd, AGroupIsViableWhenADeviceIsOpenedAndNotBefore) {
   const std::string name = to_string(second);
   const std::string driver = find_host_device(kernel(), "pci", name).value().sysfs_path + "/driver/unbind";
@@ -314,7 +315,7 @@ TEST_F(TwinsInIommufd, AGroupMayLeaveItsDevicesBound) {
   EXPECT_TRUE(open_device(group, second));
 }
 
-// With a container they would hold it.
+// With a container they would keep it open.
 TEST_F(TwinsInIommufd, AGroupIsNotHeldOpenByItsDevices) {
   bind_second();
   ASSERT_EQ(set_container(group, iommufd), 0);
@@ -343,7 +344,7 @@ TEST_F(TwinsInIommufd, AGroupProvesAHotReset) {
   ASSERT_EQ(set_container(group, iommufd), 0);
   const Fd device = open_device(group, first);
   ASSERT_TRUE(device);
-  Tailed<vfio_pci_hot_reset_info, vfio_pci_dependent_device> info(2);
+  FlexArray<vfio_pci_hot_reset_info, vfio_pci_dependent_device> info(2);
   ASSERT_EQ(kernel().ioctl(device.get(), VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, &info.head()), 0);
   EXPECT_EQ(info.head().flags, 0U);
   ASSERT_EQ(info.head().count, 2U);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A device that joins those which use some memory already, on the real kernel, for each backend: in their container
-// where the kernel lets it, else in one of its own that maps the same.
+// AttachOptions::join on the kernel under test, for each backend: a device shares the memory of others, in their
+// container if the kernel allows it, else in a new container with the same mappings.
 #include <gmock/gmock.h>
 #include <linux/iommufd.h>
 #include <linux/vfio.h>
@@ -17,13 +17,13 @@ namespace postern {
 namespace joining_test {
 
 using test::Bound;
-using test::Holdings;
+using test::ResourceUse;
 using ::testing::HasSubstr;
 
-constexpr std::uint64_t page = 65536;  // a multiple of every guest's
-constexpr Iova base{0x10000000};       // within every IOMMU's reach
+constexpr std::uint64_t page = 65536;  // a multiple of every guest's page size
+constexpr Iova base{0x10000000};       // usable with every IOMMU
 
-// A page from the start of the device's disk by its own DMA; the controller's queues are mapped at `queues`.
+// Reads the first page of the disk by DMA to `data`; the controller's queues are mapped at `queues`.
 std::vector<std::byte> read_disk(PciDevice& pci, Iova data, Iova queues) {
   IovaAllocator iovas(std::vector<IovaRange>{{queues, queues + 0xffffff}}, 4096);
   auto controller = nvme::Controller::open(pci, iovas);
@@ -32,7 +32,7 @@ std::vector<std::byte> read_disk(PciDevice& pci, Iova data, Iova queues) {
   const auto done = controller->read(ns, 0, static_cast<std::uint32_t>(page / ns.block_size), data);
   EXPECT_TRUE(done) << done.error().message();
   const auto mapping = pci.device().container()->find(data).value();
-  const auto* const bytes = static_cast<const std::byte*>(mapping.address) + (data - mapping.range.first);
+  const auto* const bytes = mapping.memory.address() + (data - mapping.range.first);
   return {bytes, bytes + page};
 }
 
@@ -41,7 +41,7 @@ class JoiningOnKernel : public ::testing::TestWithParam<test::Interface> {
   JoiningOnKernel()
       : bound_(test::first_nvme()),
         other_(test::last_nvme()),
-        before_(Holdings::now()),
+        before_(ResourceUse::now()),
         memory_(test::kernel(), ::mmap(nullptr, 4 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
                 4 * page),
         first_(PciDevice::open(attach(kernel_, bound_.host(), test::options_for(GetParam())).value()).value()) {}
@@ -52,7 +52,7 @@ class JoiningOnKernel : public ::testing::TestWithParam<test::Interface> {
     first_.reset();
     memory_ = {};
     EXPECT_EQ(kernel_.open_files(), 0);
-    EXPECT_TRUE(before_ == Holdings::now()) << "something was left behind";
+    EXPECT_TRUE(before_ == ResourceUse::now()) << "something was left behind";
   }
 
   std::shared_ptr<Container> container() { return first_->device().container(); }
@@ -71,7 +71,7 @@ class JoiningOnKernel : public ::testing::TestWithParam<test::Interface> {
   sim::FailingKernel kernel_{test::kernel()};
   Bound bound_;
   Bound other_;
-  Holdings before_;
+  ResourceUse before_;
   Mmap memory_;
   std::optional<PciDevice> first_;
 };
@@ -88,7 +88,7 @@ TEST_P(JoiningOnKernel, BothReachTheSameMemoryWhetherTheyShareAContainerOrNot) {
   } else {
     EXPECT_EQ(GetParam().backend, "spapr") << "the others share";
     ASSERT_EQ(refusals.size(), 1U);
-    EXPECT_THAT(refusals[0].message(), HasSubstr("cannot share the container"));
+    EXPECT_THAT(refusals[0].message(), HasSubstr("cannot share this container"));
     EXPECT_EQ(second.device().container()->mapping_count(), 4U);
   }
   const auto first_disk = read_disk(*first_, base, base + 0x1000000);
@@ -106,18 +106,18 @@ TEST_P(JoiningOnKernel, WhenOneOfSeveralLeavesTheOthersGoOn) {
   EXPECT_TRUE(test::came_from_disk(read_disk(second, base + 2 * page, base + 0x2000000)));
   first_.emplace(PciDevice::open(attach(kernel_, bound_.host(),
                                         {.backend = GetParam().backend,
-                                         .container_options = {.version = GetParam().version},
-                                         .join = {second.device().container()}})
+                                         .join = {second.device().container()},
+                                         .container_options = {.version = GetParam().version}})
                                      .value())
                      .value());
   EXPECT_TRUE(test::came_from_disk(read_disk(*first_, base + 3 * page, base + 0x1000000)));
 }
 
-// The container refuses, and then one of the mappings, whichever, cannot be replayed into a new one.
+// The container refuses the device, and then one of the mappings cannot be replayed into a new container.
 TEST_P(JoiningOnKernel, AReplayThatFailsHalfWayLeavesNothingAndASecondTrySucceeds) {
   for (int failing = 1; failing <= 4; ++failing) {
     map_each_page();
-    const Holdings alone = Holdings::now();
+    const ResourceUse alone = ResourceUse::now();
     const int files = kernel_.open_files();
     int joins = 0;
     int maps = 0;
@@ -134,7 +134,7 @@ TEST_P(JoiningOnKernel, AReplayThatFailsHalfWayLeavesNothingAndASecondTrySucceed
     EXPECT_EQ(refused.error().causes().size(), 2U) << "the refusal, and why the new one failed";
     kernel_.answer = nullptr;
     EXPECT_EQ(kernel_.open_files(), files);
-    ASSERT_TRUE(alone == Holdings::now()) << "when the mapping " << failing << " failed";
+    ASSERT_TRUE(alone == ResourceUse::now()) << "when the mapping " << failing << " failed";
     auto again = attach(kernel_, other_.host(), joining());
     ASSERT_TRUE(again) << again.error().message();
     EXPECT_TRUE(again->detach());
@@ -143,10 +143,10 @@ TEST_P(JoiningOnKernel, AReplayThatFailsHalfWayLeavesNothingAndASecondTrySucceed
 }
 
 TEST_P(JoiningOnKernel, WhenNoContainerTakesADeviceEveryRefusalIsReported) {
-  auto refused = attach(kernel_, bound_.host(), joining());  // which is attached already
+  auto refused = attach(kernel_, bound_.host(), joining());  // already attached
   ASSERT_FALSE(refused);
   ASSERT_EQ(refused.error().causes().size(), 1U);
-  EXPECT_THAT(refused.error().causes()[0].message(), HasSubstr("attached already"));
+  EXPECT_THAT(refused.error().causes()[0].message(), HasSubstr("already attached"));
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, JoiningOnKernel, ::testing::ValuesIn(test::interfaces()), test::interface_name);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a container, a device and attaching promise, errors included. The same program runs on a real kernel, as root
-// and with devices to take (in a guest), and on simulated ones, anywhere: postern-contract-tests --host sim:pseries.
+// Tests the documented behaviour of attaching, containers and devices, errors included. Runs on a real kernel as root
+// in a guest, and on simulated kernels anywhere: postern-contract-tests --host sim:pseries.
 #include <gmock/gmock.h>
 
 #include <cstdio>
@@ -15,7 +15,7 @@
 
 namespace {
 
-// Takes "--host sim[:NAME|:FILE]" out of the arguments; what is wrong with it.
+// Removes "--host sim[:NAME|:FILE]" from the arguments. Returns an error message; empty: none.
 std::string take_host(int& argc, char** argv, std::optional<postern::sim::Kernel>& simulated) {
   if (argc < 3 || std::string_view(argv[1]) != "--host") return "";
   const auto host = postern::sim::find_host(argv[2]);
@@ -29,8 +29,8 @@ std::string take_host(int& argc, char** argv, std::optional<postern::sim::Kernel
 }  // namespace
 
 int main(int argc, char** argv) {
-  static std::optional<postern::sim::Kernel> simulated;        // the tests keep its address
-  const std::string wrong = take_host(argc, argv, simulated);  // first, since it decides which tests there are
+  static std::optional<postern::sim::Kernel> simulated;        // static: the tests keep its address
+  const std::string wrong = take_host(argc, argv, simulated);  // first: which tests exist depends on the host
   if (!wrong.empty()) {
     (void)std::fprintf(stderr, "%s: %s\n", argv[0], wrong.c_str());
     return 2;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Migration by system calls alone, on the kernel under test, in one line each.
+// Helpers for migration tests that make plain system calls on the kernel under test.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -51,7 +51,7 @@ class MigratingOnKernel : public ::testing::TestWithParam<Way> {
   ~MigratingOnKernel() override {
     device_.reset();
     migratable_.reset();
-    EXPECT_TRUE(before_ == test::Holdings::now()) << "something was left behind";
+    EXPECT_TRUE(before_ == test::ResourceUse::now()) << "something was left behind";
   }
   void SetUp() override {
     migratable_ = MigratableDevice::make();
@@ -66,7 +66,7 @@ class MigratingOnKernel : public ::testing::TestWithParam<Way> {
     int result = 0;
     Fd stream;
   };
-  // What it answers is looked at as far as it is the same for all.
+  // Requests a state, and checks the parts of the answer that are the same for every driver.
   Moved try_move(std::uint32_t to) {
     vfio_device_feature_mig_state state{.device_state = to, .data_fd = 77};
     const int result = device_->feature(set | device_state, state);
@@ -109,7 +109,7 @@ class MigratingOnKernel : public ::testing::TestWithParam<Way> {
     constexpr std::byte byte{};
     return write(stream, &byte, 1);
   }
-  // To its end, which is this answer.
+  // Reads until read(2) returns `end`.
   static Bytes read_all(const Fd& stream, std::size_t piece_length = 1000, ssize_t end = 0) {
     Bytes all;
     Bytes piece(piece_length);
@@ -125,14 +125,14 @@ class MigratingOnKernel : public ::testing::TestWithParam<Way> {
       ASSERT_EQ(write(stream, bytes.data() + at, part), static_cast<ssize_t>(part));
     }
   }
-  // The state of the device, which runs again afterwards.
+  // Returns the device's saved state and lets it run again.
   Bytes save() {
     const Fd stream = move(stop_copy);
     Bytes saved = read_all(stream);
     move(running);
     return saved;
   }
-  // What a running device has to tell ends with ENOMSG (linux/vfio.h); mtty's driver says 0, as of one that stands.
+  // During pre-copy, the data read ends with ENOMSG (linux/vfio.h); mtty's driver returns 0, as for a stopped device.
   [[nodiscard]] ssize_t end_of_precopy() const { return migratable_->is_mtty() ? 0 : -ENOMSG; }
 
   static int precopy_info(const Fd& stream, vfio_precopy_info& info) {
@@ -146,12 +146,12 @@ class MigratingOnKernel : public ::testing::TestWithParam<Way> {
   void set_mark(std::uint8_t mark) { migratable_->set_mark(*device_, mark); }
   std::uint32_t mark() { return migratable_->mark(*device_); }
 
-  const test::Holdings before_ = test::Holdings::now();
+  const test::ResourceUse before_ = test::ResourceUse::now();
   std::unique_ptr<MigratableDevice> migratable_;
   std::optional<RawDevice> device_;
 };
 
-// A page that may be read and written, one that may be read, and one that is not there.
+// Three adjacent pages: writable, read-only, inaccessible.
 class Pages {
  public:
   Pages() {
@@ -167,7 +167,7 @@ class Pages {
 
   [[nodiscard]] std::byte* read_only() const { return start_ + size_; }
   [[nodiscard]] std::byte* missing() const { return start_ + 2 * size_; }
-  // In memory that can only be read, or that ends within it.
+  // Puts a value, or its first `length` bytes, into read-only memory, or where accessible memory ends within it.
   template <typename T>
   T* put(std::byte* at, const T& value, std::size_t length = sizeof(T)) const {
     ::mprotect(start_ + size_, size_, PROT_READ | PROT_WRITE);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The streams that a device's state goes through when it migrates (Linux 7.3). Where drivers may differ, and mtty and
-// the simulated edu do, a sentence says so.
+// The migration streams of a device's state (Linux 7.3). Comments name where mtty and the simulated edu differ, as
+// drivers may.
 #include "contract/migration_rig.hpp"
 
 namespace postern {
@@ -98,8 +98,8 @@ TEST_P(MigrationStreamOnKernel, AResetEndsAResumeThatIsNotWhole) {
   reset();
   EXPECT_EQ(state(), running);
   EXPECT_EQ(write_byte(stream), -ENODEV);
-  // What a reset does to the device itself is its own: edu's clears its registers, mtty's driver resets the migration
-  // alone.
+  // The effect of a reset on the device depends on the driver: edu clears its registers, mtty resets only the migration
+  // state.
   EXPECT_EQ(mark(), migratable_->is_mtty() ? 0x11U : 0U);
 }
 
@@ -108,11 +108,11 @@ TEST_P(MigrationStreamOnKernel, AStreamThatIsTooLongIsRefused) {
   const Fd stream = move(resuming);
   write_all(stream, saved);
   if (migratable_->is_mtty()) {
-    // It knows how much it takes, and refuses the rest; what it has is good.
+    // mtty knows the length, and refuses further bytes; the state that it received is valid.
     EXPECT_EQ(write_byte(stream), -ENOMEM);
     move(stop);
   } else {
-    // Its stream is of chunks, and there might be another: it looks when the stream ends.
+    // edu's stream consists of chunks, so it could be the start of another: edu checks it when the stream ends.
     EXPECT_EQ(write_byte(stream), 1);
     EXPECT_EQ(try_move(stop).result, -EINVAL);
     EXPECT_EQ(state(), resuming);
@@ -237,7 +237,7 @@ TEST_P(MigrationStreamOnKernel, AStreamEndsWithItsDevice) {
   device_.reset();
   EXPECT_EQ(read_byte(stream), -ENODEV);
   open();
-  // mtty's driver keeps the state of a device that was closed; virtio's and mlx5's begin anew, and so does edu's.
+  // mtty's driver keeps the state of a closed device; virtio's and mlx5's start again in RUNNING, as edu's does.
   EXPECT_EQ(state(), migratable_->is_mtty() ? stop_copy : running);
   EXPECT_EQ(read_byte(stream), -ENODEV);
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The states of a device that migrates: what vfio_main.c and a driver that goes by vfio_mig_get_next_state answer
-// (Linux 7.3). ERROR is a state that neither driver here ever gets into.
+// The migration states of a device: the results of vfio_main.c and of a driver that uses vfio_mig_get_next_state
+// (Linux 7.3). Neither driver tested here ever enters the state ERROR.
 #include "contract/migration_rig.hpp"
 
 namespace postern {
@@ -75,7 +75,7 @@ TEST_P(MigrationOnKernel, EveryStateLeadsToEveryOtherButBackFromStopCopyToPreCop
       EXPECT_EQ(state(), is_blocked ? from : to);
       const bool begins = (is_saving(to) && !is_saving(from)) || (to == resuming && from != resuming);
       EXPECT_EQ(static_cast<bool>(moved.stream), begins);
-      // The stream that was there has ended where it is not shared.
+      // The old stream ends unless the new state shares it.
       if (is_saving(from)) {
         EXPECT_EQ(read_byte(first), is_saving(to) ? 1 : -ENODEV);
       }
@@ -86,7 +86,7 @@ TEST_P(MigrationOnKernel, EveryStateLeadsToEveryOtherButBackFromStopCopyToPreCop
   }
 }
 
-TEST_P(MigrationOnKernel, StatesThatNobodyCanWishForAreRefusedInEveryState) {
+TEST_P(MigrationOnKernel, StatesThatCannotBeRequestedAreRefusedInEveryState) {
   for (const std::uint32_t from : states) {
     const Fd stream = move(from);
     for (const std::uint32_t wish :
@@ -131,7 +131,7 @@ TEST_P(MigrationOnKernel, AResetLeadsFromEveryStateToRunningAndEndsTheStream) {
   }
 }
 
-TEST_P(MigrationOnKernel, ARequestNeedsMemoryThatIsThereAndWhatOnlyItsAnswerLacksIsDone) {
+TEST_P(MigrationOnKernel, AnInvalidPointerIsRefusedButAnUnwritableAnswerTakesEffect) {
   struct Request {
     std::uint32_t argsz = sizeof(Request);
     std::uint32_t flags = 0;
@@ -155,18 +155,18 @@ TEST_P(MigrationOnKernel, ARequestNeedsMemoryThatIsThereAndWhatOnlyItsAnswerLack
 
   EXPECT_EQ(ask(pages.put(pages.read_only(), Request{.flags = set | device_state})), -EFAULT);
   EXPECT_EQ(state(), stop);
-  // The stream that nobody got an fd of is there, and is not given again.
+  // The stream whose fd could not be returned exists, and its fd is not returned later either.
   const Request copy{.flags = set | device_state, .state = {.device_state = stop_copy, .data_fd = 77}};
   EXPECT_EQ(ask(pages.put(pages.read_only(), copy)), -EFAULT);
   EXPECT_EQ(state(), stop_copy);
   EXPECT_FALSE(move(stop_copy));
-  // A refusal is not told where there is no room for the answer.
+  // If the answer cannot be written, EFAULT replaces the errno of the refusal.
   const Request never{.flags = set | device_state, .state = {.device_state = 100, .data_fd = 77}};
   EXPECT_EQ(ask(pages.put(pages.read_only(), never)), -EFAULT);
   EXPECT_EQ(state(), stop_copy);
 }
 
-// What the core looks at before a driver hears of it, of devices that log their DMA as well: both do, mtty's in name.
+// Checks of the VFIO core before it calls the driver. Both devices support DMA logging, mtty only nominally.
 TEST_P(MigrationOnKernel, LogsOfDmaThatMakeNoSenseAreRefused) {
   using Range = vfio_device_feature_dma_logging_range;
   const Pages pages;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Each scenario with each of its allocations failing once: no std::terminate, nothing is left open, mapped, pinned,
-// registered or bound, and a second try succeeds. On a simulated kernel alone, whose own allocations never fail.
+// Runs each scenario once per allocation, and lets that allocation fail: no std::terminate, nothing stays open, mapped,
+// pinned, registered or bound, and a second try succeeds. Only on simulated kernels, whose own allocations never fail.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -14,18 +14,18 @@
 namespace postern {
 namespace out_of_memory_test {
 
-// Of this thread: a simulated device allocates in its own.
+// Per thread, since simulated devices allocate in theirs.
 thread_local bool counting = false;
 thread_local int made = 0;
-thread_local int failing = -1;  // this many succeed before the one that fails; negative: none fails
+thread_local int failing = -1;  // how many succeed before one fails; negative: none fails
 
 bool next_fails() { return counting && made++ == failing; }
 
 }  // namespace out_of_memory_test
 }  // namespace postern
 
-// The whole program's; new[] and the variants that do not throw come here too. Inlined, they look to the compiler as if
-// they did not belong together (-Wmismatched-new-delete).
+// Replaces the program's operator new; new[] and the nothrow variants call it. Not inlined, since the compiler would
+// then warn of a mismatch with delete (-Wmismatched-new-delete).
 [[gnu::noinline]] void* operator new(std::size_t size) {
   void* const memory = postern::out_of_memory_test::next_fails() ? nullptr : std::malloc(size != 0 ? size : 1);
   if (memory == nullptr) throw std::bad_alloc();
@@ -42,7 +42,7 @@ using test::Retry;
 using test::Scenario;
 using test::World;
 
-// While it lives, allocations are not counted.
+// Suspends the counting of allocations during its lifetime.
 class Uncounted {
  public:
   Uncounted() : was_(std::exchange(counting, false)) {}
@@ -67,7 +67,7 @@ int into(T& result, Call call) {
   return done;
 }
 
-// A kernel has memory of its own; what it gives in strings is copied into the caller's.
+// Does not count the kernel's own allocations; a string that it returns is copied into memory that counts.
 class KernelWithMemory final : public test::WatchedKernel {
  public:
   using WatchedKernel::WatchedKernel;
@@ -123,10 +123,10 @@ class KernelWithMemory final : public test::WatchedKernel {
   }
 };
 
-// What an act came to while one of its allocations failed.
+// The outcome of an operation during which one allocation failed.
 enum class Outcome : std::uint8_t { done, refused, threw };
 
-// Counts from 0; the allocation of this number fails.
+// Runs `act` and lets allocation `number`, counted from 0, fail.
 template <typename Act>
 Outcome act_failing(int number, Act act) {
   made = 0;
@@ -153,7 +153,7 @@ class OutOfMemory : public ::testing::TestWithParam<std::tuple<test::Interface, 
   static test::Interface interface() { return std::get<0>(GetParam()); }
   static const Scenario& scenario() { return std::get<1>(GetParam()); }
 
-  // Without failures: how many allocations it makes; nothing where it does not apply here.
+  // The number of allocations without failures; nothing if the scenario does not apply to this host.
   std::optional<int> allocations() {
     World world(kernel_, interface(), hosts_[0], hosts_[1]);
     scenario().prepare(world);
@@ -184,7 +184,7 @@ class OutOfMemory : public ::testing::TestWithParam<std::tuple<test::Interface, 
   Held before_;
 };
 
-TEST_P(OutOfMemory, OnceAnywhereIsSurvivedAndLeavesNothing) {
+TEST_P(OutOfMemory, IsSurvivedAndLeavesNothingBehind) {
   if (test::is_real(test::kernel())) GTEST_SKIP() << "for simulated kernels";
   const auto count = allocations();
   if (!count) GTEST_SKIP() << "this host or its device does not have it";
@@ -200,7 +200,7 @@ TEST(OutOfMemoryInside, TheSimulatedKernelLeavesItsSysfsWhole) {
   const std::string disk = "/sys/bus/pci/devices/0000:00:02.0";
   Outcome outcome = Outcome::threw;
   for (int number = 0; outcome != Outcome::done; ++number) {
-    // After each change sysfs is shown anew.
+    // Each change makes the kernel generate sysfs again.
     ASSERT_EQ(kernel.write_file(disk + "/driver_override", number % 2 == 0 ? "vfio-pci" : "\n"), 0) << number;
     std::string text;
     outcome = act_failing(number, [&] { return kernel.read_file(disk + "/vendor", text) >= 0; });
@@ -209,7 +209,7 @@ TEST(OutOfMemoryInside, TheSimulatedKernelLeavesItsSysfsWhole) {
   }
 }
 
-// A way of its own through the library: everything from attach() to the end of a disk's driver, by destructors.
+// Uses the library from attach() to an NVMe read, and leaves the release of everything to destructors.
 Result<void> read_a_block(World& world) {
   auto device = attach(world.kernel, world.host, world.options());
   if (!device) return failure_of(device);

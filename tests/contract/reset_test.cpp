@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a hot reset promises, for each backend: it takes all devices of a bus along, and is refused unless all are ours.
+// The contract of hot reset for each backend: it resets all devices of a bus, and is refused unless we own all of them.
 #include <gmock/gmock.h>
 
 #include <algorithm>
@@ -13,16 +13,16 @@ namespace postern {
 namespace reset_test {
 
 using test::Bound;
-using test::Holdings;
 using test::is_running;
+using test::ResourceUse;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-// With two functions of one slot.
+// A hot reset of two functions of one slot.
 class HotResetOnKernel : public ::testing::TestWithParam<test::Interface> {
  protected:
-  HotResetOnKernel() : before_(Holdings::now()) {}
-  ~HotResetOnKernel() override { EXPECT_TRUE(before_ == Holdings::now()) << "something was left behind"; }
+  HotResetOnKernel() : before_(ResourceUse::now()) {}
+  ~HotResetOnKernel() override { EXPECT_TRUE(before_ == ResourceUse::now()) << "something was left behind"; }
   void SetUp() override {
     if (!twins_) GTEST_SKIP() << "this host has no two NVMe functions in one slot";
   }
@@ -37,7 +37,7 @@ class HotResetOnKernel : public ::testing::TestWithParam<test::Interface> {
   const std::optional<std::pair<PciAddress, PciAddress>> twins_ = test::twins();
 
  private:
-  Holdings before_;
+  ResourceUse before_;
 };
 
 TEST_P(HotResetOnKernel, AHotResetStopsEveryDeviceOfTheBusAndMappingsStay) {
@@ -56,8 +56,8 @@ TEST_P(HotResetOnKernel, AHotResetStopsEveryDeviceOfTheBusAndMappingsStay) {
     EXPECT_TRUE(is_running(a));
     EXPECT_TRUE(is_running(b));
 
-    const std::array<const Device*, 1> lent = {&b.device()};
-    const auto set = ResetSet::of(a.device(), lent);
+    const std::array<const Device*, 1> also_owned = {&b.device()};
+    const auto set = ResetSet::of(a.device(), also_owned);
     ASSERT_TRUE(set) << set.error().message();
     ASSERT_EQ(set->members().size(), 2U);
     EXPECT_EQ(set->members()[0].address, twins_->first);
@@ -72,7 +72,7 @@ TEST_P(HotResetOnKernel, AHotResetStopsEveryDeviceOfTheBusAndMappingsStay) {
     EXPECT_FALSE(is_running(b));
     EXPECT_EQ(container->mapping_count(), mappings);
   }
-  // Both work again, into memory that was mapped before the reset, and by interrupts that are set up anew.
+  // Both work again, with memory mapped before the reset and with interrupts enabled again.
   std::uint8_t number = 0;
   for (PciDevice* pci : {&a, &b}) {
     auto again = nvme::Controller::open(*pci, iovas, {.completion = nvme::Completion::msix});
@@ -116,7 +116,7 @@ TEST_P(HotResetOnKernel, ATwinWithoutADriverIsInTheWayThoughItsGroupIsOurs) {
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code(), EPERM);
   EXPECT_THAT(refused.error().message(), AllOf(HasSubstr(to_string(twins_->second) + " (bound to no driver)"),
-                                               HasSubstr("\"postern bind " + to_string(twins_->second) + "\"")));
+                                               HasSubstr("spare " + to_string(twins_->second) + ", bind it")));
   EXPECT_TRUE(is_running(a)) << "it was not touched";
 }
 
@@ -136,7 +136,7 @@ TEST_P(HotResetOnKernel, ATwinThatAnotherDriverTookSinceIsTheKernelsToRefuse) {
 
 class LoneDiskOnKernel : public ::testing::TestWithParam<test::Interface> {};
 
-// A disk alone on its bus, or on a root bus, which cannot be reset.
+// A disk alone on its bus, or on a root bus, which has no hot reset.
 TEST_P(LoneDiskOnKernel, IsHotResetAloneOrSaysThatItIsOnARootBus) {
   const Bound bound(test::first_nvme());
   const Device device = attach(test::kernel(), bound.host(), test::options_for(GetParam())).value();

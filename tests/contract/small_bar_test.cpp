@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// A device with a BAR below a page, on the kernel under test: it is reached by reads and writes of its fd, and mapped
-// where it is alone in its page.
+// A BAR smaller than a page, on the kernel under test: read and written through the device's fd, and mapped if it is
+// alone in its page.
 #include <gmock/gmock.h>
 #include <unistd.h>
+
+#include <postern/registers.hpp>
 
 #include "support/edu.hpp"
 #include "support/host_devices.hpp"
@@ -13,7 +15,7 @@ namespace small_bar_test {
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-// The simulated one, or QEMU's SD host controller, the first register of which keeps what is written to it.
+// The simulated device with small BARs, or QEMU's SD host controller, whose first register keeps the value written.
 std::optional<PciAddress> find_small_bar() {
   const auto simulated = test::find_function(0x1234, 0x11ea);
   return simulated ? simulated : test::find_function(0x1b36, 0x0007);
@@ -66,12 +68,12 @@ TEST_P(SmallBarOnKernel, AMappingOfItIsAsLongAsItIsWhereThereIsOne) {
     any = true;
     const auto mapped = device_->map_region(region.index, 0, region.length).value();
     EXPECT_EQ(mapped.size(), region.length);
-    auto* const first = reinterpret_cast<volatile std::uint32_t*>(mapped.data());
+    auto* const first = registers_at<Register<std::uint32_t>>(mapped.bytes()).value();
     std::uint32_t value = 0x12345678;
     const auto bytes = std::as_writable_bytes(std::span(&value, 1));
     ASSERT_TRUE(device_->write(region.index, 0, bytes));
-    EXPECT_EQ(*first, 0x12345678U);
-    *first = 0x9abcdef0;
+    EXPECT_EQ(first->read(), 0x12345678U);
+    first->write(0x9abcdef0);
     ASSERT_TRUE(device_->read(region.index, 0, bytes));
     EXPECT_EQ(value, 0x9abcdef0U);
   }

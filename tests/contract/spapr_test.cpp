@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The spapr backend under a hypervisor (pseries) and on the bare machine (powernv): windows, registered memory, what is
-// refused before the kernel can answer it badly, and that nothing is left behind.
+// The spapr backend under a hypervisor (pseries) and on bare metal (powernv): windows, registered memory, calls that
+// are refused because the kernel would mishandle them, and that nothing is left behind.
 #include <gmock/gmock.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstring>
 #include <postern-nvme/controller.hpp>
+#include <postern/dirty_tracker.hpp>
 #include <postern/dma_windows.hpp>
 #include <postern/eeh.hpp>
 #include <postern/preregistration.hpp>
@@ -20,7 +21,7 @@ namespace postern {
 namespace spapr_test {
 
 using test::Bound;
-using test::Holdings;
+using test::ResourceUse;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
@@ -42,7 +43,7 @@ Mmap memory_of(std::size_t length, int flags = 0) {
   return {test::kernel(), address, length};
 }
 
-// What a call was refused with: its message; the errno must be this one.
+// Expects that a call failed with this errno. Returns the message.
 template <typename T>
 std::string refusal(const Result<T>& result, int code) {
   EXPECT_FALSE(result);
@@ -51,7 +52,7 @@ std::string refusal(const Result<T>& result, int code) {
   return result.error().message();
 }
 
-// 64 KiB from the start of the disk by a controller whose memory, queues included, is all in this window.
+// Reads 64 KiB from the start of the disk. The controller's data and queues are all in this window.
 std::vector<std::byte> read_disk(PciDevice& pci, const DmaWindow& window) {
   IovaAllocator iovas(std::vector{window.range}, window.page_size);
   auto buffer = DmaBuffer::allocate(pci.device().container(), iovas, 64 * kib);
@@ -68,10 +69,10 @@ std::vector<std::byte> read_disk(PciDevice& pci, const DmaWindow& window) {
 
 class Spapr : public ::testing::TestWithParam<std::uint32_t> {
  protected:
-  Spapr() : bound_(test::first_nvme()), before_(Holdings::now()) { open(); }
+  Spapr() : bound_(test::first_nvme()), before_(ResourceUse::now()) { open(); }
   ~Spapr() override {
     pci_.reset();
-    EXPECT_TRUE(before_ == Holdings::now()) << "something was left behind";
+    EXPECT_TRUE(before_ == ResourceUse::now()) << "something was left behind";
   }
   void open(ContainerOptions options = {}) {
     pci_.reset();
@@ -82,22 +83,22 @@ class Spapr : public ::testing::TestWithParam<std::uint32_t> {
   }
   Container& container() { return *pci_->device().container(); }
   DmaWindow default_window() { return {.range = container().usable_ranges().front(), .page_size = 4 * kib}; }
-  DmaWindows& windows() { return *container().dma_windows(); }
-  Preregistration& registrations() { return *container().preregistration(); }
+  DmaWindows& windows() { return *container().get<DmaWindows>(); }
+  Preregistration& registrations() { return *container().get<Preregistration>(); }
 
   Bound bound_;
-  Holdings before_;
+  ResourceUse before_;
   std::optional<PciDevice> pci_;
 };
 
-// What version 2 adds.
+// The features that version 2 adds.
 class SpaprV2 : public Spapr {};
 
 TEST_P(Spapr, BeginsWithTheDefaultWindow) {
   EXPECT_EQ(container().usable_ranges(), (std::vector<IovaRange>{{{0}, {(on_powernv() ? 2 * gib : gib) - 1}}}));
   EXPECT_EQ(container().page_sizes(), 4 * kib);
-  EXPECT_EQ(container().dma_windows() != nullptr, GetParam() == 2);
-  EXPECT_EQ(container().preregistration() != nullptr, GetParam() == 2);
+  EXPECT_EQ(container().get<DmaWindows>() != nullptr, GetParam() == 2);
+  EXPECT_EQ(container().get<Preregistration>() != nullptr, GetParam() == 2);
 }
 
 TEST_P(Spapr, TheDiskIsReadThroughTheDefaultWindow) {
@@ -124,12 +125,12 @@ TEST_P(Spapr, AMapOverAnExistingOneIsRefusedAndTheFirstStays) {
   const Mmap second = memory_of(host_page());
   ASSERT_TRUE(container().map({0x10000000}, first.bytes()));
   refusal(container().map({0x10000000}, second.bytes()), EEXIST);
-  EXPECT_EQ(container().find({0x10000000})->address, first.data());
+  EXPECT_EQ(container().find({0x10000000})->memory.address(), first.data());
   ASSERT_TRUE(container().unmap_all());
 }
 
 TEST_P(Spapr, IsReleasedFromWhateverState) {
-  // Mapped, and neither unmapped nor detached nor closed.
+  // Maps, and neither unmaps nor detaches nor closes.
   const Mmap memory = memory_of(16 * mib);
   ASSERT_TRUE(container().map({0x10000000}, memory.bytes()));
   if (GetParam() == 2) {
@@ -138,10 +139,10 @@ TEST_P(Spapr, IsReleasedFromWhateverState) {
     const auto window = windows().create({.size = 4 * gib, .page_size = 4 * kib});
     ASSERT_TRUE(window) << window.error().message();
     ASSERT_TRUE(container().map(window->range.first, kept.bytes()));
-    pci_.reset();  // before the memory goes
+    pci_.reset();  // before the memory is unmapped
   }
   pci_.reset();
-  EXPECT_TRUE(before_ == Holdings::now());
+  EXPECT_TRUE(before_ == ResourceUse::now());
   open();
   EXPECT_TRUE(test::came_from_disk(read_disk(*pci_, default_window()))) << "and works again";
 }
@@ -161,14 +162,15 @@ TEST_P(Spapr, ASecondHostBridgeIsSharedOnTheBareMachineByVersion2AloneAndTheRefu
       auto pci = PciDevice::open(std::move(*second)).value();
       EXPECT_TRUE(test::came_from_disk(read_disk(pci, default_window())));
     } else {
-      EXPECT_THAT(second.error().message(), AllOf(HasSubstr("cannot share the container"), HasSubstr("of its own")));
+      EXPECT_THAT(second.error().message(),
+                  AllOf(HasSubstr("cannot share this container"), HasSubstr("to a new container")));
     }
     EXPECT_TRUE(test::came_from_disk(read_disk(*pci_, default_window()))) << "the first is as it was";
     ASSERT_TRUE(container().unmap_all());
   }
 }
 
-// The kernel would clear what is mapped for the others (tce_iommu_release_ownership).
+// Otherwise the kernel would clear the mappings of the others (tce_iommu_release_ownership).
 TEST_P(SpaprV2, AGroupThatSharesAContainerStaysUntilNothingIsMapped) {
   const Bound bound(test::last_nvme());
   const Mmap memory = memory_of(host_page());
@@ -180,16 +182,16 @@ TEST_P(SpaprV2, AGroupThatSharesAContainerStaysUntilNothingIsMapped) {
   const auto elsewhere = [&] {
     return attach(test::kernel(), bound_.host(), {.backend = "spapr", .container_options = {.version = 2}});
   };
-  EXPECT_THAT(refusal(elsewhere(), EBUSY), HasSubstr("open already"));
+  EXPECT_THAT(refusal(elsewhere(), EBUSY), HasSubstr("already open"));
   ASSERT_TRUE(other->container()->unmap_all());
   const auto moved = elsewhere();
   EXPECT_TRUE(moved) << moved.error().message();
 }
 
 TEST_P(Spapr, EehIsThereOnTheBareMachineAlone) {
-  ASSERT_EQ(container().eeh() != nullptr, on_powernv());
-  if (container().eeh() == nullptr) return;
-  Eeh& eeh = *container().eeh();
+  ASSERT_EQ(container().get<Eeh>() != nullptr, on_powernv());
+  if (container().get<Eeh>() == nullptr) return;
+  Eeh& eeh = *container().get<Eeh>();
   EXPECT_TRUE(eeh.enable());
   EXPECT_EQ(eeh.state().value(), Eeh::State::normal);
   EXPECT_TRUE(eeh.unfreeze_io());
@@ -197,11 +199,11 @@ TEST_P(Spapr, EehIsThereOnTheBareMachineAlone) {
   EXPECT_TRUE(eeh.configure());
 }
 
-TEST_P(Spapr, HasNoDirtyTracker) { EXPECT_EQ(container().dirty_tracker(), nullptr); }
+TEST_P(Spapr, HasNoDirtyTracker) { EXPECT_EQ(container().get<DirtyTracker>(), nullptr); }
 
 TEST_P(Spapr, TooLittleLockedMemoryIsExplained) {
   if (!test::is_real(test::kernel())) GTEST_SKIP() << "a limit of the process's is none of a simulated host's";
-  // Without the privilege, and with the limit that Debian gives.
+  // Without privileges, and with Debian's default limit.
   pci_.reset();
   rlimit limit{};
   ASSERT_EQ(::getrlimit(RLIMIT_MEMLOCK, &limit), 0);
@@ -220,9 +222,9 @@ TEST_P(Spapr, TooLittleLockedMemoryIsExplained) {
     const auto mapped = device->container()->map({0}, memory.bytes());
     if (on_powernv()) {
       EXPECT_THAT(refusal(mapped, ENOMEM), AllOf(HasSubstr("default DMA window"), HasSubstr("create a smaller one")));
-      // As it says: without the default window, and with one that is small enough.
-      EXPECT_TRUE(device->container()->dma_windows()->remove({0}));
-      const auto window = device->container()->dma_windows()->create({.size = 64 * mib, .page_size = 4 * kib});
+      // Follows the advice: removes the default window and creates a small one.
+      EXPECT_TRUE(device->container()->get<DmaWindows>()->remove({0}));
+      const auto window = device->container()->get<DmaWindows>()->create({.size = 64 * mib, .page_size = 4 * kib});
       EXPECT_TRUE(window) << window.error().message();
       EXPECT_TRUE(device->container()->map(window->range.first, memory.bytes()));
     } else {
@@ -275,21 +277,21 @@ TEST_P(SpaprV2, WindowsOfTablesWithSeveralLevelsWorkWhereTheMachineHasThem) {
     EXPECT_TRUE(test::came_from_disk(read_disk(*pci_, *window))) << levels;
     ASSERT_TRUE(windows().remove(window->range.first));
   }
-  const std::uint64_t locked = Holdings::now().locked;
+  const std::uint64_t locked = ResourceUse::now().locked;
   for (const std::uint32_t levels : {5U, 6U}) {
     EXPECT_THAT(refusal(windows().create({.size = gib, .page_size = 4 * kib, .levels = levels}), EINVAL),
                 HasSubstr("too deep"));
   }
-  EXPECT_EQ(Holdings::now().locked, locked) << "a window that the kernel refuses would have leaked its table's size";
+  EXPECT_EQ(ResourceUse::now().locked, locked) << "a window that the kernel refuses would have leaked its table's size";
 }
 
 TEST_P(SpaprV2, AWindowThatTheIommuCannotHaveIsRefusedAndTheReasonHelps) {
   EXPECT_THAT(refusal(windows().create({.size = gib, .page_size = 8 * kib}), EINVAL),
               AllOf(HasSubstr("pages of 4 KiB, 64 KiB"), HasSubstr("choose one")));
   EXPECT_THAT(refusal(windows().create({.size = 3 * gib, .page_size = 4 * kib}), EINVAL),
-              AllOf(HasSubstr("no power of two"), HasSubstr("4 GiB")));
+              AllOf(HasSubstr("not a power of two"), HasSubstr("4 GiB")));
   EXPECT_THAT(refusal(windows().create({.size = 4 * kib, .page_size = 4 * kib}), EINVAL), HasSubstr("smallest window"));
-  EXPECT_THAT(refusal(windows().create({.size = 0, .page_size = 4 * kib}), EINVAL), HasSubstr("no power of two"));
+  EXPECT_THAT(refusal(windows().create({.size = 0, .page_size = 4 * kib}), EINVAL), HasSubstr("not a power of two"));
   EXPECT_THAT(refusal(windows().remove({4 * kib}), ENOENT), HasSubstr("no window starts there"));
 }
 
@@ -306,7 +308,7 @@ TEST_P(SpaprV2, ASecondCreatedWindowIsAskedForOnTheBareMachineAlone) {
     ASSERT_TRUE(second) << second.error().message();
     EXPECT_TRUE(test::came_from_disk(read_disk(*pci_, *second)));
   } else {
-    EXPECT_THAT(refusal(second, ENOSPC), HasSubstr("until the host is booted again"));
+    EXPECT_THAT(refusal(second, ENOSPC), HasSubstr("until the host is rebooted"));
   }
   open();
   EXPECT_TRUE(test::came_from_disk(read_disk(*pci_, default_window()))) << "the host bridge still gives windows";
@@ -343,14 +345,14 @@ TEST_P(SpaprV2, AMapFromOneWindowIntoNothingIsRefused) {
 TEST_P(SpaprV2, UnmappingOverSeveralWindowsTakesAllOfThem) {
   const auto window = windows().create({.size = 4 * gib, .page_size = 4 * kib}).value();
   const Mmap memory = memory_of(2 * host_page());
-  const std::uint64_t locked = Holdings::now().locked;
+  const std::uint64_t locked = ResourceUse::now().locked;
   ASSERT_TRUE(container().map({0x10000000}, memory.bytes().first(host_page())));
   ASSERT_TRUE(container().map(window.range.first, memory.bytes()));
   const auto unmapped = container().unmap({0}, window.range.first.value + 4 * gib);
   ASSERT_TRUE(unmapped) << unmapped.error().message();
   EXPECT_EQ(container().mapping_count(), 0U);
-  // The default window's table came with the first map, where it counts at all.
-  EXPECT_LE(Holdings::now().locked, locked + 16 * mib);
+  // Includes the default window's table, which the first map created and which counts on some machines.
+  EXPECT_LE(ResourceUse::now().locked, locked + 16 * mib);
 }
 
 TEST_P(SpaprV2, MemoryInPagesSmallerThanTheWindowsIsExplained) {
@@ -389,36 +391,36 @@ TEST_P(SpaprV2, HugePagesOfMemoryMakeHugePagesOfTheWindow) {
 
 TEST_P(SpaprV2, RegisteredMemoryIsCountedOnceHoweverOftenItIsMapped) {
   const Mmap memory = memory_of(8 * mib);
-  ASSERT_TRUE(container().map({0x20000000}, memory.bytes().first(host_page())));  // so that the default window is there
+  ASSERT_TRUE(container().map({0x20000000}, memory.bytes().first(host_page())));  // creates the default window
   ASSERT_TRUE(container().unmap_all());
-  const std::uint64_t locked = Holdings::now().locked;
+  const std::uint64_t locked = ResourceUse::now().locked;
   ASSERT_TRUE(registrations().add(memory.bytes()));
-  EXPECT_EQ(Holdings::now().locked, locked + 8 * mib);
+  EXPECT_EQ(ResourceUse::now().locked, locked + 8 * mib);
   for (std::uint64_t i = 0; i < 8; ++i) {
     ASSERT_TRUE(container().map({0x10000000 + i * 8 * mib}, memory.bytes()));
   }
-  EXPECT_EQ(Holdings::now().locked, locked + 8 * mib);
+  EXPECT_EQ(ResourceUse::now().locked, locked + 8 * mib);
   ASSERT_TRUE(container().unmap_all());
-  EXPECT_EQ(Holdings::now().locked, locked + 8 * mib);
+  EXPECT_EQ(ResourceUse::now().locked, locked + 8 * mib);
   ASSERT_TRUE(registrations().remove(memory.bytes()));
-  EXPECT_EQ(Holdings::now().locked, locked);
+  EXPECT_EQ(ResourceUse::now().locked, locked);
 }
 
 TEST_P(SpaprV2, MappedMemoryIsRegisteredForAsLongAsAMappingUsesIt) {
   const Mmap memory = memory_of(4 * mib);
   ASSERT_TRUE(container().map({0x20000000}, memory.bytes().first(host_page())));
   ASSERT_TRUE(container().unmap_all());
-  const std::uint64_t locked = Holdings::now().locked;
+  const std::uint64_t locked = ResourceUse::now().locked;
   const auto whole = memory.bytes();
   ASSERT_TRUE(container().map({0x10000000}, whole.subspan(mib, mib)));
   ASSERT_TRUE(container().map({0x11000000}, whole)) << "what overlaps what is registered";
   ASSERT_TRUE(container().map({0x12000000}, whole.subspan(mib, mib)));
-  EXPECT_EQ(Holdings::now().locked, locked + 4 * mib) << "nothing is counted twice";
+  EXPECT_EQ(ResourceUse::now().locked, locked + 4 * mib) << "nothing is counted twice";
   ASSERT_TRUE(container().unmap({0x10000000}, mib));
   ASSERT_TRUE(container().unmap({0x11000000}, 4 * mib));
-  EXPECT_EQ(Holdings::now().locked, locked + mib);
+  EXPECT_EQ(ResourceUse::now().locked, locked + mib);
   ASSERT_TRUE(container().unmap({0x12000000}, mib));
-  EXPECT_EQ(Holdings::now().locked, locked);
+  EXPECT_EQ(ResourceUse::now().locked, locked);
 }
 
 TEST_P(SpaprV2, RegisteredMemoryIsNotGivenBackWhileItIsMapped) {
@@ -444,7 +446,7 @@ TEST_P(SpaprV2, RegisteringWhatCannotBeIsRefused) {
   refusal(registrations().add(gone), EFAULT);
 }
 
-// The kernel answers such a call with the number of pages that are there.
+// The kernel returns the number of existing pages for such a call.
 TEST_P(SpaprV2, MemoryThatEndsWithinWhatIsRegisteredIsRefused) {
   Mmap memory = memory_of(mib);
   ASSERT_EQ(::munmap(memory.data() + mib / 2, mib / 2), 0);
@@ -461,12 +463,12 @@ TEST_P(SpaprV2, WindowsAndMemoryComeBackWithTheNextDevice) {
   const auto kept = pci_->device().container();
   ASSERT_TRUE(pci_->device().detach());
   pci_.reset();
-  EXPECT_TRUE(Holdings::now().locked == before_.locked) << "without a device nothing is pinned";
+  EXPECT_TRUE(ResourceUse::now().locked == before_.locked) << "without a device nothing is pinned";
   auto again = attach(test::kernel(), bound_.host(), {.container = kept});
   ASSERT_TRUE(again) << again.error().message();
   pci_.emplace(PciDevice::open(std::move(*again)).value());
   EXPECT_EQ(kept->mapping_count(), 1U);
-  EXPECT_EQ(kept->dma_windows()->list().size(), 2U);
+  EXPECT_EQ(kept->get<DmaWindows>()->list().size(), 2U);
   IovaAllocator iovas(std::vector{default_window().range}, 4 * kib);
   std::memset(memory.data(), 0xa5, mib);
   auto controller = nvme::Controller::open(*pci_, iovas);
@@ -476,13 +478,13 @@ TEST_P(SpaprV2, WindowsAndMemoryComeBackWithTheNextDevice) {
 }
 
 TEST_P(SpaprV2, ADeviceOfAGroupThatIsInUseIsRefused) {
-  EXPECT_THAT(refusal(attach(test::kernel(), bound_.host(), {.backend = "spapr"}), EBUSY), HasSubstr("open already"));
+  EXPECT_THAT(refusal(attach(test::kernel(), bound_.host(), {.backend = "spapr"}), EBUSY), HasSubstr("already open"));
 }
 
 std::string version_name(const ::testing::TestParamInfo<std::uint32_t>& test) {
   return "v" + std::to_string(test.param);
 }
-// Of those that this host has.
+// The versions from `first` on that this host has.
 std::vector<std::uint32_t> versions_from(std::uint32_t first) {
   std::vector<std::uint32_t> versions;
   for (const test::Interface& each : test::interfaces()) {

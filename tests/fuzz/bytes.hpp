@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Bytes: what the fuzzer made up, taken piece by piece; zeroes when it is used up.
+// Bytes: the fuzzer's input, read piece by piece; zeros after its end.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +13,7 @@ class Bytes {
  public:
   Bytes(const std::uint8_t* data, std::size_t size) : data_(data), left_(size) {}
 
-  // Writes over at most `length` bytes; the rest stays as it is.
+  // Copies at most `length` bytes of input to `to`; leaves the rest of `to` unchanged.
   void fill(void* to, std::size_t length) {
     const std::size_t part = std::min(length, left_);
     if (part != 0) std::memcpy(to, data_, part);
@@ -26,7 +26,7 @@ class Bytes {
     fill(&value, sizeof value);
     return value;
   }
-  // To the next zero.
+  // The input up to the next zero.
   std::string text() {
     const std::size_t length = ::strnlen(reinterpret_cast<const char*>(data_), left_);
     std::string text(reinterpret_cast<const char*>(data_), length);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A device that says anything of itself: its regions and interrupts with their chains, its config space.
+// Fuzzes the description of a device: its regions and interrupts with their capability chains, and its config space.
 #include "device/device_io.hpp"
 
 #include <cstring>
@@ -43,7 +43,7 @@ class AnyDevice : public DeviceIo {
   int get_pci_hot_reset_info(vfio_pci_hot_reset_info& /*info*/) override { return -ENODEV; }
   int pci_hot_reset(vfio_pci_hot_reset& /*request*/) override { return -ENODEV; }
   const Group* group() const override { return nullptr; }
-  // The same bytes wherever they are read again: a config space that stands still.
+  // Returns the same bytes for the same offset every time: config space does not change.
   ssize_t read(void* buffer, std::size_t length, std::uint64_t offset) override {
     if (!filled_) bytes_.fill(config_, sizeof config_);
     filled_ = true;

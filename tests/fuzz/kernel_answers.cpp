@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Capability chains and counts of a kernel that answers anything: VFIO_IOMMU_GET_INFO of type1, IOMMU_IOAS_IOVA_RANGES.
+// Fuzzes capability chains and counts of the kernel: VFIO_IOMMU_GET_INFO of type1, and IOMMU_IOAS_IOVA_RANGES.
 #include <linux/iommufd.h>
 #include <linux/vfio.h>
 
@@ -11,7 +11,7 @@
 namespace postern::fuzz {
 namespace {
 
-// Fills what it was given room for, and nothing beyond; argsz and counts are made up as all the rest is.
+// Fills the caller's buffer with arbitrary bytes, argsz and counts included, and writes nothing beyond it.
 class AnyKernel : public test::TreeKernel {
  public:
   explicit AnyKernel(Bytes& bytes) : bytes_(bytes) {}
@@ -42,7 +42,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (bytes.take<std::uint8_t>() % 2 == 0) {
     (void)postern::type1::read_info(postern::Fd(kernel, 3));
   } else {
-    (void)postern::iommufd::Iommufd(postern::Fd(kernel, 3)).iova_limits(1);
+    (void)postern::iommufd::Iommufd(postern::NodeFd{.own = postern::Fd(kernel, 3)}).iova_limits(1);
   }
   return 0;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// An NVMe controller that lies: in its registers, in what Identify gives, in its completions, and in when they come. It
-// runs in a thread of its own, as a device does, and reaches what is mapped when it does.
+// Fuzzes the NVMe driver with a controller whose registers, Identify data and completions are wrong or arrive at any
+// time. It runs in its own thread, as a device does, and can access only memory that is mapped at that time.
 #include <linux/vfio.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -14,13 +14,13 @@
 #include <postern-nvme/controller.hpp>
 #include <postern-sim/kernel.hpp>
 #include <postern/attach.hpp>
+#include <postern/forwarding_kernel.hpp>
 #include <postern/pci_function.hpp>
 #include <span>
 #include <string>
 #include <thread>
 
 #include <linux/iommufd.h>
-#include <postern-sim/faults.hpp>
 
 #include "device/device_io.hpp"
 #include "fuzz/bytes.hpp"
@@ -31,13 +31,14 @@ namespace {
 constexpr std::uint64_t page = 4096;
 constexpr std::size_t bar_size = 0x4000;
 
-// Knows what its IOMMU maps: what the controller writes elsewhere is dropped. Unmapping waits for a write that runs.
-class WatchedIommu final : public sim::FailingKernel {
+// Records what the IOMMU maps: writes of the controller to other addresses are dropped. An unmap waits for a write in
+// progress.
+class WatchedIommu final : public ForwardingKernel {
  public:
-  using FailingKernel::FailingKernel;
+  using ForwardingKernel::ForwardingKernel;
   int ioctl(int fd, unsigned long request, void* argument) override {
     const std::lock_guard lock(mutex_);
-    const int result = FailingKernel::ioctl(fd, request, argument);
+    const int result = ForwardingKernel::ioctl(fd, request, argument);
     if (result < 0) return result;
     if (request == IOMMU_IOAS_MAP) {
       const auto& map = *static_cast<const iommu_ioas_map*>(argument);
@@ -74,7 +75,7 @@ class WatchedIommu final : public sim::FailingKernel {
   std::map<std::uint64_t, std::pair<std::uint64_t, std::uint64_t>> mapped_;
 };
 
-// The controller's side. Honest unless a byte says otherwise; when they are used up, it is honest.
+// The controller. Behaves correctly unless a byte of the input says otherwise, and after the end of the input.
 class Liar {
  public:
   Liar(Bytes bytes, WatchedIommu& iommu) : bytes_(bytes), iommu_(iommu), fd_(::memfd_create("lying BAR", MFD_CLOEXEC)) {
@@ -259,7 +260,7 @@ class Liar {
   std::thread thread_;
 };
 
-// VFIO's side of it, which tells the truth.
+// The controller's VFIO device, which behaves correctly.
 class LyingDevice final : public DeviceIo {
  public:
   LyingDevice(Liar& liar, Kernel& kernel) : liar_(liar), kernel_(kernel) {
@@ -288,7 +289,7 @@ class LyingDevice final : public DeviceIo {
     info.count = info.index == VFIO_PCI_MSIX_IRQ_INDEX ? 2 : 0;
     return 0;
   }
-  int set_irqs(vfio_irq_set& /*irqs*/) override { return 0; }  // and they never come
+  int set_irqs(vfio_irq_set& /*irqs*/) override { return 0; }  // but none is ever signalled
   int feature(vfio_device_feature& /*feature*/) override { return -ENOTTY; }
   int reset() override { return 0; }
   int get_pci_hot_reset_info(vfio_pci_hot_reset_info& /*info*/) override { return -ENODEV; }
@@ -333,10 +334,15 @@ void drive(PciDevice& device, IovaAllocator& iovas, bool by_interrupts) {
   if (ns.block_size > page) return;
   (void)disk->read(ns, 0, 1, buffer->iova());
   (void)disk->write(ns, 1, 1, buffer->iova());
-  for (int i = 0; i < 3; ++i) (void)disk->submit_read(ns, static_cast<std::uint64_t>(i), 1, buffer->iova());
+  (void)disk->submit_read(ns, 0, 1, buffer->iova());
+  nvme::Command commands[2]{{.count = 1, .block = 1, .data = buffer->iova()},
+                            {.opcode = nvme::Opcode::write, .count = 1, .block = 2, .data = buffer->iova()}};
+  (void)disk->submit(ns, commands);
+  nvme::Completed space[2];
   for (int i = 0; i < 4; ++i) {
-    (void)disk->poll();
+    (void)disk->reap(space);
     (void)disk->wait();
+    (void)disk->poll();
   }
   (void)disk->flush(ns);
 }
@@ -346,7 +352,7 @@ void drive(PciDevice& device, IovaAllocator& iovas, bool by_interrupts) {
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   using namespace postern;
-  // A container of a device that stands still: the liar's own reaches what is mapped in it.
+  // The container of an idle simulated device: the fuzzed controller uses the mappings made in it.
   static sim::Kernel simulated;
   static fuzz::WatchedIommu kernel(simulated);
   static const auto edu = find_pci_function(kernel, {.device = 4}).value();
@@ -358,7 +364,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     auto device = Device::open(std::make_unique<fuzz::LyingDevice>(liar, kernel), holder.container()).value();
     auto pci = PciDevice::open(std::move(device)).value();
     IovaAllocator iovas(holder.container()->usable_ranges(), holder.container()->page_sizes());
-    // Twice: a controller that was given up is opened again.
+    // Twice, to open a controller again after the driver has given it up.
     for (int times = 0; times < 2; ++times) fuzz::drive(pci, iovas, by_interrupts);
     if (holder.container()->mapping_count() != 0) std::abort();
   }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Files of sysfs and /proc with anything in them.
+// Fuzzes the contents of files in sysfs and /proc.
 #include <postern/binding.hpp>
 #include <postern/locked_memory.hpp>
 #include <postern/pci_function.hpp>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// DiskWorker: an NVMe disk, and a model of what its blocks hold.
+// DiskWorker: uses an NVMe disk, and checks it against a model of its blocks.
 #include <algorithm>
 #include <array>
 #include <map>
@@ -16,7 +16,7 @@ namespace {
 
 constexpr std::uint64_t blocks_used = 64;
 constexpr std::uint64_t block_bytes = 512;
-constexpr std::uint64_t slots = 8;  // of the buffer, a block each
+constexpr std::uint64_t slots = 8;  // in the buffer, one block each
 
 class DiskWorker final : public Worker {
  public:
@@ -75,7 +75,7 @@ class DiskWorker final : public Worker {
     device_.reset();
   }
 
-  // A reset takes away what the driver wrote to the registers, where stopping the controller leaves it.
+  // A reset clears the registers that the driver wrote; stopping the controller does not.
   void reset() {
     constexpr std::uint64_t admin_queue_attributes = 0x24;
     const auto attributes = [this] {
@@ -105,20 +105,20 @@ class DiskWorker final : public Worker {
     compare(block, slot);
   }
 
-  // A block for each slot, all under way at once.
+  // Reads one block per slot, all in one batch.
   void read_several() {
-    std::array<std::uint64_t, slots> wanted{};
+    std::array<nvme::Command, slots> wanted;
     for (std::uint64_t slot = 0; slot < slots; ++slot) {
-      wanted[slot] = random_.below(blocks_used);
-      (void)must(disk_->submit_read(ns(), wanted[slot], 1, iova(slot)));
+      wanted[slot] = {.count = 1, .block = random_.below(blocks_used), .data = iova(slot)};
     }
+    must(disk_->submit(ns(), wanted));
     for (std::uint64_t done = 0; done < slots; ++done) {
       check(must(disk_->wait()).status == 0, "a read failed");
     }
-    for (std::uint64_t slot = 0; slot < slots; ++slot) compare(wanted[slot], slot);
+    for (std::uint64_t slot = 0; slot < slots; ++slot) compare(wanted[slot].block, slot);
   }
 
-  // What was never written is remembered as it is read first.
+  // For a block that was never written, the model takes the first contents read.
   void compare(std::uint64_t block, std::uint64_t slot) {
     Block read;
     std::copy_n(at(slot), read.size(), read.begin());

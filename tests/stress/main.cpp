@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// postern-stress [SECONDS [SEED]]: threads that use devices of one simulated host at once, each with a model of what
-// must come of it. Prints the seed, and what went wrong; 1 where something did. A seed gives each thread the same
-// steps, but not the same order of the threads.
+// postern-stress [SECONDS [SEED]]: threads use devices of one simulated host concurrently, each checking the results
+// against a model. Prints the seed and any failure, and exits with 1 after a failure. The same seed gives each thread
+// the same steps, but not the same interleaving.
 #include <fmt/format.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <exception>
 #include <postern-sim/kernel.hpp>
 #include <postern/backend.hpp>
 #include <postern/locked_memory.hpp>
@@ -22,7 +24,7 @@ std::string_view any_backend(Random& random) {
   const auto all = backends();
   for (;;) {
     const std::string_view name = all[random.below(all.size())]->name;
-    if (name != "spapr") return name;  // of another host
+    if (name != "spapr") return name;  // the simulated host is no POWER machine
   }
 }
 
@@ -38,13 +40,13 @@ using Model = sim::HostFunction::Model;
 
 sim::Host host() {
   sim::Host host{.functions = {}, .locked_memory = {}, .dirty_bits = true};
-  for (std::uint8_t device = 1; device <= 12; ++device) {
-    const Model model = device <= 4 ? Model::edu : device <= 8 ? Model::migratable_edu : Model::nvme;
+  for (std::uint8_t device = 1; device <= 15; ++device) {
+    const Model model = device <= 4 || device > 12 ? Model::edu : device <= 8 ? Model::migratable_edu : Model::nvme;
     host.functions.push_back({.address = {.device = device},
                               .model = model,
                               .iommu_group = device,
                               .driver = model == Model::migratable_edu ? "edu-vfio-pci"
-                                        : device <= 10                 ? "vfio-pci"
+                                        : device <= 10 || device > 12  ? "vfio-pci"
                                                                        : "",
                               .serial = fmt::format("disk{}", device)});
   }
@@ -79,6 +81,9 @@ int stress(double seconds, std::uint64_t seed) {
   for (std::uint8_t device = 11; device <= 12; ++device) {
     threads.push_back({make_binding_worker(kernel, at(device), seed + device)});
   }
+
+  const std::array sharing{at(13), at(14), at(15)};
+  for (auto& worker : make_sharing_workers(kernel, sharing, seed)) threads.push_back({std::move(worker)});
 
   std::atomic<bool> ends = false;
   std::vector<std::thread> running;
@@ -115,5 +120,10 @@ int main(int argc, char** argv) {
   }
   fmt::print("postern-stress {} {}\n", seconds, seed);
   postern::set_log_handler(postern::stress::count_logged);
-  return postern::stress::stress(seconds, seed);
+  try {
+    return postern::stress::stress(seconds, seed);
+  } catch (const std::exception& failed) {
+    fmt::print("{}\n", failed.what());
+    return EXIT_FAILURE;
+  }
 }

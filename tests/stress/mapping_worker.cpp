@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// MappingWorker: an edu device, and a model of what its container maps and of which pages it wrote.
+// MappingWorker: uses an edu device, and checks it against a model of its container's mappings and the pages it wrote.
 #include <fmt/format.h>
 #include <sys/mman.h>
 
@@ -25,8 +25,8 @@ using namespace std::chrono_literals;
 
 constexpr std::uint64_t page = 4096;
 constexpr std::uint64_t arena_pages = 64;
-constexpr std::uint64_t base = 1 << 20;      // of the iovas that are used; an edu reaches 256 MiB
-constexpr std::uint64_t window_pages = 128;  // that are used
+constexpr std::uint64_t base = 1 << 20;      // the first iova used; edu can address 256 MiB
+constexpr std::uint64_t window_pages = 128;  // the number of pages used from there
 
 class MappingWorker final : public Worker {
  public:
@@ -94,8 +94,8 @@ class MappingWorker final : public Worker {
   };
 
   void attach_edu() {
-    // A container that was kept is joined again: its mappings are there, whatever the backend's kernel side keeps.
-    AttachOptions options{.backend = any_backend(random_), .container = container_};
+    // A container that was kept must still have its mappings, also if the kernel has dropped them.
+    AttachOptions options{.backend = container_ ? "auto" : any_backend(random_), .container = container_};
     edu_.emplace(
         must(PciDevice::open(must(attach(kernel_, must(find_pci_function(kernel_, address_)).host, options)))));
     container_ = edu_->device().container();
@@ -128,7 +128,7 @@ class MappingWorker final : public Worker {
     check(container_->devices().size() == (second_ ? 2U : 1U), "the container has other devices");
   }
 
-  // The mappings of the model that overlap these pages, from `first`.
+  // The model's mappings that overlap `pages` pages from `first`.
   [[nodiscard]] std::vector<std::uint64_t> overlapping(std::uint64_t first, std::uint64_t pages) const {
     std::vector<std::uint64_t> found;
     for (const auto& [at, mapped] : model_) {
@@ -147,7 +147,7 @@ class MappingWorker final : public Worker {
     model_[at] = {pages, from};
   }
 
-  void forget(std::uint64_t at) {
+  void erase(std::uint64_t at) {
     written_.erase(written_.lower_bound(at), written_.lower_bound(at + model_[at].pages));
     model_.erase(at);
   }
@@ -157,13 +157,13 @@ class MappingWorker final : public Worker {
     const auto [at, mapped] = any_mapping();
     if (tracks_ && random_.one_in(2)) {
       std::uint64_t word = 0;
-      must(container_->dirty_tracker()->unmap(iova(at), mapped.pages * page,
-                                              {.page_size = page, .words = std::span(&word, 1)}));
+      must(container_->get<DirtyTracker>()->unmap(iova(at), mapped.pages * page,
+                                                  {.page_size = page, .words = std::span(&word, 1)}));
       check_told(at, mapped.pages, word);
     } else {
       must(container_->unmap(iova(at), mapped.pages * page));
     }
-    forget(at);
+    erase(at);
   }
 
   void unmap_any() {
@@ -177,7 +177,7 @@ class MappingWorker final : public Worker {
     if (found.empty()) return must_fail(unmapped, ENOENT, "unmapping nothing");
     if (splits) return must_fail(unmapped, EINVAL, "unmapping a part");
     must(unmapped);
-    for (const std::uint64_t each : found) forget(each);
+    for (const std::uint64_t each : found) erase(each);
   }
 
   void unmap_everything() {
@@ -191,14 +191,14 @@ class MappingWorker final : public Worker {
     container_->for_each_mapping([&](const Mapping& mapping) {
       check(expected != model_.end() && mapping.range.first == iova(expected->first) &&
                 mapping.range.length() == expected->second.pages * page &&
-                mapping.address == arena_ + expected->second.arena_page * page,
+                mapping.memory.address() == arena_ + expected->second.arena_page * page,
             fmt::format("{} is mapped", to_string(mapping.range)));
       ++expected;
     });
     check(expected == model_.end() && container_->mapping_count() == model_.size(), "a mapping is missing");
   }
 
-  // From a mapped page through the device's own memory to another.
+  // Copies from one mapped page to another through the device's own memory.
   void copy() {
     if (model_.empty()) return;
     const auto [from_page, from] = any_page();
@@ -214,7 +214,7 @@ class MappingWorker final : public Worker {
   }
 
   void start_or_stop() {
-    DirtyTracker* const tracker = container_->dirty_tracker();
+    DirtyTracker* const tracker = container_->get<DirtyTracker>();
     if (tracker == nullptr) return;
     check(tracker->is_on() == tracks_, "dirty tracking is on where it should be off, or the other way round");
     if (tracks_ && !random_.one_in(4)) return;
@@ -223,25 +223,25 @@ class MappingWorker final : public Worker {
     written_.clear();
   }
 
-  // Of a part of a mapping, and of the whole.
+  // Queries part of a mapping, and all of it.
   void query() {
     if (!tracks_ || model_.empty()) return;
     const auto [at, mapped] = any_mapping();
     const std::uint64_t first = at + random_.below(mapped.pages);
     const std::uint64_t pages = 1 + random_.below(at + mapped.pages - first);
-    if (random_.one_in(2)) ask(first, pages, random_.one_in(2) ? AfterQuery::keep : AfterQuery::forget);
-    if (random_.one_in(2)) ask(at, mapped.pages, AfterQuery::forget);
+    if (random_.one_in(2)) ask(first, pages, random_.one_in(2) ? AfterQuery::keep : AfterQuery::clear);
+    if (random_.one_in(2)) ask(at, mapped.pages, AfterQuery::clear);
   }
 
   void ask(std::uint64_t first, std::uint64_t pages, AfterQuery after) {
     std::uint64_t word = 0;
-    must(container_->dirty_tracker()->query({iova(first), iova(first + pages) - 1},
-                                            {.page_size = page, .words = std::span(&word, 1)}, after));
+    must(container_->get<DirtyTracker>()->query({iova(first), iova(first + pages) - 1},
+                                                {.page_size = page, .words = std::span(&word, 1)}, after));
     check_told(first, pages, word);
-    if (after == AfterQuery::forget) written_.erase(written_.lower_bound(first), written_.lower_bound(first + pages));
+    if (after == AfterQuery::clear) written_.erase(written_.lower_bound(first), written_.lower_bound(first + pages));
   }
 
-  // A page that was written and is not told is the one thing that must not be.
+  // Checks that every written page is reported; clean pages may be, too.
   void check_told(std::uint64_t first, std::uint64_t pages, std::uint64_t word) const {
     for (std::uint64_t i = 0; i < pages; ++i) {
       check(written_.count(first + i) == 0 || (word >> i & 1) != 0,
@@ -249,7 +249,7 @@ class MappingWorker final : public Worker {
     }
   }
 
-  // Another thread waits for it, as its rules allow.
+  // Waits in another thread, as Event allows.
   void take_interrupt() {
     const Event arrived = must(Event::create(kernel_));
     const bool is_msi = random_.one_in(2);
@@ -269,7 +269,7 @@ class MappingWorker final : public Worker {
   [[nodiscard]] std::pair<std::uint64_t, Mapped> any_mapping() {
     return *std::next(model_.begin(), static_cast<std::ptrdiff_t>(random_.below(model_.size())));
   }
-  // One that is mapped, and its memory.
+  // A mapped page, and its memory.
   [[nodiscard]] std::pair<std::uint64_t, std::byte*> any_page() {
     const auto [at, mapped] = any_mapping();
     const std::uint64_t number = random_.below(mapped.pages);
@@ -284,8 +284,8 @@ class MappingWorker final : public Worker {
   std::shared_ptr<Container> container_;
   std::optional<PciDevice> edu_;
   std::optional<Device> second_;
-  std::map<std::uint64_t, Mapped> model_;  // by the number of their first page
-  std::set<std::uint64_t> written_;        // pages, since the last query of them
+  std::map<std::uint64_t, Mapped> model_;  // by the number of the first page
+  std::set<std::uint64_t> written_;        // pages written since the last query that cleared them
   bool tracks_ = false;
 };
 

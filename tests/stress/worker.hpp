@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Worker: what one thread of the stress program does, step by step.
+// Worker: the steps of one thread of the stress program.
 #pragma once
 
 #include <cstdint>
@@ -8,13 +8,15 @@
 #include <postern/pci_address.hpp>
 #include <postern/result.hpp>
 #include <random>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace postern::stress {
 
-// The same numbers for the same seed.
+// Returns the same numbers for the same seed.
 class Random {
  public:
   explicit Random(std::uint64_t seed) : engine_(seed) {}
@@ -25,7 +27,7 @@ class Random {
   std::mt19937_64 engine_;
 };
 
-// What the library did is not what it promises.
+// Throws if the library did not do what it documents.
 inline void check(bool holds, const std::string& what) {
   if (!holds) throw std::runtime_error(what);
 }
@@ -43,7 +45,7 @@ void must_fail(const Result<T>& done, int code, const std::string& what) {
   check(done.error().code() == code, what + ": refused by " + done.error().message());
 }
 
-// Nobody else uses its devices and containers; the kernel is everybody's.
+// A worker has its own devices and containers unless it says otherwise. All workers use one kernel.
 class Worker {
  public:
   Worker() = default;
@@ -52,22 +54,26 @@ class Worker {
   virtual ~Worker() = default;
 
   [[nodiscard]] virtual std::string name() const = 0;
-  // Does one thing, and throws where it went otherwise than the model says.
+  // Performs one operation, and throws if the result differs from the model.
   virtual void step() = 0;
-  // Lets everything go.
+  // Detaches and closes everything.
   virtual void finish() = 0;
 };
 
-// Attaches an edu device, and maps, unmaps, copies by DMA, tracks what it writes, and takes interrupts. `second`, if it
-// is another function, comes into the same container and leaves it.
+// Attaches an edu device, and maps, unmaps, copies by DMA, tracks dirty pages, and takes interrupts. Attaches `second`,
+// if it is another function, to the same container and detaches it.
 [[nodiscard]] std::unique_ptr<Worker> make_mapping_worker(Kernel& kernel, PciAddress edu, PciAddress second,
                                                           std::uint64_t seed);
+// Workers with a device each that share one container, in which they map under a mutex.
+[[nodiscard]] std::vector<std::unique_ptr<Worker>> make_sharing_workers(Kernel& kernel,
+                                                                        std::span<const PciAddress> edus,
+                                                                        std::uint64_t seed);
 // Opens an NVMe disk, writes, reads back, resets it.
 [[nodiscard]] std::unique_ptr<Worker> make_disk_worker(Kernel& kernel, PciAddress disk, std::uint64_t seed);
-// Moves a device between nvme and vfio-pci, and lists what there is.
+// Moves a device between nvme and vfio-pci, and lists all devices.
 [[nodiscard]] std::unique_ptr<Worker> make_binding_worker(Kernel& kernel, PciAddress disk, std::uint64_t seed);
 
-// "type1" or "iommufd", as far as they are built.
+// "type1" or "iommufd", if built.
 [[nodiscard]] std::string_view any_backend(Random& random);
 
 }  // namespace postern::stress

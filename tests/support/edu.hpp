@@ -4,17 +4,17 @@
 
 #include <cstdint>
 #include <optional>
+#include <postern/deadline.hpp>
 #include <postern/pci_device.hpp>
 #include <postern/pci_function.hpp>
 #include <span>
 #include <stdexcept>
-#include <thread>
 
 #include "support/kernel_under_test.hpp"
 
 namespace postern::test {
 
-// The first function of the host with this id; nothing where there is none.
+// The first function of the host with this id; nothing if there is none.
 inline std::optional<PciAddress> find_function(std::uint16_t vendor, std::uint16_t device) {
   const auto functions = list_pci_functions(kernel()).value();
   for (const PciFunction& function : functions) {
@@ -24,10 +24,11 @@ inline std::optional<PciAddress> find_function(std::uint16_t vendor, std::uint16
 }
 inline std::optional<PciAddress> find_edu() { return find_function(0x1234, 0x11e8); }
 
-// docs/specs/edu.rst of QEMU.
+// The registers as in QEMU's docs/specs/edu.rst.
 class EduRegisters {
  public:
   static constexpr std::uint64_t buffer = 0x40000;
+  static constexpr unsigned address_bits = 28;  // of its DMA engine
   static constexpr std::uint32_t to_memory = 2;
 
   explicit EduRegisters(const Device& device) : device_(&device) {
@@ -45,16 +46,15 @@ class EduRegisters {
   }
   void raise(std::uint32_t bits) const { write(0x60, bits); }
   void acknowledge(std::uint32_t bits) const { write(0x64, bits); }
-  // Copies `count` bytes, and waits for the end: QEMU's takes a tenth of a second. Addresses of memory are below 4 GiB.
+  // Copies `count` bytes and waits for completion, a tenth of a second with QEMU. Memory addresses are below 4 GiB.
   void copy(std::uint64_t from, std::uint64_t to, std::uint32_t count, std::uint32_t direction) const {
     write(0x80, static_cast<std::uint32_t>(from));
     write(0x88, static_cast<std::uint32_t>(to));
     write(0x90, count);
     write(0x98, 1 | direction);
-    for (int tries = 0; (read(0x98) & 1) != 0; ++tries) {
-      if (tries == 10000) throw std::runtime_error("edu's copy does not end");
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
+    const auto has_ended = [this] { return (read(0x98) & 1) == 0; };
+    if (!poll_until(Deadline(std::chrono::seconds(10)), std::chrono::milliseconds(1), has_ended))
+      throw std::runtime_error("edu's copy does not end");
   }
 
  private:
@@ -63,7 +63,7 @@ class EduRegisters {
   }
 
   const Device* device_;
-  bool swapped_ = false;  // on POWER: QEMU gives its registers the order of the machine
+  bool swapped_ = false;  // big-endian registers: QEMU's edu on POWER
 };
 
 }  // namespace postern::test

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Held: what a test holds at a moment, to be compared with what it holds later.
+// Held: a snapshot of the resources of this process and in the kernel, to find what a test leaves behind.
 #pragma once
 
 #include "support/host_devices.hpp"
@@ -7,9 +7,9 @@
 
 namespace postern::test {
 
-// What is held now, by this process and in the kernel.
+// The constructor takes the snapshot; compare two by ==.
 struct Held {
-  Holdings holdings = Holdings::now();
+  ResourceUse resources = ResourceUse::now();
   int files = 0;
   int objects = 0;
   std::int64_t mapped = 0;
@@ -24,8 +24,8 @@ struct Held {
   friend bool operator==(const Held&, const Held&) = default;
   friend std::ostream& operator<<(std::ostream& out, const Held& held) {
     return out << held.files << " files, " << held.objects << " objects, " << held.mapped << " bytes of address space, "
-               << held.holdings.files.size() << " fds, " << held.holdings.locked << " bytes locked and "
-               << held.holdings.pinned << " pinned, driver " << held.driver << ", override " << held.driver_override;
+               << held.resources.files.size() << " fds, " << held.resources.locked << " bytes locked and "
+               << held.resources.pinned << " pinned, driver " << held.driver << ", override " << held.driver_override;
   }
 };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The devices of the host that tests run on, bound to vfio-pci while a test runs, and what must not be left behind.
+// The devices of the host that tests run on, bound to vfio-pci during a test, and the resources that it must release.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -21,7 +21,7 @@
 
 namespace postern::test {
 
-// The host's NVMe controllers whose groups have this many members, by address.
+// The host's NVMe controllers in groups of this many members, sorted by address.
 inline std::vector<PciAddress> nvme_controllers(std::size_t members) {
   constexpr std::uint32_t nvme_class = 0x010802;
   std::vector<PciAddress> found;
@@ -33,7 +33,7 @@ inline std::vector<PciAddress> nvme_controllers(std::size_t members) {
   }
   return found;
 }
-// Those that are alone in their groups; each host that tests run on has two.
+// NVMe controllers that are alone in their groups; each host that tests run on has two.
 inline const std::vector<PciAddress>& lone_nvme_controllers() {
   static const std::vector<PciAddress> found = nvme_controllers(1);
   if (found.size() < 2) throw std::runtime_error("this host has no two NVMe controllers");
@@ -41,14 +41,14 @@ inline const std::vector<PciAddress>& lone_nvme_controllers() {
 }
 inline PciAddress first_nvme() { return lone_nvme_controllers().front(); }
 inline PciAddress last_nvme() { return lone_nvme_controllers().back(); }
-// Two that are functions of one slot, and share a group; not every host has those.
+// Two NVMe functions of one slot that share a group; nothing if the host has none.
 inline std::optional<std::pair<PciAddress, PciAddress>> twins() {
   static const std::vector<PciAddress> found = nvme_controllers(2);
   if (found.size() < 2) return std::nullopt;
   return std::pair(found[0], found[1]);
 }
 
-// A way to the kernel's IOMMU: a backend and, where it has several, a version of its interface.
+// A kernel interface to the IOMMU: a backend and, if it has several, a version.
 struct Interface {
   std::string_view backend;
   std::uint32_t version = 0;
@@ -56,7 +56,7 @@ struct Interface {
 inline std::ostream& operator<<(std::ostream& out, Interface interface) {
   return out << interface.backend << " " << interface.version;
 }
-// Those that this build and the host have.
+// The interfaces that both this build and the host have.
 inline std::vector<Interface> interfaces() {
   std::vector<Interface> all;
   for (const Backend* backend : backends()) {
@@ -75,7 +75,7 @@ inline AttachOptions options_for(Interface interface) {
   return {.backend = interface.backend, .container_options = {.version = interface.version}};
 }
 
-// A device that is given to VFIO for as long as this lives.
+// Binds a device to vfio-pci during its lifetime.
 class Bound {
  public:
   explicit Bound(PciAddress address, Kernel& kernel = test::kernel(), const std::string& driver = "vfio-pci")
@@ -101,7 +101,7 @@ class Bound {
   Binding binding_;
 };
 
-// Whether an NVMe controller is running: CSTS.RDY. Its registers can be read while its memory is on.
+// Whether an NVMe controller is running: CSTS.RDY. Its memory must be enabled.
 inline bool is_running(const PciDevice& disk) {
   std::uint32_t status = 0;
   EXPECT_TRUE(disk.enable_memory());
@@ -109,27 +109,27 @@ inline bool is_running(const PciDevice& disk) {
   return (status & 1) != 0;
 }
 
-// Whether these bytes came from a disk: they are neither what memory is filled with before, nor all alike.
+// Whether these bytes came from a disk: neither the initial fill nor all the same.
 inline bool came_from_disk(const std::vector<std::byte>& bytes) {
   return std::count(bytes.begin(), bytes.end(), std::byte{0xa5}) < 1024 &&
          std::count(bytes.begin(), bytes.end(), std::byte{0}) < 1024;
 }
 
-// What this process holds: open files and locked memory.
-struct Holdings {
+// The resources of this process: open files, locked and pinned memory.
+struct ResourceUse {
   std::vector<std::string> files;
   std::uint64_t locked = 0;
   std::uint64_t pinned = 0;
 
-  static Holdings now() {
-    Holdings holdings;
-    EXPECT_EQ(kernel().list_directory("/proc/self/fd", holdings.files), 0);
+  static ResourceUse now() {
+    ResourceUse resources;
+    EXPECT_EQ(kernel().list_directory("/proc/self/fd", resources.files), 0);
     const auto memory = LockedMemory::read(kernel()).value();
-    holdings.locked = memory.locked;
-    holdings.pinned = memory.pinned;
-    return holdings;
+    resources.locked = memory.locked;
+    resources.pinned = memory.pinned;
+    return resources;
   }
-  friend bool operator==(const Holdings&, const Holdings&) = default;
+  friend bool operator==(const ResourceUse&, const ResourceUse&) = default;
 };
 
 }  // namespace postern::test

@@ -7,7 +7,7 @@
 
 namespace postern::test {
 
-// What `child` gives there; -1 where it does not end within 10 s.
+// Returns the result of `child`; -1 if it does not finish within 10 s.
 template <typename Child>
 int in_child(Child child) {
   const pid_t pid = ::fork();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// IommufdKernel: a Kernel with an iommufd and devices of whatever a test wants of them; nothing else is in it.
+// IommufdKernel: a fake Kernel that has only an iommufd, and devices with the properties that a test chooses.
 #pragma once
 
 #include <linux/iommufd.h>
@@ -15,7 +15,7 @@
 
 namespace postern::test {
 
-// As the kernel does, a query sets bits and clears none.
+// A query sets bits and clears none, as the kernel's.
 struct DirtyBits {
   std::vector<std::uint64_t> words;  // from iova 0, for pages of 4 KiB
 
@@ -46,11 +46,11 @@ struct DirtyBits {
 class IommufdKernel : public TreeKernel {
  public:
   struct Model {
-    int iommu = 0;                                   // devices behind different ones have page tables of their own
+    int iommu = 0;                                   // devices behind different IOMMUs share no page table
     bool iommu_tracks = true;                        // IOMMU_HW_CAP_DIRTY_TRACKING
     bool logs_itself = false;                        // VFIO_DEVICE_FEATURE_DMA_LOGGING_*
-    std::uint64_t page = 4096;                       // its IOMMU's smallest
-    IovaRange reserved{{0xfee00000}, {0xfeefffff}};  // what it cannot reach by its IOMMU
+    std::uint64_t page = 4096;                       // the IOMMU's smallest page
+    IovaRange reserved{{0xfee00000}, {0xfeefffff}};  // reserved by its IOMMU
   };
 
   IommufdKernel() {
@@ -69,13 +69,13 @@ class IommufdKernel : public TreeKernel {
         .name = name, .bus = "pci", .driver = "vfio-pci", .iommu_group = GroupId{minor}, .cdev = cdev, .is_vfio = true};
   }
 
-  // The device writes to memory, as whoever logs for it sees it.
+  // Makes the device write to memory: marks the page in its log and its page table if they track.
   void write(std::size_t device, std::uint64_t iova) {
     Fake& writer = devices_[device];
     if (writer.hwpt != 0 && hwpts_[writer.hwpt].tracked) hwpts_[writer.hwpt].bits.write(iova);
     if (writer.logging) writer.bits.write(iova);
   }
-  // What is known of the device's writes: by itself, or by its page table.
+  // The log of the device's writes: its own, or its page table's.
   DirtyBits& bits_of(std::size_t device) {
     Fake& fake = devices_[device];
     return fake.logging ? fake.bits : hwpts_[fake.hwpt].bits;
@@ -172,7 +172,7 @@ class IommufdKernel : public TreeKernel {
     }
   }
 
-  // What is left by the devices that are attached.
+  // Reports the ranges that no attached device reserves.
   int tell_ranges(iommu_ioas_iova_ranges& query) {
     std::map<std::uint64_t, std::uint64_t> reserved;  // first to last
     query.out_iova_alignment = 1;

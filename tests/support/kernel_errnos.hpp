@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every call of a kernel that the library makes: its name in errors, and the errnos that the kernel can fail it with.
+// Every kernel call that the library makes: its name in errors, and the errnos that the kernel can return.
 #pragma once
 
 #include <linux/iommufd.h>
@@ -12,23 +12,23 @@
 
 namespace postern::test {
 
-// What an fd was opened as. Numbers of ioctls mean one thing on each: 113 is VFIO_DEVICE_PCI_HOT_RESET of a device and
-// VFIO_IOMMU_MAP_DMA of a container. A container becomes type1 or spapr with its IOMMU.
+// The kind of an fd. The meaning of an ioctl number depends on it: 113 is VFIO_DEVICE_PCI_HOT_RESET of a device and
+// VFIO_IOMMU_MAP_DMA of a container. A container becomes type1 or spapr when its IOMMU is set.
 enum class Node { none, container, type1, spapr, group, device, iommufd };
 
 struct CallErrnos {
   Node node;
-  unsigned long request;   // of an ioctl; 0 where `name` is another call's
-  std::string_view name;   // as an Error's operation has it
-  std::array<int, 9> all;  // the likeliest first; zeros behind
+  unsigned long request;   // of an ioctl; 0 for other calls
+  std::string_view name;   // as in an Error's operation
+  std::array<int, 9> all;  // the likeliest first; padded with zeros
 };
 
 #define POSTERN_CALL(request) request, #request
 
-// From the source of Linux 7.3, sPAPR's of 6.12 and 7.3. Left out is EFAULT for arguments that are the library's own,
-// and EINVAL for what only an unknown flag or a wrong size gets. The list is for the calls that the library makes.
+// From the source of Linux 7.3; sPAPR from 6.12 and 7.3. Only for calls as the library makes them: omits EFAULT for its
+// own arguments, and EINVAL for unknown flags or wrong sizes.
 inline constexpr std::array ioctl_errnos = {
-    // vfio_fops_unl_ioctl. Both only answer; see errnos_of() for what any ioctl can give.
+    // vfio_fops_unl_ioctl. Neither fails by itself; errnos_of() adds the errnos of any ioctl.
     CallErrnos{Node::container, POSTERN_CALL(VFIO_GET_API_VERSION), {}},
     CallErrnos{Node::container, POSTERN_CALL(VFIO_CHECK_EXTENSION), {}},
     // vfio_ioctl_set_iommu; vfio_iommu_type1_attach_group (EPERM: unsafe interrupts), tce_iommu_attach_group
@@ -41,7 +41,7 @@ inline constexpr std::array ioctl_errnos = {
     // vfio_iommu_type1_dirty_pages, vfio_dma_bitmap_alloc_all
     CallErrnos{Node::type1, POSTERN_CALL(VFIO_IOMMU_DIRTY_PAGES), {ENOMEM, EINVAL, EACCES, EOVERFLOW}},
 
-    // tce_iommu_ioctl. EPERM also where another process made the container (tce_iommu_mm_set).
+    // tce_iommu_ioctl. EPERM also if another process created the container (tce_iommu_mm_set).
     CallErrnos{Node::spapr, POSTERN_CALL(VFIO_IOMMU_SPAPR_TCE_GET_INFO), {ENXIO, EPERM}},
     // tce_iommu_create_default_window, tce_iommu_build, tce_iommu_build_v2, tce_iommu_use_page
     CallErrnos{Node::spapr, POSTERN_CALL(VFIO_IOMMU_MAP_DMA), {EFAULT, ENOMEM, EPERM, ENXIO, ENODEV, EINVAL, EBUSY}},
@@ -57,7 +57,7 @@ inline constexpr std::array ioctl_errnos = {
     // vfio_spapr_ioctl_eeh_pe_op; EIO: the firmware (pseries_eeh_call_reset and its kin)
     CallErrnos{Node::spapr, POSTERN_CALL(VFIO_EEH_PE_OP), {EIO, ENODEV, EINVAL}},
 
-    // vfio_group_fops_unl_ioctl. ENODEV: its driver has gone.
+    // vfio_group_fops_unl_ioctl. ENODEV: its driver was unbound.
     CallErrnos{Node::group, POSTERN_CALL(VFIO_GROUP_GET_STATUS), {ENODEV}},
     // vfio_group_ioctl_set_container, vfio_container_attach_group; the attach_group of either IOMMU
     CallErrnos{
@@ -75,6 +75,8 @@ inline constexpr std::array ioctl_errnos = {
     // vfio_pci_set_irqs_ioctl, eventfd_ctx_fdget, request_irq, pci_alloc_irq_vectors
     CallErrnos{
         Node::device, POSTERN_CALL(VFIO_DEVICE_SET_IRQS), {ENOMEM, EINVAL, ENOTTY, ENODEV, EBUSY, ENOSPC, EBADF}},
+    // vfio_pci_ioeventfd, vfio_virqfd_enable
+    CallErrnos{Node::device, POSTERN_CALL(VFIO_DEVICE_IOEVENTFD), {ENOMEM, EINVAL, ENOTTY, EEXIST, ENOSPC, EBADF}},
     CallErrnos{Node::device, POSTERN_CALL(VFIO_DEVICE_RESET), {ENOTTY, EINVAL, EAGAIN}},  // pci_try_reset_function
     // vfio_pci_fill_devs
     CallErrnos{Node::device,
@@ -83,8 +85,9 @@ inline constexpr std::array ioctl_errnos = {
     // vfio_pci_dev_set_hot_reset, pci_reset_bus
     CallErrnos{
         Node::device, POSTERN_CALL(VFIO_DEVICE_PCI_HOT_RESET), {EINVAL, EBUSY, EAGAIN, ENODEV, ENOTTY, EBADF, ENOMEM}},
-    // vfio_ioctl_device_feature, vfio_ioctl_device_feature_logging_start
-    CallErrnos{Node::device, POSTERN_CALL(VFIO_DEVICE_FEATURE), {ENOTTY, EINVAL, E2BIG, ENOMEM, EOVERFLOW}},
+    // vfio_ioctl_device_feature, vfio_ioctl_device_feature_logging_start, vfio_pci_core_feature_dma_buf
+    CallErrnos{
+        Node::device, POSTERN_CALL(VFIO_DEVICE_FEATURE), {ENOTTY, EINVAL, E2BIG, ENOMEM, EOVERFLOW, ENODEV, EMFILE}},
     // vfio_df_ioctl_bind_iommufd, iommufd_device_bind, vfio_pci_core_enable
     CallErrnos{Node::device,
                POSTERN_CALL(VFIO_DEVICE_BIND_IOMMUFD),
@@ -101,6 +104,10 @@ inline constexpr std::array ioctl_errnos = {
     CallErrnos{Node::iommufd,
                POSTERN_CALL(IOMMU_IOAS_MAP),
                {ENOMEM, EFAULT, EEXIST, EADDRINUSE, EINVAL, EOVERFLOW, ENOENT, EPERM}},
+    // iommufd_ioas_map_file, iopt_map_file_pages, memfd_pin_folios; ENOTTY before 6.14
+    CallErrnos{Node::iommufd,
+               POSTERN_CALL(IOMMU_IOAS_MAP_FILE),
+               {EINVAL, EOVERFLOW, EEXIST, ENOMEM, EBADF, EOPNOTSUPP, EADDRINUSE, ENOTTY, ENODEV}},
     // iommufd_ioas_unmap, iopt_unmap_iova_range
     CallErrnos{Node::iommufd, POSTERN_CALL(IOMMU_IOAS_UNMAP), {EBUSY, ENOENT, ENOMEM, EDEADLK}},
     CallErrnos{Node::iommufd, POSTERN_CALL(IOMMU_OPTION), {EOPNOTSUPP, ENOENT, EINVAL}},  // iommufd_ioas_option
@@ -119,7 +126,7 @@ inline constexpr std::array ioctl_errnos = {
 
 #undef POSTERN_CALL
 
-// By the function of Kernel. `name` is what errors call it.
+// By the function of Kernel. `name` is as in errors.
 struct FunctionErrnos {
   std::string_view function;
   std::string_view name;
@@ -131,16 +138,23 @@ inline constexpr std::array function_errnos = {
     FunctionErrnos{"pread", "pread", {EIO, EINVAL, ENOMEM, ENODEV}},    // vfio_pci_rw, vfio_pci_bar_rw
     FunctionErrnos{"pwrite", "pwrite", {EIO, EINVAL, ENOMEM, ENODEV}},  // the same
     FunctionErrnos{"mmap", "mmap", {ENOMEM, EINVAL, EAGAIN, EPERM}},    // vfio_pci_core_mmap, do_mmap
+    FunctionErrnos{"memfd_create", "memfd_create", {EMFILE, ENFILE, ENOMEM, EPERM}},
+    FunctionErrnos{"fallocate", "fallocate", {ENOMEM, ENOSPC, EPERM}},  // shmem_fallocate, hugetlbfs_fallocate
+    FunctionErrnos{"ftruncate", "ftruncate", {ENOMEM, EPERM, EFBIG}},   // shmem_setattr, hugetlbfs_setattr
+    FunctionErrnos{"fstat", "fstat", {EBADF, EOVERFLOW}},
+    FunctionErrnos{"lseek", "lseek", {EINVAL, EOVERFLOW}},
+    FunctionErrnos{"fcntl", "fcntl", {EBADF, EINVAL}},              // memfd_get_seals
+    FunctionErrnos{"madvise", "madvise", {ENOMEM, EFAULT, EINTR}},  // madvise_populate
     FunctionErrnos{"eventfd", "eventfd", {EMFILE, ENFILE, ENOMEM}},
     FunctionErrnos{"read_file", "read", {ENOENT, EACCES, EIO, EMFILE}},
-    FunctionErrnos{"write_file", "write", {EACCES, EBUSY, ENODEV, EINVAL, EIO}},  // sysfs_kf_write and the drivers' own
+    FunctionErrnos{"write_file", "write", {EACCES, EBUSY, ENODEV, EINVAL, EIO}},  // sysfs_kf_write, drivers
     FunctionErrnos{"list_directory", "opendir", {ENOENT, EACCES, EMFILE}},
     FunctionErrnos{"read_link", "readlink", {ENOENT, EACCES}},
     FunctionErrnos{"status", "stat", {ENOENT, EACCES}},
     FunctionErrnos{"access", "access", {EACCES, ENOENT}},
 };
 
-// A call that was made, as a test fails it.
+// A call that was made, and the errnos with which a test can fail it.
 struct NamedCall {
   std::string_view name;
   std::vector<int> errnos;  // none: the table has no such call
@@ -163,9 +177,9 @@ struct NamedCall {
     const bool is_on = row.node == node || (has_iommu && row.node == Node::container);
     if (!is_on || row.request != request) continue;
     NamedCall call{.name = row.name, .errnos = without_zeros(row.all)};
-    // A device that has to be woken first (vfio_device_pm_runtime_get).
+    // The device could not be resumed (vfio_device_pm_runtime_get).
     if (node == Node::device && request != VFIO_DEVICE_BIND_IOMMUFD) call.errnos.push_back(EIO);
-    // Any ioctl at all, from a security module (security_file_ioctl): the only way for some of them to fail.
+    // Any ioctl can fail in a security module (security_file_ioctl); some ioctls cannot fail otherwise.
     if (call.errnos.empty()) call.errnos.push_back(EACCES);
     return call;
   }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernel that tests run on: this process's own, unless the program chose another.
+// The kernel that tests run on: the running one, unless the program chose another.
 #pragma once
 
 #include <postern/kernel.hpp>

@@ -27,7 +27,7 @@ class LyingDisk {
       throw std::runtime_error("the simulated PC has no such disk");
   }
 
-  // Once the lies are chosen.
+  // Call after choosing the lies.
   void attach() {
     auto attached = postern::attach(kernel, must(find_pci_function(kernel, address)).host);
     pci.emplace(must(PciDevice::open(must(std::move(attached)))));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// LyingNvme: the simulated NVMe controller behind somebody who passes on what its registers, its commands and its
-// interrupts say, or something else.
+// LyingNvme: wraps the simulated NVMe controller, and can falsify its registers, its commands and their completions,
+// and suppress its interrupts.
 #pragma once
 
 #include <array>
@@ -17,36 +17,36 @@
 
 namespace postern::test {
 
-// One command of an I/O queue, as it was fetched.
+// A command fetched from an I/O queue.
 struct NvmeCommand {
   std::uint8_t opcode = 0;  // 0 Flush, 1 Write, 2 Read
   std::uint64_t block = 0;
 };
 
-// What becomes of it.
+// How a command is handled.
 struct NvmeFate {
   bool is_run = true;
   bool is_answered = true;
-  std::uint16_t status = 0;  // where not 0: in place of its own
-  bool is_lost = false;      // it is run as a Flush, and so answered well
-  bool arrives = true;       // what it reads comes to memory
-  bool strays = false;       // and to the next page, too
+  std::uint16_t status = 0;  // if not 0, replaces the real status
+  bool is_lost = false;      // run as a Flush, which succeeds
+  bool arrives = true;       // its data is written to memory
+  bool strays = false;       // its data is also written to the next page
 };
 
-// The functions run in the simulated machine's thread, and are set before anybody has the device open.
+// The functions run in the simulated machine's thread. Set them before the device is opened.
 struct NvmeLies {
-  // Until it is reset.
-  std::atomic<bool> ignores_disable = false;  // CC.EN taken away is not seen
-  std::atomic<bool> holds_admin = false;      // doorbells of the admin queue are not seen yet
-  // Until they are taken back.
-  std::atomic<bool> holds_io = false;  // doorbells of the other queues are not seen yet
+  // A reset clears these two.
+  std::atomic<bool> ignores_disable = false;  // clearing CC.EN has no effect
+  std::atomic<bool> holds_admin = false;      // doorbells of the admin queue are held back
+  // These stay until the test clears them.
+  std::atomic<bool> holds_io = false;  // doorbells of the other queues are held back
   std::atomic<bool> no_interrupts = false;
   std::atomic<bool> is_gone = false;      // every register reads as all ones
   std::atomic<bool> is_fatal = false;     // CSTS.CFS while it is ready
-  std::atomic<bool> stays_fatal = false;  // CSTS.CFS whatever else it says
-  std::function<void()> on_disable;       // CC.EN was taken away, and that is ignored
+  std::atomic<bool> stays_fatal = false;  // CSTS.CFS always
+  std::function<void()> on_disable;       // called when clearing CC.EN was ignored
   std::function<NvmeFate(const NvmeCommand&)> fate;
-  std::function<void(const NvmeCommand&, const NvmeFate&)> after;  // it has had its fate
+  std::function<void(const NvmeCommand&, const NvmeFate&)> after;  // called before the completion's phase is set
 };
 
 class LyingNvme final : public sim::Hardware, private sim::Slot {
@@ -91,7 +91,7 @@ class LyingNvme final : public sim::Hardware, private sim::Slot {
   static constexpr std::size_t asq = 0x28;
   static constexpr std::size_t doorbells = 0x1000;
   static constexpr std::size_t doorbells_end = doorbells + 8 * std::size_t{65};
-  static constexpr std::uint32_t untouched = 0xfffffffe;  // no driver writes that to a doorbell
+  static constexpr std::uint32_t untouched = 0xfffffffe;  // drivers never write this to a doorbell
 
   void show() {
     for (std::size_t at = doorbells; at < doorbells_end; at += sizeof(std::uint32_t)) shown_.write(at, untouched);
@@ -99,7 +99,7 @@ class LyingNvme final : public sim::Hardware, private sim::Slot {
     show_state();
   }
   void show_state() {
-    constexpr std::uint32_t half_a_second = 1U << 24;  // CAP.TO, so that no test waits for long
+    constexpr std::uint32_t half_a_second = 1U << 24;  // CAP.TO, to keep tests short
     const std::uint32_t true_status = hidden_.read(csts);
     const bool is_ready = (true_status & 1) != 0;
     const bool is_fatal = lies_.stays_fatal || (lies_.is_fatal && is_ready);
@@ -117,15 +117,15 @@ class LyingNvme final : public sim::Hardware, private sim::Slot {
     was_enabled_ = is_enabled;
     if (lies_.ignores_disable && (hidden_.read(cc) & 1) != 0 && !is_enabled) {
       if (is_disabling && lies_.on_disable) lies_.on_disable();
-      shown_.write(cc, wanted | 1);  // it is enabled still, for all to see
+      shown_.write(cc, wanted | 1);  // the driver still sees it enabled
       was_enabled_ = true;
       return;
     }
     hidden_.write(cc, wanted);
   }
 
-  // What the honest one reaches the machine through. A submission entry is what it fetches by 64 bytes, a completion
-  // what it writes by 16, with a byte more for the phase; data comes in pieces of other sizes.
+  // DMA of the wrapped controller. A read of 64 bytes is a submission entry; a write of 16 bytes, then one byte for the
+  // phase, is a completion; data has other sizes.
   [[nodiscard]] bool dma_read(Iova iova, std::span<std::byte> bytes) override {
     const bool arrived = slot_->dma_read(iova, bytes);
     const bool is_admin = iova.value - hidden_.read64(asq) < 4096;
@@ -168,11 +168,11 @@ class LyingNvme final : public sim::Hardware, private sim::Slot {
   std::unique_ptr<sim::Hardware> honest_;
   NvmeLies& lies_;
   sim::Slot* slot_ = nullptr;
-  sim::Registers shown_;   // to the driver
-  sim::Registers hidden_;  // of the honest one
+  sim::Registers shown_;   // seen by the driver
+  sim::Registers hidden_;  // of the wrapped controller
   std::vector<std::uint32_t> bar_;
   bool was_enabled_ = false;
-  bool is_io_ = false;  // a command of an I/O queue has its fate now
+  bool is_io_ = false;  // a command of an I/O queue is being run
   NvmeCommand command_;
   NvmeFate fate_;
 };

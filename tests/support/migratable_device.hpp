@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// MigratableDevice: a device of the kernel under test that migrates: the simulated edu, or a serial card of mtty's.
+// MigratableDevice: a device of the kernel under test that supports migration: the simulated edu, or a card of mtty.
 #pragma once
 
 #include <memory>
@@ -15,7 +15,7 @@ namespace postern::test {
 
 class MigratableDevice {
  public:
-  // Nothing where the kernel has none.
+  // Null if the kernel has none.
   static std::unique_ptr<MigratableDevice> make() {
     auto device = std::make_unique<MigratableDevice>();
     if (const auto edu = find_function(0x1234, 0x11e9)) {
@@ -28,7 +28,7 @@ class MigratableDevice {
     return device;
   }
 
-  // Where drivers differ, a test asks which one it is.
+  // For tests of behaviour that depends on the driver.
   [[nodiscard]] bool is_mtty() const { return mtty_.has_value(); }
 
   [[nodiscard]] RawDevice open_by_group() const {
@@ -37,7 +37,8 @@ class MigratableDevice {
   }
   [[nodiscard]] RawDevice open_by_cdev() const { return {kernel(), host().cdev->path}; }
 
-  // A register that is part of the state: mtty's scratch register, edu's liveness check, which gives the complement.
+  // Writes a register that is part of the state: mtty's scratch register, or edu's liveness check, which reads as the
+  // complement.
   void set_mark(const RawDevice& device, std::uint8_t mark) const {
     if (is_mtty()) {
       device.write(7, mark);

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// MttyCard: a mediated serial card, which the sample driver mtty makes of nothing (samples/vfio-mdev/mtty.c,
-// Linux 7.3).
+// MttyCard: a mediated serial card emulated by the kernel's sample driver mtty (samples/vfio-mdev/mtty.c, Linux 7.3).
 #pragma once
 
 #include <cerrno>
@@ -11,7 +10,7 @@
 
 namespace postern::test {
 
-// The one that there is, for as long as this lives; also one that a process left that was killed.
+// Creates the card, or takes over one left by a killed process, and removes it at the end of its lifetime.
 class MttyCard {
  public:
   static bool is_possible(Kernel& kernel) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// RawDevice: a device opened with system calls alone, for what the library does not ask a kernel.
+// RawDevice: a device opened with plain system calls, to make calls that the library does not make.
 #pragma once
 
 #include <fcntl.h>
@@ -16,10 +16,10 @@
 
 namespace postern::test {
 
-// Throws where the kernel refuses.
+// Throws if a call fails.
 class RawDevice {
  public:
-  // By its cdev, attached to an IOAS of its own.
+  // Opens its cdev, and attaches it to its own IOAS.
   RawDevice(Kernel& kernel, const std::string& cdev) : iommu_(open(kernel, "/dev/iommu")), fd_(open(kernel, cdev)) {
     vfio_device_bind_iommufd bind{.argsz = sizeof bind, .iommufd = iommu_.get()};
     must(ioctl(VFIO_DEVICE_BIND_IOMMUFD, &bind), "VFIO_DEVICE_BIND_IOMMUFD");
@@ -29,7 +29,7 @@ class RawDevice {
     vfio_device_attach_iommufd_pt attach{.argsz = sizeof attach, .flags = 0, .pt_id = ioas_};
     must(ioctl(VFIO_DEVICE_ATTACH_IOMMUFD_PT, &attach), "VFIO_DEVICE_ATTACH_IOMMUFD_PT");
   }
-  // By its group, in a container of its own with type1.
+  // Opens it through its group, in its own type1 container.
   RawDevice(Kernel& kernel, const std::string& group, std::string name)
       : iommu_(open(kernel, "/dev/vfio/vfio")), group_(open(kernel, group)) {
     int container = iommu_.get();
@@ -44,7 +44,7 @@ class RawDevice {
     return kernel().ioctl(fd(), request, argument);
   }
 
-  // VFIO_DEVICE_FEATURE: flags say which, and what about it.
+  // VFIO_DEVICE_FEATURE; `flags` is the feature and the operation.
   [[nodiscard]] int feature(std::uint32_t flags) const {
     vfio_device_feature head{.argsz = sizeof head, .flags = flags};
     return ioctl(VFIO_DEVICE_FEATURE, &head);
@@ -61,7 +61,7 @@ class RawDevice {
     return result;
   }
 
-  // Lets the device reach memory at this iova; whole pages. By the cdev alone.
+  // Maps whole pages of memory for the device. Only if opened by its cdev.
   void map(std::uint64_t iova, void* memory, std::uint64_t length) const {
     iommu_ioas_map map{.size = sizeof map,
                        .flags = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE,
@@ -73,7 +73,7 @@ class RawDevice {
     must(kernel().ioctl(iommu_.get(), IOMMU_IOAS_MAP, &map), "IOMMU_IOAS_MAP");
   }
 
-  // Registers in BAR 0, of 32 bits where nothing else is said; config space.
+  // Access to registers in BAR 0, by default of 32 bits, and to config space.
   static constexpr std::uint64_t config = std::uint64_t{7} << 40;
   template <typename T = std::uint32_t>
   [[nodiscard]] T read(std::uint64_t offset) const {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// TreeKernel: a Kernel with a tree of files in memory; nodes can be opened, and every other call gives ENOSYS.
+// TreeKernel: a fake Kernel with a tree of files in memory. Nodes can be opened; every other call returns ENOSYS.
 #pragma once
 
 #include <sys/stat.h>
@@ -11,7 +11,7 @@
 
 namespace postern::test {
 
-// Folders are there when something is in them. A link is not followed: what lies under it is put there by its own path.
+// A directory exists if it has an entry. Links are not followed: files below one are added by their full path.
 class TreeKernel : public Kernel {
  public:
   void file(const std::string& path, const std::string& contents) { files_[path] = contents; }
@@ -24,13 +24,16 @@ class TreeKernel : public Kernel {
     directories_.erase(path);
     nodes_.erase(path);
   }
-  // What access(2) answers for this path; 0 where nothing is said.
+  // Sets the result of access(2) for this path.
   void access_gives(const std::string& path, int result) { access_[path] = result; }
 
-  // What open(2) answers for this path, where access(2) does not say the same.
+  // Makes each call that reads this path fail with a negated errno; 0: succeed again.
+  void reading_gives(const std::string& path, int result) { reading_[path] = result; }
+
+  // Sets the result of open(2) for this path, if it differs from that of access(2).
   void open_gives(const std::string& path, int result) { open_[path] = result; }
 
-  static constexpr int node_fd = 1000;  // of every node that is opened
+  static constexpr int node_fd = 1000;  // the fd of every open node
 
   int open(const char* path, int /*flags*/) override {
     const auto refused = open_.find(path);
@@ -51,8 +54,9 @@ class TreeKernel : public Kernel {
   int eventfd() override { return -ENOSYS; }
 
   int read_file(const std::string& path, std::string& contents) override {
+    if (const int failed = failure_of_reading(path); failed < 0) return failed;
     const auto found = files_.find(path);
-    if (found == files_.end()) return -ENOENT;
+    if (found == files_.end()) return is_below_file(path) ? -ENOTDIR : -ENOENT;
     contents = found->second;
     return 0;
   }
@@ -63,6 +67,7 @@ class TreeKernel : public Kernel {
     return 0;
   }
   int list_directory(const std::string& path, std::vector<std::string>& names) override {
+    if (const int failed = failure_of_reading(path); failed < 0) return failed;
     std::set<std::string> found;
     const std::string prefix = path + "/";
     const auto look = [&](const std::string& other) {
@@ -77,12 +82,14 @@ class TreeKernel : public Kernel {
     return found.empty() && directories_.count(path) == 0 ? -ENOENT : 0;
   }
   int read_link(const std::string& path, std::string& target) override {
+    if (const int failed = failure_of_reading(path); failed < 0) return failed;
     const auto found = links_.find(path);
     if (found == links_.end()) return exists(path) ? -EINVAL : -ENOENT;
     target = found->second;
     return 0;
   }
   int status(const std::string& path, FileStatus& status) override {
+    if (const int failed = failure_of_reading(path); failed < 0) return failed;
     if (!exists(path)) return -ENOENT;
     const auto found = nodes_.find(path);
     status = found != nodes_.end() ? found->second
@@ -96,6 +103,16 @@ class TreeKernel : public Kernel {
   }
 
  private:
+  [[nodiscard]] bool is_below_file(const std::string& path) const {
+    for (std::size_t end = path.rfind('/'); end != 0 && end != std::string::npos; end = path.rfind('/', end - 1)) {
+      if (files_.count(path.substr(0, end)) != 0) return true;
+    }
+    return false;
+  }
+  [[nodiscard]] int failure_of_reading(const std::string& path) const {
+    const auto found = reading_.find(path);
+    return found != reading_.end() ? found->second : 0;
+  }
   bool exists(const std::string& path) {
     std::vector<std::string> names;
     return files_.count(path) != 0 || links_.count(path) != 0 || nodes_.count(path) != 0 ||
@@ -108,6 +125,7 @@ class TreeKernel : public Kernel {
   std::set<std::string> directories_;
   std::map<std::string, int> access_;
   std::map<std::string, int> open_;
+  std::map<std::string, int> reading_;
 };
 
 }  // namespace postern::test

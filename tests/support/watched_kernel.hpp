@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// WatchedKernel: a FailingKernel that knows what each fd is, lists the calls that were made, and counts what was made
-// in the kernel and not given back.
+// WatchedKernel: a FailingKernel that knows the kind of each fd, lists the calls made, and counts kernel objects and
+// mmap(2)s that were not released.
 #pragma once
 
 #include <linux/vfio.h>
@@ -18,7 +18,7 @@ class WatchedKernel : public sim::FailingKernel {
  public:
   using FailingKernel::FailingKernel;
 
-  // From now on calls are listed, and one of them fails; see fail_call().
+  // Clears the list of calls, and lets call number `failing` fail with `code`; see fail_call().
   void begin(int failing, int code) {
     const std::lock_guard lock(mutex_);
     calls_.clear();
@@ -35,14 +35,14 @@ class WatchedKernel : public sim::FailingKernel {
     return calls_.empty() ? std::string_view() : calls_.back().name;
   }
 
-  // How often a call that takes a path was made with this one.
+  // The number of calls of this function with this path.
   [[nodiscard]] int calls_of(std::string_view function, std::string_view path) const {
     const std::lock_guard lock(mutex_);
     const auto found = by_path_.find({std::string(function), std::string(path)});
     return found != by_path_.end() ? found->second : 0;
   }
 
-  // HWPTs and IOASes that are in an iommufd, which goes with its fd; bytes of address space taken by mmap().
+  // HWPTs and IOASes in the open iommufd, and bytes mapped by mmap().
   [[nodiscard]] int objects() const { return objects_; }
   [[nodiscard]] std::int64_t mapped() const { return mapped_; }
 
@@ -57,7 +57,7 @@ class WatchedKernel : public sim::FailingKernel {
   std::intptr_t mmap(void* address, std::size_t length, int protection, int flags, int fd,
                      std::uint64_t offset) override {
     const std::intptr_t result = FailingKernel::mmap(address, length, protection, flags, fd, offset);
-    // MAP_FIXED takes the place of what was counted already.
+    // MAP_FIXED replaces a mapping that is counted already.
     if (!is_errno(result) && (flags & MAP_FIXED) == 0) mapped_ += static_cast<std::int64_t>(length);
     return result;
   }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// BARs that stay mapped, over the close of their device's fd, and whose addresses are mapped for DMA (some_memory).
+// BARs that stay mapped, also after their device's fd is closed. some_memory() maps their addresses for DMA.
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -16,7 +16,7 @@ void* address_of(std::size_t place) {
   return reinterpret_cast<void*>(Memory::start + Memory::bars + place * Memory::bar_length);
 }
 
-// A place that is mapped, or that is not; there is one.
+// A place that is mapped, or one that is not. There must be one.
 std::size_t some_place(World& world, bool is_mapped) {
   std::size_t place = world.random.below(world.bars.size());
   while ((world.bars[place] != 0) != is_mapped) place = (place + 1) % world.bars.size();
@@ -42,7 +42,7 @@ std::string map(World& world) {
                      protection, place, is_errno(mapped) ? outcome(mapped) : "ok");
 }
 
-// Whole, or a page of it.
+// Unmaps all of a BAR, or a page of it.
 std::string unmap(World& world) {
   if (!has_bar(world)) return "no place has a BAR";
   const std::size_t place = some_place(world, true);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Cdevs: bound to an iommufd, attached to its page tables and detached, in every order.
+// Cdevs: binding to an iommufd, attaching to page tables and detaching, in any order.
 #include <linux/iommufd.h>
 #include <linux/vfio.h>
 
@@ -40,7 +40,7 @@ std::string bind(World& world) {
                      outcome(result), request.out_devid);
 }
 
-// Not 0, which stands for none: the kernel would attach the device itself, behind VFIO's back.
+// Never 0 (no PASID): the kernel would attach the device itself without VFIO noticing.
 std::uint32_t some_pasid(World& world) {
   return world.random.pick({1U, 1U, 2U, 0xfffffU, 0x7fffffffU, 0x80000000U, 0xffffffffU});
 }

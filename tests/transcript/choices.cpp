@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Choices that several operations make.
+// Random choices shared by several operations.
 #include <linux/vfio.h>
 
 #include <algorithm>
@@ -36,11 +36,11 @@ std::uint64_t some_iova(World& world) {
   std::uint64_t iova = pages(world, 48);
   const std::uint64_t place = world.random.below(100);
   if (place < 8) {
-    iova += 0xfee00000 - 24 * page;  // about what is reserved
+    iova += 0xfee00000 - 24 * page;  // near the reserved range
   } else if (place < 10) {
     iova += 0xfef00000 - 24 * page;
   } else if (place < 16) {
-    iova += (std::uint64_t{1} << 39) - 24 * page;  // and about the end of the aperture
+    iova += (std::uint64_t{1} << 39) - 24 * page;  // near the end of the aperture
   } else if (place < 18) {
     iova = 0 - page - iova;
   } else if (place < 24) {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// VFIO's container ioctls on /dev/iommu, and the IOAS that they are about.
+// VFIO's container ioctls on /dev/iommu, and the IOAS that they use.
 #include <linux/iommufd.h>
 #include <linux/vfio.h>
 
 #include <cstring>
 
-#include "kernel/tailed.hpp"
+#include "kernel/flex_array.hpp"
 #include "transcript/iommufd_ids.hpp"
 #include "transcript/operations.hpp"
 #include "transcript/text.hpp"
@@ -27,7 +27,7 @@ std::string vfio_ioas(World& world) {
                      outcome(result), request.ioas_id);
 }
 
-// As the container of a group; then which IOAS that is about.
+// Sets an iommufd as the container of a group; then queries the IOAS used for it.
 std::string set_container(World& world) {
   Place& group = world.open_one(world.groups);
   const Place& iommufd = world.open_one(world.iommufds);
@@ -56,7 +56,7 @@ std::string by_value(World& world) {
       world.random.pick<unsigned long>({VFIO_GET_API_VERSION, VFIO_CHECK_EXTENSION, VFIO_CHECK_EXTENSION,
                                         VFIO_SET_IOMMU, VFIO_SET_IOMMU, VFIO_IOMMU_ENABLE});
   unsigned long value = world.random.below(14);
-  // Seldom version 1, since large pages are off for good with it.
+  // Version 1 is rare, since it disables large pages permanently.
   if (request == VFIO_SET_IOMMU && (value != VFIO_TYPE1_IOMMU || world.random.chance(50))) {
     value = world.random.pick<unsigned long>({VFIO_TYPE1v2_IOMMU, VFIO_TYPE1v2_IOMMU, VFIO_TYPE1_IOMMU, 8, 2});
   }
@@ -91,7 +91,7 @@ std::string map(World& world) {
 
 std::string unmap(World& world) {
   const Place& iommufd = world.open_one(world.iommufds);
-  Tailed<vfio_iommu_type1_dma_unmap, vfio_bitmap> room_for;
+  FlexArray<vfio_iommu_type1_dma_unmap, vfio_bitmap> room_for;
   auto& request = room_for.head();
   const Mapping range = some_range(world, compat_mappings(world, iommufd));
   request.argsz = argsz(world, sizeof request);

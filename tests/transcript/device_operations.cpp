@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a device is asked for: what it is, features, resets. Its regions and interrupts have files of their own.
+// Ioctls of a device: information, features, resets. Regions and interrupts are in files of their own.
 #include <linux/vfio.h>
 
 #include <cstring>
@@ -55,8 +55,7 @@ std::string reset(World& world) {
   return device.name + " RESET -> " + outcome(world.kernel.ioctl(device.fd, VFIO_DEVICE_RESET, nullptr));
 }
 
-// Whether there is a feature. Only what has no effect is tried beyond that, and low
-// power, in which mapped BARs do not answer.
+// Probes features. Uses only those without an effect, and low power, in which mapped BARs do not respond.
 std::string feature(World& world) {
   const Place& device = any_device(world);
   alignas(8) std::byte request[64] = {};
@@ -78,7 +77,7 @@ std::string feature(World& world) {
   return fmt::format("{} FEATURE argsz {} flags {:#x} -> {}", device.name, head.argsz, head.flags, outcome(result));
 }
 
-// Of A only, which has no bus that could be reset: the buses of the others differ between hosts.
+// Only for A, which has no bus to reset: the buses of the others differ between hosts.
 std::string hot_reset(World& world) {
   Place& device = any_device(world);
   if (device.function != 0) return device.name + " is not hot-reset";

@@ -57,7 +57,7 @@ std::string get_dirty(World& world) {
                      request.page_size, address(request.data), outcome(result), buffer_digest(request.data, 256));
 }
 
-// What VT-d's registers say differs between hosts; that there is something, and what is behind it, does not.
+// The contents of VT-d's registers differ between hosts; their length, and the bytes after them, do not.
 std::string hw_info(World& world) {
   const Place& iommufd = world.open_one(world.iommufds);
   Roomy<iommu_hw_info> room_for(world);

@@ -34,8 +34,8 @@ std::string destroy(World& world) {
   request.id = some_id(world, kind < 5 ? ids.ioas : kind < 8 ? ids.hwpts : ids.devices);
   const int result = world.kernel.ioctl(iommufd.fd, IOMMU_DESTROY, &request);
   if (result == 0) {
-    forget(ids.ioas, request.id);
-    forget(ids.hwpts, request.id);
+    erase(ids.ioas, request.id);
+    erase(ids.hwpts, request.id);
   }
   return fmt::format("{} DESTROY size {} id {} -> {}", iommufd.name, request.size, request.id, outcome(result));
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The ids of an iommufd's objects, as far as they are known.
+// The known ids of an iommufd's objects.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +12,7 @@ namespace postern::transcript {
   return world.ids[world.index_of(iommufd, world.iommufds)];
 }
 
-// One of these, most of the time; it may be gone meanwhile.
+// Usually one of these ids; its object may have been destroyed since.
 [[nodiscard]] inline std::uint32_t some_id(World& world, const std::vector<std::uint32_t>& ids) {
   const std::uint64_t choice = world.random.next();
   const bool other = world.random.chance(7);
@@ -24,16 +24,16 @@ inline void remember(std::vector<std::uint32_t>& ids, std::uint32_t id) {
   if (std::find(ids.begin(), ids.end(), id) == ids.end()) ids.push_back(id);
 }
 
-inline void forget(std::vector<std::uint32_t>& ids, std::uint32_t id) {
+inline void erase(std::vector<std::uint32_t>& ids, std::uint32_t id) {
   ids.erase(std::remove(ids.begin(), ids.end(), id), ids.end());
 }
 
-// What is known to be mapped in an IOAS.
+// The known mappings of an IOAS.
 [[nodiscard]] inline std::vector<Mapping>& mappings_of(World& world, const Place& iommufd, std::uint32_t ioas) {
   return world.mappings[(world.index_of(iommufd, world.iommufds) + 1) << 32 | ioas];
 }
 
-// An IOAS where something is mapped, where there is one.
+// An IOAS with mappings if there is one.
 [[nodiscard]] inline std::uint32_t some_mapped_ioas(World& world, const Place& iommufd) {
   std::vector<std::uint32_t> mapped;
   for (const std::uint32_t id : ids_of(world, iommufd).ioas) {

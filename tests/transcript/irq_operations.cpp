@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// VFIO_DEVICE_SET_IRQS in all its forms, and what arrives in the eventfds.
+// VFIO_DEVICE_SET_IRQS in all its forms, and the signals in the eventfds.
 #include <linux/vfio.h>
 #include <unistd.h>
 
@@ -11,7 +11,7 @@
 namespace postern::transcript {
 namespace {
 
-// The last eventfd is for unmasking, which takes signals away: no interrupt gets it.
+// The last eventfd is only for unmasking, which consumes its signals; no interrupt uses it.
 constexpr std::size_t unmasking = 3;
 
 struct Fd {
@@ -60,7 +60,7 @@ std::string set_irqs(World& world) {
   } else if ((set.flags & VFIO_IRQ_SET_DATA_EVENTFD) != 0) {
     size = std::size_t{4} * set.count;
     for (std::size_t i = 0; i < 65; ++i) {
-      // Most of the vectors of a large set are left out.
+      // Most vectors of a large set get no eventfd.
       const Fd fd = i < 4 || world.random.chance(5) ? some_fd(world, unmasks) : Fd{-1, "-1"};
       std::memcpy(set.data + i * sizeof fd.fd, &fd.fd, sizeof fd.fd);
       if (i < set.count && (i < 4 || fd.fd != -1)) what += " " + fd.name;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// postern-transcript: a random sequence of VFIO and iommufd calls, valid and not, and what the kernel answered, a line
-// each. The same seed asks the same of every kernel, so that two transcripts show where two kernels differ: a real one,
-// and a simulated one (--host sim). What is random follows from the seed, and from what was answered.
+// postern-transcript: makes a random sequence of valid and invalid VFIO and iommufd calls, and prints a line with each
+// call and its result. The calls depend only on the seed and on earlier results, so the transcripts of a real and a
+// simulated kernel (--host sim) with the same seed differ where the kernels do.
 //
-// Each episode is a process of its own: it begins with nothing open, mapped or registered, whatever the one before
-// left, and one that the kernel kills or never answers takes no other along.
+// Each episode is a separate process: it starts with nothing open, mapped or registered, and if the kernel kills it or
+// blocks it forever, the others are not affected.
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -28,7 +28,7 @@ namespace postern::transcript {
 namespace {
 
 constexpr std::uint64_t episode_length = 250;
-constexpr unsigned episode_seconds = 300;  // far longer than any takes on an emulated machine
+constexpr unsigned episode_seconds = 300;  // far longer than an episode takes on an emulated machine
 
 struct Options {
   Backend backend = Backend::type1;
@@ -58,7 +58,7 @@ bool parse(std::string_view text, Backend& backend) {
   return false;
 }
 
-// As a guest's emulated IOMMU, it cannot tell which pages were written.
+// Disables dirty bits, which a guest's emulated IOMMU does not have either.
 std::optional<sim::Host> parse_host(std::string_view text) {
   auto host = sim::find_host(text);
   if (!host) return std::nullopt;
@@ -124,7 +124,7 @@ const Operation& choose(World& world, const std::vector<Operation>& all) {
   return all.front();
 }
 
-// The lines of an episode, where its process leaves them for the one that waits for it.
+// The lines of an episode, in memory shared by its process and the one that waits for it.
 class Lines {
  public:
   Lines() : start_(::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)) {
@@ -167,7 +167,7 @@ void run_episode(const Options& options, std::uint64_t episode, Lines& lines) {
   }
 }
 
-// The exit code of an episode's process.
+// Runs an episode in its process, and returns the exit code.
 int run_in_process(const Options& options, std::uint64_t episode, Lines& lines) {
   (void)::alarm(episode_seconds);
   try {
@@ -180,7 +180,7 @@ int run_in_process(const Options& options, std::uint64_t episode, Lines& lines) 
   return 0;
 }
 
-// Whether all of them ran to their end.
+// Runs all episodes. Returns whether all of them completed.
 bool run(const Options& options) {
   Lines lines;
   bool well = true;

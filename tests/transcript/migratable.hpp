@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Migratable: the device of a transcript that migrates, apart from those with letters: mtty's card on a real kernel, on
-// a simulated one the edu. It is opened with an IOAS or container of its own.
+// Migratable: the device of migration transcripts, separate from those with letters: mtty's card on a real kernel, the
+// migratable edu on a simulated one. It is opened with its own IOAS or container.
 #pragma once
 
 #include <array>
@@ -16,7 +16,7 @@ namespace postern::transcript {
 
 class Migratable {
  public:
-  // A stream, and what was written to it.
+  // A stream, and the number of bytes written to it.
   struct Stream {
     Fd fd;
     std::size_t written = 0;
@@ -40,9 +40,9 @@ class Migratable {
   Migratable(const Migratable&) = delete;
   Migratable& operator=(const Migratable&) = delete;
 
-  std::optional<test::RawDevice> device;  // null: it is not open
+  std::optional<test::RawDevice> device;  // null if not open
   std::array<Stream, 3> streams;
-  std::vector<std::byte> saved;  // its whole state, as it was when it was opened
+  std::vector<std::byte> saved;  // the whole state when it was opened
 
   void open(bool by_cdev) {
     if (by_cdev) {
@@ -51,7 +51,7 @@ class Migratable {
       device.emplace(kernel_, find_iommu_group(kernel_, *host_.iommu_group).value().path, host_.name);
     }
   }
-  // Its state is reset before, since mtty's driver keeps that of a device that was closed; and its streams go with it.
+  // Resets the device first, since mtty's driver keeps the state of a closed device. Closes the streams, too.
   void close() {
     (void)device->ioctl(VFIO_DEVICE_RESET, nullptr);
     for (Stream& stream : streams) stream = {};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Migration: the states of a device, and its streams. How long a stream is, and where it ends, differs between drivers;
-// so what is read and written is told as far as it is refused.
+// Migration: the states of a device, and its streams. The length of a stream differs between drivers, so of reads and
+// writes only failures are recorded.
 #include <linux/vfio.h>
 
 #include <cerrno>
@@ -44,7 +44,7 @@ std::string state_of(const test::RawDevice& device) {
   return result < 0 ? outcome(result) : fmt::format("{} {}", state.device_state, state.data_fd);
 }
 
-// What can be read and written, in words that are the same for every driver: mtty's has no ENOMSG.
+// The result of a read or write in words common to all drivers: ENOMSG counts as success, since mtty does not have it.
 std::string taken(ssize_t result) { return result < 0 && result != -ENOMSG ? outcome(result) : "ok"; }
 
 std::vector<std::byte> read_all(Kernel& kernel, const Fd& fd, ssize_t& end) {
@@ -56,7 +56,7 @@ std::vector<std::byte> read_all(Kernel& kernel, const Fd& fd, ssize_t& end) {
   return all;
 }
 
-// Its whole state is kept, to be written at times.
+// Keeps the whole state, for later writes.
 std::string open(World& world) {
   Migratable& migratable = *world.migratable;
   if (migratable.device) return "migratable is open";
@@ -142,7 +142,7 @@ std::string read(World& world) {
   }
 }
 
-// Never more than the whole state: drivers refuse what is too much at different times.
+// Never writes more than the whole state: drivers refuse excess bytes at different times.
 std::string write(World& world) {
   const auto [stream, name] = some_stream(world);
   const auto& saved = world.migratable->saved;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Opening and closing in every order; groups and containers.
+// Opening and closing nodes in any order; groups and containers.
 #include <fcntl.h>
 #include <linux/vfio.h>
 #include <unistd.h>
@@ -14,7 +14,7 @@
 namespace postern::transcript {
 namespace {
 
-// A node is opened where its place is free, and else once more and given back.
+// Opens a node. If its place is occupied, closes the new fd again.
 std::string open(World& world, Place& place, const std::string& path) {
   const int fd = world.kernel.open(path.c_str(), O_RDWR);
   std::string line = "open " + place.name + (place.is_open() ? " again" : "") + " -> " + opened(fd);
@@ -52,7 +52,7 @@ std::string open_iommufd(World& world) {
 
 std::string open_eventfd(World& world) {
   Place& place = world.any(world.eventfds);
-  // One that unmasks INTx must not go while it does: that would be seen at some time, and not at once.
+  // An eventfd that unmasks INTx must stay open: the kernel notices its close only some time later.
   if (place.is_open() && &place == &world.eventfds.back()) return place.name + " stays";
   world.close(place);
   place.fd = world.kernel.eventfd();
@@ -70,7 +70,7 @@ std::string close_one(World& world, std::vector<Place>& places) {
 std::string close_container(World& world) { return close_one(world, world.containers); }
 std::string close_group(World& world) {
   std::string line = close_one(world, world.groups);
-  // Which one is seen afterwards. Its devices hold it.
+  // Finds out which group was closed. A group stays in its container while its devices are open.
   for (Place& group : world.groups) {
     const auto holds = [&](const Place& device) { return device.is_open() && is_in(device, group); };
     if (!group.is_open() && std::none_of(world.devices.begin(), world.devices.end(), holds)) world.leave(group);
@@ -89,7 +89,7 @@ std::string group_status(World& world) {
   return fmt::format("{} GET_STATUS argsz {} -> {}, flags {:#x}", group.name, given, outcome(result), status.flags);
 }
 
-// Mostly a container, the first of those that are open.
+// Usually passes an open container, at times a wrong file.
 std::string set_container(World& world) {
   Place& group = world.open_one(world.groups);
   const Place& container = world.open_one(world.containers);
@@ -168,7 +168,7 @@ std::string api_version(World& world) {
 std::string get_device_fd(World& world) {
   const Place& group = world.usable_one(world.groups);
   Place* place = &world.any(world.devices);
-  // Mostly one of the group's own.
+  // Usually a device of the group.
   if (world.random.chance(90)) {
     const std::size_t twin = group.function == 2 ? world.random.below(2) : 0;
     place = &world.devices[(group.function + twin) * 2 + world.random.below(2)];
@@ -189,17 +189,17 @@ std::string get_device_fd(World& world) {
   return line;
 }
 
-// An ioctl that belongs to another kind of file, or to none.
+// Makes an ioctl of another kind of file, or an unknown one.
 std::string wrong_ioctl(World& world) {
   const auto places = {&world.containers, &world.groups, &world.devices, &world.cdevs};
   const Place& place = world.open_one(*world.random.pick(places));
-  // Those that take no argument, or look at their argsz first, which is 0 here.
+  // Only ioctls without an argument, or that check their argsz first, which is 0 here.
   const unsigned long request = world.random.pick<unsigned long>(
       {VFIO_GROUP_UNSET_CONTAINER, VFIO_DEVICE_RESET, VFIO_IOMMU_ENABLE, VFIO_DEVICE_GET_INFO, VFIO_IOMMU_MAP_DMA,
        VFIO_DEVICE_DETACH_IOMMUFD_PT, _IO(VFIO_TYPE, VFIO_BASE + 60)});
   std::uint64_t argument[8] = {};
   const int result = world.kernel.ioctl(place.fd, request, &argument);
-  // Without the bits about its direction, which processors have in different places.
+  // Omits the direction bits, whose position depends on the architecture.
   return fmt::format("{} ioctl {:#x} -> {}", place.name, request & 0xffff, outcome(result));
 }
 

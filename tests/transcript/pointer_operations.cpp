@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Arguments and buffers that are not there, or may not be written to.
+// Arguments and buffers at invalid or read-only addresses.
 #include <linux/vfio.h>
 
 #include <vector>
@@ -12,8 +12,8 @@ namespace {
 
 constexpr std::uint64_t page = 4096;
 
-// Where nothing is, or what nobody may touch; the last four bytes before there is nothing; what may only be read, which
-// is 0x5a all over.
+// An unmapped or inaccessible address; the last four bytes before unmapped memory; or read-only memory, which is filled
+// with 0x5a.
 std::uint64_t some_pointer(World& world) {
   return world.random.pick<std::uint64_t>({0, Memory::start + Memory::hole + page, Memory::start + Memory::no_access,
                                            std::uint64_t{1} << 63, Memory::start + Memory::end - 4,
@@ -30,7 +30,7 @@ std::string call(World& world, const Place& place, unsigned long request) {
 std::string ask_container(World& world) {
   const unsigned long first =
       world.random.pick<unsigned long>({VFIO_IOMMU_GET_INFO, VFIO_IOMMU_MAP_DMA, VFIO_IOMMU_UNMAP_DMA});
-  // By their numbers, the first is also VFIO_IOMMU_DIRTY_PAGES.
+  // The number of the first is also that of VFIO_IOMMU_DIRTY_PAGES.
   const unsigned long second =
       world.random.pick<unsigned long>({VFIO_IOMMU_SPAPR_REGISTER_MEMORY, VFIO_IOMMU_SPAPR_UNREGISTER_MEMORY,
                                         VFIO_IOMMU_SPAPR_TCE_CREATE, VFIO_IOMMU_SPAPR_TCE_REMOVE, VFIO_EEH_PE_OP});
@@ -54,7 +54,7 @@ std::string ask_device(World& world) {
   return call(world, device, request);
 }
 
-// Config space, and the table of vectors, where a write does nothing.
+// Accesses config space, and the MSI-X table, where writes have no effect.
 std::string read_or_write(World& world) {
   const Place& device = any_device(world);
   const std::uint64_t offset = world.random.pick<std::uint64_t>(

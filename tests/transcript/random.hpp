@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Random: choices that a seed decides, the same with every compiler and library.
+// Random: a generator whose numbers depend only on the seed, not on the compiler or standard library.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +12,7 @@ namespace postern::transcript {
 class Random {
  public:
   explicit Random(std::uint64_t seed) : state_(seed) {}
-  // The choices of one operation, whatever the operations before it chose.
+  // The numbers of one operation, independent of those used by operations before it.
   Random(std::uint64_t seed, std::uint64_t operation) : Random(Random(seed).next() + operation * 0x632be59bd9b4e019) {}
 
   [[nodiscard]] std::uint64_t next() {

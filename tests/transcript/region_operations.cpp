@@ -19,8 +19,8 @@ constexpr std::uint64_t config_size = 4096;
 constexpr std::uint64_t msix_table = 0x2000;  // in BAR 0
 constexpr std::uint64_t msix_table_end = msix_table + std::uint64_t{65} * 16;
 
-// The bits of config space that are the same on every host that has such a disk: not where its BARs are, what else its
-// host wrote, and which capabilities it has besides MSI-X.
+// The bits of config space that are the same on every host with such a disk. Excludes the addresses of BARs, other
+// values written by the host, and capabilities other than MSI-X.
 std::byte common_bits(std::uint64_t offset) {
   constexpr std::uint16_t command = PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_INTX_DISABLE;
   if (offset == PCI_COMMAND) return std::byte{command & 0xff};
@@ -58,7 +58,7 @@ std::string read_config(World& world) {
   return line;
 }
 
-// What a write leaves behind is seen by reading: here, of the BARs, whose sizes are the same everywhere.
+// Writes and reads back BARs to find their sizes, which are the same on every host.
 std::string size_bar(World& world) {
   const Place& device = any_device(world);
   const std::uint64_t offset = config + PCI_BASE_ADDRESS_0 + 4 * world.random.below(6);
@@ -73,7 +73,7 @@ std::string size_bar(World& world) {
                      outcome(got), outcome(restored), after);
 }
 
-// Where nothing gives a device other work than before: the command register, what nobody needs, what cannot be written.
+// Writes only registers that do not make the device work differently: the command register, unused and read-only ones.
 std::string write_config(World& world) {
   const Place& device = any_device(world);
   std::uint64_t offset = world.random.pick<std::uint64_t>(
@@ -90,7 +90,7 @@ std::string write_config(World& world) {
                      outcome(result));
 }
 
-// Any region but config space. Contents are told only of the table of vectors, which reads as ones.
+// Reads any region but config space. Records only the contents of the MSI-X table, which reads as ones.
 std::string read_region(World& world) {
   const Place& device = any_device(world);
   const std::uint64_t index = world.random.chance(70) ? 0 : world.random.pick<std::uint64_t>({1, 5, 6, 8, 9, 10, 255});
@@ -112,7 +112,7 @@ std::string read_region(World& world) {
   return line;
 }
 
-// Into the table, where writes are dropped, and where there is nothing.
+// Writes to the MSI-X table, where writes are dropped, and beyond the end of regions.
 std::string write_region(World& world) {
   const Place& device = any_device(world);
   const std::uint64_t index = world.random.chance(70) ? 0 : world.random.pick<std::uint64_t>({1, 5, 6, 8, 9, 10, 255});

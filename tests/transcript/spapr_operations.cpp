@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a container of sPAPR is asked for: mapping, registered memory, what it tells, EEH. What real kernels do not
-// survive is not asked for.
+// Ioctls of an sPAPR container: mapping, registered memory, information, EEH. Omits calls that crash real kernels.
 #include <linux/vfio.h>
 
 #include <algorithm>
 
-#include "kernel/tailed.hpp"
+#include "kernel/flex_array.hpp"
 #include "transcript/operations.hpp"
 #include "transcript/text.hpp"
 #include "transcript/windows.hpp"
@@ -40,15 +39,15 @@ std::string enable(World& world) {
   return fmt::format("{} {} -> {}", container.name, enables ? "ENABLE" : "DISABLE", outcome(result));
 }
 
-// Memory in a few places of a few sizes, so that the same is met again, and its neighbours.
+// Memory at few addresses with few sizes, so that the same or adjacent memory is chosen often.
 Mapping some_piece(World& world) {
   constexpr std::uint64_t grid = 64 * page;
   const std::uint64_t kind = world.random.below(100);
   if (kind < 70) return {Memory::start + grid * world.random.below(24), grid * (1 + world.random.below(3))};
   Mapping piece{some_memory(world), page * (1 + world.random.below(200))};
   if (kind < 96) return piece;
-  // Nothing (a warning, and ENOMEM), a part of a page, and what no array of pages would hold; nothing between that and
-  // the memory there is, since an array for it would be tried for.
+  // Zero bytes (a warning, and ENOMEM), part of a page, and lengths too large for any array of pages. Omits lengths
+  // between that and the size of memory, since the kernel would try to allocate the array.
   piece.length = world.random.pick<std::uint64_t>(
       {0, 1, 2048, page + 1, std::uint64_t{1} << 52, std::uint64_t{1} << 62, 0 - page, 0 - page * 17});
   return piece;
@@ -87,7 +86,7 @@ std::string unregister_memory(World& world) {
                      request.flags, address(request.vaddr), request.size, outcome(result));
 }
 
-// Of what is registered, or not; over its end at times.
+// An address in registered memory, at times elsewhere or past its end.
 std::uint64_t memory_to_map(World& world) {
   if (world.registered.empty() || world.random.chance(15)) return some_memory(world);
   const Mapping& piece = world.registered[world.random.below(world.registered.size())];
@@ -95,11 +94,12 @@ std::uint64_t memory_to_map(World& world) {
   return piece.iova + (world.random.chance(50) ? 0 : offset);
 }
 
-// A map past a window's end: version 2 on pseries follows a wild pointer (tce_iommu_unuse_page_v2), and powernv writes
-// behind its table (pnv_tce); in both versions (Linux 6.12). Version 1 on pseries asks the hypervisor, which refuses.
+// On a map past a window's end, version 2 on pseries follows a wild pointer (tce_iommu_unuse_page_v2), and powernv
+// writes past its table (pnv_tce), in both versions (Linux 6.12). Version 1 on pseries asks the hypervisor, which
+// refuses.
 bool may_map_past_end(const World& world, const World::Windows& windows) { return windows.is_v1 && !world.is_powernv; }
 
-// The length, within the window where that must be; and never far past its end, since it is taken page by page.
+// Limits the length to the window unless it may pass the end; never far past it, since the kernel goes page by page.
 std::uint64_t careful_length(World& world, const World::Windows& windows, Mapping range, bool may_pass) {
   const std::uint64_t within = length_within(world, windows, range);
   if (range.length <= within) return range.length;
@@ -128,14 +128,14 @@ std::string map(World& world) {
 std::string unmap(World& world) {
   const Place& container = world.usable_one(world.containers);
   const World::Windows& windows = windows_of(world, container);
-  Tailed<vfio_iommu_type1_dma_unmap, vfio_bitmap> room_for;
+  FlexArray<vfio_iommu_type1_dma_unmap, vfio_bitmap> room_for;
   auto& request = room_for.head();
   request.argsz = argsz(world, sizeof request);
   request.flags = world.random.chance(5) ? static_cast<std::uint32_t>(world.random.below(8)) : 0;
   Mapping range = some_range(world, world.mappings[world.index_of(container, world.containers)]);
   if (world.random.chance(25)) range.iova = some_window_iova(world, windows);
   request.iova = range.iova;
-  // powernv would read and write behind its table, as with a map.
+  // powernv would read and write past its table, as with a map.
   const std::uint64_t within = length_within(world, windows, range);
   request.size = careful_length(world, windows, range, !world.is_powernv);
   const std::uint64_t given = request.size;
@@ -145,7 +145,7 @@ std::string unmap(World& world) {
                      given > within ? " (past the window's end)" : "", outcome(result), request.size);
 }
 
-// Not the resets: each takes seconds.
+// Omits resets, which take seconds each.
 std::string eeh(World& world) {
   const Place& container = world.usable_one(world.containers);
   Roomy<vfio_eeh_pe_op> room_for(world);

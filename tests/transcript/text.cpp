@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How a transcript writes numbers, results and addresses.
+// Formats numbers, results and addresses for a transcript.
 #include "transcript/text.hpp"
 
 #include <bit>

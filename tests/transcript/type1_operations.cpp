@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a type1 container is asked for.
+// Ioctls of a type1 container.
 #include <linux/vfio.h>
 
 #include <cstring>
 
-#include "kernel/tailed.hpp"
+#include "kernel/flex_array.hpp"
 #include "transcript/operations.hpp"
 #include "transcript/text.hpp"
 
@@ -13,7 +13,7 @@ namespace {
 
 constexpr std::size_t most_bitmap = 65536;
 
-// The whole answer, with its chain of capabilities: one line.
+// Puts the whole answer with its capability chain into one line.
 std::string get_info(World& world) {
   const Place& container = world.usable_one(world.containers);
   alignas(8) std::byte answer[256];
@@ -66,7 +66,7 @@ struct Bitmap {
   std::size_t used = 0;
 };
 
-// One that fits the range, or not.
+// A bitmap that usually fits the range.
 Bitmap bitmap_for(World& world, std::uint64_t length) {
   Bitmap made;
   const std::uint64_t pages = length / 4096;
@@ -92,7 +92,7 @@ std::string after(const Bitmap& made) {
 
 std::string unmap(World& world) {
   const Place& container = world.usable_one(world.containers);
-  Tailed<vfio_iommu_type1_dma_unmap, vfio_bitmap> request;
+  FlexArray<vfio_iommu_type1_dma_unmap, vfio_bitmap> request;
   const Mapping range = some_range(world, world.mappings[world.index_of(container, world.containers)]);
   request.head().iova = range.iova;
   request.head().size = range.length;
@@ -117,7 +117,7 @@ std::string unmap(World& world) {
 
 std::string dirty_pages(World& world) {
   const Place& container = world.usable_one(world.containers);
-  Tailed<vfio_iommu_type1_dirty_bitmap, vfio_iommu_type1_dirty_bitmap_get> request;
+  FlexArray<vfio_iommu_type1_dirty_bitmap, vfio_iommu_type1_dirty_bitmap_get> request;
   const Mapping range = some_range(world, world.mappings[world.index_of(container, world.containers)]);
   const std::uint64_t kind = world.random.below(100);
   request.head().flags = kind < 30   ? VFIO_IOMMU_DIRTY_PAGES_FLAG_START

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The DMA windows of sPAPR, version 2: created and removed. What real kernels do not survive is not asked for: a
-// transcript that ends a kernel tells nothing of what comes behind.
+// Creating and removing DMA windows of sPAPR, version 2. Omits calls that crash real kernels or use up their resources.
 #include <linux/vfio.h>
 #include <unistd.h>
 
@@ -16,8 +15,8 @@ namespace {
 
 using Dynamic = World::Windows::Dynamic;
 
-// pnv_pci_ioda2_table_alloc_pages: a table that would span 55 bits or more is refused when its size has been counted as
-// locked memory, and stays counted (tce_iommu_create_table, Linux 6.12).
+// pnv_pci_ioda2_table_alloc_pages refuses a table that spans 55 bits or more only after its size was counted as locked
+// memory, and it stays counted (tce_iommu_create_table, Linux 6.12).
 bool is_too_deep(const vfio_iommu_spapr_tce_create& request) {
   if (request.levels == 0 || request.levels > 5) return false;  // refused before anything is counted
   const auto entries_shift = static_cast<unsigned>(std::countr_zero(request.window_size)) - request.page_shift;
@@ -26,9 +25,9 @@ bool is_too_deep(const vfio_iommu_spapr_tce_create& request) {
   return (level_shift - 3) * request.levels + request.page_shift >= 55;
 }
 
-// spapr_tce_create_table: a second window from the hypervisor is one too many. That puts the host bridge on
-// failed_ddw_pdn_list, and it has no windows any more until the next boot (Linux 6.12). With the default window in its
-// slot there is no free one, and where the first is free, one in the second is found in time.
+// spapr_tce_create_table: the hypervisor refuses a second dynamic window, and the kernel then puts the host bridge on
+// failed_ddw_pdn_list, which has no windows until the next boot (Linux 6.12). Other cases never reach the hypervisor:
+// next to the default window there is no free slot, and a window in the second slot is noticed.
 bool breaks_bridge(const World::Windows& windows) { return windows.lost_default && windows.dynamic == Dynamic::first; }
 
 vfio_iommu_spapr_tce_create some_window(World& world) {
@@ -38,17 +37,17 @@ vfio_iommu_spapr_tce_create some_window(World& world) {
   request.page_shift = world.random.chance(88)
                            ? world.random.pick({12U, 12U, 12U, 12U, 16U, 16U, 21U, world.is_powernv ? 30U : 24U})
                            : world.random.pick({0U, 11U, 13U, 25U, 31U, 40U, 63U, 64U});
-  // Not many entries: it is the kernel that clears them, one by one.
+  // Few entries, since the kernel clears them one by one.
   request.window_size = std::uint64_t{1} << (std::min(request.page_shift, 40U) + world.random.below(17));
   if (world.random.chance(15)) {
     request.page_shift = 12;
     request.window_size = default_window(world).length;
   }
   const std::uint32_t levels = world.random.pick({1U, 1U, 1U, 1U, 2U, 3U, 4U, 5U, 0U, 6U});
-  request.levels = world.is_powernv ? levels : std::min(levels, 1U);  // a hypervisor's has 1, and more are counted, too
+  request.levels = world.is_powernv ? levels : std::min(levels, 1U);  // pseries has 1; the kernel counts more, too
   if (world.random.chance(6)) {
     const std::uint64_t odd = world.random.pick<std::uint64_t>({3, 5, 7, 24}) << request.page_shift % 32;
-    // On pseries this is counted, as are levels.
+    // On pseries, other invalid sizes are counted as locked memory, as are levels.
     request.window_size = world.is_powernv ? world.random.pick<std::uint64_t>({0, odd, ~std::uint64_t{0}}) : 0;
   }
   return request;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Iovas in and about DMA windows.
+// Iovas in and near DMA windows.
 #include "transcript/windows.hpp"
 
 namespace postern::transcript {

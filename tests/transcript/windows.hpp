@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The DMA windows that a container of sPAPR has, or may have: what is known of them.
+// The DMA windows that an sPAPR container has or may have.
 #pragma once
 
 #include <linux/vfio.h>
@@ -13,12 +13,12 @@ namespace postern::transcript {
 
 inline constexpr std::uint64_t dynamic_start = std::uint64_t{1} << 59;
 
-// It is made when it is needed, and every container that has an IOMMU has it, as long as nobody removes it.
+// The default window, which the kernel creates on first use. Each container with an IOMMU has it until it is removed.
 [[nodiscard]] inline Window default_window(const World& world) {
   return {.start = 0, .length = std::uint64_t{world.is_powernv ? 0x80000000U : 0x40000000U}, .page_shift = 12};
 }
 
-// On powernv a table is a page of the kernel's at least, and the window as long as that makes it.
+// The window that the kernel creates. On powernv a table has at least one page, which sets a minimum length.
 [[nodiscard]] inline Window made_window(const World& world, const vfio_iommu_spapr_tce_create& request) {
   const auto entries = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)) / 8;
   const std::uint64_t least = world.is_powernv ? entries << request.page_shift : 0;
@@ -27,9 +27,9 @@ inline constexpr std::uint64_t dynamic_start = std::uint64_t{1} << 59;
           .page_shift = request.page_shift};
 }
 
-// Begin, end and middle of windows, and where there is none.
+// An iova near the start, end or middle of a window, or outside of all.
 [[nodiscard]] std::uint64_t some_window_iova(World& world, const World::Windows& windows);
-// How much of this length, from this iova, is before the end of every window that the iova may be in.
+// The part of the range before the end of any window that may contain its iova.
 [[nodiscard]] std::uint64_t length_within(const World& world, const World::Windows& windows, Mapping range);
 
 }  // namespace postern::transcript

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// World: finding the devices, binding them, laying out the memory, closing it all.
+// World: finds and binds the devices, lays out the memory, and closes everything.
 #include "transcript/world.hpp"
 
 #include <fcntl.h>
@@ -120,7 +120,7 @@ void World::bind(std::size_t function, const std::string& driver) {
   }
 }
 
-// The last one is sometimes left to nobody, or to the kernel.
+// At times binds the last function to nvme, or to no driver.
 std::string World::begin_episode(std::uint64_t number) {
   random = Random(seed_ ^ 0xe9150de, number);
   ids.assign(iommufds.size(), {});

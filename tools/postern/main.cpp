@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// postern: reads the arguments, runs one verb, and gives its exit code.
+// postern: reads the arguments, runs one command, and gives its exit code.
 #include <fmt/format.h>
 #include <unistd.h>
 
@@ -14,9 +14,9 @@
 #include <utility>
 #include <vector>
 
+#include "command.hpp"
 #include "host/chosen_host.hpp"
 #include "text/errors.hpp"
-#include "verb.hpp"
 
 namespace postern::tool {
 namespace {
@@ -25,20 +25,19 @@ constexpr std::string_view description =
     "postern: pass devices through Linux VFIO to user-space drivers and virtual machines.";
 
 constexpr std::string_view footer =
-    "A device goes through in three steps:\n"
-    "  postern devices              # which one?\n"
-    "  postern doctor 00:01.0       # what is missing?\n"
-    "  postern bind 00:01.0         # take it from the host's driver; unbind gives it back\n"
-    "and then:\n"
-    "  postern check 00:01.0        # does it work? DMA, interrupts, reset\n"
+    "To pass a device through:\n"
+    "  postern devices              # list the devices\n"
+    "  postern doctor 00:01.0       # check the conditions\n"
+    "  postern bind 00:01.0         # bind it to vfio-pci; unbind restores its driver\n"
+    "  postern check 00:01.0        # test DMA, interrupts and reset\n"
     "\n"
     "DEV is a PCI address: 0000:00:01.0, or 00:01.0 in domain 0.\n"
     "Exit codes:\n"
-    "  0  all is well\n"
-    "  1  what was asked for failed, or a condition that was looked at is not met\n"
-    "  2  wrong arguments: nothing was done";
+    "  0  success\n"
+    "  1  the command failed, or a condition is not met\n"
+    "  2  usage error: nothing was done";
 
-// How many letters have to be changed, put in or taken out (Levenshtein).
+// The Levenshtein distance: how many letters must be changed, added or removed.
 std::size_t distance(std::string_view from, std::string_view to) {
   std::vector<std::size_t> row(to.size() + 1);
   for (std::size_t column = 0; column <= to.size(); ++column) row[column] = column;
@@ -60,14 +59,12 @@ struct WrongUsage {
 
 ExitCode report(const WrongUsage& wrong, const Session& session) {
   if (session.json()) {
-    session.print(json_text({{"error",
-                              {{"operation", "arguments"},
-                               {"object", wrong.where},
-                               {"errno", "EINVAL"},
-                               {"code", EINVAL},
-                               {"reason", wrong.reason},
-                               {"remedy", wrong.remedy},
-                               {"causes", Json::array()}}}}));
+    const Error error({.code = EINVAL,
+                       .operation = "arguments",
+                       .object = wrong.where,
+                       .reason = wrong.reason,
+                       .remedy = wrong.remedy});
+    session.print(json_text({{"error", error_json(error)}}));
   } else {
     put(stderr, session.err,
         fmt::format("{}: {}\n{}", wrong.where, printable(wrong.reason), remedy_text(wrong.remedy, session.err, 2)));
@@ -84,20 +81,20 @@ ExitCode report(const Error& error, const Session& session) {
   return ExitCode::failed;
 }
 
-WrongUsage unknown_verb(const std::string& name) {
+WrongUsage unknown_command(const std::string& name) {
   std::string names;
   std::string_view nearest;
   std::size_t least = 3;
-  for (const Verb* verb : verbs()) {
-    names += (names.empty() ? "" : ", ") + std::string(verb->name);
-    const std::size_t changes = distance(name, verb->name);
+  for (const Command* command : commands()) {
+    names += (names.empty() ? "" : ", ") + std::string(command->name);
+    const std::size_t changes = distance(name, command->name);
     if (changes < least) {
       least = changes;
-      nearest = verb->name;
+      nearest = command->name;
     }
   }
   std::string remedy = nearest.empty() ? "" : fmt::format("did you mean \"{}\"? ", nearest);
-  return {"postern", fmt::format("there is no verb \"{}\"", name), remedy + "the verbs are: " + names};
+  return {"postern", fmt::format("unknown command \"{}\"", name), remedy + "the commands are: " + names};
 }
 
 void choose_host(ChosenHost& host, const std::string& name) {
@@ -105,49 +102,63 @@ void choose_host(ChosenHost& host, const std::string& name) {
   name_host(name);
 }
 
-WrongUsage wrong_usage(const CLI::App& app, const CLI::ParseError& wrong) {
+// Returns the remedy for options before the command ("--host sim devices"); empty if there are none.
+std::string after_command(const std::string& command, std::vector<std::string> arguments,
+                          const std::vector<std::string>& unexpected) {
+  if (unexpected.empty() || arguments.empty() || unexpected.front() != arguments.front()) return "";
+  if (!arguments.front().starts_with('-')) return "";
+  if (command.empty()) return "options go after the command; ";
+  arguments.erase(std::find(arguments.begin(), arguments.end(), command));
+  const std::string line = fmt::format("{}", fmt::join(arguments, " "));
+  constexpr std::string_view needs_quotes = "\"'\\$`*?[]{}()<>|&;#~!\t\n";
+  if (line.find_first_of(needs_quotes) != std::string::npos) return "options go after the command; ";
+  return fmt::format("options go after the command: \"postern {} {}\"; ", command, line);
+}
+
+WrongUsage wrong_usage(const CLI::App& app, const std::vector<std::string>& arguments, const CLI::ParseError& wrong) {
   const auto chosen = app.get_subcommands();
   const std::string where = chosen.empty() ? "postern" : "postern " + chosen.front()->get_name();
-  // CLI11 puts line ends in its words.
+  // CLI11's messages contain line ends.
   std::string reason = wrong.what();
   std::replace(reason.begin(), reason.end(), '\n', ' ');
   reason.erase(reason.find_last_not_of(" .") + 1);
-  // What was mistyped comes before what is missing for it.
-  const auto strangers = app.remaining(true);
-  if (!strangers.empty()) {
-    reason = fmt::format("\"{}\" was not expected", fmt::join(strangers, " "));
+  // A mistyped argument is reported before a missing one.
+  const auto unexpected = app.remaining(true);
+  if (!unexpected.empty()) {
+    reason = fmt::format("unexpected argument: {}", fmt::join(unexpected, " "));
   } else if (chosen.empty()) {
-    reason = "a verb is missing";
+    reason = "no command was given";
   }
-  return {where, reason, fmt::format("see \"{} --help\"", where)};
+  const std::string command = chosen.empty() ? "" : chosen.front()->get_name();
+  return {where, reason, after_command(command, arguments, unexpected) + fmt::format("see \"{} --help\"", where)};
 }
 
 ExitCode run(int argc, char** argv, ChosenHost& host, Session& session) {
   CLI::App app{std::string(description), "postern"};
   app.require_subcommand(1);
   app.set_version_flag("--version", fmt::format("postern {}", version()), "Print the version and exit");
-  app.set_help_flag("-h,--help", "Print this help and exit; every verb has its own");
+  app.set_help_flag("-h,--help", "Print this help and exit; each command has its own");
   app.footer(std::string(footer));
-  app.get_formatter()->label("SUBCOMMAND", "VERB");
+  app.get_formatter()->label("SUBCOMMAND", "COMMAND");
   app.get_formatter()->label("REQUIRED", "");
   app.get_formatter()->column_width(24);
 
-  // Known before parsing, so that wrong arguments are told of in the format that was asked for.
+  // Read before parsing, so that usage errors are reported in the requested format.
   const std::vector<std::string> arguments(argv + 1, argv + argc);
   bool json = std::find(arguments.begin(), arguments.end(), "--json") != arguments.end();
   if (json) session.format = Format::json;
 
   std::vector<std::pair<CLI::App*, Run>> runs;
-  for (const Verb* verb : verbs()) {
-    CLI::App* added = app.add_subcommand(std::string(verb->name), std::string(verb->summary));
-    added->group("Verbs");
-    added->footer(std::string(verb->footer));
-    Run runner = verb->add(*added);
+  for (const Command* command : commands()) {
+    CLI::App* added = app.add_subcommand(std::string(command->name), std::string(command->summary));
+    added->group("Commands");
+    added->footer(std::string(command->footer));
+    Run runner = command->add(*added);
     added->add_flag("--json", json, "Print one JSON document instead of text");
     added
         ->add_option_function<std::string>(
             "--host", [&](const std::string& name) { choose_host(host, name); },
-            "Work on a simulated host, which begins anew in each run: sim, sim:NAME (pc, arm, pseries, powernv), or\n"
+            "Use a simulated host, which starts fresh in each run: sim, sim:NAME (pc, arm, pseries, powernv), or\n"
             "sim:FILE, a JSON file that describes one")
         ->type_name("HOST");
     added->set_help_flag("-h,--help", "Print this help and exit");
@@ -159,16 +170,17 @@ ExitCode run(int argc, char** argv, ChosenHost& host, Session& session) {
     return ExitCode::usage;
   }
   if (arguments[0].empty() || arguments[0][0] != '-') {
-    const auto named = [&](const Verb* verb) { return verb->name == arguments[0]; };
-    if (std::none_of(verbs().begin(), verbs().end(), named)) return report(unknown_verb(arguments[0]), session);
+    const auto named = [&](const Command* command) { return command->name == arguments[0]; };
+    if (std::none_of(commands().begin(), commands().end(), named))
+      return report(unknown_command(arguments[0]), session);
   }
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {  // --help and --version
     app.exit(success);
-    return ExitCode::well;
+    return ExitCode::ok;
   } catch (const CLI::ParseError& wrong) {
-    return report(wrong_usage(app, wrong), session);
+    return report(wrong_usage(app, arguments, wrong), session);
   }
 
   for (auto& [parsed, runner] : runs) {
@@ -180,7 +192,7 @@ ExitCode run(int argc, char** argv, ChosenHost& host, Session& session) {
                    .err = session.err};
     auto ending = runner(chosen);
     if (!ending) return report(ending.error(), session);
-    return *ending == Ending::well ? ExitCode::well : ExitCode::failed;
+    return *ending == Ending::ok ? ExitCode::ok : ExitCode::failed;
   }
   return ExitCode::usage;
 }
@@ -190,7 +202,7 @@ ExitCode run(int argc, char** argv, ChosenHost& host, Session& session) {
 
 int main(int argc, char** argv) {
   using namespace postern::tool;
-  // What cannot be written must not end a change half way: it is an error of the write, and looked at in the end.
+  // A failed write must not end a change half way. main() checks for write errors at the end.
   for (const int signal : {SIGPIPE, SIGXFSZ}) (void)std::signal(signal, SIG_IGN);
   ExitCode code = ExitCode::failed;
   try {
@@ -202,10 +214,10 @@ int main(int argc, char** argv) {
                     .err = Terminal::of(STDERR_FILENO)};
     show_logged_errors();
     code = run(argc, argv, host, session);
-  } catch (const std::exception& failed) {  // memory has run out: nothing else throws
+  } catch (const std::exception& failed) {  // out of memory: nothing else throws
     (void)std::fprintf(stderr, "postern: %s\n", failed.what());
   }
-  // What a pipe or a full disk did not take must not look like success.
+  // Output lost to a closed pipe or a full disk must not look like success.
   if (std::fflush(stdout) != 0 || std::ferror(stdout) != 0) {
     std::perror("postern: standard output");
     code = ExitCode::failed;

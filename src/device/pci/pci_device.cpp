@@ -8,64 +8,63 @@
 #include <algorithm>
 #include <bitset>
 
-#include "device/pci/answer.hpp"
+#include "device/irqs.hpp"
+#include "device/pci/device_responds.hpp"
 #include "host/requirements.hpp"
 #include "host/sysfs.hpp"
 #include "kernel/vfio.hpp"
 
 namespace postern {
 
-Result<void> require_answer_of(const Device& device) {
+Result<void> check_device_responds(const Device& device) {
   const auto regions = device.regions();
   constexpr std::size_t config = VFIO_PCI_CONFIG_REGION_INDEX;
-  if (regions.size() <= config || regions[config].length == 0) return {};  // nothing to ask
-  // The ids would not do: VFIO makes up those of virtual functions (vfio_config_init).
+  if (regions.size() <= config || regions[config].length == 0) return {};  // no config space
+  // Does not read the ids, since VFIO emulates those of virtual functions (vfio_config_init).
   std::uint32_t revision_and_class = 0;
-  auto read = device.read(config, PCI_CLASS_REVISION, std::as_writable_bytes(std::span(&revision_and_class, 1)));
-  if (!read) return failure_of(read);
+  POSTERN_TRY(device.read(config, PCI_CLASS_REVISION, std::as_writable_bytes(std::span(&revision_and_class, 1))));
   return is_no_answer(revision_and_class) ? no_answer(device.container()->kernel(), device.name()) : Result<void>();
 }
 
 Result<PciDevice> PciDevice::open(Device device) {
   if (!device.is_pci()) {
-    return refusal({.result = -EINVAL, .object = device.name(), .reason = "it is no PCI device"});
+    return refusal({.result = -EINVAL, .object = device.name(), .reason = "it is not a PCI device"});
   }
-  if (device.regions().size() <= config_region || device.regions()[config_region].length == 0) {
-    return refusal({.result = -EIO, .object = device.name(), .reason = "it has no config space region"});
+  if (device.regions().size() <= pci_config || device.regions()[pci_config].length == 0) {
+    return refusal({.result = -EIO,
+                    .kind = ErrorKind::invalid_answer,
+                    .object = device.name(),
+                    .reason = "it has no config space region"});
   }
   PciDevice pci(std::move(device));
-  if (auto walked = pci.walk_capabilities(); !walked) return failure_of(walked);
+  POSTERN_TRY(pci.walk_capabilities());
   return pci;
 }
 
 Result<void> PciDevice::walk_capabilities() {
-  // Both lists are linked by offsets that the device gave. A visited offset ends the walk, so none is endless.
+  // Both lists are linked by offsets from the device. The walk ends at a visited offset, so it is finite.
   std::bitset<PCI_CFG_SPACE_EXP_SIZE> visited;
-  auto status = read_config<std::uint16_t>(PCI_STATUS);
-  if (!status) return failure_of(status);
-  if ((*status & PCI_STATUS_CAP_LIST) != 0) {
-    auto next = read_config<std::uint8_t>(PCI_CAPABILITY_LIST);
-    if (!next) return failure_of(next);
-    std::uint16_t offset = *next & 0xfc;
+  auto status = POSTERN_TRY(read_config<std::uint16_t>(PCI_STATUS));
+  if ((status & PCI_STATUS_CAP_LIST) != 0) {
+    auto next = POSTERN_TRY(read_config<std::uint8_t>(PCI_CAPABILITY_LIST));
+    std::uint16_t offset = next & 0xfc;
     while (offset >= PCI_STD_HEADER_SIZEOF && !visited[offset]) {
       visited.set(offset);
-      auto header = read_config<std::uint16_t>(offset);
-      if (!header) return failure_of(header);
-      capabilities_.push_back({.id = static_cast<std::uint16_t>(*header & 0xff), .offset = offset, .extended = false});
-      offset = static_cast<std::uint16_t>(*header >> 8 & 0xfc);
+      auto header = POSTERN_TRY(read_config<std::uint16_t>(offset));
+      capabilities_.push_back({.id = static_cast<std::uint16_t>(header & 0xff), .offset = offset, .extended = false});
+      offset = static_cast<std::uint16_t>(header >> 8 & 0xfc);
     }
   }
-  if (device_.regions()[config_region].length < PCI_CFG_SPACE_EXP_SIZE) return {};
+  if (device_.regions()[pci_config].length < PCI_CFG_SPACE_EXP_SIZE) return {};
   std::uint16_t offset = PCI_CFG_SPACE_SIZE;
   while (offset >= PCI_CFG_SPACE_SIZE && !visited[offset]) {
     visited.set(offset);
-    auto header = read_config<std::uint32_t>(offset);
-    if (!header) return failure_of(header);
-    if (*header == 0 || *header == ~std::uint32_t{0}) break;  // an empty list; a device that does not answer
+    auto header = POSTERN_TRY(read_config<std::uint32_t>(offset));
+    if (header == 0 || header == ~std::uint32_t{0}) break;  // an empty list; or a device that does not respond
     // VFIO hides a capability by giving it id 0 and keeping its link (vfio_ecap_init).
-    const auto id = static_cast<std::uint16_t>(PCI_EXT_CAP_ID(*header));
+    const auto id = static_cast<std::uint16_t>(PCI_EXT_CAP_ID(header));
     if (id != 0) capabilities_.push_back({.id = id, .offset = offset, .extended = true});
-    offset = static_cast<std::uint16_t>(PCI_EXT_CAP_NEXT(*header));
+    offset = static_cast<std::uint16_t>(PCI_EXT_CAP_NEXT(header));
   }
   return {};
 }
@@ -86,13 +85,13 @@ Result<Mmap> PciDevice::map_bar(std::uint32_t bar) const {
   if (bar > PCI_STD_NUM_BARS - 1) {
     return refusal({.result = -ENODEV, .object = fmt::format("{} BAR {}", name(), bar), .reason = "BARs are 0 to 5"});
   }
-  return device_.map_region(bar, 0, device_.regions()[bar].length);
+  const auto regions = device_.regions();  // none of a device that was moved from
+  return device_.map_region(bar, 0, bar < regions.size() ? regions[bar].length : 0);
 }
 
 Result<void> PciDevice::update_command(std::uint16_t set, std::uint16_t clear) const {
-  auto command = read_config<std::uint16_t>(PCI_COMMAND);
-  if (!command) return failure_of(command);
-  return write_config<std::uint16_t>(PCI_COMMAND, static_cast<std::uint16_t>((*command | set) & ~clear));
+  auto command = POSTERN_TRY(read_config<std::uint16_t>(PCI_COMMAND));
+  return write_config<std::uint16_t>(PCI_COMMAND, static_cast<std::uint16_t>((command | set) & ~clear));
 }
 
 Result<void> PciDevice::enable_memory() const { return update_command(PCI_COMMAND_MEMORY, 0); }
@@ -100,10 +99,10 @@ Result<void> PciDevice::enable_bus_master() const { return update_command(PCI_CO
 Result<void> PciDevice::disable_bus_master() const { return update_command(0, PCI_COMMAND_MASTER); }
 
 Result<std::string> PciDevice::reset() const {
+  POSTERN_TRY(device_.reset());
+  POSTERN_TRY(check_responds());
   const auto path = fmt::format("/sys/bus/pci/devices/{}/reset_method", name());
-  const std::string methods = sysfs::text(device_.container()->kernel(), path).value_or("");
-  if (auto done = device_.reset(); !done) return failure_of(done);
-  if (auto alive = require_answer(); !alive) return failure_of(alive);
+  const std::string methods = sysfs::text_if_readable(device_.container()->kernel(), path);
   return methods.substr(0, methods.find(' '));
 }
 
@@ -111,13 +110,25 @@ Result<void> PciDevice::set_vf_token(const VfToken& token) const {
   return device_.set_feature(VFIO_DEVICE_FEATURE_PCI_VF_TOKEN, token.bytes);
 }
 
-Result<void> PciDevice::require_answer() const { return require_answer_of(device_); }
+Result<void> PciDevice::check_responds() const {
+  // Only a device that was moved from has no regions: open() requires config space.
+  if (device_.regions().empty()) POSTERN_TRY(read_config<std::uint32_t>(PCI_CLASS_REVISION));
+  return check_device_responds(device_);
+}
 
 const Interrupt& PciDevice::interrupt(PciInterrupt kind) const noexcept {
   static constexpr Interrupt none;
   const auto index = static_cast<std::size_t>(kind);
   const auto all = device_.interrupts();
   return index < all.size() ? all[index] : none;
+}
+
+Result<void> PciDevice::notify(PciInterrupt kind, const Event& event) const {
+  if (kind == PciInterrupt::error || kind == PciInterrupt::request) return enable(kind, std::span(&event, 1));
+  return refusal({.result = -EINVAL,
+                  .object = interrupt_text(name(), true, static_cast<std::uint32_t>(kind)),
+                  .reason = "only PciInterrupt::error and PciInterrupt::request notify",
+                  .remedy = "enable interrupts of the device with enable()"});
 }
 
 }  // namespace postern

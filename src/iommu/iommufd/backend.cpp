@@ -1,45 +1,48 @@
 // SPDX-License-Identifier: Apache-2.0
 // The iommufd backend: devices by their own cdev in an IOAS of /dev/iommu, the interface that Linux has had since 6.6.
-#include <postern/backend.hpp>
+#include <array>
 
 #include "base/log.hpp"
 #include "base/on_throw.hpp"
-#include "host/node.hpp"
-#include "host/requirements.hpp"
+#include "iommu/backend_ops.hpp"
 #include "iommu/iommufd/cdev.hpp"
 #include "iommu/iommufd/container.hpp"
+#include "kernel/ioctl.hpp"
 
 namespace postern {
 namespace {
 
-Result<Fd> probe(Kernel& kernel, const HostDevice* device) {
-  auto node = iommufd::Iommufd::probe(kernel);
-  if (!node) return node;
-  auto usable = device != nullptr ? iommufd::probe_cdev(kernel, *device) : require_iommu(kernel);
-  if (usable) usable = require_interrupt_isolation(kernel, device, "iommufd");
-  return usable ? std::move(node) : failure_of(usable);
-}
+constexpr std::array<Requirement, 7> requirements = {
+    iommufd::iommufd_node,         any_iommu, in_group, vfio_driver, iommufd::cdev, iommufd::cdev_node,
+    isolation_for(iommufd::module)};
 
-Result<std::shared_ptr<Container>> open_at(Fd node, Kernel& kernel, const ContainerOptions& options) {
+Result<std::unique_ptr<BackendContainer>> open(Probed probed, Kernel& kernel, const ContainerOptions& options) {
   if (options.version != 0) {
     return refusal({.result = -EINVAL,
                     .object = "container iommufd",
                     .reason = "the backend has no versions",
-                    .remedy = "leave the version out"});
+                    .remedy = RemedyCode::omit_version});
   }
-  auto iommufd = iommufd::Iommufd::shared(kernel, std::move(node));
-  if (!iommufd) return failure_of(iommufd);
-  auto ioas = (*iommufd)->allocate_ioas();
-  if (!ioas) return failure_of(ioas);
-  const auto container = [&] {
-    const OnThrow undo([&] { log_failure_of([&] { return (*iommufd)->destroy(*ioas, "IOAS"); }); });
-    return std::make_shared<iommufd::IommufdContainer>(*iommufd, *ioas);
+  auto opened = POSTERN_TRY(options.fd ? iommufd::Iommufd::of(kernel, options.fd)
+                                       : iommufd::Iommufd::shared(kernel, std::move(probed.node)));
+  auto ioas = POSTERN_TRY(opened->allocate_ioas());
+  auto container = [&] {
+    const OnThrow undo([&] { log_failure_of([&] { return opened->destroy(ioas, "IOAS"); }); });
+    return std::make_unique<iommufd::IommufdContainer>(opened, ioas);
   }();
   if (options.huge_pages == HugePages::avoid) {
-    if (auto done = (*iommufd)->avoid_huge_pages(*ioas); !done) return failure_of(done);
+    POSTERN_TRY(opened->avoid_huge_pages(ioas));
   }
   return container;
 }
+
+// Each IOAS counts what is mapped in it. A copy (IOMMU_IOAS_COPY) would count nothing, but none is made.
+Result<std::vector<LockedMemoryNeed>> locked_memory(Kernel& kernel, const MemoryToMap& memory,
+                                                    std::span<const HostDevice> devices) {
+  return std::vector{need_of_each_container("iommufd", iommufd::Iommufd::shared_counter(kernel), memory, devices)};
+}
+
+constexpr BackendOps ops{.requirements = requirements, .locked_memory = locked_memory, .open = open};
 
 }  // namespace
 
@@ -47,7 +50,6 @@ extern const Backend iommufd_backend;
 const Backend iommufd_backend = {.name = "iommufd",
                                  .summary = "devices by their cdev in an IOAS (/dev/iommu, /dev/vfio/devices/vfioN)",
                                  .versions = {},
-                                 .probe = probe,
-                                 .open_at = open_at};
+                                 .ops = &ops};
 
 }  // namespace postern

@@ -11,6 +11,8 @@
 #include "base/log.hpp"
 #include "base/words.hpp"
 #include "host/requirements.hpp"
+#include "iommu/address_space.hpp"
+#include "iommu/own_group.hpp"
 #include "kernel/iommufd.hpp"
 #include "kernel/vfio.hpp"
 
@@ -24,23 +26,31 @@ constexpr std::uint32_t map_flags(Access access) {
   return flags;
 }
 
+// Of a device that was given with its id.
+tl::unexpected<Error> bound_elsewhere(std::string_view call, int code, const AttachedCdev& device) {
+  return failure({.code = code,
+                  .kind = ErrorKind::invalid_argument,
+                  .operation = std::string(call),
+                  .object = device.host.name,
+                  .reason = fmt::format("fd {} was given as device {} of an iommufd, but not of this one",
+                                        device.fd.get(), device.id),
+                  .remedy = "give the iommufd that it is bound to in ContainerOptions::fd, and its id there"});
+}
+
 }  // namespace
 
 IommufdContainer::IommufdContainer(std::shared_ptr<Iommufd> iommufd, ObjectId ioas)
-    : Container(iommufd->kernel(), {.backend = "iommufd",
-                                    .map = iommu::ioas_map.symbol,
-                                    .unmap = iommu::ioas_unmap.symbol,
-                                    .when_empty = WhenEmpty::keeps_mappings}),
+    : BackendContainer(iommufd->kernel(),
+                       {.name = "iommufd", .unmap = iommu::ioas_unmap.symbol, .when_empty = WhenEmpty::keeps_mappings}),
       iommufd_(std::move(iommufd)),
       ioas_(ioas),
-      dirty_log_(*iommufd_, ioas_, hwpts_, attached_),
-      dirty_tracker_(*this, dirty_log_) {}
+      dirty_log_(*iommufd_, ioas_, *this) {}
 
 IommufdContainer::~IommufdContainer() {
-  log_failure_of([this] { return IommufdContainer::do_close(); });
+  log_failure_of([this] { return IommufdContainer::close(); });
 }
 
-int IommufdContainer::do_map(Iova iova, std::uint64_t length, void* address, Access access) {
+CallResult IommufdContainer::map(Iova iova, std::uint64_t length, void* address, Access access) {
   iommu_ioas_map map{.size = sizeof map,
                      .flags = map_flags(access),
                      .ioas_id = ioas_,
@@ -48,15 +58,26 @@ int IommufdContainer::do_map(Iova iova, std::uint64_t length, void* address, Acc
                      .user_va = reinterpret_cast<std::uintptr_t>(address),
                      .length = length,
                      .iova = iova.value};
-  return iommu::ioas_map(kernel(), iommufd_->fd(), map);
+  return {.result = iommu::ioas_map(kernel(), iommufd_->fd(), map), .call = iommu::ioas_map.symbol.data()};
 }
 
-int IommufdContainer::do_unmap(Iova iova, std::uint64_t length) {
+CallResult IommufdContainer::map_file(Iova iova, const Memory& memory, Access access) {
+  iommu_ioas_map_file map{.size = sizeof map,
+                          .flags = map_flags(access),
+                          .ioas_id = ioas_,
+                          .fd = memory.file()->get(),
+                          .start = memory.offset(),
+                          .length = memory.length(),
+                          .iova = iova.value};
+  return {.result = iommu::ioas_map_file(kernel(), iommufd_->fd(), map), .call = iommu::ioas_map_file.symbol.data()};
+}
+
+int IommufdContainer::unmap(Iova iova, std::uint64_t length) {
   iommu_ioas_unmap unmap{.size = sizeof unmap, .ioas_id = ioas_, .iova = iova.value, .length = length};
   return iommu::ioas_unmap(kernel(), iommufd_->fd(), unmap);
 }
 
-int IommufdContainer::do_unmap_all() {
+int IommufdContainer::unmap_all() {
   // Iova 0 with the largest length is everything (iommufd_ioas_unmap, Linux 6.2); an empty IOAS may
   // answer ENOENT.
   iommu_ioas_unmap unmap{.size = sizeof unmap, .ioas_id = ioas_, .iova = 0, .length = ~std::uint64_t{0}};
@@ -64,82 +85,102 @@ int IommufdContainer::do_unmap_all() {
   return result == -ENOENT ? 0 : result;
 }
 
-Result<Hwpt*> IommufdContainer::attach_hwpt(const BoundDevice& bound, const std::string& name, bool tracks_dirty) {
+BackendContainer::Explanation IommufdContainer::explain_map(CallResult failed, IovaRange /*range*/,
+                                                            const void* address) const {
+  // It pins what it maps (iopt_map_user_pages), and a BAR has no pages to pin.
+  if (failed.result != -EFAULT || address == nullptr) return {};
+  return {.remedy = RemedyCode::map_bar_as_dma_buf};
+}
+
+Result<Hwpt*> IommufdContainer::attach_hwpt(const AttachedCdev& device) {
+  const std::string& name = device.host.name;
+  const bool tracks_dirty = device.hardware.tracks_dirty;
   for (Hwpt& hwpt : hwpts_) {
-    if (hwpt.tracks_dirty() != tracks_dirty) continue;
-    const int result = attach_page_table(bound.fd, hwpt.id());
+    if (hwpt.tracks_dirty() != tracks_dirty || device.is_told) continue;
+    const int result = attach_page_table(device.fd.fd(), hwpt.id());
     if (result == 0) return &hwpt;
-    // EINVAL is an IOMMU that this page table does not suit; it gets one of its own.
+    // EINVAL: this page table does not suit the device's IOMMU, which gets another one.
     if (result != -EINVAL) return call_failure(vfio::device_attach_pt.symbol, {.result = result, .object = name});
   }
-  auto made = Hwpt::allocate(iommufd_, ioas_, bound.id, tracks_dirty);
+  auto made = Hwpt::allocate(iommufd_, ioas_, device.id, tracks_dirty);
   const bool mediated = !made && (made.error().code() == ENOENT || made.error().code() == EOPNOTSUPP);
+  if (!made && device.is_told && mediated)
+    return bound_elsewhere(made.error().operation(), made.error().code(), device);
   if (!made && !mediated) return failure_of(made);
-  // A mediated device has no page table in an IOMMU: its driver reaches memory through the IOAS itself.
+  // A mediated device has no page table in an IOMMU: its driver accesses memory through the IOAS.
   const ObjectId page_table = mediated ? ioas_ : made->id();
-  std::list<Hwpt> added;  // its place is made before a device is on it
+  std::list<Hwpt> added;  // allocated before a device is on it
   if (!mediated) added.push_back(std::move(*made));
-  if (const int result = attach_page_table(bound.fd, page_table); result < 0) {
+  if (const int result = attach_page_table(device.fd.fd(), page_table); result < 0) {
     CallFailed what{.result = result,
                     .object = fmt::format("{} to {} {}", name, mediated ? "IOAS" : "HWPT", page_table)};
-    if (result == -EPERM) explain_unsafe_interrupts(what, kernel(), "iommufd");
+    if (result == -ENOENT && device.is_told) return bound_elsewhere(vfio::device_attach_pt.symbol, ENOENT, device);
+    if (result == -EPERM) explain_unsafe_interrupts(what, kernel(), module);
+    // All devices of a group are on one page table (iommufd_hw_pagetable_attach, Linux 6.4).
+    if (result == -EINVAL && device.host.iommu_group) {
+      (void)explain_own_group(what, kernel(), *device.host.iommu_group, name);
+    }
     return call_failure(vfio::device_attach_pt.symbol, std::move(what));
   }
   if (mediated) return nullptr;
+  // An iommufd has small ids, so another one may have such a page table, too; but then this one has no device.
+  if (device.is_told && added.back().destroy()) {
+    log_failure(detach_page_table(device.fd.fd(), name));
+    return bound_elsewhere("", EINVAL, device);
+  }
   hwpts_.splice(hwpts_.end(), added);
   return &hwpts_.back();
 }
 
-Result<Fd> IommufdContainer::do_attach(const HostDevice& device) {
-  auto bound = open_cdev(*iommufd_, device);
-  if (!bound) return failure_of(bound);
-  const Hardware hardware = iommufd_->hardware_of(bound->id);
-  AttachedDevice attached{.name = device.name, .page_sizes = hardware.page_sizes, .hwpt = nullptr};
-  attached_.reserve(attached_.size() + 1);
-  auto hwpt = attach_hwpt(*bound, device.name, hardware.tracks_dirty);
-  if (!hwpt) return failure_of(hwpt);
-  attached.hwpt = *hwpt;
-  if (*hwpt != nullptr) ++(*hwpt)->users;
-  attached_.push_back(std::move(attached));
-  return std::move(bound->fd);
+Result<std::unique_ptr<Attached>> IommufdContainer::open(const HostDevice& device,
+                                                         const std::shared_ptr<const KvmVfioDevice>& kvm) const {
+  auto bound = POSTERN_TRY(open_cdev(iommufd_, device, kvm));
+  const Hardware hardware = iommufd_->hardware_of(bound.id);
+  return std::make_unique<AttachedCdev>(device, std::move(bound), hardware);
 }
 
-Result<void> IommufdContainer::do_detach(const std::string& device, Fd fd) {
-  auto detached = detach_page_table(fd, device);
-  fd.reset();  // unbinds it from the iommufd, and takes it off the page table if the ioctl could not
-  const auto leaving =
-      std::find_if(attached_.begin(), attached_.end(), [&](const auto& attached) { return attached.name == device; });
-  Hwpt* hwpt = leaving->hwpt;
-  attached_.erase(leaving);
-  if (hwpt == nullptr || --hwpt->users > 0) return detached;
+Result<void> IommufdContainer::connect(Attached& device) {
+  auto& connecting = static_cast<AttachedCdev&>(device);
+  connecting.hwpt = POSTERN_TRY(attach_hwpt(connecting));
+  connecting.is_connected = true;
+  return {};
+}
+
+Result<void> IommufdContainer::detach(Attached& device) {
+  auto& leaving = static_cast<AttachedCdev&>(device);
+  auto detached = leaving.is_connected ? detach_page_table(device.fd.fd(), device.host.name) : Result<void>();
+  log_failure(leaving.kvm_file.remove());
+  device.fd.reset();  // unbinds it from the iommufd, and takes it off the page table if the ioctl could not
+  Hwpt* const hwpt = leaving.hwpt;
+  const auto is_on_it = [hwpt](const auto& other) { return cdev_of(*other).hwpt == hwpt; };
+  if (hwpt == nullptr || std::any_of(space().devices().begin(), space().devices().end(), is_on_it)) return detached;
   auto destroyed = hwpt->destroy();
   hwpts_.remove_if([&](const Hwpt& candidate) { return &candidate == hwpt; });
   return detached ? std::move(destroyed) : std::move(detached);
 }
 
-Result<void> IommufdContainer::do_close() {
+Result<void> IommufdContainer::close() {
   if (ioas_ == 0) return {};
   auto destroyed = iommufd_->destroy(ioas_, "IOAS");
-  if (destroyed) ioas_ = 0;  // otherwise it is tried again
+  if (destroyed) ioas_ = 0;  // otherwise destroyed later
   return destroyed;
 }
 
 Result<ContainerLimits> IommufdContainer::read_limits() {
-  auto iova = iommufd_->iova_limits(ioas_);
-  if (!iova) return failure_of(iova);
-  // Without an IOMMU's page table the kernel asks for no alignment at all; memory is pinned by pages even so.
+  auto iova = POSTERN_TRY(iommufd_->iova_limits(ioas_));
+  // Without a page table in an IOMMU the kernel requires no alignment, but memory is pinned by pages even then.
   const std::uint64_t smallest =
-      std::max<std::uint64_t>(iova->alignment, static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)));
-  // The kernel tells the alignment, not the page sizes: those that every device's IOMMU has are in its hardware's
-  // registers.
-  std::uint64_t larger = attached_.empty() ? 0 : ~std::uint64_t{0};
-  for (const AttachedDevice& attached : attached_) larger &= attached.page_sizes;
-  return ContainerLimits{.usable_ranges = std::move(iova->ranges),
+      std::max<std::uint64_t>(iova.alignment, static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)));
+  // The kernel reports the alignment, but not the page sizes: these are in the hardware registers of each device's
+  // IOMMU.
+  std::uint64_t larger = space().devices().empty() ? 0 : ~std::uint64_t{0};
+  for (const auto& device : space().devices()) larger &= cdev_of(*device).hardware.page_sizes;
+  return ContainerLimits{.usable_ranges = std::move(iova.ranges),
                          .page_sizes = smallest | (larger & ~(smallest - 1)),
                          .mapping_limit = std::nullopt};
 }
 
-Container::Facts IommufdContainer::facts() const {
+Container::Properties IommufdContainer::properties() const {
   std::vector<std::string> hwpts;
   for (const Hwpt& hwpt : hwpts_) hwpts.push_back(std::to_string(hwpt.id()));
   return {{"IOAS", std::to_string(ioas_)}, {"HWPT", list_text(hwpts)}};

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// IommufdContainer: an address space of the iommufd backend: one IOAS, the HWPTs under it, the devices on those.
+// IommufdContainer: the iommufd backend's part of a container: one IOAS and the HWPTs under it.
 #pragma once
 
 #include <list>
 #include <memory>
-#include <postern/container.hpp>
-#include <postern/dirty_tracker.hpp>
-#include <vector>
 
+#include "iommu/backend_container.hpp"
 #include "iommu/iommufd/cdev.hpp"
 #include "iommu/iommufd/dirty_log.hpp"
 #include "iommu/iommufd/hwpt.hpp"
@@ -15,34 +13,40 @@
 
 namespace postern::iommufd {
 
-class IommufdContainer final : public Container {
+class IommufdContainer final : public BackendContainer {
  public:
   // Takes over the IOAS.
   IommufdContainer(std::shared_ptr<Iommufd> iommufd, ObjectId ioas);
   ~IommufdContainer() override;
 
-  [[nodiscard]] Facts facts() const override;
-  [[nodiscard]] DirtyTracker* dirty_tracker() noexcept override { return &dirty_tracker_; }
+  [[nodiscard]] CallResult map(Iova iova, std::uint64_t length, void* address, Access access) override;
+  [[nodiscard]] bool maps_files() const noexcept override { return true; }  // IOMMU_IOAS_MAP_FILE, Linux 6.14
+  [[nodiscard]] CallResult map_file(Iova iova, const Memory& memory, Access access) override;
+  [[nodiscard]] LockedMemoryCounter locked_memory_counter() const override { return iommufd_->counter(); }
+  [[nodiscard]] int unmap(Iova iova, std::uint64_t length) override;
+  [[nodiscard]] int unmap_all() override;
+  [[nodiscard]] Result<std::unique_ptr<Attached>> open(const HostDevice& device,
+                                                       const std::shared_ptr<const KvmVfioDevice>& kvm) const override;
+  [[nodiscard]] Result<void> connect(Attached& device) override;
+  [[nodiscard]] Result<void> detach(Attached& device) override;
+  [[nodiscard]] Result<void> close() override;
+  [[nodiscard]] Result<ContainerLimits> read_limits() override;
+  [[nodiscard]] Explanation explain_map(CallResult failed, IovaRange range, const void* address) const override;
+  [[nodiscard]] Container::Properties properties() const override;
+  [[nodiscard]] DirtyLog* dirty_log() noexcept override { return &dirty_log_; }
+
+  [[nodiscard]] std::list<Hwpt>& hwpts() noexcept { return hwpts_; }
 
  private:
-  [[nodiscard]] int do_map(Iova iova, std::uint64_t length, void* address, Access access) override;
-  [[nodiscard]] int do_unmap(Iova iova, std::uint64_t length) override;
-  [[nodiscard]] int do_unmap_all() override;
-  [[nodiscard]] Result<Fd> do_attach(const HostDevice& device) override;
-  [[nodiscard]] Result<void> do_detach(const std::string& device, Fd fd) override;
-  [[nodiscard]] Result<void> do_close() override;
-  [[nodiscard]] Result<ContainerLimits> read_limits() override;
+  // Puts the device on a HWPT that suits it; null if the kernel made one of its own for the IOAS (mediated devices).
+  [[nodiscard]] Result<Hwpt*> attach_hwpt(const AttachedCdev& device);
 
-  // Puts the device on a HWPT that suits it; null where the kernel made one of its own for the IOAS (mediated devices).
-  [[nodiscard]] Result<Hwpt*> attach_hwpt(const BoundDevice& bound, const std::string& name, bool tracks_dirty);
-
-  // In the order of need: an IOAS can only be destroyed without HWPTs, all of it only while /dev/iommu is open.
+  // Destroyed in reverse order: an IOAS can be destroyed only without HWPTs, and all of it only while /dev/iommu is
+  // open.
   std::shared_ptr<Iommufd> iommufd_;
   ObjectId ioas_;
   std::list<Hwpt> hwpts_;  // a list, since devices point into it
-  std::vector<AttachedDevice> attached_;
   HwptDirtyLog dirty_log_;
-  DirtyTracker dirty_tracker_;
 };
 
 }  // namespace postern::iommufd

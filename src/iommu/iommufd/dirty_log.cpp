@@ -1,79 +1,61 @@
 // SPDX-License-Identifier: Apache-2.0
-// HwptDirtyLog: IOMMU_HWPT_SET_DIRTY_TRACKING and IOMMU_HWPT_GET_DIRTY_BITMAP, for every page table that there is.
+// HwptDirtyLog: IOMMU_HWPT_SET_DIRTY_TRACKING and IOMMU_HWPT_GET_DIRTY_BITMAP, for every page table.
 #include "iommu/iommufd/dirty_log.hpp"
 
 #include <fmt/format.h>
 
-#include <algorithm>
+#include <vector>
 
 #include "base/log.hpp"
 #include "base/on_throw.hpp"
+#include "iommu/iommufd/container.hpp"
 #include "kernel/iommufd.hpp"
 
 namespace postern::iommufd {
 
-Hwpt* HwptDirtyLog::hwpt_of(const std::string& device) const {
-  const auto found = std::find_if(attached_->begin(), attached_->end(),
-                                  [&](const AttachedDevice& attached) { return attached.name == device; });
-  return found != attached_->end() ? found->hwpt : nullptr;
-}
-
-TrackedDevice HwptDirtyLog::probe(const std::string& device) const {
-  const Hwpt* const hwpt = hwpt_of(device);
-  if (hwpt != nullptr && hwpt->tracks_dirty()) return {.device = device, .source = DirtySource::iommu, .note = ""};
-  return {.device = device,
-          .source = DirtySource::nobody,
+TrackedDevice HwptDirtyLog::probe(const Attached& device) const {
+  const Hwpt* const hwpt = cdev_of(device).hwpt;
+  if (hwpt != nullptr && hwpt->tracks_dirty()) {
+    return {.device = device.host.name, .source = DirtySource::iommu, .note = ""};
+  }
+  return {.device = device.host.name,
+          .source = DirtySource::none,
           .note = hwpt != nullptr ? "its IOMMU has no dirty bits (IOMMU_HW_CAP_DIRTY_TRACKING)"
                                   : "it has no page table in an IOMMU"};
 }
 
-Result<void> HwptDirtyLog::track(Hwpt& hwpt, bool on) const {
-  iommu_hwpt_set_dirty_tracking set{};
-  set.size = sizeof set;
-  set.flags = on ? IOMMU_HWPT_DIRTY_TRACKING_ENABLE : 0;
-  set.hwpt_id = hwpt.id();
-  if (const int result = iommu::hwpt_set_dirty_tracking(iommufd_->kernel(), iommufd_->fd(), set); result < 0) {
-    return call_failure(
-        iommu::hwpt_set_dirty_tracking.symbol,
-        {.result = result, .object = fmt::format("{} HWPT {} of IOAS {}", on ? "track" : "untrack", hwpt.id(), ioas_)});
-  }
-  hwpt.is_tracked = on;
-  return {};
-}
-
-Result<void> HwptDirtyLog::start(std::span<const std::string> devices) {
-  std::vector<Hwpt*> switched;  // on a failure these go off again, and no others
-  switched.reserve(devices.size());
-  const auto switch_off = [&] {
-    for (Hwpt* one : switched) log_failure_of([&] { return track(*one, false); });
+Result<void> HwptDirtyLog::start(std::span<const Attached* const> devices) {
+  std::vector<Hwpt*> started;  // turned off again after a failure
+  started.reserve(devices.size());
+  const auto stop_started = [&] {
+    for (Hwpt* one : started) log_failure_of([&] { return one->track(false); });
   };
-  const OnThrow undo(switch_off);
-  for (const std::string& device : devices) {
-    Hwpt* const hwpt = hwpt_of(device);
-    if (hwpt == nullptr || hwpt->is_tracked) continue;
-    if (auto on = track(*hwpt, true); !on) {
-      switch_off();
+  const OnThrow undo(stop_started);
+  for (const Attached* device : devices) {
+    Hwpt* const hwpt = cdev_of(*device).hwpt;
+    if (hwpt == nullptr || hwpt->is_tracked()) continue;
+    if (auto on = hwpt->track(true); !on) {
+      stop_started();
       return on;
     }
-    switched.push_back(hwpt);
+    started.push_back(hwpt);
   }
   return {};
 }
 
 Result<void> HwptDirtyLog::stop() {
   Result<void> stopped;
-  for (Hwpt& hwpt : *hwpts_) {
-    if (!hwpt.is_tracked) continue;
-    auto off = track(hwpt, false);
-    hwpt.is_tracked = false;
+  for (Hwpt& hwpt : container_->hwpts()) {
+    if (!hwpt.is_tracked()) continue;
+    auto off = hwpt.track(false);
     if (stopped) stopped = std::move(off);
   }
   return stopped;
 }
 
-// The kernel only ever sets bits, so that the page tables' answers merge by themselves. It takes a range with a hole
-// for a success, and leaves out what comes behind the hole (iommu_read_and_clear_dirty drops the error, Linux 7.3): so
-// nobody may ask for what is not mapped.
+// The kernel only sets bits, so the results of several page tables accumulate. If a range has a hole, the call succeeds
+// but ignores everything after the hole (iommu_read_and_clear_dirty drops the error, Linux 7.3): only mapped ranges may
+// be queried.
 int HwptDirtyLog::get_bitmap(const Hwpt& hwpt, const DirtyRequest& request, AfterQuery after) const {
   iommu_hwpt_get_dirty_bitmap get{};
   get.size = sizeof get;
@@ -87,8 +69,8 @@ int HwptDirtyLog::get_bitmap(const Hwpt& hwpt, const DirtyRequest& request, Afte
 }
 
 Result<void> HwptDirtyLog::collect(const DirtyRequest& request, AfterQuery after) {
-  for (const Hwpt& hwpt : *hwpts_) {
-    const int result = hwpt.is_tracked ? get_bitmap(hwpt, request, after) : 0;
+  for (const Hwpt& hwpt : container_->hwpts()) {
+    const int result = hwpt.is_tracked() ? get_bitmap(hwpt, request, after) : 0;
     if (result < 0) {
       return call_failure(iommu::hwpt_get_dirty_bitmap.symbol,
                           {.result = result,
@@ -98,7 +80,7 @@ Result<void> HwptDirtyLog::collect(const DirtyRequest& request, AfterQuery after
   return {};
 }
 
-// What the page table forgets with the mapping need not be cleared before.
+// The unmap itself clears the dirty bits, so they are kept here.
 Result<void> HwptDirtyLog::prepare_unmap(const DirtyRequest& mapping) { return collect(mapping, AfterQuery::keep); }
 
 int HwptDirtyLog::unmap(const DirtyRequest& mapping) {

@@ -20,22 +20,22 @@ Result<Hwpt> Hwpt::allocate(std::shared_ptr<Iommufd> iommufd, ObjectId ioas, Obj
   alloc.pt_id = ioas;
   alloc.data_type = IOMMU_HWPT_DATA_NONE;
   if (const int result = iommu::hwpt_alloc(iommufd->kernel(), iommufd->fd(), alloc); result < 0) {
-    return call_failure(
-        iommu::hwpt_alloc.symbol,
-        {.result = result,
-         .object = fmt::format("HWPT of IOAS {}", ioas),
-         .reason = result == -EADDRINUSE ? "what is mapped lies where this device reserves addresses" : "",
-         .remedy = result == -EADDRINUSE ? "unmap it, or open a container of its own for this device" : ""});
+    CallFailed what{.result = result, .object = fmt::format("HWPT of IOAS {}", ioas)};
+    if (result == -EADDRINUSE) {
+      what.kind = ErrorKind::cannot_share;
+      what.reason = "a mapping overlaps addresses that are reserved for this device";
+      what.remedy = Remedies(RemedyCode::unmap_first).add(RemedyCode::attach_to_new_container);
+    }
+    return call_failure(iommu::hwpt_alloc.symbol, std::move(what));
   }
   return Hwpt(std::move(iommufd), alloc.out_hwpt_id, tracks_dirty);
 }
 
 Hwpt::Hwpt(Hwpt&& other) noexcept
-    : users(other.users),
-      is_tracked(other.is_tracked),
-      iommufd_(std::move(other.iommufd_)),
+    : iommufd_(std::move(other.iommufd_)),
       id_(std::exchange(other.id_, 0)),
-      tracks_dirty_(other.tracks_dirty_) {}
+      tracks_dirty_(other.tracks_dirty_),
+      is_tracked_(other.is_tracked_) {}
 
 Hwpt::~Hwpt() {
   log_failure_of([this] { return destroy(); });
@@ -44,8 +44,23 @@ Hwpt::~Hwpt() {
 Result<void> Hwpt::destroy() {
   if (id_ == 0) return {};
   auto destroyed = iommufd_->destroy(id_, "HWPT");
-  if (destroyed) id_ = 0;  // otherwise it is tried again
+  if (destroyed) id_ = 0;  // otherwise destroyed later
   return destroyed;
+}
+
+Result<void> Hwpt::track(bool on) {
+  is_tracked_ = false;
+  iommu_hwpt_set_dirty_tracking set{};
+  set.size = sizeof set;
+  set.flags = on ? IOMMU_HWPT_DIRTY_TRACKING_ENABLE : 0;
+  set.hwpt_id = id_;
+  if (const int result = iommu::hwpt_set_dirty_tracking(iommufd_->kernel(), iommufd_->fd(), set); result < 0) {
+    return call_failure(
+        iommu::hwpt_set_dirty_tracking.symbol,
+        {.result = result, .object = fmt::format("turn dirty tracking of HWPT {} {}", id_, on ? "on" : "off")});
+  }
+  is_tracked_ = on;
+  return {};
 }
 
 int attach_page_table(const Fd& device, ObjectId page_table) {

@@ -7,14 +7,16 @@
 #include <postern/result.hpp>
 #include <string>
 
+#include "iommu/attached.hpp"
+#include "iommu/iommufd/cdev.hpp"
 #include "iommu/iommufd/iommufd.hpp"
 
 namespace postern::iommufd {
 
-// Destroyed when it goes; by then no device may be on it.
+// The destructor destroys the page table, which must have no devices then.
 class Hwpt {
  public:
-  // A page table for this device that holds what the IOAS maps; one that can tell which pages were written, or not.
+  // Creates a page table for this device with the mappings of the IOAS, with or without dirty tracking.
   [[nodiscard]] static Result<Hwpt> allocate(std::shared_ptr<Iommufd> iommufd, ObjectId ioas, ObjectId device,
                                              bool tracks_dirty);
   Hwpt(Hwpt&& other) noexcept;
@@ -25,8 +27,9 @@ class Hwpt {
   [[nodiscard]] bool tracks_dirty() const noexcept { return tracks_dirty_; }
   [[nodiscard]] Result<void> destroy();
 
-  int users = 0;            // devices that are attached to it: its container's book-keeping
-  bool is_tracked = false;  // its dirty bits are on: its dirty log's
+  [[nodiscard]] bool is_tracked() const noexcept { return is_tracked_; }
+  // Turns dirty tracking on or off (IOMMU_HWPT_SET_DIRTY_TRACKING). If it cannot be turned off, it counts as off.
+  [[nodiscard]] Result<void> track(bool on);
 
  private:
   Hwpt(std::shared_ptr<Iommufd> iommufd, ObjectId id, bool tracks_dirty) noexcept
@@ -35,20 +38,37 @@ class Hwpt {
   std::shared_ptr<Iommufd> iommufd_;
   ObjectId id_;
   bool tracks_dirty_;
+  bool is_tracked_ = false;
 };
 
-// A bound device that is attached, and its page table: null where the kernel made it one of its own for the IOAS, as it
-// does for mediated devices.
-struct AttachedDevice {
-  std::string name;
-  std::uint64_t page_sizes;  // of its IOMMU, as Hardware has them
-  Hwpt* hwpt;
+// A device attached by its cdev.
+struct AttachedCdev final : Attached {
+  AttachedCdev(const HostDevice& host_device, BoundDevice bound, Hardware its_hardware)
+      : Attached(host_device, std::move(bound.fd), nullptr),
+        id(bound.id),
+        is_told(bound.is_told),
+        kvm_file(std::move(bound.kvm_file)),
+        given(std::move(bound.given)),
+        hardware(its_hardware) {}
+
+  ObjectId id;       // in the iommufd
+  bool is_told;      // somebody else has bound it, and told its id
+  KvmFile kvm_file;  // destroyed before the fd is closed
+  GivenFd::Use given;
+  Hardware hardware;  // its IOMMU
+  bool is_connected = false;
+  Hwpt* hwpt = nullptr;  // null: the kernel made one of its own for the IOAS, as for mediated devices
 };
 
-// Puts a bound device on a page table: a HWPT, or an IOAS, for which the kernel then makes one of its own. Gives 0 or a
-// negated errno.
+// All devices of this backend's containers have this type.
+[[nodiscard]] inline const AttachedCdev& cdev_of(const Attached& device) {
+  return static_cast<const AttachedCdev&>(device);
+}
+
+// Attaches a bound device to a page table: a HWPT, or an IOAS, for which the kernel then creates a page table. Returns
+// 0 or a negated errno.
 [[nodiscard]] int attach_page_table(const Fd& device, ObjectId page_table);
-// Takes the device off; from then on its DMA is blocked.
+// Detaches the device; its DMA is blocked afterwards.
 [[nodiscard]] Result<void> detach_page_table(const Fd& device, const std::string& name);
 
 }  // namespace postern::iommufd

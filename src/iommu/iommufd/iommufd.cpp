@@ -11,16 +11,16 @@
 #include <map>
 #include <mutex>
 
-#include "host/node.hpp"
+#include "base/remedy.hpp"
 #include "kernel/iommufd.hpp"
 
 namespace postern::iommufd {
 namespace {
 
-// Room for whichever the driver fills in.
+// Memory for all types, one of which the driver fills in.
 using HardwareInfo = std::array<std::byte, std::max(sizeof(iommu_hw_info_vtd), sizeof(iommu_hw_info_arm_smmuv3))>;
 
-// A bitmap of page sizes; 0 where they are not told.
+// Returns a bitmap of page sizes; 0 if they are not reported.
 std::uint64_t page_sizes_of(const iommu_hw_info& told, const HardwareInfo& info) {
   constexpr std::uint64_t kib = 1024;
   constexpr std::uint64_t mib = 1024 * kib;
@@ -33,8 +33,8 @@ std::uint64_t page_sizes_of(const iommu_hw_info& told, const HardwareInfo& info)
   if (told.out_data_type == IOMMU_HW_INFO_TYPE_ARM_SMMUV3 && told.data_len >= sizeof(iommu_hw_info_arm_smmuv3)) {
     iommu_hw_info_arm_smmuv3 smmuv3;
     std::memcpy(&smmuv3, info.data(), sizeof smmuv3);
-    // SMMUv3 specification, IDR5: granules of 4, 16 and 64 KiB are bits 4, 5 and 6. The kernel takes its own page's
-    // where it is there (arm_lpae_restrict_pgsizes, Linux 7.3).
+    // SMMUv3 specification, IDR5: granules of 4, 16 and 64 KiB are bits 4, 5 and 6. The kernel uses that of its own
+    // page size if it exists (arm_lpae_restrict_pgsizes, Linux 7.3).
     const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
     if (page == 4 * kib && (smmuv3.idr[5] >> 4 & 1) != 0) return 4 * kib | 2 * mib | 1024 * mib;
     if (page == 16 * kib && (smmuv3.idr[5] >> 5 & 1) != 0) return 16 * kib | 32 * mib;
@@ -43,7 +43,14 @@ std::uint64_t page_sizes_of(const iommu_hw_info& told, const HardwareInfo& info)
   return 0;
 }
 
-// The one of each kernel that is in use.
+Node iommufd() {
+  return {.path = "/dev/iommu",
+          .sysfs = "/sys/class/misc/iommu",
+          .remedy = remedy<RemedyCode::load_module>("iommufd",
+                                                    "version 6.2 and CONFIG_IOMMUFD, which Debian's kernels lack")};
+}
+
+// The open Iommufd of each kernel.
 std::mutex opened_mutex;  // NOLINT(cppcoreguidelines-avoid-non-const-global-variables): of opened()
 std::map<Kernel*, std::weak_ptr<Iommufd>>& opened() {
   static auto& all = *new std::map<Kernel*, std::weak_ptr<Iommufd>>;  // for the destructors of globals, too
@@ -58,22 +65,24 @@ std::shared_ptr<Iommufd> find_opened(Kernel& kernel) {
 
 }  // namespace
 
-Result<Fd> Iommufd::probe(Kernel& kernel) {
+Result<NodeFd> Iommufd::probe(Kernel& kernel) {
   const std::lock_guard lock(opened_mutex);
-  return find_opened(kernel) ? Result<Fd>() : open_node(kernel, path, "backend iommufd");
+  return find_opened(kernel) ? Result<NodeFd>() : open_node(kernel, iommufd(), "backend iommufd");
 }
 
-Result<std::shared_ptr<Iommufd>> Iommufd::shared(Kernel& kernel, Fd node) {
+Result<std::shared_ptr<Iommufd>> Iommufd::shared(Kernel& kernel, NodeFd node) {
   const std::lock_guard lock(opened_mutex);
   if (auto found = find_opened(kernel)) return found;
   if (!node) {
-    auto opened_now = open_node(kernel, path, "container iommufd");
-    if (!opened_now) return failure_of(opened_now);
-    node = std::move(*opened_now);
+    node = POSTERN_TRY(open_node(kernel, iommufd(), "container iommufd"));
   }
   auto made = std::make_shared<Iommufd>(std::move(node));
   opened()[&kernel] = made;
   return made;
+}
+
+Result<std::shared_ptr<Iommufd>> Iommufd::of(Kernel& kernel, const std::shared_ptr<const Fd>& given) {
+  return std::make_shared<Iommufd>(POSTERN_TRY(open_node(kernel, iommufd(), "container iommufd", given)));
 }
 
 Result<ObjectId> Iommufd::allocate_ioas() const {
@@ -88,7 +97,7 @@ Result<IovaLimits> Iommufd::iova_limits(ObjectId ioas) const {
   std::vector<iommu_iova_range> ranges(16);
   iommu_ioas_iova_ranges query{};
   int result = 0;
-  // EMSGSIZE tells how many there are; devices that join at the same time can make them more once again.
+  // With EMSGSIZE the kernel reports their number, which devices that join at the same time can increase again.
   for (int tries = 0; tries < 8; ++tries) {
     query = {.size = sizeof query,
              .ioas_id = ioas,
@@ -125,6 +134,24 @@ Result<void> Iommufd::avoid_huge_pages(ObjectId ioas) const {
   return {};
 }
 
+LockedMemoryCounter Iommufd::counter() const {
+  iommu_option option{.size = sizeof option,
+                      .option_id = IOMMU_OPTION_RLIMIT_MODE,
+                      .op = IOMMU_OPTION_OP_GET,
+                      .__reserved = 0,
+                      .object_id = 0,
+                      .val64 = 0};
+  const bool by_process = iommu::option(kernel(), fd(), option) == 0 && option.val64 == 1;
+  return by_process ? LockedMemoryCounter::process : LockedMemoryCounter::user;
+}
+
+// An iommufd that is opened anew counts by user.
+LockedMemoryCounter Iommufd::shared_counter(Kernel& kernel) {
+  const std::lock_guard lock(opened_mutex);
+  const auto opened = find_opened(kernel);
+  return opened ? opened->counter() : LockedMemoryCounter::user;
+}
+
 Hardware Iommufd::hardware_of(ObjectId device) const {
   HardwareInfo info{};
   iommu_hw_info query{};
@@ -143,9 +170,20 @@ Result<void> Iommufd::destroy(ObjectId id, std::string_view what) const {
   if (const int result = iommu::destroy(kernel(), fd(), destroy); result < 0) {
     return call_failure(iommu::destroy.symbol, {.result = result,
                                                 .object = fmt::format("{} {}", what, id),
-                                                .reason = result == -EBUSY ? "something still uses it" : ""});
+                                                .reason = result == -EBUSY ? "it is still in use" : ""});
   }
   return {};
+}
+
+Node node_of_iommufd(const Lookup& /*lookup*/) { return iommufd(); }
+
+Result<std::string> find_iommufd_node(const Requirement& /*requirement*/, Lookup& lookup) {
+  if (lookup.fd) {
+    POSTERN_TRY(require_node(lookup.kernel, iommufd(), *lookup.fd, "backend iommufd"));
+  } else {
+    lookup.probed.node = POSTERN_TRY(Iommufd::probe(lookup.kernel));
+  }
+  return std::string();
 }
 
 }  // namespace postern::iommufd

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// SpaprContainer: setting the IOMMU up and taking it down in the order the kernel needs, and mapping in between.
+// SpaprContainer: sets up and releases the IOMMU in the order that the kernel requires, and maps memory.
 #include "iommu/spapr/container.hpp"
 
 #include <fmt/format.h>
@@ -11,114 +11,112 @@
 
 #include "base/log.hpp"
 #include "base/on_throw.hpp"
+#include "base/remedy.hpp"
 #include "base/words.hpp"
 #include "host/requirements.hpp"
+#include "iommu/address_space.hpp"
 #include "kernel/spapr.hpp"
 
 namespace postern::spapr {
-namespace {
 
-// An iova that is no multiple of the window's page gets 1 for an answer, which is no errno (iommu_tce_put_param_check
-// and its twin for clearing; Linux 6.12, 7.3). The checks above keep such a call from the kernel.
-constexpr int as_errno(int result) { return result > 0 ? -EINVAL : result; }
-
-std::uint64_t address_of(const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer); }
-
-}  // namespace
-
-SpaprContainer::SpaprContainer(Fd fd, const KernelContainer::Extension& extension, std::uint64_t memory)
-    : Container(fd.kernel(), {.backend = "spapr",
-                              .map = vfio::iommu_map_dma.symbol,
-                              .unmap = vfio::iommu_unmap_dma.symbol,
-                              .when_empty = WhenEmpty::forgets_mappings}),
-      container_(std::move(fd), {.set_up = [this](const HostDevice& device) { return set_up(device); },
-                                 .tear_down = [this] { tear_down(); },
-                                 // A group that leaves clears the tables that it shares with the others, and with
-                                 // them what is mapped (tce_iommu_release_ownership; Linux 6.12, 7.3). Only its
-                                 // device's unbinding from its driver makes the kernel take it out even so.
-                                 .keeps_groups = [this] { return mapping_count() > 0; }}),
-      extension_(extension),
+SpaprContainer::SpaprContainer(Opened opened, std::uint64_t memory)
+    : GroupContainer(
+          std::move(opened),
+          {.name = "spapr", .unmap = vfio::iommu_unmap_dma.symbol, .when_empty = WhenEmpty::clears_mappings}),
       memory_to_come_(memory),
       windows_(read_platform(kernel()), static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE))),
-      registered_(container_.fd()) {
-  if (container_.has_extension(VFIO_EEH)) eeh_.emplace(container_.fd());
+      registered_(fd()) {
+  if (has_extension(VFIO_EEH)) eeh_.emplace(fd());
 }
 
+void* SpaprContainer::find_capability(std::string_view name) noexcept {
+  if (name == DmaWindows::capability) return is_v2() ? &dma_windows_ : nullptr;
+  if (name == Preregistration::capability) return is_v2() ? &preregistration_ : nullptr;
+  if (name == Eeh::capability) return eeh_ ? &*eeh_ : nullptr;
+  return nullptr;
+}
+
+// A group that leaves clears the tables that it shares with other groups, and so their mappings
+// (tce_iommu_release_ownership; Linux 6.12, 7.3). The kernel itself removes a group only when its device is unbound
+// from its driver.
+bool SpaprContainer::keeps_groups() const { return !space().mappings().empty(); }
+
+// Returns 0, a negated errno, or 1: the kernel cleared nothing, because the iova is not a multiple of the window's page
+// (iommu_tce_clear_param_check; Linux 6.12, 7.3). AddressSpace's checks prevent such calls.
 int SpaprContainer::unmap_in_kernel(Iova iova, std::uint64_t length) {
-  std::uint64_t unmapped = 0;  // what was asked for, whatever there was (tce_iommu_ioctl)
-  return as_errno(container_.unmap_dma(iova, length, unmapped));
+  std::uint64_t unmapped = 0;  // the requested length, even if nothing was mapped (tce_iommu_ioctl)
+  return std::min(unmap_dma(iova, length, unmapped), 1);
 }
 
-// The range is within one window: a map that runs past a window's end would be written behind its table
-// (tce_iommu_ioctl checks the first page alone; Linux 6.12, 7.3), and the base has checked that.
-int SpaprContainer::do_map(Iova iova, std::uint64_t length, void* address, Access access) {
+// The kernel returns 1 for an iova that is not a multiple of the window's page (iommu_tce_put_param_check; Linux 6.12,
+// 7.3). No call has failed then, so this is a refusal.
+CallResult SpaprContainer::map_in_kernel(Iova iova, std::uint64_t length, void* address, Access access) {
+  const int result = map_dma(iova, length, address, access);
+  if (result > 0) return {.result = -EINVAL};
+  if (result == 0) default_pending_ = false;
+  return {.result = result, .call = vfio::iommu_map_dma.symbol.data()};
+}
+
+// AddressSpace has checked that the range is within one window. The kernel would write a map that runs past a window's
+// end beyond the table (tce_iommu_ioctl checks only the first page; Linux 6.12, 7.3).
+CallResult SpaprContainer::map(Iova iova, std::uint64_t length, void* address, Access access) {
   const DmaWindow* const window = windows_.holding(iova);
   if (window == nullptr || ((iova.value | address_of(address) | length) & (window->page_size - 1)) != 0) [[unlikely]] {
-    failed_at_ = FailedAt::checking;
-    return -EINVAL;
+    return {.result = -EINVAL};
   }
   if (!registered_.is_kept(address_of(address), length) && is_v2()) [[unlikely]]
     return register_and_map(iova, length, address, access);
-  const int result = as_errno(container_.map_dma(iova, length, address, access));
-  if (result < 0) {
-    failed_at_ = FailedAt::mapping;
-  } else {
-    default_pending_ = false;
-  }
-  return result;
+  return map_in_kernel(iova, length, address, access);
 }
 
-int SpaprContainer::register_and_map(Iova iova, std::uint64_t length, void* address, Access access) {
-  int result = registered_.acquire(address_of(address), length);
-  failed_at_ = result < 0 ? FailedAt::registering : FailedAt::mapping;
-  if (result < 0) return result;
-  result = as_errno(container_.map_dma(iova, length, address, access));
-  if (result < 0) {
-    registered_.release(address_of(address), length);
-  } else {
-    default_pending_ = false;
-  }
-  return result;
+CallResult SpaprContainer::register_and_map(Iova iova, std::uint64_t length, void* address, Access access) {
+  const int result = registered_.acquire(address_of(address), length);
+  if (result < 0)
+    return {.result = result, .call = registered_.pages_found() ? nullptr : register_memory.symbol.data()};
+  const CallResult mapped = map_in_kernel(iova, length, address, access);
+  if (mapped.result < 0) registered_.release(address_of(address), length);
+  return mapped;
 }
 
-int SpaprContainer::do_unmap(Iova iova, std::uint64_t length) {
+int SpaprContainer::unmap(Iova iova, std::uint64_t length) {
   const int result = unmap_in_kernel(iova, length);
-  if (result >= 0 && registered_.has_temporary()) [[unlikely]] {
-    if (const auto mapping = find(iova)) registered_.release(address_of(mapping->address), length);
+  if (result == 0 && registered_.has_temporary()) [[unlikely]] {
+    if (const auto* mapping = space().mappings().find(iova)) registered_.release(address_of(mapping->address), length);
   }
   return result;
 }
 
-// One mapping at a time, since a range may cross from one window to another; unmapping what is not mapped does no harm.
-int SpaprContainer::do_unmap_several(IovaRange range) {
+// Unmaps one mapping at a time, since a range may span several windows. Unmapping an unmapped range is harmless.
+int SpaprContainer::unmap_several(IovaRange range) {
   int result = 0;
-  const auto unmap = [&](const Mapping& each) {
-    if (range.contains(each.range) && result >= 0) result = unmap_in_kernel(each.range.first, each.range.length());
+  const auto unmap = [&](const MappingRecord& each) {
+    if (range.contains(each.range) && result == 0) result = unmap_in_kernel(each.range.first, each.range.length());
   };
-  for_each_mapping(std::ref(unmap));  // which takes no memory
-  if (result < 0 || !registered_.has_temporary()) return result;
-  // Only now: a call that fails half way is made again.
-  const auto release = [&](const Mapping& each) {
+  space().mappings().for_each(unmap);
+  if (result != 0 || !registered_.has_temporary()) return result;
+  // Only now, since a call that failed half way is repeated.
+  const auto release = [&](const MappingRecord& each) {
     if (range.contains(each.range)) registered_.release(address_of(each.address), each.range.length());
   };
-  for_each_mapping(std::ref(release));
+  space().mappings().for_each(release);
   return 0;
 }
 
-int SpaprContainer::do_unmap_all() {
-  const int result = do_unmap_several({{0}, {~std::uint64_t{0}}});
-  if (result >= 0) log_failure(container_.release_idle_groups());  // nothing is left that they could harm
+int SpaprContainer::unmap_all() {
+  const int result = unmap_several({{0}, {~std::uint64_t{0}}});
+  if (result == 0) log_failure(release_idle_groups());  // no mappings are left that leaving could clear
   return result;
 }
 
 Result<void> SpaprContainer::set_up(const HostDevice& device) {
-  if (const int result = vfio::set_iommu(kernel(), container_.fd().get(), extension_.number); result < 0) {
-    return call_failure(vfio::set_iommu.symbol,
-                        {.result = result, .object = fmt::format("container spapr for {}", device.name)});
+  if (const int result = vfio::set_iommu(kernel(), fd().get(), extension().number); result < 0) {
+    CallFailed what{.result = result, .object = fmt::format("container spapr for {}", device.name)};
+    explain_set_iommu(what);
+    return call_failure(vfio::set_iommu.symbol, std::move(what));
   }
   vfio_iommu_spapr_tce_info info{};
   info.argsz = sizeof info;
-  if (const int result = tce_get_info(kernel(), container_.fd().get(), info); result < 0) {
+  if (const int result = tce_get_info(kernel(), fd().get(), info); result < 0) {
     return call_failure(tce_get_info.symbol, {.result = result, .object = "container spapr"});
   }
   default_pending_ = true;
@@ -129,41 +127,47 @@ Result<void> SpaprContainer::set_up(const HostDevice& device) {
   if (begun_) return restore();
   windows_.begin(info);
   if ((info.flags & VFIO_IOMMU_SPAPR_INFO_DDW) != 0 && windows_.limits().levels == 0) {
-    // Even the default window would be refused, and the first attempt would lose it for everybody.
+    // Even the default window would be refused, and the first attempt would make it unavailable for all processes.
     return refusal({.result = -ENODEV,
+                    .kind = ErrorKind::unavailable,
                     .object = fmt::format("container spapr for {}", device.name),
-                    .reason = "the hypervisor makes no DMA windows for this PCI host bridge",
-                    .remedy = "turn dynamic DMA windows on (for QEMU: spapr-pci-host-bridge.ddw=on)"});
+                    .reason = "the hypervisor creates no DMA windows for this PCI host bridge",
+                    .remedy = RemedyCode::turn_dma_windows_on});
   }
   if (memory_to_come_ > info.dma32_window_size) {
-    auto plan = windows_.plan(windows_.request_for(memory_to_come_, windows_.host_page()));
-    auto made = plan ? create_in_kernel(*plan) : Result<DmaWindow>(failure_of(plan));
-    if (!made) return failure_of(made);
+    const auto plan = POSTERN_TRY(windows_.plan(windows_.request_for(memory_to_come_, windows_.host_page())));
+    POSTERN_TRY(create_in_kernel(plan));
   }
   begun_ = true;
   return {};
 }
 
-// v1 counts the whole window as locked memory, mapped or not (tce_iommu_enable).
+Remedies SpaprContainer::raise_limit(std::uint64_t bytes) const {
+  const auto locked = LockedMemory::read(kernel());
+  return locked ? locked->raise_limit(bytes, locked_memory_counter()) : RemedyCode::raise_locked_memory_limit;
+}
+
+// Version 1 counts the whole window as locked memory, mapped or not (tce_iommu_enable).
 Result<void> SpaprContainer::enable() {
-  const int result = spapr::enable(kernel(), container_.fd().get(), 0);
+  const int result = spapr::enable(kernel(), fd().get(), 0);
   if (result >= 0) return {};
   CallFailed what{.result = result, .object = "container spapr, version 1"};
   const DmaWindow* const window = windows_.default_window();
   if (result == -ENOMEM && window != nullptr) {
     const auto locked = LockedMemory::read(kernel());
+    what.kind = ErrorKind::locked_memory;
     what.reason =
-        fmt::format("version 1 counts the whole window, {}, as locked memory, and that is limited to {}",
+        fmt::format("version 1 counts the whole window, {}, as locked memory, which is limited to {}",
                     size_text(window->range.length()), locked && locked->limit ? size_text(*locked->limit) : "less");
-    what.remedy =
-        "use version 2, which counts what is registered alone; or raise RLIMIT_MEMLOCK (\"ulimit -l\") or run with "
-        "CAP_IPC_LOCK";
+    what.remedy = RemedyCode::use_spapr_version_2;
+    what.remedy.add(
+        raise_limit(window->range.length() + windows_.table_size(window->range.length(), window->page_size)));
   }
   return call_failure(spapr::enable.symbol, std::move(what));
 }
 
-// The windows and the registered memory that were there when the last device left.
-// After an error all of it is still to be restored.
+// Restores the windows and the registered memory of before the last device left. After an error everything is still to
+// be restored.
 Result<void> SpaprContainer::restore() {
   WindowTable wanted = windows_;
   const OnThrow undo([&] { windows_ = std::move(wanted); });
@@ -191,68 +195,69 @@ Result<void> SpaprContainer::restore_windows() {
   for (const DmaWindow& window : wanted) {
     if (!window.created) continue;
     windows_.remove(window.range.first);
-    auto plan = windows_.plan({.size = window.range.length(), .page_size = window.page_size, .levels = window.levels});
-    if (!plan) return failure_of(plan);
-    auto made = create_in_kernel(*plan);
-    if (!made) return failure_of(made);
-    if (made->range == window.range) continue;
+    auto plan = POSTERN_TRY(
+        windows_.plan({.size = window.range.length(), .page_size = window.page_size, .levels = window.levels}));
+    auto made = POSTERN_TRY(create_in_kernel(plan));
+    if (made.range == window.range) continue;
     return refusal({.result = -EADDRINUSE,
+                    .kind = ErrorKind::cannot_share,
                     .object = fmt::format("DMA window {}", to_string(window.range)),
-                    .reason = fmt::format("for this device the kernel makes it at {}", to_string(made->range)),
-                    .remedy = "attach the device to a container of its own"});
+                    .reason = fmt::format("for this device the kernel places it at {}", to_string(made.range)),
+                    .remedy = RemedyCode::attach_to_new_container});
   }
   return {};
 }
 
-// What the kernel would do itself when the container loses its IOMMU, in an order that it is known to survive:
-// mappings, windows, registrations, the IOMMU. Nothing is forgotten here: a device that comes later finds it all again.
+// What the kernel would do itself when the container loses its IOMMU, but in an order that it survives: mappings,
+// windows, registrations, the IOMMU. The records are kept, and a later device gets everything back.
 void SpaprContainer::tear_down() {
   bool all_unmapped = true;
-  const auto unmap = [&](const Mapping& mapping) {
+  const auto unmap = [&](const MappingRecord& mapping) {
     const int result = unmap_in_kernel(mapping.range.first, mapping.range.length());
-    if (result < 0) {
+    if (result != 0) {
       all_unmapped = false;
     } else if (registered_.has_temporary()) {
       registered_.release(address_of(mapping.address), mapping.range.length());
     }
   };
-  for_each_mapping(std::ref(unmap));
+  space().mappings().for_each(unmap);
   if (!is_v2()) {
-    (void)spapr::disable(kernel(), container_.fd().get(), 0);
+    (void)spapr::disable(kernel(), fd().get(), 0);
     return;
   }
   for (const DmaWindow& window : windows_.list()) {
     if (window.created) (void)remove_in_kernel(window.range.first);
   }
-  // What may still be mapped must not be unregistered: the kernel does both when the IOMMU goes (tce_iommu_release).
+  // Memory that may still be mapped must not be unregistered. The kernel does both when the IOMMU is released
+  // (tce_iommu_release).
   all_unmapped ? registered_.suspend() : registered_.abandon();
 }
 
-Result<Fd> SpaprContainer::do_attach(const HostDevice& device) {
-  if (!container_.empty() && !container_.has_group_of(device)) {
-    if (auto settled = settle_default_window(device); !settled) return failure_of(settled);
+Result<void> SpaprContainer::prepare(const HostDevice& device, const std::shared_ptr<const KvmVfioDevice>& kvm) {
+  if (has_groups() && !has_group_of(device)) {
+    POSTERN_TRY(settle_default_window(device));
   }
-  return container_.attach(device);
+  return GroupContainer::prepare(device, kvm);
 }
 
-// Under a hypervisor each host bridge has a table of its own, and another group cannot use it: VFIO_GROUP_SET_CONTAINER
-// says so with EPERM, but only where a window exists already; otherwise the group joins, and no window can be made any
-// more (tce_iommu_attach_group, spapr_tce_set_window, Linux 6.12). So the default window, which the kernel makes when
-// it is needed first, is made now.
+// Under a hypervisor, each host bridge has its own table, which groups of others cannot use. VFIO_GROUP_SET_CONTAINER
+// fails with EPERM then, but only if a window exists; otherwise the group joins, and no window can be created any more
+// (tce_iommu_attach_group, spapr_tce_set_window, Linux 6.12). So this makes the kernel create the default window now,
+// not when it is first used.
 Result<void> SpaprContainer::settle_default_window(const HostDevice& newcomer) {
   const DmaWindow* const window = windows_.default_window();
   if (!is_v2() || windows_.list().size() > (window != nullptr ? 1U : 0U)) return {};
   CallFailed what{.object = fmt::format("attach {} to container spapr", newcomer.name)};
   if (window == nullptr) {
     what.result = -ENODEV;
-    what.reason =
-        "the container has no DMA window, and without one it cannot be known whether this device can share it";
-    what.remedy = "create a window first";
+    what.kind = ErrorKind::unavailable;
+    what.reason = "the container has no DMA window, without which it is unknown whether this device can share it";
+    what.remedy = RemedyCode::create_window;
     return refusal(std::move(what));
   }
   if (!default_pending_) return {};
-  // Unmapping what is not mapped makes it, and changes nothing else; but the kernel refuses that (EPERM) before
-  // something was registered.
+  // An unmap of an unmapped range creates it, and changes nothing else. But the kernel refuses it (EPERM) until some
+  // memory was registered.
   const std::uint64_t page = windows_.host_page();
   const std::intptr_t address =
       kernel().mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -266,16 +271,12 @@ Result<void> SpaprContainer::settle_default_window(const HostDevice& newcomer) {
   what.result = unmap_in_kernel(window->range.first, window->page_size);
   registered_.release(address_of(memory.data()), page);
   if (what.result < 0) return call_failure(vfio::iommu_unmap_dma.symbol, std::move(what));
+  if (what.result > 0) {
+    what.result = -EPROTO;
+    what.reason = fmt::format("{} returned 1 for an aligned iova", vfio::iommu_unmap_dma.symbol);
+    return refusal(std::move(what));
+  }
   default_pending_ = false;
-  return {};
-}
-
-Result<void> SpaprContainer::do_detach(const std::string& device, Fd fd) {
-  return container_.detach(device, std::move(fd));
-}
-
-Result<void> SpaprContainer::do_close() {
-  container_.close();
   return {};
 }
 
@@ -293,74 +294,71 @@ ContainerLimits SpaprContainer::window_limits(std::optional<Iova> without) const
   return limits;
 }
 
-Container::Explanation SpaprContainer::explain_map(int result, IovaRange range, const void* address) const {
-  const DmaWindow* const window = windows_.holding(range.first);
-  if (failed_at_ == FailedAt::registering) {
-    Explanation registering{.reason = {}, .remedy = {}, .call = register_memory.symbol};
-    if (result == -EFAULT && registered_.pages_found()) {
-      registering.call = "";
-      registering.reason = registered_.pages_found_text();
-    } else if (result == -EINVAL) {
-      registering.reason = "part of this memory is registered by another container of this process, with other bounds";
-      registering.remedy = "register the same memory in both, before mapping, with Preregistration::add()";
-    }
-    return registering;
+BackendContainer::Explanation SpaprContainer::explain_map(CallResult failed, IovaRange range,
+                                                          const void* address) const {
+  const int result = failed.result;
+  if (failed.call == register_memory.symbol.data()) {
+    if (result != -EINVAL) return {};
+    return {.reason = "part of this memory is registered by another container of this process, with other bounds",
+            .remedy = RemedyCode::register_in_both_containers};
   }
-  if (window == nullptr) return {.reason = "no DMA window is there any more", .remedy = "create one", .call = ""};
-  if (result == -ENODEV) return {.reason = windows_lost, .remedy = windows_back};
+  const DmaWindow* const window = windows_.holding(range.first);
+  if (window == nullptr) return {.reason = "the DMA window no longer exists", .remedy = RemedyCode::create_window};
+  if (failed.call == nullptr && result == -EFAULT) return {.reason = registered_.pages_found_text(), .remedy = {}};
+  if (result == -ENODEV) {
+    return {.kind = ErrorKind::unavailable, .reason = windows_lost, .remedy = RemedyCode::boot_for_dma_windows};
+  }
   if (result == -EINVAL) {
     const std::uint64_t misaligned = window->page_size - 1;
     if (((range.first.value | range.length() | address_of(address)) & misaligned) != 0) {
-      Explanation misaligned_for{.reason = fmt::format("the DMA window {} has pages of {}", to_string(window->range),
-                                                       size_text(window->page_size)),
-                                 .remedy = "align iova, address and length to them"};
-      if (failed_at_ == FailedAt::checking) misaligned_for.call = "";
-      return misaligned_for;
+      return {.reason = fmt::format("the DMA window {} has pages of {}", to_string(window->range),
+                                    size_text(window->page_size)),
+              .remedy = remedy<RemedyCode::align_mapping>("address")};
     }
+    if (failed.call == nullptr) return {.reason = "VFIO_IOMMU_MAP_DMA returned 1 and mapped nothing"};
     const auto page = backing_page_size(kernel(), address);
     if (page && *page < window->page_size) {
-      return {.reason = fmt::format("the DMA window {} has pages of {}, and this memory has pages of {}",
+      return {.reason = fmt::format("the DMA window {} has pages of {}, but this memory has pages of {}",
                                     to_string(window->range), size_text(window->page_size), size_text(*page)),
-              .remedy = "use hugetlb memory (MAP_HUGETLB), or a window with smaller pages"};
+              .remedy = RemedyCode::use_hugetlb_memory};
     }
   }
   if (result == -ENOMEM && default_pending_ && !window->created) {
     const auto locked = LockedMemory::read(kernel());
     const std::uint64_t table = windows_.table_size(window->range.length(), window->page_size);
-    if (locked && !locked->allows(table + range.length())) {
-      return {.reason = fmt::format("the table of the default DMA window counts as {} of locked memory beside the {} "
-                                    "to be mapped, and that is limited to {}",
+    if (locked && !locked->allows(table + range.length(), locked_memory_counter())) {
+      return {.kind = ErrorKind::locked_memory,
+              .reason = fmt::format("the table of the default DMA window counts as {} of locked memory beside the {} "
+                                    "to be mapped, which is limited to {}",
                                     size_text(table), size_text(range.length()), size_text(locked->limit.value_or(0))),
-              .remedy =
-                  "remove that window and create a smaller one, raise RLIMIT_MEMLOCK (\"ulimit -l\"), or run with "
-                  "CAP_IPC_LOCK"};
+              .remedy = Remedies(RemedyCode::remove_default_window).add(raise_limit(table + range.length()))};
     }
   }
   return {};
 }
 
-Container::Facts SpaprContainer::facts() const {
-  Facts facts;
-  facts.emplace_back("extension", extension_.symbol);
-  facts.emplace_back("groups", container_.groups_text());
+Container::Properties SpaprContainer::properties() const {
+  Container::Properties properties;
+  properties.emplace_back("extension", extension().symbol);
+  properties.emplace_back("groups", groups_text());
   std::vector<std::string> windows;
   for (const DmaWindow& window : windows_.list()) {
     windows.push_back(fmt::format("{} with pages of {} ({})", to_string(window.range), size_text(window.page_size),
                                   window.created ? std::string("created") : "default"));
   }
-  facts.emplace_back("DMA windows", list_text(windows));
+  properties.emplace_back("DMA windows", list_text(windows));
   if (is_v2()) {
     const DmaWindowLimits limits = windows_.limits();
-    facts.emplace_back(
+    properties.emplace_back(
         "windows to create",
         limits.levels == 0
             ? "none"
             : fmt::format("pages of {}; {} at a time; tables of {} at most", page_sizes_text(limits.page_sizes),
                           limits.windows, limits.levels == 1 ? "1 level" : fmt::format("{} levels", limits.levels)));
-    facts.emplace_back("registered memory", size_text(registered_.size()));
+    properties.emplace_back("registered memory", size_text(registered_.size()));
   }
-  facts.emplace_back("EEH", eeh_ ? "yes" : "no");
-  return facts;
+  properties.emplace_back("EEH", eeh_ ? "yes" : "no");
+  return properties;
 }
 
 }  // namespace postern::spapr

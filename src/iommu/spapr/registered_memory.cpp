@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// RegisteredMemory: registering, counting and unregistering.
+// RegisteredMemory: registers and unregisters memory, and counts its users.
 #include "iommu/spapr/registered_memory.hpp"
 
 #include <fmt/format.h>
@@ -20,7 +20,7 @@ vfio_iommu_spapr_register_memory argument(std::uint64_t address, std::uint64_t l
 
 }  // namespace
 
-// Where memory ends within the range the kernel answers with how many pages there were, and has registered nothing
+// If memory ends within the range, the kernel returns the number of pages that exist, and registers nothing
 // (mm_iommu_do_alloc; Linux 6.12, 7.3).
 int RegisteredMemory::call_register(Range range) {
   auto memory = argument(range.address, range.length);
@@ -45,9 +45,9 @@ RegisteredMemory::Pieces::iterator RegisteredMemory::first_overlapping(std::uint
   return address - before->first < before->second.length ? before : piece;
 }
 
-// Registers what has no piece yet, in as few pieces as the kernel takes it.
+// Registers the parts without a piece, in as few pieces as the kernel accepts.
 int RegisteredMemory::add_pieces(Range range, bool kept) {
-  // Its place is made before the kernel is asked.
+  // Allocated before the system call.
   const auto piece = pieces_.emplace(range.address, Piece{.length = range.length, .users = 0, .kept = kept}).first;
   const int result = call_register(range);
   if (result >= 0) {
@@ -55,8 +55,8 @@ int RegisteredMemory::add_pieces(Range range, bool kept) {
     return 0;
   }
   pieces_.erase(piece);
-  // The kernel makes one array with 8 bytes for each page (mm_iommu_do_alloc); where it has no room for that, two
-  // smaller ones may find it.
+  // The kernel allocates one array with 8 bytes per page (mm_iommu_do_alloc). If that fails, two smaller ones may
+  // succeed.
   constexpr std::uint64_t smallest_part = std::uint64_t{1} << 30;
   if (result != -ENOMEM || range.length < 2 * smallest_part) return result;
   const std::uint64_t half = range.length / 2 / smallest_part * smallest_part;
@@ -72,7 +72,7 @@ int RegisteredMemory::remove_pieces(Range range) {
   auto piece = first_overlapping(range.address);
   while (piece != pieces_.end() && piece->first - range.address < range.length) {
     const int removed = call_unregister({piece->first, piece->second.length});
-    // ENOENT: the kernel has it no more (tce_iommu_unregister_pages).
+    // ENOENT: it is no longer registered (tce_iommu_unregister_pages).
     if (removed < 0 && removed != -ENOENT) {
       result = removed;
       ++piece;
@@ -116,7 +116,7 @@ void RegisteredMemory::release(std::uint64_t address, std::uint64_t length) {
   while (piece != pieces_.end() && piece->first < address + length) {
     const auto current = piece++;
     if (current->second.kept || (current->second.users > 0 && --current->second.users > 0)) continue;
-    // What is refused stays registered, without a user: the next mapping finds it, and its unmap tries again.
+    // If this fails, the piece stays registered without a user: the next mapping uses it, and its unmap tries again.
     (void)remove_pieces({current->first, current->second.length});
   }
 }
@@ -128,11 +128,11 @@ bool RegisteredMemory::overlaps(Range range) {
 
 int RegisteredMemory::keep(Range range) {
   const auto kept = kept_.emplace(range.address, range.length).first;
-  const auto forget = [&] { kept_.erase(kept); };
-  const OnThrow undo(forget);
+  const auto drop = [&] { kept_.erase(kept); };
+  const OnThrow undo(drop);
   const int result = add_pieces(range, true);
   if (result < 0) {
-    forget();
+    drop();
     return result;
   }
   recent_ = {range.address, pieces_.at(range.address).length};
@@ -148,7 +148,7 @@ int RegisteredMemory::drop(Range range) {
 
 void RegisteredMemory::suspend() {
   for (const auto& [address, piece] : pieces_) (void)call_unregister({address, piece.length});
-  abandon();  // what had been refused before
+  abandon();  // unregisters what failed before
 }
 
 void RegisteredMemory::abandon() {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// WindowTable: the rules for DMA windows, each with the place in the kernel that makes it necessary.
+// WindowTable: the checks of DMA windows, each with the kernel function that requires it.
 #include "iommu/spapr/window_table.hpp"
 
 #include <fmt/format.h>
@@ -7,21 +7,23 @@
 #include <algorithm>
 #include <bit>
 
+#include "base/remedy.hpp"
 #include "base/words.hpp"
+#include "host/sysfs.hpp"
 #include "kernel/spapr.hpp"
 
 namespace postern::spapr {
 namespace {
 
-// The default window always has these (spapr_tce_create_table and pnv_pci_ioda2_setup_default_config, whatever the
-// host's page).
+// The page size of every default window (spapr_tce_create_table and pnv_pci_ioda2_setup_default_config), for all page
+// sizes of the host.
 constexpr std::uint64_t default_page = 4096;
 
 constexpr std::uint64_t bytes_of_tce = 8;
 
 std::uint32_t log2_of(std::uint64_t power) { return static_cast<std::uint32_t>(std::countr_zero(power)); }
 
-// The smallest window with so many bytes, or the largest that a number says.
+// Returns the smallest window with this many bytes, or the largest possible one.
 std::uint64_t size_holding(std::uint64_t bytes) {
   constexpr std::uint64_t largest = std::uint64_t{1} << 63;
   return std::bit_ceil(std::min(bytes, largest));
@@ -33,11 +35,15 @@ std::string request_text(const DmaWindowRequest& request) {
 
 }  // namespace
 
-Platform read_platform(Kernel& kernel) {
-  std::string names;  // each with a zero byte behind it
-  if (kernel.read_file("/proc/device-tree/compatible", names) < 0) return Platform::pseries;
+Result<Platform> find_platform(Kernel& kernel) {
+  constexpr const char* path = "/proc/device-tree/compatible";
+  std::string names;  // each followed by a zero byte
+  const int result = kernel.read_file(path, names);
+  if (result < 0 && result != -ENOENT) return sysfs::unread("read", result, path);
   return names.find("ibm,powernv") != std::string::npos ? Platform::powernv : Platform::pseries;
 }
+
+Platform read_platform(Kernel& kernel) { return find_platform(kernel).value_or(Platform::pseries); }
 
 void WindowTable::begin(const vfio_iommu_spapr_tce_info& info) {
   default_start_ = info.dma32_window_start;
@@ -46,7 +52,7 @@ void WindowTable::begin(const vfio_iommu_spapr_tce_info& info) {
     windows_.push_back({.range = *range, .page_size = default_page, .levels = 1, .created = false});
   }
   limits_ = {.page_sizes = 0, .windows = 1, .levels = 0};
-  // A host bridge without dynamic windows says that it has them, 2^32-1 at a time, in tables of no level (Linux 6.12).
+  // A host bridge without dynamic windows reports 2^32-1 of them, with tables of 0 levels (Linux 6.12).
   constexpr std::uint32_t absurd = 64;
   if ((info.flags & VFIO_IOMMU_SPAPR_INFO_DDW) == 0 || info.ddw.levels == 0 ||
       info.ddw.max_dynamic_windows_supported > absurd) {
@@ -70,9 +76,9 @@ const DmaWindow* WindowTable::starting_at(Iova start) const {
   return found == windows_.end() ? nullptr : &*found;
 }
 
-// A table of L levels is a tree whose nodes have 2^level_shift bytes; powernv refuses one that would span 55 bits or
-// more (pnv_pci_ioda2_table_alloc_pages, Linux 6.12), and counts its memory all the same (tce_iommu_create_table). So
-// it must not be asked.
+// A table of L levels is a tree with nodes of 2^level_shift bytes. powernv refuses a table that would span 55 bits or
+// more (pnv_pci_ioda2_table_alloc_pages, Linux 6.12), but still counts its memory (tce_iommu_create_table). So it must
+// not be requested.
 bool WindowTable::levels_fit(const DmaWindowRequest& request, std::uint32_t levels) const {
   if (levels == 0 || levels > limits_.levels) return false;
   if (platform_ != Platform::powernv) return true;
@@ -83,7 +89,7 @@ bool WindowTable::levels_fit(const DmaWindowRequest& request, std::uint32_t leve
 }
 
 std::uint32_t WindowTable::fewest_levels(const DmaWindowRequest& request) const {
-  // Each node is one piece of contiguous memory, and large ones are hard to come by: 256 KiB are not.
+  // Each node is contiguous memory, which is hard to get if it is large. 256 KiB are not.
   constexpr std::uint32_t comfortable_shift = 18;
   const std::uint32_t entries_shift = log2_of(request.size) - log2_of(request.page_size);
   std::uint32_t best = 1;
@@ -95,48 +101,49 @@ std::uint32_t WindowTable::fewest_levels(const DmaWindowRequest& request) const 
 }
 
 std::uint64_t WindowTable::table_size(std::uint64_t window_size, std::uint64_t page_size) const {
-  // powernv keeps a second table with the addresses in user space (pnv_pci_ioda2_table_alloc_pages).
+  // powernv keeps a second table, of user-space addresses (pnv_pci_ioda2_table_alloc_pages).
   const std::uint64_t tables = platform_ == Platform::powernv ? 2 : 1;
   return tables * std::max(window_size / page_size * bytes_of_tce, host_page_);
 }
 
 Result<vfio_iommu_spapr_tce_create> WindowTable::plan(const DmaWindowRequest& request) const {
   CallFailed what{.result = -EINVAL, .object = request_text(request)};
-  // A table has at least one page; a smaller window is quietly made larger (pnv_pci_ioda2_table_alloc_pages).
+  // A table has at least one page. The kernel silently enlarges a smaller window (pnv_pci_ioda2_table_alloc_pages).
   const std::uint64_t smallest = host_page_ / bytes_of_tce * request.page_size;
   const std::uint32_t levels = request.levels;
   if (limits_.levels == 0) {
     what.result = -ENODEV;
-    what.reason = "the platform makes no windows beside the default one for this device";
-    what.remedy = "map within the default window";
+    what.kind = ErrorKind::unsupported;
+    what.reason = "the platform creates no windows except the default one for this device";
+    what.remedy = RemedyCode::map_in_default_window;
   } else if (!std::has_single_bit(request.page_size) || (request.page_size & limits_.page_sizes) == 0) {
     what.reason = fmt::format("the IOMMU has pages of {}", page_sizes_text(limits_.page_sizes));
-    what.remedy = "choose one of these";
+    what.remedy = RemedyCode::choose_window_page_size;
   } else if (!std::has_single_bit(request.size)) {
-    what.reason = "the size is no power of two";
-    what.remedy = fmt::format("ask for {}", size_text(size_holding(std::max(request.size, smallest))));
+    what.reason = "the size is not a power of two";
+    what.remedy = remedy<RemedyCode::choose_window_size>(size_text(size_holding(std::max(request.size, smallest))));
   } else if (request.size < smallest) {
-    what.reason = fmt::format("the smallest window with this page size has {}", size_text(smallest));
-    what.remedy = "ask for that";
+    what.reason = fmt::format("the smallest window with this page size is {}", size_text(smallest));
+    what.remedy = remedy<RemedyCode::choose_window_size>(size_text(smallest));
   } else if (levels != 0 && !levels_fit(request, levels)) {
-    what.reason = fmt::format("a table of {} levels is too deep for it", levels);
-    what.remedy = fmt::format("leave the levels out, which takes {}", fewest_levels(request));
+    what.reason = fmt::format("a table of {} levels is too deep for this window", levels);
+    what.remedy = remedy<RemedyCode::omit_window_levels>(std::to_string(fewest_levels(request)));
   } else if (windows_.size() >= limits_.windows) {
     what.result = -ENOSPC;
-    what.reason = fmt::format("there can be {} windows at a time, and so many there are", limits_.windows);
-    what.remedy = "remove one first";
+    what.reason = fmt::format("all {} windows are in use", limits_.windows);
+    what.remedy = RemedyCode::remove_window;
   } else if (platform_ == Platform::pseries && std::any_of(windows_.begin(), windows_.end(), [&](const DmaWindow& w) {
                return w.range.first.value != default_start_;
              })) {
-    // The hypervisor has one window beside the default one. Asked for another, it refuses, and then the kernel refuses
-    // every window of this host bridge, to every process and for good (failed_ddw_pdn_list, enable_ddw and
-    // spapr_tce_create_table, Linux 6.12). The default window, once removed, cannot be made again while the other is
-    // there (EPERM).
+    // The hypervisor supports one window besides the default one. It refuses a request for another, and then the kernel
+    // permanently refuses every window of this host bridge, for all processes (failed_ddw_pdn_list, enable_ddw and
+    // spapr_tce_create_table, Linux 6.12). Once the default window was removed, it cannot be created again while the
+    // other exists (EPERM).
     what.result = -ENOSPC;
     what.reason =
-        "under this hypervisor there can be one 64-bit window, and it is there; to ask for more would lose every "
-        "window of this host bridge until the host is booted again";
-    what.remedy = "remove the 64-bit window first";
+        "this hypervisor has one 64-bit window, which is in use; a request for another would make every window of this "
+        "host bridge unavailable until the host is rebooted";
+    what.remedy = RemedyCode::remove_64bit_window;
   } else {
     return vfio_iommu_spapr_tce_create{.argsz = sizeof(vfio_iommu_spapr_tce_create),
                                        .flags = 0,

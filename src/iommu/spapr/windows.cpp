@@ -1,20 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-// SpaprContainer: its two powers, DMA windows and registered memory, as calls of the kernel.
+// SpaprContainer: DMA windows and preregistration, by system calls.
 #include <fmt/format.h>
+
 #include "base/on_throw.hpp"
 #include "base/words.hpp"
 #include "host/requirements.hpp"
+#include "iommu/address_space.hpp"
 #include "iommu/spapr/container.hpp"
 #include "kernel/spapr.hpp"
 
 namespace postern::spapr {
 
 Result<void> SpaprContainer::require_device(std::string object) const {
-  if (!container_.empty()) return {};
+  if (has_groups()) return {};
   return refusal({.result = -ENODEV,
+                  .kind = ErrorKind::invalid_argument,
                   .object = std::move(object),
                   .reason = "no device is attached, so there is no IOMMU",
-                  .remedy = "attach a device first"});
+                  .remedy = RemedyCode::attach_device_first});
 }
 
 Result<DmaWindow> SpaprContainer::create_in_kernel(vfio_iommu_spapr_tce_create create) {
@@ -23,8 +26,8 @@ Result<DmaWindow> SpaprContainer::create_in_kernel(vfio_iommu_spapr_tce_create c
   const std::uint64_t page = std::uint64_t{1} << wanted.page_shift;
   CallFailed what{.object =
                       fmt::format("DMA window of {} with pages of {}", size_text(wanted.window_size), size_text(page))};
-  const int result = tce_create(kernel(), container_.fd().get(), create);
-  // Before it makes another window, the kernel makes the default one (tce_iommu_create_default_window).
+  const int result = tce_create(kernel(), fd().get(), create);
+  // Before it creates another window, the kernel creates the default one (tce_iommu_create_default_window).
   const DmaWindow* const first = default_pending_ ? windows_.default_window() : nullptr;
   if (result >= 0) default_pending_ = false;
   what.result = result;
@@ -32,74 +35,72 @@ Result<DmaWindow> SpaprContainer::create_in_kernel(vfio_iommu_spapr_tce_create c
     if (const auto* made = windows_.add(wanted, {create.start_addr})) return *made;
     (void)remove_in_kernel({create.start_addr});
     what.result = -EPROTO;
-    what.reason = fmt::format("the kernel says that it is at {:#x}, where it cannot be", create.start_addr);
+    what.reason = fmt::format("the kernel reports it at {:#x}, where it cannot be", create.start_addr);
     return refusal(std::move(what));
   } else if (result == -ENOMEM) {
+    what.kind = ErrorKind::locked_memory;
     const std::uint64_t own = windows_.table_size(wanted.window_size, page);
+    std::uint64_t both = own;
     what.reason = fmt::format("its table counts as {} of locked memory", size_text(own));
     if (first != nullptr) {
-      what.reason += fmt::format(", and that of the default window, which is made first, as {}",
-                                 size_text(windows_.table_size(first->range.length(), first->page_size)));
+      const std::uint64_t table = windows_.table_size(first->range.length(), first->page_size);
+      what.reason += fmt::format(", and that of the default window, which is created first, as {}", size_text(table));
+      both += table;
     }
-    what.remedy = first != nullptr
-                      ? "remove the default window first; raise RLIMIT_MEMLOCK (\"ulimit -l\"), or run with "
-                        "CAP_IPC_LOCK"
-                      : "create a smaller one, or one with larger pages; raise RLIMIT_MEMLOCK (\"ulimit "
-                        "-l\"), or run with CAP_IPC_LOCK";
+    what.remedy = first != nullptr ? RemedyCode::remove_default_window : RemedyCode::create_smaller_window;
+    what.remedy.add(raise_limit(both));
   } else if (result == -ENODEV) {
+    what.kind = ErrorKind::unavailable;
     what.reason = windows_lost;
-    what.remedy = windows_back;
+    what.remedy = RemedyCode::boot_for_dma_windows;
   } else if (result == -EPERM) {
-    what.reason = "the platform refuses it";
-    what.remedy = "see the kernel's log (dmesg) for the reason";
+    what.reason = "the platform refused it";
+    what.remedy = RemedyCode::see_kernel_log;
   }
   return call_failure(tce_create.symbol, std::move(what));
 }
 
 int SpaprContainer::remove_in_kernel(Iova start) {
   vfio_iommu_spapr_tce_remove remove{.argsz = sizeof remove, .flags = 0, .start_addr = start.value};
-  return tce_remove(kernel(), container_.fd().get(), remove);
+  return tce_remove(kernel(), fd().get(), remove);
 }
 
 Result<DmaWindow> SpaprContainer::create(const DmaWindowRequest& request) {
-  if (auto ready = require_device("DMA window of container spapr"); !ready) return failure_of(ready);
-  auto plan = windows_.plan(request);
-  if (!plan) return failure_of(plan);
-  auto made = create_in_kernel(*plan);
-  if (!made) return made;
+  POSTERN_TRY(require_device("DMA window of container spapr"));
+  auto plan = POSTERN_TRY(windows_.plan(request));
+  const DmaWindow made = POSTERN_TRY(create_in_kernel(plan));
   const OnThrow undo([&] {
-    (void)remove_in_kernel(made->range.first);
-    windows_.remove(made->range.first);
+    (void)remove_in_kernel(made.range.first);
+    windows_.remove(made.range.first);
   });
-  set_limits(window_limits());
+  space().set_limits(window_limits());
   return made;
 }
 
 Result<void> SpaprContainer::remove(Iova start) {
-  if (auto ready = require_device("DMA window of container spapr"); !ready) return ready;
+  POSTERN_TRY(require_device("DMA window of container spapr"));
   CallFailed what{.result = -ENOENT, .object = fmt::format("DMA window at {}", to_string(start))};
-  // The kernel takes any address within a window for its name (tce_iommu_remove_window); that would be too easy a
-  // mistake.
+  // The kernel would accept any address within the window (tce_iommu_remove_window), which makes mistakes too easy.
   const DmaWindow* const window = windows_.starting_at(start);
   if (window == nullptr) {
     what.reason = "no window starts there";
     return refusal(std::move(what));
   }
   std::optional<IovaRange> mapped;
-  for_each_mapping([&](const Mapping& mapping) {
+  space().mappings().for_each([&](const MappingRecord& mapping) {
     if (!mapped && window->range.contains(mapping.range)) mapped = mapping.range;
   });
   if (mapped) {
     what.result = -EBUSY;
     what.reason = fmt::format("{} is mapped in it", to_string(*mapped));
-    what.remedy = "unmap everything in it first";
+    what.remedy = RemedyCode::unmap_first;
     return refusal(std::move(what));
   }
   ContainerLimits limits = window_limits(start);
   what.result = remove_in_kernel(start);
   if (what.result < 0) return call_failure(tce_remove.symbol, std::move(what));
   windows_.remove(start);
-  set_limits(std::move(limits));
+  space().set_limits(std::move(limits));
   return {};
 }
 
@@ -111,15 +112,15 @@ Result<DmaWindow> SpaprContainer::make_room(std::uint64_t bytes, std::uint64_t p
 }
 
 Result<void> SpaprContainer::add(std::span<std::byte> memory) {
-  if (auto ready = require_device("memory of container spapr"); !ready) return ready;
+  POSTERN_TRY(require_device("memory of container spapr"));
   const RegisteredMemory::Range range{reinterpret_cast<std::uintptr_t>(memory.data()), memory.size()};
   const std::uint64_t page = windows_.host_page();
   CallFailed what{.result = -EINVAL,
                   .object = fmt::format("memory at {}+{}", fmt::ptr(memory.data()), size_text(memory.size()))};
-  // A length of zero would make the kernel warn and answer ENOMEM (mm_iommu_do_alloc, Linux 6.12).
+  // A length of zero would make the kernel warn and return ENOMEM (mm_iommu_do_alloc, Linux 6.12).
   if (memory.empty() || ((range.address | range.length) & (page - 1)) != 0) {
     what.reason =
-        memory.empty() ? "the length is zero" : fmt::format("not a multiple of the page, {}", size_text(page));
+        memory.empty() ? "the length is zero" : fmt::format("not a multiple of the page size, {}", size_text(page));
     return refusal(std::move(what));
   }
   if (range.address + range.length < range.address) {
@@ -129,13 +130,13 @@ Result<void> SpaprContainer::add(std::span<std::byte> memory) {
   }
   if (registered_.overlaps(range)) {
     what.result = -EEXIST;
-    what.reason = "part of it is registered already, or mapped without having been registered first";
-    what.remedy = "register memory before mapping it, and once";
+    what.reason = "part of it is already registered, or was mapped without being registered first";
+    what.remedy = RemedyCode::register_before_mapping;
     return refusal(std::move(what));
   }
   what.result = registered_.keep(range);
   if (what.result >= 0) return {};
-  if (what.result == -ENOMEM) explain_locked_memory(what, kernel(), range.length);
+  if (what.result == -ENOMEM) explain_locked_memory(what, kernel(), range.length, locked_memory_counter());
   if (what.result == -EFAULT && registered_.pages_found()) {
     what.reason = registered_.pages_found_text();
     return refusal(std::move(what));
@@ -144,16 +145,16 @@ Result<void> SpaprContainer::add(std::span<std::byte> memory) {
 }
 
 Result<void> SpaprContainer::remove(std::span<std::byte> memory) {
-  if (auto ready = require_device("memory of container spapr"); !ready) return ready;
+  POSTERN_TRY(require_device("memory of container spapr"));
   const RegisteredMemory::Range range{reinterpret_cast<std::uintptr_t>(memory.data()), memory.size()};
   CallFailed what{.result = -ENOENT,
                   .object = fmt::format("memory at {}+{}", fmt::ptr(memory.data()), size_text(memory.size()))};
   if (!registered_.is_kept_as(range)) {
-    what.reason = "exactly this was not registered";
+    what.reason = "no registration has exactly these bounds";
     return refusal(std::move(what));
   }
   std::optional<IovaRange> mapped;
-  for_each_mapping([&](const Mapping& mapping) {
+  space().mappings().for_each([&](const MappingRecord& mapping) {
     const auto first = reinterpret_cast<std::uintptr_t>(mapping.address);
     if (!mapped && first < range.address + range.length && range.address < first + mapping.range.length()) {
       mapped = mapping.range;
@@ -162,7 +163,7 @@ Result<void> SpaprContainer::remove(std::span<std::byte> memory) {
   if (mapped) {
     what.result = -EBUSY;
     what.reason = fmt::format("it is mapped at {}", to_string(*mapped));
-    what.remedy = "unmap it first";
+    what.remedy = RemedyCode::unmap_first;
     return refusal(std::move(what));
   }
   what.result = registered_.drop(range);

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// Type1DirtyLog: START, STOP, GET_BITMAP, and unmapping with a bitmap.
+// Type1DirtyLog: START, STOP, GET_BITMAP, and unmap with a bitmap.
 #include "iommu/type1/dirty_log.hpp"
 
 #include <fmt/format.h>
 
-#include "iommu/kernel_container.hpp"
+#include "iommu/address_space.hpp"
+#include "iommu/type1/container.hpp"
 #include "iommu/type1/info.hpp"
-#include "kernel/tailed.hpp"
+#include "kernel/flex_array.hpp"
 #include "kernel/vfio.hpp"
 #include "memory/page_bits.hpp"
 
@@ -22,30 +23,35 @@ int set_logging(const Fd& container, std::uint32_t flag) {
 
 }  // namespace
 
-TrackedDevice Type1DirtyLog::probe(const std::string& device) const {
+TrackedDevice Type1DirtyLog::probe(const Attached& attached) const {
+  const std::string& device = attached.host.name;
   const auto info = read_info(container_->fd());
-  if (!info) return {.device = device, .source = DirtySource::nobody, .note = info.error().message()};
+  if (!info) return {.device = device, .source = DirtySource::none, .note = info.error().message()};
   if (!info->migration) {
     return {.device = device,
-            .source = DirtySource::nobody,
+            .source = DirtySource::none,
             .note = "the kernel has no dirty log for type1 (VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION is missing)"};
   }
+  // update_user_bitmap and vfio_iova_dirty_bitmap (Linux 5.8): with a device behind an IOMMU all pages of a mapping
+  // count as written. Of a mediated device its driver pins what it has written.
+  if (attached.host.bus == "mdev") return {.device = device, .source = DirtySource::iommu, .note = ""};
   return {.device = device,
           .source = DirtySource::iommu,
-          .note = "type1 counts every page as written that a device with an IOMMU can reach"};
+          .note = "type1 reports every mapped page dirty",
+          .marks_everything = true};
 }
 
-Result<void> Type1DirtyLog::start(std::span<const std::string> /*devices*/) {
+Result<void> Type1DirtyLog::start(std::span<const Attached* const> /*devices*/) {
   if (started_) return {};
-  auto info = read_info(container_->fd());
-  if (!info) return failure_of(info);
-  most_pages_ = info->migration ? info->migration->largest_bitmap * 8 : 0;
+  auto info = POSTERN_TRY(read_info(container_->fd()));
+  most_pages_ = info.migration ? info.migration->largest_bitmap * 8 : 0;
   if (const int result = set_logging(container_->fd(), VFIO_IOMMU_DIRTY_PAGES_FLAG_START); result < 0) {
     CallFailed what{.result = result, .object = "start the dirty log of container type1"};
     if (result == -EINVAL) {
       // vfio_dma_bitmap_alloc_all (Linux 5.8).
-      what.reason = fmt::format("a mapping has more pages than a bitmap may have bits, {}", most_pages_);
-      what.remedy = "map in smaller pieces";
+      what.kind = ErrorKind::limit_reached;
+      what.reason = fmt::format("a mapping has more pages than a bitmap can have bits, {}", most_pages_);
+      what.remedy = RemedyCode::map_smaller_pieces;
     }
     return call_failure(vfio::iommu_dirty_pages.symbol, std::move(what));
   }
@@ -64,7 +70,7 @@ Result<void> Type1DirtyLog::stop() {
 }
 
 int Type1DirtyLog::get_bitmap(const DirtyRequest& request) const {
-  Tailed<vfio_iommu_type1_dirty_bitmap, vfio_iommu_type1_dirty_bitmap_get> call;
+  FlexArray<vfio_iommu_type1_dirty_bitmap, vfio_iommu_type1_dirty_bitmap_get> call;
   call.head().flags = VFIO_IOMMU_DIRTY_PAGES_FLAG_GET_BITMAP;
   *call.tail() = {.iova = request.range.first.value,
                   .size = request.range.length(),
@@ -74,15 +80,16 @@ int Type1DirtyLog::get_bitmap(const DirtyRequest& request) const {
   return vfio::iommu_dirty_pages(container_->fd().kernel(), container_->fd().get(), call.head());
 }
 
-// The kernel writes whole words over what is there, so that its answer is merged; it takes no range that cuts a mapping
-// in two (vfio_iova_dirty_bitmap), so that one too long for it is asked for in pieces of whole mappings.
+// The kernel overwrites whole words, so its result is merged. It rejects ranges that split a mapping
+// (vfio_iova_dirty_bitmap), so a range that is too long is queried in pieces of whole mappings.
 Result<void> Type1DirtyLog::collect(const DirtyRequest& request, AfterQuery /*after*/) {
   if (!started_) return {};
+  const ShadowMap& mappings = container_->space().mappings();
   std::vector<std::uint64_t> bits;
   for (Iova first = request.range.first;;) {
-    Iova last = mappings_->find(first)->range.last;
+    Iova last = mappings.find(first)->range.last;
     while (last < request.range.last) {
-      const Iova next = mappings_->find(last + 1)->range.last;
+      const Iova next = mappings.find(last + 1)->range.last;
       if ((next - first) / request.page_size >= most_pages_) break;
       last = next;
     }
@@ -107,7 +114,7 @@ int Type1DirtyLog::unmap(const DirtyRequest& mapping) {
     return container_->unmap_dma(mapping.range.first, mapping.range.length(), unmapped);
   }
   std::vector<std::uint64_t> bits(mapping.words());
-  Tailed<vfio_iommu_type1_dma_unmap, vfio_bitmap> call;
+  FlexArray<vfio_iommu_type1_dma_unmap, vfio_bitmap> call;
   call.head().flags = VFIO_DMA_UNMAP_FLAG_GET_DIRTY_BITMAP;
   call.head().iova = mapping.range.first.value;
   call.head().size = mapping.range.length();

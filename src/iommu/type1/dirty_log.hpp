@@ -4,23 +4,20 @@
 
 #include "iommu/dirty_log.hpp"
 
-namespace postern {
-class KernelContainer;
-}
-
 namespace postern::type1 {
 
-// The kernel's log is of pages that a driver pinned for a mediated device, or wrote itself. While a device is in the
-// container that reaches memory by an IOMMU, every page counts as written (update_user_bitmap, Linux 5.8).
+class Type1Container;
+
+// The kernel logs pages that a driver pinned for a mediated device, or wrote itself. While a device with an IOMMU is in
+// the container, the kernel reports every page dirty (update_user_bitmap, Linux 5.8).
 class Type1DirtyLog final : public DirtyLog {
  public:
-  explicit Type1DirtyLog(const KernelContainer& container, const Container& mappings)
-      : container_(&container), mappings_(&mappings) {}
+  explicit Type1DirtyLog(const Type1Container& container) noexcept : container_(&container) {}
 
-  [[nodiscard]] TrackedDevice probe(const std::string& device) const override;
-  [[nodiscard]] Result<void> start(std::span<const std::string> devices) override;
+  [[nodiscard]] TrackedDevice probe(const Attached& device) const override;
+  [[nodiscard]] Result<void> start(std::span<const Attached* const> devices) override;
   [[nodiscard]] Result<void> stop() override;
-  [[nodiscard]] bool tells_whole_mappings() const noexcept override { return started_; }
+  [[nodiscard]] bool reports_whole_mappings() const noexcept override { return started_; }
   [[nodiscard]] Result<void> collect(const DirtyRequest& request, AfterQuery after) override;
   [[nodiscard]] int unmap(const DirtyRequest& mapping) override;
 
@@ -30,8 +27,7 @@ class Type1DirtyLog final : public DirtyLog {
  private:
   [[nodiscard]] int get_bitmap(const DirtyRequest& request) const;
 
-  const KernelContainer* container_;
-  const Container* mappings_;
+  const Type1Container* container_;
   std::uint64_t most_pages_ = 0;  // in one call
   bool started_ = false;
 };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What VFIO_IOMMU_GET_INFO says of a type1 container.
+// Reads VFIO_IOMMU_GET_INFO of a type1 container.
 #include "iommu/type1/info.hpp"
 
 #include "kernel/info_buffer.hpp"

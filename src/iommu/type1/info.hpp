@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What VFIO_IOMMU_GET_INFO says of a type1 container, its capability chain included.
+// Reads VFIO_IOMMU_GET_INFO of a type1 container, including its capability chain.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@
 namespace postern::type1 {
 
 struct MigrationInfo {               // VFIO_IOMMU_TYPE1_INFO_CAP_MIGRATION
-  std::uint64_t page_sizes = 0;      // bitmap: of what pages the dirty log can be
+  std::uint64_t page_sizes = 0;      // bitmap of the page sizes of the dirty log
   std::uint64_t largest_bitmap = 0;  // bytes
 };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// BarMemory: a memfd.
+// BarMemory: a memfd that holds all BARs.
 #include "sim/devices/bar_memory.hpp"
 
 #include <sys/mman.h>

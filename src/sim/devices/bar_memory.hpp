@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// BarMemory: the memory of all BARs of a machine, which a process may map too.
+// BarMemory: the memory of all BARs of a machine, which a process can map.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +8,7 @@
 
 namespace postern::sim {
 
-// One file for all of them, so that a host takes one fd, however many functions it has.
+// One file for all of them, so that a host needs only one fd.
 class BarMemory {
  public:
   BarMemory() = default;
@@ -16,9 +16,9 @@ class BarMemory {
   BarMemory& operator=(const BarMemory&) = delete;
   ~BarMemory();
 
-  // What a BAR takes of it: whole pages, of which the BAR may use a part.
+  // The size that a BAR takes: whole pages, which it may use only in part.
   [[nodiscard]] static std::uint64_t length_for(std::uint64_t size) { return (size + page - 1) & ~(page - 1); }
-  // Makes so many bytes, zeroed: 0 or a negated errno. Once.
+  // Allocates this many zeroed bytes: 0 or a negated errno. Called once.
   [[nodiscard]] int make(std::uint64_t length);
 
   [[nodiscard]] std::span<std::byte> bytes() const noexcept { return bytes_; }

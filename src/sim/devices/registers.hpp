@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Registers: the hardware's side of a BAR, memory that the driver writes to meanwhile.
+// Registers: the hardware's access to a BAR, which the driver may write to at the same time.
 #pragma once
 
 #include <atomic>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <postern/little_endian.hpp>
 #include <span>
 
 namespace postern::sim {
@@ -15,31 +15,31 @@ class Registers {
   Registers() = default;
   explicit Registers(std::span<std::byte> bar) : bar_(bar) {}
 
-  // What the driver wrote to memory before it wrote what is read here, is seen after this.
+  // Acquire: memory that the driver wrote before this register is visible afterwards.
   [[nodiscard]] std::uint32_t read(std::size_t offset) const {
-    return little(reg(offset).load(std::memory_order_acquire));
+    return little_endian(reg(offset).load(std::memory_order_acquire));
   }
-  // And the other way round: who sees this sees what was done before.
+  // Release: a driver that reads this value also sees earlier writes.
   void write(std::size_t offset, std::uint32_t value) const {
-    reg(offset).store(little(value), std::memory_order_release);
+    reg(offset).store(little_endian(value), std::memory_order_release);
   }
 
-  // In halves: whoever writes only one of them has not told the hardware to look yet.
+  // In halves: a driver may have written only one of them yet.
   [[nodiscard]] std::uint64_t read64(std::size_t offset) const {
     return std::uint64_t{read(offset + 4)} << 32 | read(offset);
   }
 
-  // Writes unless the driver has put something else there than what the hardware knows of: false where it has.
+  // Writes unless the driver has changed the value that the hardware knows: then returns false.
   [[nodiscard]] bool replace(std::size_t offset, std::uint32_t known, std::uint32_t value) const {
-    std::uint32_t expected = little(known);
-    return reg(offset).compare_exchange_strong(expected, little(value));
+    std::uint32_t expected = little_endian(known);
+    return reg(offset).compare_exchange_strong(expected, little_endian(value));
   }
-  // What the driver put there, which is gone with that.
+  // Reads the driver's value, and replaces it by `left`.
   [[nodiscard]] std::uint32_t take(std::size_t offset, std::uint32_t left) const {
-    return little(reg(offset).exchange(little(left)));
+    return little_endian(reg(offset).exchange(little_endian(left)));
   }
 
-  // Makes up for a driver that writes to a register that it can only read.
+  // Undoes a driver's write to a read-only register.
   void keep(std::size_t offset, std::uint32_t value) const {
     if (read(offset) != value) write(offset, value);
   }
@@ -48,9 +48,6 @@ class Registers {
   }
 
  private:
-  [[nodiscard]] static constexpr std::uint32_t little(std::uint32_t value) {
-    return std::endian::native == std::endian::little ? value : __builtin_bswap32(value);
-  }
   [[nodiscard]] std::atomic_ref<std::uint32_t> reg(std::size_t offset) const {
     return std::atomic_ref<std::uint32_t>(*reinterpret_cast<std::uint32_t*>(bar_.data() + offset));
   }

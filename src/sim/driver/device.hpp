@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Device: a device of the simulated host as drivers, IOMMUs and VFIO see it, whatever bus it is on.
+// Device: a device of the simulated host on any bus, as seen by drivers, IOMMUs and VFIO.
 #pragma once
 
 #include <memory>
@@ -22,25 +22,25 @@ class Device {
 
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
   [[nodiscard]] int group() const noexcept { return group_; }  // negative: none
-  // VFIO makes groups for devices without an IOMMU, and takes them back.
+  // VFIO creates groups for devices without an IOMMU, and removes them.
   void set_group(int group) noexcept { group_ = group; }
 
-  std::string native_driver;    // the one that takes it where nobody says otherwise: "nvme"
+  std::string native_driver;    // its default driver: "nvme"
   std::string driver;           // bound now; empty: none
   std::string driver_override;  // empty: none
 
-  // Where its DMA goes; null: it is blocked.
+  // Translates its DMA; null: its DMA is blocked.
   std::shared_ptr<Domain> domain;
-  // All of memory, where no IOMMU is in front of it: then its DMA goes there, and `domain` is of no use.
+  // All of memory, if it has no IOMMU: its DMA uses this instead of `domain`.
   std::shared_ptr<Domain> physical;
   [[nodiscard]] bool has_iommu() const noexcept { return physical == nullptr; }
 
-  // What VFIO keeps of it (struct vfio_device).
-  std::unique_ptr<DeviceOps> ops;    // of the VFIO driver that can take it
-  std::optional<int> minor;          // of its cdev, while it is bound to that
-  int opens = 0;                     // by its group or its cdev
+  // VFIO's data of it (struct vfio_device).
+  std::unique_ptr<DeviceOps> ops;    // those of its VFIO driver
+  std::optional<int> minor;          // of its cdev, while it is bound to that driver
+  int opens = 0;                     // how often it is open, by its group or its cdev
   bool cdev_opened = false;          // by its cdev
-  std::shared_ptr<Iommufd> iommufd;  // that it is bound to, by its cdev or its group; null: none
+  std::shared_ptr<Iommufd> iommufd;  // to which it is bound, by its cdev or its group; null: none
 
  private:
   std::string name_;

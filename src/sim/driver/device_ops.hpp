@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// DeviceOps: what a VFIO driver does for a device of its own: struct vfio_device_ops.
+// DeviceOps: the functions of a device's VFIO driver: struct vfio_device_ops.
 #pragma once
 
 #include <linux/vfio.h>
@@ -14,8 +14,8 @@ namespace postern::sim {
 
 struct Variant;
 
-// Each function that gives something gives what the system call of its name does, as those of File. They are called
-// while the device is open, but for match.
+// Functions with a result return that of the system call of their name, as those of File. All except match are called
+// while the device is open.
 class DeviceOps {
  public:
   DeviceOps() = default;
@@ -23,7 +23,7 @@ class DeviceOps {
   DeviceOps& operator=(const DeviceOps&) = delete;
   virtual ~DeviceOps() = default;
 
-  // It was opened by this process, or closed for the last time.
+  // Called on the first open by this process, and on the last close.
   virtual void open_device() = 0;
   virtual void close_device() = 0;
   [[nodiscard]] virtual int ioctl(unsigned long request, void* argument) = 0;
@@ -31,19 +31,20 @@ class DeviceOps {
   [[nodiscard]] virtual ssize_t write(const void* buffer, std::size_t length, std::uint64_t offset) = 0;
   [[nodiscard]] virtual std::intptr_t mmap(void* address, std::size_t length, int protection, int flags,
                                            std::uint64_t offset) = 0;
-  // Whether memory that is mapped of it can be reached now (File::answers).
+  // Whether its mapped memory is accessible now (File::answers).
   [[nodiscard]] virtual bool answers() const = 0;
-  // The kernel wants the device back.
+  // The kernel requests the device.
   virtual void request() = 0;
-  // Whether a group's device is asked for by this text: 1, 0, or a negated errno.
+  // Whether this text names the device in its group: 1, 0, or a negated errno.
   [[nodiscard]] virtual int match(std::string_view text) const = 0;
-  // A VFIO_DEVICE_FEATURE that the driver alone knows; `data` stands behind the header, and was not looked at yet.
+  // A VFIO_DEVICE_FEATURE that only the driver knows; `data` follows the header, and is not checked yet.
   [[nodiscard]] virtual int device_feature(const vfio_device_feature& /*feature*/, void* /*data*/) { return -ENOTTY; }
-  // What it can beyond that: mig_ops and log_ops of struct vfio_device. Null: it has neither.
+  // Its mig_ops and log_ops (struct vfio_device). Null: it has neither.
   [[nodiscard]] virtual Variant* variant() { return nullptr; }
 };
 
-// vfio_check_feature: 1 where the feature is to be got or set, else the answer. `least` bytes stand behind the header.
+// vfio_check_feature: 1 if the feature is to be read or set, else the result. The data after the header has at least
+// `least` bytes.
 [[nodiscard]] inline int check_feature(const vfio_device_feature& feature, std::uint32_t supported, std::size_t least) {
   const std::uint32_t action = feature.flags & (VFIO_DEVICE_FEATURE_GET | VFIO_DEVICE_FEATURE_SET);
   if ((action & ~supported) != 0) return -EINVAL;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The hardware of each model of functions; that of a port is here.
+// make_hardware(): creates the hardware of each model of functions. That of a port is here.
 #include "sim/hosts/hardware_models.hpp"
 
 #include "sim/devices/edu/edu.hpp"
@@ -9,7 +9,7 @@
 namespace postern::sim {
 namespace {
 
-// A port: nothing is behind it here but its config space.
+// A port: it has only config space.
 class Bridge final : public Hardware {
  public:
   explicit Bridge(Platform platform) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The hardware of each model of functions.
+// make_hardware(): creates the hardware of each model of functions.
 #pragma once
 
 #include <memory>

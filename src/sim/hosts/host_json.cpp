@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Simulated hosts described in JSON: the keys, what each takes, and the words for what it does not.
+// parse_host(): parses JSON descriptions of simulated hosts.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -15,7 +15,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-// A value of the document, and where it stands: "host.json: functions[1].address".
+// A value of the document, and its position: "host.json: functions[1].address".
 struct Place {
   const Json& value;
   std::string file;
@@ -45,7 +45,7 @@ tl::unexpected<Error> refuse(const Place& place, std::string remedy) {
   return refuse(place.file, place.path, shown + " is not allowed here", std::move(remedy));
 }
 
-// A key of an object, and how its value comes into what is described.
+// A key of an object, and how its value is parsed.
 template <typename Described>
 struct Key {
   std::string_view name;
@@ -65,7 +65,7 @@ Result<void> read_object(const Place& place, std::span<const Key<Described>> key
     const bool is_known =
         std::any_of(keys.begin(), keys.end(), [&](const auto& key) { return key.name == item.key(); });
     if (!is_known) {
-      return refuse(place.file, place.below(item.key()).path, "there is no such key",
+      return refuse(place.file, place.below(item.key()).path, "unknown key",
                     fmt::format("the keys here are: {}", names()));
     }
   }
@@ -103,7 +103,7 @@ Result<void> read_bool(const Place& place, bool& into) {
   return {};
 }
 
-// One of the names of a table.
+// Parses one of the names of a table.
 template <typename Entry, typename Value>
 Result<void> read_name(const Place& place, std::span<const Entry> table, Value Entry::*value, Value& into) {
   const auto found = std::find_if(table.begin(), table.end(), [&](const Entry& entry) {
@@ -151,7 +151,7 @@ constexpr std::array<Key<HostFunction>, 6> function_keys{{
      [](const Place& place, HostFunction& function) { return read_number(place, function.bytes, "bytes"); }},
 }};
 
-constexpr std::array<Key<Host>, 7> host_keys{{
+constexpr std::array<Key<Host>, 8> host_keys{{
     {"platform", true,
      [](const Place& place, Host& host) {
        auto read = read_name(place, std::span<const PlatformName>(platforms), &PlatformName::platform, host.platform);
@@ -178,15 +178,17 @@ constexpr std::array<Key<Host>, 7> host_keys{{
     {"dirty_bits", false, [](const Place& place, Host& host) { return read_bool(place, host.dirty_bits); }},
     {"enable_unsafe_noiommu_mode", false,
      [](const Place& place, Host& host) { return read_bool(place, host.enable_unsafe_noiommu_mode); }},
+    {"dynamic_msix", false, [](const Place& place, Host& host) { return read_bool(place, host.dynamic_msix); }},
 }};
 
-// Keys that describe what the platform, or the model, does not have.
+// Rejects keys that the platform, or the model, does not support.
 Result<void> check_use(const Place& document, const Host& host) {
   const bool is_power = host.platform != Platform::pc && host.platform != Platform::arm;
-  for (const char* const key : {"address_bits", "mapping_limit", "dirty_bits", "enable_unsafe_noiommu_mode"}) {
+  for (const char* const key :
+       {"address_bits", "mapping_limit", "dirty_bits", "enable_unsafe_noiommu_mode", "dynamic_msix"}) {
     if (is_power && document.value.contains(key)) {
-      return refuse(document.file, key, "a POWER host has no such thing here",
-                    "leave it out, or write the platform \"pc\" or \"arm\"");
+      return refuse(document.file, key, "POWER hosts do not support this key",
+                    "omit it, or write the platform \"pc\" or \"arm\"");
     }
   }
   for (std::size_t index = 0; index < host.functions.size(); ++index) {
@@ -195,7 +197,7 @@ Result<void> check_use(const Place& document, const Host& host) {
     for (const char* const key : {"serial", "bytes"}) {
       if (!model.has_disk && function.value.contains(key)) {
         return refuse(function.file, function.below(key).path, fmt::format("the model {} has no disk", model.name),
-                      "leave it out");
+                      "omit it");
       }
     }
   }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The simulated hosts that need no file, by their names, and the one that an option names. The POWER hosts have the
+// The predefined simulated hosts, and find_host(), which finds a host by name or file. The POWER hosts have the
 // addresses of the guests ppc64le-pseries and ppc64le-powernv9.
 #include "sim/hosts/hosts.hpp"
 
@@ -62,8 +62,8 @@ tl::unexpected<Error> refuse_file(const std::string& name, int code, std::string
                   .causes = {}});
 }
 
-// A name that people give may be any file's. Only a regular one is opened, since opening others can wait (a FIFO) or do
-// something (a device); and one that does not end, as some below /proc, is left after as much as a description can be.
+// The name may be that of any file. Only regular files are opened, since opening others can block (a FIFO) or have
+// effects (a device). Files without an end, as some in /proc, are read up to the longest possible description.
 Result<std::string> read_description(const std::string& name) {
   constexpr std::size_t longest = std::size_t{16} << 20;
   const auto cannot = [&](ssize_t result) {
@@ -77,8 +77,8 @@ Result<std::string> read_description(const std::string& name) {
     const char* const kind = S_ISDIR(status.mode)    ? "a directory"
                              : S_ISFIFO(status.mode) ? "a FIFO"
                              : S_ISSOCK(status.mode) ? "a socket"
-                                                     : "a device's node";
-    return refuse_file(name, EINVAL, fmt::format("it is {}, no regular file", kind));
+                                                     : "a device node";
+    return refuse_file(name, EINVAL, fmt::format("it is {}, not a regular file", kind));
   }
   const int opened = kernel.open(name.c_str(), O_RDONLY | O_NONBLOCK | O_NOCTTY);
   if (opened < 0) return cannot(opened);

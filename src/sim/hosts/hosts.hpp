@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the descriptions of simulated hosts have in common: the models of functions by name, and which hosts can be.
+// Models of functions by name, and checks of described hosts.
 #pragma once
 
 #include <postern-sim/host.hpp>
@@ -14,15 +14,16 @@ inline constexpr const char* choose_host = "choose simulated host";  // the oper
 struct ModelName {
   HostFunction::Model model;
   std::string_view name;                 // in JSON
-  std::string_view native_driver;        // the one that takes it where nobody says otherwise; empty: Linux has none
+  std::string_view native_driver;        // its default driver; empty: Linux has none
   bool has_disk;                         // a serial number, and bytes
-  std::string_view variant_driver = {};  // a VFIO driver of its own, beside vfio-pci
+  std::string_view variant_driver = {};  // its own VFIO driver, besides vfio-pci
 };
-// Every model has its line here.
+// Contains every model.
 [[nodiscard]] std::span<const ModelName> models() noexcept;
 [[nodiscard]] const ModelName& name_of(HostFunction::Model model);
 
-// Why no host can be like this one, and where: "functions[1].address"; both empty where nothing is wrong.
+// Why this host is impossible, and where: "functions[1].address"; both empty if it is possible. check_host() and
+// parse_host() turn it into an error.
 struct Impossible {
   std::string place;
   std::string reason;

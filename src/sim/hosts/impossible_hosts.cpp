@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which hosts cannot be, and why: for descriptions that people write.
+// find_impossible(): checks whether a described host is possible.
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <map>
 #include <optional>
 
@@ -13,24 +14,29 @@ namespace {
 
 bool is_power(Platform platform) { return platform == Platform::pseries || platform == Platform::powernv; }
 
-// What is wrong with functions[index] by itself.
+// Checks functions[index] by itself.
 Impossible check_function(const Host& host, std::size_t index) {
   const HostFunction& function = host.functions[index];
   const ModelName& model = name_of(function.model);
   const auto wrong = [&](std::string_view key, std::string reason, std::string remedy) {
     return Impossible{fmt::format("functions[{}].{}", index, key), std::move(reason), std::move(remedy)};
   };
+  if (function.address.device > 31 || function.address.function > 7) {
+    return wrong("address", fmt::format("PCI has no {}", to_string(function.address)),
+                 "write a device from 0 to 31 (0x1f), and a function from 0 to 7");
+  }
   if (function.driver == "vfio-pci" && function.model == HostFunction::Model::bridge) {
-    return wrong("driver", "vfio-pci takes no bridges", "leave the driver out, or write pci-stub");
+    return wrong("driver", "vfio-pci does not support bridges", "omit the driver, or write pci-stub");
   }
   if (!function.driver.empty() && function.driver != "vfio-pci" && function.driver != "pci-stub" &&
       function.driver != model.native_driver && function.driver != model.variant_driver) {
     const auto own = model.variant_driver.empty() ? model.native_driver : model.variant_driver;
-    return wrong("driver", fmt::format("\"{}\" does not take a function of the model {}", function.driver, model.name),
+    return wrong("driver",
+                 fmt::format("\"{}\" does not support a function of the model {}", function.driver, model.name),
                  fmt::format("write {}{}vfio-pci or pci-stub", own, own.empty() ? "" : ", "));
   }
   if (function.driver == "vfio-pci" && function.iommu_group < 0 && !host.enable_unsafe_noiommu_mode) {
-    return wrong("driver", "vfio-pci takes no function that is in no IOMMU group",
+    return wrong("driver", "vfio-pci does not support a function without an IOMMU group",
                  "give it an iommu_group, or the host enable_unsafe_noiommu_mode");
   }
   constexpr std::size_t longest_serial = 20;  // NVMe base specification 2.0, figure 275
@@ -40,17 +46,17 @@ Impossible check_function(const Host& host, std::size_t index) {
   }
   constexpr std::uint64_t block = 512;
   if (model.has_disk && (function.bytes == 0 || function.bytes % block != 0)) {
-    return wrong("bytes", fmt::format("{} bytes are no whole number of blocks", function.bytes),
+    return wrong("bytes", fmt::format("{} bytes are not a whole number of blocks", function.bytes),
                  fmt::format("write a multiple of {}", block));
   }
   if (host.platform == Platform::powernv && function.address.bus == 0 &&
       function.model != HostFunction::Model::bridge) {
-    return wrong("address", "on powernv, bus 0 has the root port alone", "put it on bus 1, and a bridge on bus 0");
+    return wrong("address", "on powernv, bus 0 has only the root port", "put it on bus 1, and a bridge on bus 0");
   }
   return {};
 }
 
-// What is wrong with the functions beside each other.
+// Checks the functions against each other.
 Impossible check_together(const Host& host) {
   std::map<PciAddress, std::size_t> at;
   std::map<int, std::size_t> first_of_group;
@@ -59,22 +65,23 @@ Impossible check_together(const Host& host) {
     const auto [same, is_new] = at.try_emplace(function.address, index);
     if (!is_new) {
       return {fmt::format("functions[{}].address", index),
-              fmt::format("functions[{}] has the address {}, too", same->second, to_string(function.address)),
-              "give each function an address of its own"};
+              fmt::format("functions[{}] also has the address {}", same->second, to_string(function.address)),
+              "give each function its own address"};
     }
     if (function.iommu_group < 0) continue;
     const auto [first, begins] = first_of_group.try_emplace(function.iommu_group, index);
     const std::uint32_t domain = host.functions[first->second].address.domain;
     if (begins || domain == function.address.domain) continue;
-    // pci_device_group: what shares a group shares a bus, or a way to it.
+    // pci_device_group: functions of a group share a bus, or a path to it.
     return {fmt::format("functions[{}].iommu_group", index),
-            fmt::format("functions[{}] of group {} is in the PCI domain {:04x}, and this one in {:04x}", first->second,
+            fmt::format("functions[{}] of group {} is in the PCI domain {:04x}, but this one in {:04x}", first->second,
                         function.iommu_group, domain, function.address.domain),
-            "a group lies within one PCI domain"};
+            "put all functions of a group into one PCI domain"};
   }
-  // pci_scan_slot looks for other functions of a slot when it has found number 0; but virtual ones come of another
-  // function, and their numbers begin anywhere behind its own (pci_iov_virtfn_bus, pci_iov_virtfn_devfn).
-  std::optional<PciAddress> last_first;  // the last that was its slot's number 0, and may have virtual functions
+  // pci_scan_slot looks for other functions of a slot only after it has found number 0. But virtual functions are
+  // created by another function, and their numbers may start anywhere after its own (pci_iov_virtfn_bus,
+  // pci_iov_virtfn_devfn).
+  std::optional<PciAddress> last_first;  // the last function 0 of a slot, which may have virtual functions
   for (const auto& [address, index] : at) {
     const bool is_bridge = host.functions[index].model == HostFunction::Model::bridge;
     if (address.function == 0 && !is_bridge) last_first = address;
@@ -83,10 +90,10 @@ Impossible check_together(const Host& host) {
     const bool may_be_virtual = !is_bridge && last_first && last_first->domain == address.domain;
     if (at.contains(first) || may_be_virtual) continue;
     return {fmt::format("functions[{}].address", index),
-            fmt::format("there is no {}, and without it the kernel looks for no other function of the slot; nor is a "
-                        "function before it that it could be a virtual function of",
+            fmt::format("there is no {}, without which the kernel finds no other function of the slot; nor is there an "
+                        "earlier function of which it could be a virtual function",
                         to_string(first)),
-            "let a slot's functions begin with 0"};
+            "start the functions of a slot with 0"};
   }
   return {};
 }
@@ -96,7 +103,8 @@ Impossible check_iommu(const Host& host) {
   const bool is_arm = host.platform == Platform::arm;
   const unsigned most = is_arm ? 48 : 57;
   if (host.address_bits >= 32 && host.address_bits <= most) return {};
-  return {"address_bits", fmt::format("{} translates no {} bits", is_arm ? "an SMMUv3" : "VT-d", host.address_bits),
+  return {"address_bits",
+          fmt::format("{} does not translate {} bits", is_arm ? "an SMMUv3" : "VT-d", host.address_bits),
           fmt::format("write a number from 32 to {}", most)};
 }
 
@@ -108,6 +116,16 @@ Impossible find_impossible(const Host& host) {
     if (Impossible wrong = check_function(host, index); !wrong.empty()) return wrong;
   }
   return check_together(host);
+}
+
+Result<void> check_host(const Host& host) {
+  Impossible wrong = find_impossible(host);
+  if (wrong.empty()) return {};
+  return failure({.code = EINVAL,
+                  .operation = choose_host,
+                  .object = std::move(wrong.place),
+                  .reason = std::move(wrong.reason),
+                  .remedy = std::move(wrong.remedy)});
 }
 
 }  // namespace postern::sim

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// check_json: the events of nlohmann's parser, followed by the path of the value that it is at.
+// check_json(): follows the events of nlohmann's parser, with the path of the current value.
 #include "sim/hosts/json_text.hpp"
 
 #include <fmt/format.h>
@@ -14,16 +14,16 @@ namespace {
 
 using JsonValue = nlohmann::json;
 
-constexpr std::size_t deepest = 8;  // a description has 3: the host, its list of functions, a function
+constexpr std::size_t deepest = 8;  // a description needs 3: the host, its list of functions, a function
 
 std::string line_and_column(std::string_view text, std::size_t at) {
   const std::string_view before = text.substr(0, at);
   const auto lines = std::count(before.begin(), before.end(), '\n');
-  const std::size_t line_start = before.rfind('\n') + 1;  // 0 where there is no line before
+  const std::size_t line_start = before.rfind('\n') + 1;  // 0 on the first line
   return fmt::format("line {}, column {}", lines + 1, before.size() - line_start + 1);
 }
 
-// Each event gives whether the parser goes on.
+// Each event returns whether the parser continues.
 class JsonChecker final : public nlohmann::json_sax<JsonValue> {
  public:
   explicit JsonChecker(std::string_view text) : text_(text) {}
@@ -45,10 +45,10 @@ class JsonChecker final : public nlohmann::json_sax<JsonValue> {
     Level& level = levels_.back();
     level.key = value;
     if (level.keys.insert(value).second) return true;
-    return refuse("the key is there twice in one object", "leave one of them out");
+    return refuse("the key appears twice in one object", "remove one of them");
   }
 
-  // `position` is how many bytes were read: behind the token.
+  // `position` is the number of bytes read, up to the end of the token.
   bool parse_error(std::size_t position, const std::string& token, const JsonValue::exception& error) override {
     constexpr int number_overflow = 406;
     if (error.id == number_overflow) {
@@ -59,15 +59,15 @@ class JsonChecker final : public nlohmann::json_sax<JsonValue> {
     }
     // "[json.exception.parse_error.101] parse error at line 3, column 5: ..."
     const std::string_view words(error.what());
-    fault_ = {"", fmt::format("this is no JSON: {}", words.substr(std::min(words.size(), words.find(' ') + 1))), ""};
+    fault_ = {"", fmt::format("this is not JSON: {}", words.substr(std::min(words.size(), words.find(' ') + 1))), ""};
     return false;
   }
 
  private:
   struct Level {
     bool is_array = false;
-    std::size_t values = 0;  // of an array, that have begun
-    std::string key;         // of an object, the last
+    std::size_t values = 0;  // the values of an array so far
+    std::string key;         // the last key of an object
     std::set<std::string> keys;
   };
 
@@ -105,7 +105,7 @@ class JsonChecker final : public nlohmann::json_sax<JsonValue> {
   }
 
   std::string_view text_;
-  std::vector<Level> levels_;  // the lists and objects that the value is in
+  std::vector<Level> levels_;  // the lists and objects that contain the value
   JsonFault fault_;
 };
 

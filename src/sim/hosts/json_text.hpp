@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A JSON text that people write, checked before its values are made: what is wrong with it, and where.
+// check_json(): checks a JSON text before it is parsed, and finds the position of an error.
 #pragma once
 
 #include <string>
@@ -7,17 +7,17 @@
 
 namespace postern::sim {
 
-// Why a text is no JSON document that can be read. `place` is that of a value, "functions[1].bytes"; empty for the
-// document. `reason` is empty where nothing is wrong.
+// Why a text is not a valid JSON document. `place` is the path of a value, "functions[1].bytes"; empty for the
+// document. `reason` is empty if the text is valid.
 struct JsonFault {
   std::string place;
   std::string reason;
   std::string remedy;
 };
 
-// Refuses what is no JSON, numbers that no double holds, a key that is twice in one object, and values nested deeper
-// than a host's description can be. nlohmann's parser throws at the first two, takes the third, and what it makes of
-// the last is a tree whose printing recurses as deep as it goes.
+// Rejects invalid JSON, numbers that do not fit in a double, duplicate keys, and values nested deeper than in any
+// description. nlohmann's parser throws for the first two, accepts duplicates, and would build a tree whose printing
+// recurses deeply for the last.
 [[nodiscard]] JsonFault check_json(std::string_view text);
 
 }  // namespace postern::sim

@@ -10,7 +10,7 @@
 namespace postern::sim {
 namespace {
 
-// Memory that has gone since it was mapped is a DMA that fails here, and no signal.
+// If the memory was unmapped since, the DMA fails here, without a signal.
 bool copy_from(std::uintptr_t address, std::span<std::byte> bytes) {
   const iovec local{.iov_base = bytes.data(), .iov_len = bytes.size()};
   const iovec remote{.iov_base = reinterpret_cast<void*>(address), .iov_len = bytes.size()};
@@ -23,13 +23,13 @@ bool copy_to(std::uintptr_t address, std::span<const std::byte> bytes) {
   return ::process_vm_writev(::getpid(), &local, 1, &remote, 1, 0) == static_cast<ssize_t>(bytes.size());
 }
 
-// Calls copy(area, address, offset into the bytes, length) for each mapping that the bytes lie in.
+// Calls copy(area, address, offset into the bytes, length) for each mapping that contains some of the bytes.
 template <typename Copy>
 bool for_each_part(const AddressSpace& space, Iova iova, std::size_t length, Copy copy) {
   for (std::size_t done = 0; done < length;) {
     const Iova at = iova + done;
     const Area* const area = space.holding(at);
-    if (area == nullptr) return false;
+    if (area == nullptr || (area->is_alive && !*area->is_alive)) return false;
     const std::size_t part = std::min<std::uint64_t>(length - done, area->range.last - at + 1);
     if (!copy(*area, area->address + (at - area->range.first), done, part)) return false;
     done += part;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// ContainerIommu: what VFIO_SET_IOMMU gives a container: a driver of vfio_iommu_driver_ops, and what it keeps.
+// ContainerIommu: the IOMMU that VFIO_SET_IOMMU sets for a container: a driver (vfio_iommu_driver_ops) with its data.
 #pragma once
 
 #include <memory>
@@ -8,7 +8,7 @@
 
 namespace postern::sim {
 
-// Goes with the container's last group, which it has detached by then.
+// Destroyed with the container's last group, which is detached before.
 class ContainerIommu {
  public:
   ContainerIommu() = default;
@@ -17,11 +17,11 @@ class ContainerIommu {
   virtual ~ContainerIommu() = default;
 
   [[nodiscard]] virtual int ioctl(unsigned long request, void* argument) = 0;
-  // Whether the group may come: 0 or a negated errno.
+  // Attaches a group: 0 or a negated errno.
   [[nodiscard]] virtual int attach(int group) = 0;
   virtual void detach(int group) = 0;
 
-  // What the DMA of the attached groups goes through.
+  // The domain of the attached groups.
   [[nodiscard]] const std::shared_ptr<Domain>& domain() const noexcept { return domain_; }
 
  protected:

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// IommuModel: what the IOMMU of a simulated host can do.
+// IommuModel: the features of a simulated host's IOMMU.
 #pragma once
 
 #include <cstdint>
@@ -14,15 +14,15 @@ enum class IommuUnit : std::uint8_t { vtd, smmuv3 };
 struct IommuModel {
   IommuUnit unit = IommuUnit::vtd;
   std::uint64_t page_sizes = 0x40201000;                          // bitmap, bytes
-  IovaRange aperture{{0}, {(std::uint64_t{1} << 39) - 1}};        // what it translates
-  std::vector<IovaRange> reserved{{{0xfee00000}, {0xfeefffff}}};  // within it, ordered: for interrupts
+  IovaRange aperture{{0}, {(std::uint64_t{1} << 39) - 1}};        // the iovas that it translates
+  std::vector<IovaRange> reserved{{{0xfee00000}, {0xfeefffff}}};  // within the aperture, sorted: for interrupts
   bool has_dirty_bits = false;                                    // IOMMU_HW_CAP_DIRTY_TRACKING
 };
 
-// Of a host with type1 and iommufd; one of POWER has a TcePlatform instead.
+// For hosts with type1 and iommufd; POWER hosts have a TcePlatform instead.
 [[nodiscard]] IommuModel make_iommu_model(const Host& host);
 
-// The aperture less what is reserved.
+// The aperture without the reserved ranges.
 [[nodiscard]] inline std::vector<IovaRange> usable_ranges(const IommuModel& iommu) {
   std::vector<IovaRange> ranges;
   Iova next = iommu.aperture.first;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The devices of a simulated /dev/iommu: bound by their cdevs, and attached, a group at a time, to a HWPT.
+// Iommufd: devices, which are bound by their cdevs, and attached to a HWPT one group at a time.
 #include <algorithm>
 #include <cerrno>
 #include <limits>
@@ -8,7 +8,7 @@
 
 namespace postern::sim {
 
-// iommufd_device_bind. Whether the group is viable, and another one's, is for VFIO to know.
+// iommufd_device_bind. VFIO checks the viability and the owner of the group.
 int Iommufd::bind(Device& device, std::uint32_t& id) {
   if (id_of(device) != 0) return -EINVAL;  // vfio_df_open
   id = free_id();
@@ -42,14 +42,14 @@ void Iommufd::detach(Device& device) {
   if (id != 0 && is_attached(id)) put_hwpt(leave(id));
 }
 
-// vfio_iommufd_physical_pasid_attach_ioas. No page table here is made for PASIDs (iommufd_hwpt_pasid_compat), so that
-// what is told is what stands in the way before that: a PASID that is none (ida_alloc_range), and an unknown id.
+// vfio_iommufd_physical_pasid_attach_ioas. No page table here supports PASIDs (iommufd_hwpt_pasid_compat), so only the
+// checks before that return other errors: an invalid PASID (ida_alloc_range), and an unknown id.
 int Iommufd::attach_pasid(std::uint32_t pasid, std::uint32_t page_table) const {
   if (pasid > std::uint32_t{std::numeric_limits<std::int32_t>::max()}) return -ENOSPC;
   return objects_.contains(page_table) ? -EINVAL : -ENOENT;
 }
 
-// iommufd_device_auto_get_domain: what was made for another device that asked for the IOAS, or a new one.
+// iommufd_device_auto_get_domain: the HWPT created for another device of the IOAS, or a new one.
 int Iommufd::attach_automatically(Id device, Id ioas, Id& page_table) {
   Ioas& owner = *find<Ioas>(ioas);
   for (const Id id : owner.hwpts) {
@@ -62,7 +62,7 @@ int Iommufd::attach_automatically(Id device, Id ioas, Id& page_table) {
   const bool replaces = is_attached(device);
   const Id id = make_hwpt(ioas, device_of(device));
   Hwpt& hwpt = *find<Hwpt>(id);
-  int result = replaces ? 0 : enter(device, id);  // "immediate_attach" comes before memory is pinned
+  int result = replaces ? 0 : enter(device, id);  // "immediate_attach" happens before memory is pinned
   if (result == 0) {
     result = show(id);
     if (result < 0 && !replaces) leave(device);
@@ -79,7 +79,7 @@ int Iommufd::attach_automatically(Id device, Id ioas, Id& page_table) {
 
 int Iommufd::attach_hwpt(Id device, Id hwpt) { return is_attached(device) ? move(device, hwpt) : enter(device, hwpt); }
 
-// iommufd_hw_pagetable_attach: the first device takes all of its group along.
+// iommufd_hw_pagetable_attach: the first device attaches its whole group.
 int Iommufd::enter(Id device, Id hwpt) {
   const Attached* const before = attached(device);
   if (before != nullptr && before->hwpt != hwpt) return -EINVAL;
@@ -93,7 +93,7 @@ int Iommufd::enter(Id device, Id hwpt) {
   return 0;
 }
 
-// iommufd_device_do_replace: all of the group moves.
+// iommufd_device_do_replace: moves the whole group.
 int Iommufd::move(Id device, Id hwpt) {
   Attached& group = *attached(device);
   const Id old = group.hwpt;
@@ -122,7 +122,7 @@ int Iommufd::move(Id device, Id hwpt) {
   return 0;
 }
 
-// iommufd_hw_pagetable_detach: DMA is blocked when the last of the group leaves.
+// iommufd_hw_pagetable_detach: DMA is blocked when the last device of the group is detached.
 Iommufd::Id Iommufd::leave(Id device) {
   Attached& group = *attached(device);
   const Id hwpt = group.hwpt;
@@ -136,7 +136,8 @@ Iommufd::Id Iommufd::leave(Id device) {
   return hwpt;
 }
 
-// iommufd_hwpt_attach_device asks nobody where there is no IOMMU; __iommu_attach_group wants a page table of its own.
+// iommufd_hwpt_attach_device does nothing without an IOMMU; __iommu_attach_group requires a page table of the device's
+// IOMMU.
 bool Iommufd::is_compatible(Id hwpt, Id device) {
   return !device_of(device).has_iommu() || !find<Hwpt>(hwpt)->is_noiommu;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// FilePages: addresses that are kept free, and the file mapped over them.
+// FilePages: reserved addresses, over which the file is mapped.
 #include "sim/iommufd/file_pages.hpp"
 
 #include <fcntl.h>
@@ -18,12 +18,12 @@ namespace postern::sim {
 namespace {
 
 constexpr std::uint64_t huge_page = Process::huge_page_size;
-constexpr std::uint64_t address_space = std::uint64_t{1} << 46;  // that a process has addresses for
+constexpr std::uint64_t address_space = std::uint64_t{1} << 46;  // the addresses of a process
 
 std::uint64_t huge_page_of(std::uint64_t at) { return at & ~(huge_page - 1); }
 
-// Writes to the file as far as it can be: the kernel does not ask how the fd was opened. What it refuses is seen by
-// mapping it elsewhere first: where MAP_FIXED fails, it may have dropped what was there. 0 or a negated errno.
+// Maps the file writable if possible: the kernel ignores how the fd was opened. Maps it elsewhere first to see whether
+// that fails, since a failed MAP_FIXED may have removed what was there. Returns 0 or a negated errno.
 int map_over(std::uintptr_t address, std::uint64_t length, int fd, std::uint64_t offset) {
   const auto map = [&](void* at, int protection, int flags, int from) {
     return ::mmap(at, length, protection, MAP_SHARED | flags, from, static_cast<off_t>(offset));
@@ -49,7 +49,7 @@ FilePages::FilePages(int fd, std::uint64_t start, std::uint64_t length)
   if (fd_ < 0) fd_ = -errno;
   const std::uint64_t before = start - huge_page_of(start);
   if (length > address_space) return;
-  reserved_length_ = huge_page_of(before + length + huge_page - 1) + huge_page;  // one more, to be aligned
+  reserved_length_ = huge_page_of(before + length + huge_page - 1) + huge_page;  // one more for alignment
   void* const free = ::mmap(nullptr, reserved_length_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (free == MAP_FAILED) return;
   reserved_ = reinterpret_cast<std::uintptr_t>(free);
@@ -64,14 +64,14 @@ FilePages::~FilePages() {
 int FilePages::fill(std::uintptr_t address, std::uint64_t length) {
   struct statfs system {};
   struct stat file {};
-  if (fd_ == -EMFILE) return fd_;  // of this process, which the kernel would need none of
+  if (fd_ == -EMFILE) return fd_;  // a limit of this process; the kernel itself needs no fd
   if (fd_ < 0 || ::fstatfs(fd_, &system) < 0 || ::fstat(fd_, &file) < 0) return -EINVAL;
   const bool is_huge = system.f_type == HUGETLBFS_MAGIC;
   if ((!is_huge && system.f_type != TMPFS_MAGIC) || !S_ISREG(file.st_mode)) return -EINVAL;
   std::uint64_t offset = start_ + (address - address_);
   if (offset + length < offset || offset + length > static_cast<std::uint64_t>(file.st_size)) return -EINVAL;
   if (reserved_ == 0) return -ENOMEM;
-  if (is_huge) {  // huge pages are mapped whole; of 1 GiB they are not mapped at all
+  if (is_huge) {  // huge pages are mapped as a whole; those of 1 GiB are not supported
     const std::uint64_t before = offset - huge_page_of(offset);
     length = huge_page_of(before + length + huge_page - 1);
     offset -= before;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// IOMMU_GET_HW_INFO of a simulated /dev/iommu: the IOMMU behind a device.
+// Iommufd: IOMMU_GET_HW_INFO, the IOMMU of a device.
 #include <linux/iommufd.h>
 
 #include <algorithm>
@@ -12,30 +12,30 @@
 namespace postern::sim {
 namespace {
 
-// VT-d specification, 11.4.2 and 11.4.3. What the model does not say is as the unit has it that QEMU emulates.
+// VT-d specification, 11.4.2 and 11.4.3. Values that the model does not have are those of QEMU's unit.
 iommu_hw_info_vtd vtd_info(const IommuModel& iommu) {
   const auto bit = [](unsigned number) { return std::uint64_t{1} << number; };
   const auto width = static_cast<unsigned>(std::bit_width(iommu.aperture.last.value));
   iommu_hw_info_vtd info{};
-  info.flags = IOMMU_HW_INFO_VTD_ERRATA_772415_SPR17;  // intel_iommu_hw_info says it of every unit
+  info.flags = IOMMU_HW_INFO_VTD_ERRATA_772415_SPR17;  // intel_iommu_hw_info sets it for every unit
   info.cap_reg = 0xd2008022000086;
   info.cap_reg |= bit(width > 48 ? 11 : width > 39 ? 10 : 9);      // SAGAW
   info.cap_reg |= std::uint64_t{width - 1} << 16;                  // MGAW
   if ((iommu.page_sizes & bit(21)) != 0) info.cap_reg |= bit(34);  // SSLPS
   if ((iommu.page_sizes & bit(30)) != 0) info.cap_reg |= bit(35);
   info.ecap_reg = 0xf00f4a;
-  // ssads_supported wants SMTS and SSADS; in scalable mode SSTS tells that there are second-stage page tables.
+  // ssads_supported wants SMTS and SSADS; in scalable mode SSTS means that there are second-stage page tables.
   if (iommu.has_dirty_bits) info.ecap_reg |= bit(43) | bit(45) | bit(46);
   return info;
 }
 
-// SMMUv3 specification, 6.3.1 to 6.3.6, with the values of QEMU's unit, but that it has stage 1 alone: so nothing here
-// is the parent of another page table.
+// SMMUv3 specification, 6.3.1 to 6.3.6, with the values of QEMU's unit, but only stage 1: so no page table here can be
+// the parent of another.
 iommu_hw_info_arm_smmuv3 smmuv3_info(const IommuModel& iommu) {
   const auto bit = [](unsigned number) { return std::uint32_t{1} << number; };
   iommu_hw_info_arm_smmuv3 info{};
   info.idr[0] = 0xd44101a;
-  if (iommu.has_dirty_bits) info.idr[0] |= bit(7);  // HTTU: of access and dirty state
+  if (iommu.has_dirty_bits) info.idr[0] |= bit(7);  // HTTU: access and dirty state
   info.idr[1] = 0x2730010;                          // queues, and 16 bits of stream
   info.idr[3] = bit(2) | bit(10) | 2U << 11;        // HAD, RIL, BBML
   info.idr[5] = 0x74;                               // granules of 4, 16 and 64 KiB

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The ioctls of a simulated /dev/iommu that are about HWPTs: page tables and written pages.
+// Iommufd: the ioctls of HWPTs: page tables and dirty pages.
 #include <linux/iommufd.h>
 
 #include <algorithm>
@@ -13,7 +13,7 @@ namespace postern::sim {
 Iommufd::Id Iommufd::make_hwpt(Id ioas, const Device& device) {
   const Id id = free_id();
   Ioas& owner = *find<Ioas>(ioas);
-  owner.hwpts.reserve(owner.hwpts.size() + 1);  // or memory that runs out behind it leaves one that no IOAS knows
+  owner.hwpts.reserve(owner.hwpts.size() + 1);  // else an allocation failure later would leave one without an IOAS
   objects_.emplace(
       id,
       Hwpt{.ioas = ioas, .domain = std::make_shared<Domain>(owner.table.space()), .is_noiommu = !device.has_iommu()});
@@ -21,7 +21,7 @@ Iommufd::Id Iommufd::make_hwpt(Id ioas, const Device& device) {
   return id;
 }
 
-// Its page table gets the mappings of the IOAS. One without an IOMMU takes every address (noiommu_alloc_paging_flags).
+// Its page table gets the mappings of the IOAS. Without an IOMMU it accepts every address (noiommu_alloc_paging_flags).
 int Iommufd::show(Id id) {
   const Hwpt& hwpt = *find<Hwpt>(id);
   return ioas_of(id).table.add_domain(hwpt.domain,
@@ -69,7 +69,7 @@ int Iommufd::execute(iommu_hwpt_alloc& command) {
   return result;
 }
 
-// iommufd_hwpt_set_dirty_tracking, which looks at no reserved field
+// iommufd_hwpt_set_dirty_tracking, which checks no reserved field
 int Iommufd::execute(iommu_hwpt_set_dirty_tracking& command) {
   if ((command.flags & ~std::uint32_t{IOMMU_HWPT_DIRTY_TRACKING_ENABLE}) != 0) return -EOPNOTSUPP;
   const Hwpt* const hwpt = find<Hwpt>(command.hwpt_id);
@@ -98,15 +98,15 @@ int Iommufd::execute(iommu_hwpt_get_dirty_bitmap& command) {
 
   const UserBitmap bitmap{
       .bits = static_cast<std::uintptr_t>(command.data), .iova = {command.iova}, .page_size = command.page_size};
-  // iommu_read_and_clear_dirty drops what __iommu_read_and_clear_dirty returns: a hole ends it with success.
+  // iommu_read_and_clear_dirty ignores the result of __iommu_read_and_clear_dirty: a hole ends it with success.
   for (Iova at = range->first;;) {
     const Area* const area = hwpt->domain->space()->holding(at);
     if (area == nullptr) return 0;
     const Iova last = std::min(area->range.last, range->last);
-    // read_and_clear_dirty; what was written stays known after the tracking ended.
+    // read_and_clear_dirty; dirty bits survive the end of tracking.
     auto& dirty = hwpt->domain->dirty();
     bitmap.tell(process_, dirty, {at, last});
-    if ((command.flags & IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR) == 0) forget(dirty, {at, last});
+    if ((command.flags & IOMMU_HWPT_GET_DIRTY_BITMAP_NO_CLEAR) == 0) clear_pages(dirty, {at, last});
     if (last == range->last) return 0;
     at = last + 1;
   }

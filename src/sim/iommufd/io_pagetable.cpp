@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// IoPagetable: the mappings of a simulated IOAS, where they may lie, and what of their memory is pinned.
+// IoPagetable: the mappings of a simulated IOAS, their allowed ranges, and their pinned memory.
 #include "sim/iommufd/io_pagetable.hpp"
 
 #include <linux/iommufd.h>
@@ -26,7 +26,7 @@ const Area* next(const AddressSpace& space, const Area& area) {
   return last == everything.last ? nullptr : space.first_in({last + 1, everything.last});
 }
 
-// __alloc_iova_check_range, with what is peculiar about it: a byte at the very end is never used.
+// __alloc_iova_check_range, including its quirk: the very last byte is never used.
 std::optional<std::uint64_t> fit(IovaRange range, std::uint64_t length, std::uint64_t alignment, std::uint64_t offset) {
   const std::uint64_t up = range.first.value + (alignment - 1);
   if (up < range.first.value) return std::nullopt;
@@ -42,7 +42,7 @@ IoPagetable::Piece IoPagetable::piece_of(const Area& area) const {
   return {area.address, area.range.length(), shared != shared_.end() ? shared->second : nullptr};
 }
 
-// pfn_reader_user_pin finds memory that is not there before pfn_reader_user_update_pinned looks at the limit.
+// pfn_reader_user_pin finds missing memory before pfn_reader_user_update_pinned checks the limit.
 int IoPagetable::pin(const Piece& piece, bool writable) {
   if (piece.pages != nullptr) return piece.pages->pin(process_, first_page(piece), last_page(piece));
   const std::uint64_t length = pinned_length(piece);
@@ -58,7 +58,7 @@ void IoPagetable::unpin(const Piece& piece) {
   }
 }
 
-// iopt_fill_domain: all of it or nothing.
+// iopt_fill_domain: all or nothing.
 int IoPagetable::pin_all() {
   for (const Area* area = space_->first_in(everything); area != nullptr; area = next(*space_, *area)) {
     int result = pin(piece_of(*area), area->writable);
@@ -103,8 +103,7 @@ int IoPagetable::map(std::span<const Piece> pieces, std::uint64_t length, std::u
       return result;
     }
   }
-  // Nothing keeps VFIO's ioctls from asking for no access, but that no page table has such an entry (pt_iommu
-  // map_range).
+  // VFIO's ioctls may request no access at all, but no page table has such an entry (pt_iommu map_range).
   if (!domains_.empty() && !readable && !writable) {
     for (const Piece& piece : pieces) unpin(piece);
     return -EINVAL;
@@ -112,14 +111,18 @@ int IoPagetable::map(std::span<const Piece> pieces, std::uint64_t length, std::u
   Iova at{iova};
   for (const Piece& piece : pieces) {
     const IovaRange range{at, at + (piece.length - 1)};
-    space_->insert({.range = range, .address = piece.address, .readable = readable, .writable = writable});
+    space_->insert({.range = range,
+                    .address = piece.address,
+                    .readable = readable,
+                    .writable = writable,
+                    .is_alive = piece.pages ? piece.pages->is_alive() : nullptr});
     if (piece.pages != nullptr) shared_[range.last.value] = piece.pages;
     at = range.last + 1;
   }
   return 0;
 }
 
-// iopt_unmap_iova_range: what lies before a mapping that cannot go is gone.
+// iopt_unmap_iova_range: mappings before one that cannot be unmapped are unmapped.
 int IoPagetable::unmap(IovaRange range, std::uint64_t& unmapped) {
   unmapped = 0;
   while (const Area* const found = space_->first_in(range)) {
@@ -188,7 +191,7 @@ int IoPagetable::check_iova(std::uint64_t iova, std::uint64_t length) const {
   return space_->first_in(*range) != nullptr ? -EEXIST : 0;
 }
 
-// What is reserved or mapped and begins first, or reaches over the beginning.
+// The first reserved range or mapping at or after the start, or one that contains it.
 std::optional<IovaRange> IoPagetable::first_used(IovaRange range) const {
   std::optional<IovaRange> first;
   if (const Area* const area = space_->first_in(range)) first = area->range;
@@ -198,7 +201,7 @@ std::optional<IovaRange> IoPagetable::first_used(IovaRange range) const {
   return first;
 }
 
-// iopt_alloc_iova. Unlike the rest, and like the kernel, this takes longer the more is mapped.
+// iopt_alloc_iova. Like the kernel, and unlike the rest, this takes time linear in the number of mappings.
 int IoPagetable::find_iova(std::uint64_t address, std::uint64_t length, std::uint64_t& iova) const {
   if (length >= ~std::uint64_t{0} / 2) return -EOVERFLOW;
   std::uint64_t alignment = std::bit_ceil(length);
@@ -252,7 +255,7 @@ std::vector<IovaRange> IoPagetable::free_ranges() const {
   return ranges;
 }
 
-// iopt_set_allow_iova. Ranges that touch are one (interval_tree_span_iter_next_gap).
+// iopt_set_allow_iova. Adjacent ranges are one (interval_tree_span_iter_next_gap).
 int IoPagetable::allow(std::vector<IovaRange> ranges) {
   std::sort(ranges.begin(), ranges.end(), [](IovaRange a, IovaRange b) { return a.first < b.first; });
   std::vector<IovaRange> merged;
@@ -294,7 +297,7 @@ int IoPagetable::add_domain(const std::shared_ptr<Domain>& domain, IovaRange ape
   int result = 0;
   if (first.value != 0) result = reserve({{0}, first - 1}, domain.get());
   if (result == 0 && last != everything.last) result = reserve({last + 1, everything.last}, domain.get());
-  // Another page table's memory is pinned already.
+  // The memory is already pinned for another page table.
   if (result == 0 && domains_.empty()) result = pin_all();
   if (result < 0) {
     remove_reserved(domain.get());

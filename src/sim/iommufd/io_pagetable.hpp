@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// IoPagetable: the mappings of a simulated IOAS, and the page tables that show them.
+// IoPagetable: the mappings of a simulated IOAS, and the page tables that contain them.
 #pragma once
 
 #include <cstdint>
@@ -16,29 +16,29 @@
 
 namespace postern::sim {
 
-// The mappings of an IOAS, and the page tables that show them (struct io_pagetable). Memory is pinned while there is a
-// page table.
+// The mappings of an IOAS, and the page tables that contain them (struct io_pagetable). Memory is pinned while there is
+// a page table.
 class IoPagetable {
  public:
   struct Piece {
     std::uintptr_t address = 0;
     std::uint64_t length = 0;
-    std::shared_ptr<SharedPages> pages;  // null: memory that is mapped nowhere else
+    std::shared_ptr<SharedPages> pages;  // null: memory of no other mapping
   };
   static constexpr std::uint64_t page_size = 4096;
 
   IoPagetable(const IommuModel& iommu, Process& process) : iommu_(iommu), process_(process) {}
-  // Flags are those of IOMMU_IOAS_MAP; the pieces lie one behind the other, from `iova` or from where there is room.
+  // Flags are those of IOMMU_IOAS_MAP; the pieces are contiguous, from `iova` or from a free range.
   [[nodiscard]] int map(std::span<const Piece> pieces, std::uint64_t length, std::uint32_t flags, std::uint64_t& iova);
   [[nodiscard]] int unmap(IovaRange range, std::uint64_t& unmapped);
-  // A mapping that goes on behind this iova becomes two.
+  // Splits a mapping after this iova.
   [[nodiscard]] int cut(Iova last);
-  // What is mapped in this range, to map it once more.
+  // Returns the mappings in this range, to map them again.
   [[nodiscard]] int get_pages(IovaRange range, std::vector<Piece>& pieces);
 
   [[nodiscard]] int reserve(IovaRange range, const void* owner);
   void remove_reserved(const void* owner);
-  [[nodiscard]] std::vector<IovaRange> free_ranges() const;  // within the apertures, and not reserved
+  [[nodiscard]] std::vector<IovaRange> free_ranges() const;  // within the apertures, without the reserved ranges
   [[nodiscard]] int allow(std::vector<IovaRange> ranges);
 
   [[nodiscard]] int add_domain(const std::shared_ptr<Domain>& domain, IovaRange aperture);
@@ -64,9 +64,9 @@ class IoPagetable {
   const IommuModel& iommu_;
   Process& process_;
   std::shared_ptr<AddressSpace> space_ = std::make_shared<AddressSpace>();
-  std::map<std::uint64_t, std::shared_ptr<SharedPages>> shared_;  // of copies and of what was copied, by the last iova
-  std::vector<std::pair<IovaRange, const void*>> reserved_;       // and for whom
-  std::vector<IovaRange> allowed_;                                // in order, not overlapping
+  std::map<std::uint64_t, std::shared_ptr<SharedPages>> shared_;  // of copies and their originals, by last iova
+  std::vector<std::pair<IovaRange, const void*>> reserved_;       // and their owners
+  std::vector<IovaRange> allowed_;                                // sorted, disjoint
   std::vector<std::shared_ptr<Domain>> domains_;
   std::uint64_t alignment_ = 1;
   bool has_large_pages_ = true;

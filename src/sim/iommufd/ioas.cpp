@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// The ioctls of a simulated /dev/iommu that are about IOASes: what may be mapped, and what is.
+// Iommufd: the ioctls of IOASes: allowed ranges and mappings.
 #include <linux/iommufd.h>
 
 #include <algorithm>
 #include <cstring>
 
 #include "sim/iommufd/iommufd.hpp"
+#include "sim/process/dma_buf.hpp"
 
 namespace postern::sim {
 namespace {
@@ -14,7 +15,7 @@ constexpr std::uint64_t most = ~std::uint64_t{0};
 constexpr std::uint32_t access_flags = IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE;
 constexpr std::uint32_t map_flags = access_flags | IOMMU_IOAS_MAP_FIXED_IOVA;
 
-// What all that maps looks at first.
+// The first checks of all ioctls that map.
 int check_map(std::uint32_t flags, std::uint64_t iova, std::uint64_t length) {
   if ((flags & ~map_flags) != 0) return -EOPNOTSUPP;
   if (iova == most || length == most) return -EOVERFLOW;
@@ -95,19 +96,30 @@ int Iommufd::execute(iommu_ioas_map& command) {
   return respond(&command, sizeof command);
 }
 
-// iommufd_ioas_map_file, iopt_map_file_pages. There are no dma-bufs here.
+// iommufd_ioas_map_file, iopt_map_file_pages
 int Iommufd::execute(iommu_ioas_map_file& command) {
   if (const int result = check_map(command.flags, command.iova, command.length); result < 0) return result;
   Ioas* const ioas = find<Ioas>(command.ioas_id);
   if (ioas == nullptr) return -ENOENT;
   if (command.length == 0) return -EINVAL;
   if (command.start + (command.length - 1) < command.start) return -EOVERFLOW;
-  if (!process_.files.find_any(command.fd)) return -EBADF;
-  if (command.length > most - IoPagetable::page_size) return -EINVAL;
-  auto file = std::make_unique<FilePages>(command.fd, command.start, command.length);
-  const std::uintptr_t address = file->address();
+  const auto opened = process_.files.find_any(command.fd);
+  if (!opened) return -EBADF;
   const bool writable = (command.flags & IOMMU_IOAS_MAP_WRITEABLE) != 0;
-  const IoPagetable::Piece piece{address, command.length, std::make_shared<SharedPages>(writable, std::move(file))};
+  IoPagetable::Piece piece{.length = command.length};
+  if (const auto dma_buf = file_as<DmaBuf>(opened)) {
+    // iopt_alloc_dmabuf_pages
+    if (dma_buf->size() <= command.start + (command.length - 1)) return -EINVAL;
+    std::shared_ptr<const bool> is_alive;
+    if (const int result = dma_buf->map(is_alive); result < 0) return result;
+    piece.address = dma_buf->address() + command.start;
+    piece.pages = std::make_shared<SharedPages>(writable, std::move(is_alive));
+  } else {
+    if (command.length > most - IoPagetable::page_size) return -EINVAL;
+    auto file = std::make_unique<FilePages>(command.fd, command.start, command.length);
+    piece.address = file->address();
+    piece.pages = std::make_shared<SharedPages>(writable, std::move(file));
+  }
   std::uint64_t iova = command.iova;
   const int result = ioas->table.map(std::span(&piece, 1), command.length, command.flags, iova);
   if (result < 0) return result;
@@ -135,7 +147,7 @@ int Iommufd::execute(iommu_ioas_copy& command) {
   return respond(&command, sizeof command);
 }
 
-// iommufd_ioas_unmap: of everything, nothing is enough.
+// iommufd_ioas_unmap: unmapping everything succeeds even if nothing is mapped.
 int Iommufd::execute(iommu_ioas_unmap& command) {
   Ioas* const ioas = find<Ioas>(command.ioas_id);
   if (ioas == nullptr) return -ENOENT;
@@ -155,8 +167,8 @@ int Iommufd::execute(iommu_ioas_unmap& command) {
   return respond(&command, sizeof command);
 }
 
-// iommufd_ioas_noiommu_get_pa, iopt_get_phys: the IOAS's first page table is asked, and all that is mapped in one piece
-// lies in one piece here.
+// iommufd_ioas_noiommu_get_pa, iopt_get_phys: uses the IOAS's first page table; a mapping is physically contiguous
+// here.
 int Iommufd::execute(iommu_ioas_noiommu_get_pa& command) {
   if (!process_.is_privileged()) return -EPERM;
   if (command.flags != 0 || command.__reserved != 0) return -EOPNOTSUPP;

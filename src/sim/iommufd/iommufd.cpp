@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Iommufd: how the ioctls of a simulated /dev/iommu are taken, and what concerns objects of every kind.
+// Iommufd: dispatches the ioctls of a simulated /dev/iommu, and handles objects of all kinds.
 #include "sim/iommufd/iommufd.hpp"
 
 #include <algorithm>
@@ -8,10 +8,10 @@
 namespace postern::sim {
 namespace {
 
-// The ioctls of Linux 7.3 end here; those before it that are not known here are answered as by a kernel without them.
+// The ioctls of Linux 7.3 end here; earlier ones that are not simulated are answered as by a kernel without them.
 constexpr unsigned last_command = 0x95;
 
-// Memory is there, or may be written to, by the page.
+// Existence and access rights of memory are per page.
 bool is_on_one_page(std::uintptr_t address, std::size_t size) {
   return address / IoPagetable::page_size == (address + size - 1) / IoPagetable::page_size;
 }
@@ -66,7 +66,7 @@ int Iommufd::execute(iommu_option& command) {
 int Iommufd::ioctl(unsigned long request, void* argument) {
   const auto number = static_cast<unsigned>(_IOC_NR(request));
   if (number < IOMMUFD_CMD_BASE || number > last_command) return vfio_ioctl(request, argument);
-  // To look once is enough for most: what can be written to can be read.
+  // One check suffices for most: writable memory is readable.
   const auto address = reinterpret_cast<std::uintptr_t>(argument);
   user_is_writable_ = process_.check_argument(address, sizeof user_size_, true) == 0;
   if (!user_is_writable_ && process_.check_argument(address, sizeof user_size_, false) < 0) return -EFAULT;
@@ -108,7 +108,7 @@ int Iommufd::ioctl(unsigned long request, void* argument) {
   }
 }
 
-// `least` is how much the first kernel that had this ioctl knew of it.
+// `least` is the size of the struct in the first kernel with this ioctl.
 template <typename Command>
 int Iommufd::run(std::size_t least) {
   if (user_size_ < least) return -EINVAL;
@@ -127,7 +127,7 @@ int Iommufd::respond(const void* command, std::size_t size) {
   return 0;
 }
 
-// xa_alloc gives the lowest that is free; XA_FLAGS_ALLOC1 leaves out 0.
+// xa_alloc returns the lowest free id; XA_FLAGS_ALLOC1 skips 0.
 Iommufd::Id Iommufd::free_id() const {
   Id id = 1;
   for (auto object = objects_.begin(); object != objects_.end() && object->first == id; ++object) ++id;

@@ -32,23 +32,23 @@ class Iommufd final : public File {
 
   [[nodiscard]] int ioctl(unsigned long request, void* argument) override;
 
-  // What the ioctls of a cdev ask for, and a group that has this for its container. `id` gets the object's id.
+  // For the ioctls of a cdev, and of a group that has this as its container. `id` gets the object's id.
   [[nodiscard]] int bind(Device& device, std::uint32_t& id);
   void unbind(Device& device);
-  // `page_table` is a HWPT, or an IOAS, for which a HWPT is made or found; it becomes the HWPT's id.
+  // `page_table` is a HWPT, or an IOAS, for which a HWPT is created or found; it is set to the HWPT's id.
   [[nodiscard]] int attach(Device& device, std::uint32_t& page_table);
   void detach(Device& device);
   [[nodiscard]] int attach_pasid(std::uint32_t pasid, std::uint32_t page_table) const;
-  // The id of a bound device; 0 where it is not bound here.
+  // The id of a bound device; 0 if it is not bound here.
   [[nodiscard]] std::uint32_t id_of(const Device& device) const;
   [[nodiscard]] bool has_group(int group) const;
 
-  // A group takes this for its container: VFIO's ioctls have an IOAS afterwards. One without an IOMMU wants that they
-  // have none.
+  // Makes this the container of a group: VFIO's ioctls have an IOAS afterwards. A group without an IOMMU requires that
+  // they have none.
   [[nodiscard]] int vfio_compat_ioas_create();
   [[nodiscard]] int vfio_compat_set_no_iommu();
   [[nodiscard]] bool has_vfio_compat_ioas() const noexcept { return vfio_ioas_ != 0; }
-  // A bound device, to that IOAS.
+  // Attaches a bound device to that IOAS.
   [[nodiscard]] int vfio_compat_attach(Device& device);
 
  private:
@@ -61,11 +61,11 @@ class Iommufd final : public File {
     Id ioas = 0;
     std::shared_ptr<Domain> domain;
     bool has_dirty_ops = false;
-    bool is_noiommu = false;    // made for a device without an IOMMU: it tells physical addresses (iommufd_noiommu_ops)
-    bool is_automatic = false;  // it goes with its last device
+    bool is_noiommu = false;    // for a device without an IOMMU: returns physical addresses (iommufd_noiommu_ops)
+    bool is_automatic = false;  // destroyed with its last device
     std::size_t devices = 0;
   };
-  // A group, all of which is attached to one HWPT.
+  // A group, which is attached to one HWPT as a whole.
   struct Attached {
     Id hwpt = 0;
     std::set<Id> devices;
@@ -81,7 +81,7 @@ class Iommufd final : public File {
   void add_ioas(Id id) { objects_.emplace(id, Ioas{.table = {iommu_, process_}, .hwpts = {}}); }
   template <typename Command>
   [[nodiscard]] int run(std::size_t least = sizeof(Command));
-  // The commands of /dev/iommu, each in the file of what it is about.
+  // The commands of /dev/iommu, in the files of their objects.
   [[nodiscard]] int execute(iommu_destroy& command);
   [[nodiscard]] int execute(iommu_option& command);
   [[nodiscard]] int execute(iommu_vfio_ioas& command);
@@ -100,7 +100,7 @@ class Iommufd final : public File {
   [[nodiscard]] int respond(const void* command, std::size_t size);
   [[nodiscard]] int map_memory(Ioas& ioas, std::uint64_t address, std::uint64_t length, std::uint32_t flags,
                                std::uint64_t& iova);
-  // VFIO's ioctls; the IOAS is the one that they are about, null where there is none.
+  // VFIO's ioctls; the IOAS is the one they operate on, or null.
   [[nodiscard]] int vfio_ioctl(unsigned long request, void* argument);
   [[nodiscard]] int vfio_check_extension(const Ioas* ioas, unsigned long extension) const;
   [[nodiscard]] int vfio_set_iommu(Ioas* ioas, unsigned long type) const;
@@ -125,7 +125,7 @@ class Iommufd final : public File {
 
   const IommuModel& iommu_;
   Process& process_;
-  std::byte* user_ = nullptr;  // what the ioctl that runs was called with
+  std::byte* user_ = nullptr;  // the argument of the current ioctl
   std::uint32_t user_size_ = 0;
   bool user_is_writable_ = false;
   Id vfio_ioas_ = 0;                // IOMMU_VFIO_IOAS; 0: none

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// SharedPages: who has which page pinned.
+// SharedPages: pins pages, and counts their users.
 #include "sim/iommufd/shared_pages.hpp"
 
 #include <iterator>
@@ -15,6 +15,7 @@ std::uint64_t length_of(Part part) {
 }  // namespace
 
 int SharedPages::pin(Process& process, std::uint64_t first, std::uint64_t last) {
+  if (is_alive_) return 0;
   std::uint64_t missing = 0;
   const auto end = split(last + 1);
   for (auto part = split(first); part != end; ++part) {
@@ -36,6 +37,7 @@ void SharedPages::adopt(std::uint64_t first, std::uint64_t last) {
 }
 
 void SharedPages::unpin(Process& process, std::uint64_t first, std::uint64_t last) {
+  if (is_alive_) return;
   const auto end = split(last + 1);
   for (auto part = split(first); part != end; ++part) {
     if (--part->second == 0) process.unpin(length_of(part));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// VFIO's container ioctls as a /dev/iommu answers them, on the one IOAS that is theirs:
-// drivers/iommu/iommufd/vfio_compat.c (Linux 7.3).
+// Iommufd: VFIO's container ioctls on /dev/iommu, which operate on one IOAS: drivers/iommu/iommufd/vfio_compat.c (Linux
+// 7.3).
 #include <linux/iommufd.h>
 #include <linux/vfio.h>
 
@@ -13,7 +13,7 @@
 namespace postern::sim {
 namespace {
 
-// The capabilities behind a struct vfio_iommu_type1_info, each written as far as there is room for it.
+// The capabilities after a struct vfio_iommu_type1_info, truncated if they do not fit.
 class Chain {
  public:
   explicit Chain(vfio_iommu_type1_info& info) : bytes_(reinterpret_cast<std::byte*>(&info)), room_(info.argsz) {}
@@ -22,7 +22,7 @@ class Chain {
   void put(std::size_t at, const Part& part) {
     if (length_ + at + sizeof part <= room_) std::memcpy(bytes_ + length_ + at, &part, sizeof part);
   }
-  // The capability that was put last is so long; a next one stands behind it.
+  // Sets the length of the last capability, after which the next one is written.
   void end(std::size_t length) {
     if (last_ != 0 && room_ >= length_) {
       const auto next = static_cast<std::uint32_t>(length_);
@@ -79,7 +79,7 @@ int Iommufd::vfio_compat_set_no_iommu() {
   return 0;
 }
 
-// iommufd_vfio_compat_ioas_get_id: IOMMU_VFIO_IOAS_CLEAR may have taken it away.
+// iommufd_vfio_compat_ioas_get_id: IOMMU_VFIO_IOAS_CLEAR may have removed it.
 int Iommufd::vfio_compat_attach(Device& device) {
   Id page_table = vfio_ioas_;
   return page_table != 0 ? attach(device, page_table) : -ENODEV;
@@ -109,8 +109,8 @@ int Iommufd::vfio_ioctl(unsigned long request, void* argument) {
   }
 }
 
-// iommufd_vfio_check_extension, with CONFIG_VFIO_NOIOMMU. No page table here enforces that caches are coherent
-// (IOMMU_CAP_ENFORCE_CACHE_COHERENCY), and so an IOAS does as long as it has none (iommufd_vfio_cc_iommu).
+// iommufd_vfio_check_extension, with CONFIG_VFIO_NOIOMMU. No page table here enforces cache coherency
+// (IOMMU_CAP_ENFORCE_CACHE_COHERENCY), so an IOAS does only while it has no page table (iommufd_vfio_cc_iommu).
 int Iommufd::vfio_check_extension(const Ioas* ioas, unsigned long extension) const {
   switch (extension) {
     case VFIO_TYPE1_IOMMU:
@@ -181,7 +181,7 @@ int Iommufd::vfio_map(Ioas* ioas, const vfio_iommu_type1_dma_map& request) {
   return map_memory(*ioas, request.vaddr, request.size, flags, iova);
 }
 
-// iommufd_vfio_unmap_dma: what was unmapped is told of a failure, too.
+// iommufd_vfio_unmap_dma: reports the unmapped length also on failure.
 int Iommufd::vfio_unmap(Ioas* ioas, vfio_iommu_type1_dma_unmap& request) {
   if (request.argsz < sizeof request || (request.flags & ~std::uint32_t{VFIO_DMA_UNMAP_FLAG_ALL}) != 0) return -EINVAL;
   if (ioas == nullptr) return -ENODEV;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Machine: its groups, and binding drivers.
+// Machine: its groups, and driver bindings.
 #include "sim/machine/machine.hpp"
 
 #include <fmt/format.h>
@@ -10,7 +10,7 @@
 namespace postern::sim {
 namespace {
 
-// vfio-pci, and the variants that are named after it.
+// vfio-pci, and its variants, which are named after it.
 bool is_vfio(std::string_view driver) { return driver.ends_with("vfio-pci"); }
 
 // Whether its config space has the header of one (PCI_HEADER_TYPE_BRIDGE).
@@ -34,7 +34,7 @@ void Machine::add(std::unique_ptr<Function> function) {
     group_ids_.reserve(id);
   } else {
     if (!physical_) {
-      // A physical address is the process's own for the same byte.
+      // Physical addresses are the process's virtual addresses here.
       auto memory = std::make_shared<AddressSpace>();
       memory->insert({.range = {{0}, {~std::uint64_t{0} >> 1}}, .readable = true, .writable = true});
       physical_ = std::make_shared<Domain>(std::move(memory));
@@ -72,7 +72,7 @@ std::span<Device* const> Machine::devices_of(int group) const {
   return found->second;
 }
 
-// driver_managed_dma: port drivers and VFIO's leave the DMA to others.
+// driver_managed_dma: port drivers and VFIO drivers do no DMA of their own.
 bool Machine::kernel_owns(int group) const {
   const auto members = devices_of(group);
   return std::any_of(members.begin(), members.end(), [](const Device* device) {
@@ -93,10 +93,10 @@ bool Machine::has_vfio(int group) const {
 }
 
 int Machine::bind(Function& function, const std::string& driver) {
-  // An override lets no other driver match, though it has the device's id (pci_match_device).
+  // With an override no other driver matches, even if it has the device's id (pci_match_device).
   if (driver != (function.driver_override.empty() ? function.native_driver : function.driver_override)) return -ENODEV;
   if (!function.driver.empty()) return -EBUSY;
-  // A variant looks at what it gets.
+  // A variant checks the device.
   if (is_vfio(driver) && driver != "vfio-pci" && driver != function.info().variant_driver) return -ENODEV;
   if (is_vfio(driver) && is_bridge(function)) return -EINVAL;  // vfio_pci_core_register_device
   // vfio_group_find_or_alloc
@@ -113,7 +113,7 @@ int Machine::bind(Function& function, const std::string& driver) {
   return 0;
 }
 
-// vfio_noiommu_group_alloc: a group with the lowest number that is free.
+// vfio_noiommu_group_alloc: a group with the lowest free number.
 void Machine::make_noiommu_group(Device& device) {
   const int id = group_ids_.take();
   groups[id] = {.id = id, .is_noiommu = true};
@@ -128,7 +128,7 @@ void Machine::leave_noiommu_group(Device& device) {
   device.set_group(-1);
 }
 
-// vfio_unregister_group_dev asks for the device, and waits until it is let go.
+// vfio_unregister_group_dev requests the device, and waits until it is closed.
 int Machine::unbind(Function& function, Lock& lock) {
   if (function.driver.empty()) return -ENODEV;
   if (function.opens > 0) {
@@ -146,7 +146,7 @@ int Machine::unbind(Function& function, Lock& lock) {
   return 0;
 }
 
-// drivers_probe: the driver that is asked for, else its own. It answers well whatever the driver said.
+// drivers_probe: binds the driver of the override, else the default one. Succeeds even if the driver fails.
 int Machine::probe(Function& function) {
   if (!function.driver.empty()) return 0;
   const std::string& driver = function.driver_override.empty() ? function.native_driver : function.driver_override;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Machine: the state of the simulated host and of its kernel: functions, IOMMU groups, drivers, the process.
+// Machine: the state of the simulated host and its kernel: functions, IOMMU groups, drivers, the process.
 #pragma once
 
 #include <condition_variable>
@@ -25,18 +25,18 @@ namespace postern::sim {
 // The open node of a group.
 class OpenGroup {
  public:
-  // The group loses its node: whoever has it open can do nothing with it any more.
+  // The group loses its node: an open file of it becomes unusable.
   virtual void revoke() = 0;
 
  protected:
   ~OpenGroup() = default;
 };
 
-// An IOMMU group, as VFIO has it while one of its devices is bound to a VFIO driver.
+// An IOMMU group. VFIO knows it while one of its devices is bound to a VFIO driver.
 struct Group {
   int id = 0;
   OpenGroup* file = nullptr;    // null: not open
-  bool is_noiommu = false;      // made by VFIO for a device without an IOMMU (VFIO_NO_IOMMU)
+  bool is_noiommu = false;      // created by VFIO for a device without an IOMMU (VFIO_NO_IOMMU)
   int open_cdevs = 0;           // bound to an iommufd
   const void* owner = nullptr;  // of its DMA: a container or an iommufd; null: the kernel
 };
@@ -45,13 +45,13 @@ struct Group {
 [[nodiscard]] std::string node_name(const Group& group);
 [[nodiscard]] std::string cdev_name(const Device& device);  // while it has a minor
 
-// All of it is used under the lock.
+// Used only under the lock.
 class Machine {
  public:
   using Lock = std::unique_lock<std::mutex>;
 
   std::mutex mutex;
-  std::condition_variable changed;  // a device was let go, or opened
+  std::condition_variable changed;  // a device was closed or opened
 
   IommuModel iommu;
   Process process;
@@ -67,19 +67,20 @@ class Machine {
   std::uint64_t generation = 0;  // of what sysfs shows
 
   void add(std::unique_ptr<Function> function);
-  // When all of them are there: gives their BARs memory, and puts them into their groups. 0 or a negated errno.
+  // Called when all functions exist: allocates memory for their BARs, and puts them into their groups. Returns 0 or a
+  // negated errno.
   [[nodiscard]] int connect();
   [[nodiscard]] Function* find(std::string_view name);
   // In the order of their addresses.
   [[nodiscard]] std::span<Device* const> devices_of(int group) const;
-  // Whether a driver of the kernel does DMA for a device of the group: then nobody else may.
+  // Whether a kernel driver does DMA for a device of the group, which excludes user space.
   [[nodiscard]] bool kernel_owns(int group) const;
   // All of its functions.
   void reset_group(int group);
   // Whether the group has a node, /dev/vfio/N.
   [[nodiscard]] bool has_vfio(int group) const;
 
-  // What writing to sysfs does: 0 or a negated errno. Unbinding waits until nobody has the function open.
+  // The effect of writes to sysfs: 0 or a negated errno. Unbinding waits until the function is closed.
   [[nodiscard]] int bind(Function& function, const std::string& driver);
   [[nodiscard]] int unbind(Function& function, Lock& lock);
   [[nodiscard]] int probe(Function& function);

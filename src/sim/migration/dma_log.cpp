@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// DmaLog: marking.
+// DmaLog: marks written pages.
 #include "sim/migration/dma_log.hpp"
 
 #include <algorithm>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// DmaLog: which pages a device wrote, as it logs them itself.
+// DmaLog: a device's own log of the pages that it wrote.
 #pragma once
 
 #include <cstdint>
@@ -12,7 +12,7 @@ namespace postern::sim {
 
 class DmaLog {
  public:
-  static constexpr std::uint64_t page_size = 4096;  // whatever was asked for
+  static constexpr std::uint64_t page_size = 4096;  // for every requested page size
 
   void start(std::vector<IovaRange> ranges) {
     ranges_ = std::move(ranges);
@@ -21,7 +21,7 @@ class DmaLog {
   void stop() { *this = {}; }
   [[nodiscard]] bool is_on() const noexcept { return is_on_; }
 
-  // The device sent this on its way; whether it arrived, it does not know.
+  // The device wrote this; it does not know whether the write arrived.
   void mark(Iova iova, std::uint64_t length);
   [[nodiscard]] std::set<std::uint64_t>& pages() noexcept { return pages_; }  // iovas
 

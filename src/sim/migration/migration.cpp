@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Migration: which state follows which.
+// Migration: state transitions.
 #include "sim/migration/migration.hpp"
 
 #include <array>
@@ -18,8 +18,8 @@ constexpr std::uint8_t p2p = VFIO_DEVICE_STATE_RUNNING_P2P;
 constexpr std::uint8_t pre = VFIO_DEVICE_STATE_PRE_COPY;
 constexpr std::uint8_t pre_p2p = VFIO_DEVICE_STATE_PRE_COPY_P2P;
 
-// The first step from one state (a row) on the way to another, both in the order of their numbers; `none` where there
-// is no way (vfio_mig_get_next_state, for a device that has all states).
+// The first step from one state (row) to another (column), in the order of their numbers; `none` if there is no path
+// (vfio_mig_get_next_state, for a device that has all states).
 using Steps = std::array<std::uint8_t, VFIO_DEVICE_STATE_NR>;
 constexpr std::array<Steps, VFIO_DEVICE_STATE_NR> steps = {{
     {none, none, none, none, none, none, none, none},
@@ -32,7 +32,7 @@ constexpr std::array<Steps, VFIO_DEVICE_STATE_NR> steps = {{
     {none, p2p, p2p, copy, p2p, p2p, pre, pre_p2p},
 }};
 
-// Those that share a stream.
+// States that share a stream.
 bool is_saving(std::uint32_t state) { return state == pre || state == pre_p2p || state == copy; }
 
 Migratable::Activity activity_in(std::uint32_t state) {
@@ -72,7 +72,7 @@ int Migration::step(std::uint32_t next, std::shared_ptr<File>& opened) {
   return 0;
 }
 
-// Whoever still has one open is told that it has ended.
+// An open stream reports its end from now on.
 void Migration::end_streams() {
   if (saving_) saving_->end();
   if (resuming_) resuming_->end();

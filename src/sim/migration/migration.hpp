@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Migration: the states of a device that migrates, and the streams that its own state goes through (linux/vfio.h, enum
-// vfio_device_mig_state; Linux 7.3).
+// Migration: the migration states of a device, and the streams of its data (linux/vfio.h, enum vfio_device_mig_state;
+// Linux 7.3).
 #pragma once
 
 #include <linux/vfio.h>
@@ -17,7 +17,7 @@ class Process;
 class SavingStream;
 class ResumingStream;
 
-// What the streams ask of their device, also when they have ended.
+// Data that the streams share with their device, also after they have ended.
 struct MigrationStatus {
   std::uint32_t state = VFIO_DEVICE_STATE_RUNNING;
   bool tells_precopy_flags = false;
@@ -37,14 +37,14 @@ class Migration {
   ~Migration() { end_streams(); }
 
   [[nodiscard]] std::uint32_t state() const noexcept { return status_->state; }
-  // Through as many states as it takes: 0 or a negated errno, and then it is in the last that it reached. `opened` gets
-  // the stream where one begins.
+  // Changes the state, through as many intermediate states as needed: 0 or a negated errno, after which it is in the
+  // last state reached. `opened` gets the stream if one starts.
   [[nodiscard]] int set_state(std::uint32_t wanted, std::shared_ptr<File>& opened);
-  // How much the stream has, all in all, of a device that is stopped.
+  // The length of the whole stream of a stopped device.
   [[nodiscard]] std::uint64_t data_size() const;
-  // VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2: the flags of vfio_precopy_info tell something.
+  // VFIO_DEVICE_FEATURE_MIG_PRECOPY_INFOv2: the flags of vfio_precopy_info are valid.
   void tell_precopy_flags() { status_->tells_precopy_flags = true; }
-  // The device was reset: it runs.
+  // The device was reset, and is running.
   void reset();
 
  private:

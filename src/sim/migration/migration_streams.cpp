@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// SavingStream and ResumingStream: chunks. Of the errnos that linux/vfio.h leaves open they have those of virtio's
-// driver (drivers/vfio/pci/virtio/migrate.c, Linux 7.3).
+// SavingStream and ResumingStream: read and write chunks. Errnos that linux/vfio.h does not specify are those of
+// virtio's driver (drivers/vfio/pci/virtio/migrate.c, Linux 7.3).
 #include "sim/migration/migration_streams.hpp"
 
 #include <linux/vfio.h>
@@ -17,10 +17,10 @@ namespace {
 
 constexpr std::uint64_t chunk_mark = 0x65746174732e7665;
 
-// In front of each chunk.
+// The header of each chunk.
 struct Header {
   std::uint64_t mark = chunk_mark;
-  std::uint64_t length = 0;  // of the state behind it
+  std::uint64_t length = 0;  // of the state that follows
 };
 
 }  // namespace
@@ -51,7 +51,7 @@ void SavingStream::finish() {
   if (has_changed()) add_chunk();
 }
 
-// At the end of what a running device has to tell there is ENOMSG: more may come.
+// At the end of a running device's data, read returns ENOMSG: more may follow.
 ssize_t SavingStream::read(void* buffer, std::size_t length) {
   if (hardware_ == nullptr) return -ENODEV;
   if (length == 0) return 0;
@@ -93,7 +93,7 @@ ssize_t ResumingStream::write(const void* buffer, std::size_t length) {
   return static_cast<ssize_t>(length);
 }
 
-// A state that is not whole is refused, and the device stays as it is.
+// An incomplete state is refused, and the device is unchanged.
 int ResumingStream::finish(Migratable& hardware) const {
   std::span<const std::byte> rest(bytes_);
   std::span<const std::byte> state;

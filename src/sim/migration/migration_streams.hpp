@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// SavingStream and ResumingStream: the files that a device's state is read from, and written to.
+// SavingStream and ResumingStream: the files from which a device's state is read, and to which it is written.
 #pragma once
 
 #include <cstddef>
@@ -14,13 +14,13 @@
 
 namespace postern::sim {
 
-// A stream is a row of chunks, each of which has all of the device's state: the last one counts. While the device runs
-// there is a new one whenever its state has changed since the last.
+// A stream is a sequence of chunks, each with the whole state of the device: the last one counts. While the device
+// runs, there is a new chunk whenever its state has changed since the last.
 class SavingStream final : public File {
  public:
   SavingStream(const Migratable& hardware, Process& process, std::shared_ptr<const MigrationStatus> status);
 
-  // stream_open: it has no offsets.
+  // stream_open: no offsets.
   [[nodiscard]] ssize_t pread(void* /*buffer*/, std::size_t /*length*/, std::uint64_t /*offset*/) override {
     return -ESPIPE;
   }
@@ -31,9 +31,9 @@ class SavingStream final : public File {
   [[nodiscard]] ssize_t write(const void* /*buffer*/, std::size_t /*length*/) override { return -EBADF; }
   [[nodiscard]] int ioctl(unsigned long request, void* argument) override;  // VFIO_MIG_GET_PRECOPY_INFO
 
-  // The device has stopped, and this is its last state.
+  // The device has stopped; this is its final state.
   void finish();
-  // It is used no more.
+  // The stream has ended.
   void end() { hardware_ = nullptr; }
 
   [[nodiscard]] static std::vector<std::byte> chunk_of(const Migratable& hardware);
@@ -65,13 +65,13 @@ class ResumingStream final : public File {
   }
   [[nodiscard]] ssize_t read(void* /*buffer*/, std::size_t /*length*/) override { return -EBADF; }
   [[nodiscard]] ssize_t write(const void* buffer, std::size_t length) override;
-  // do_mmap: what may not be read is not mapped.
+  // do_mmap: an fd that is not open for reading cannot be mapped.
   [[nodiscard]] std::intptr_t mmap(void* /*address*/, std::size_t /*length*/, int /*protection*/, int /*flags*/,
                                    std::uint64_t /*offset*/) override {
     return -EACCES;
   }
 
-  // Loads what was written: 0, or -EINVAL where that is not whole.
+  // Loads the written state: 0, or -EINVAL if it is incomplete.
   [[nodiscard]] int finish(Migratable& hardware) const;
   void end() { has_ended_ = true; }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Variant: what a function's own VFIO driver has beyond vfio-pci, while the function is open.
+// Variant: data of a function's variant driver beyond vfio-pci's, while the function is open.
 #pragma once
 
 #include "sim/migration/dma_log.hpp"

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Function: config space, BARs, and what its hardware reaches.
+// Function: config space, BARs, and the bus of its hardware.
 #include "sim/pci/function.hpp"
 
 #include <linux/pci_regs.h>
@@ -14,14 +14,15 @@
 namespace postern::sim {
 namespace {
 
-// Where the capabilities stand.
+// Offsets of the capabilities.
 constexpr std::uint8_t msix_at = 0x40;
+constexpr std::uint8_t power_at = 0x50;
 constexpr std::uint8_t express_at = 0x60;
 constexpr std::uint8_t msi_at = 0xa0;
 
 constexpr std::uint64_t bars_end = PCI_BASE_ADDRESS_5 + 4;
 
-// Of MSI-X, in BAR 0.
+// MSI-X, in BAR 0.
 constexpr std::uint32_t vector_table_at = 0x2000;
 constexpr std::uint32_t pending_bits_at = 0x3000;
 constexpr std::uint64_t vector_size = 16;
@@ -81,7 +82,7 @@ void Function::make_config() {
   put16(config, PCI_SUBSYSTEM_ID, hardware.device);
   config[PCI_INTERRUPT_PIN] = std::byte{hardware.has_intx};
 
-  std::size_t link = PCI_CAPABILITY_LIST;  // where the next one is linked
+  std::size_t link = PCI_CAPABILITY_LIST;  // where the next capability is linked
   const auto add = [&](std::uint8_t at, std::uint8_t id) {
     put16(config, PCI_STATUS, PCI_STATUS_CAP_LIST);
     config[link] = std::byte{at};
@@ -100,23 +101,27 @@ void Function::make_config() {
     put16(config, msi_at + PCI_MSI_FLAGS, static_cast<std::uint16_t>(PCI_MSI_FLAGS_64BIT | multiple << 1));
   }
   if (hardware.is_express) {
+    add(power_at, PCI_CAP_ID_PM);
+    put16(config, power_at + PCI_PM_PMC, 3);
+    put16(config, power_at + PCI_PM_CTRL, PCI_PM_CTRL_NO_SOFT_RESET);
     add(express_at, PCI_CAP_ID_EXP);
     put16(config, express_at + PCI_EXP_FLAGS, 2);
     if (hardware.has_flr) put32(config, express_at + PCI_EXP_DEVCAP, PCI_EXP_DEVCAP_FLR);
   }
 }
 
-// The bits of a byte that a write through VFIO changes.
+// The bits of a byte that a write through VFIO can change.
 std::byte Function::writable(std::uint64_t offset) const {
   constexpr std::uint16_t command = PCI_COMMAND_IO | PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER | PCI_COMMAND_INTX_DISABLE;
   if (offset == PCI_COMMAND) return std::byte{command & 0xff};
   if (offset == PCI_COMMAND + 1) return std::byte{command >> 8};
   if (offset == PCI_CACHE_LINE_SIZE || offset == PCI_INTERRUPT_LINE) return std::byte{0xff};
   if (offset >= PCI_BASE_ADDRESS_0 && offset < bars_end) return std::byte{0xff};
+  if (info().is_express && offset == power_at + PCI_PM_CTRL) return std::byte{PCI_PM_CTRL_STATE_MASK};
   return std::byte{0};
 }
 
-// A byte of a BAR, whose lower bits tell its size and its kind (vfio_bar_fixup, Linux 7.3).
+// A byte of a BAR, whose lower bits encode its size and kind (vfio_bar_fixup, Linux 7.3).
 std::byte Function::shown_bar(std::uint64_t offset) const {
   const std::size_t index = (offset - PCI_BASE_ADDRESS_0) / 4;
   const Bar bar = info().bars[index];
@@ -152,9 +157,31 @@ void Function::write_config(std::uint64_t offset, std::span<const std::byte> byt
     byte = (byte & ~writable(offset + i)) | (bytes[i] & writable(offset + i));
   }
   interrupts_.disable_intx(has_command(PCI_COMMAND_INTX_DISABLE));
+  // vfio_basic_config_write, vfio_lock_and_set_power_state
+  const auto writes = [&](std::uint64_t at) { return offset <= at && at - offset < bytes.size(); };
+  if (writes(PCI_COMMAND) || (info().is_express && writes(power_at + PCI_PM_CTRL))) move_dma_bufs(!is_memory_on());
 }
 
-// I/O ports that are switched off are nobody's: VFIO does not ask whether they are on (vfio_pci_core_do_io_rw).
+void Function::add_dma_buf(const std::shared_ptr<DmaBuf>& dma_buf) {
+  std::erase_if(dma_bufs_, [](const auto& each) { return each.expired(); });
+  dma_bufs_.push_back(dma_buf);
+}
+
+void Function::move_dma_bufs(bool are_revoked) noexcept {
+  for (const auto& each : dma_bufs_) {
+    if (const auto dma_buf = each.lock()) dma_buf->move(are_revoked);
+  }
+}
+
+bool Function::is_in_d3hot() const {
+  constexpr std::byte state{PCI_PM_CTRL_STATE_MASK};
+  return (config_[power_at + PCI_PM_CTRL] & state) == state;
+}
+
+// __vfio_pci_memory_enabled
+bool Function::is_memory_on() const { return has_command(PCI_COMMAND_MEMORY) && !is_in_d3hot(); }
+
+// Disabled I/O ports do not respond; VFIO does not check whether they are enabled (vfio_pci_core_do_io_rw).
 void Function::read_bar(std::size_t index, std::uint64_t offset, std::span<std::byte> bytes) const {
   if (info().bars[index].kind == Bar::Kind::io && !is_io_on()) {
     std::fill(bytes.begin(), bytes.end(), std::byte{0xff});
@@ -175,7 +202,7 @@ std::pair<std::uint64_t, std::uint64_t> Function::vector_table() const {
   return {vector_table_at, vector_table_at + vectors * vector_size};
 }
 
-// The function is reset, and its BARs on (pci_enable_device).
+// Resets the function and enables its BARs (pci_enable_device).
 void Function::enable(Process& process) {
   hardware_->reset();
   make_config();
@@ -189,22 +216,37 @@ void Function::enable(Process& process) {
   write_config(PCI_COMMAND, command);
 }
 
-// The driver learns of it afterwards (pci_error_handlers.reset_done): what is logged stays.
+// The driver is notified afterwards (pci_error_handlers.reset_done): the DMA log is kept.
 void Function::reset() {
+  config_[power_at + PCI_PM_CTRL] &= ~std::byte{PCI_PM_CTRL_STATE_MASK};  // to D0
+  move_dma_bufs(true);
   hardware_->reset();
+  if (is_memory_on()) move_dma_bufs(false);
   if (variant) variant->migration.reset();
 }
 
 bool Function::poll() {
   interrupts_.look_for_unmask();
+  for (const IoeventfdWrite& write : ioeventfds_.take()) do_ioeventfd(write);
   return hardware_->poll();
+}
+
+// vfio_pci_ioeventfd_do_write: as wide as it was asked for, wherever that is; nothing while memory does not answer.
+void Function::do_ioeventfd(const IoeventfdWrite& write) {
+  if (info().bars[write.bar].kind != Bar::Kind::io && !is_memory_on()) return;
+  std::array<std::byte, 8> bytes{};
+  for (std::size_t i = 0; i < write.width; ++i) bytes[i] = static_cast<std::byte>(write.value >> (8 * i) & 0xff);
+  write_bar(write.bar, write.at, std::span(bytes).first(write.width));
 }
 
 void Function::disable() {
   interrupts_.disable();
+  ioeventfds_.disable();
   variant.reset();
   low_power = false;
-  make_config();  // bus mastering goes off, with all the rest
+  move_dma_bufs(true);
+  dma_bufs_.clear();
+  make_config();  // disables bus mastering, with everything else
   hardware_->reset();
 }
 

@@ -1,16 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Interrupts: INTx, MSI, MSI-X, and what tells of errors and of requests.
+// Interrupts: INTx, MSI, MSI-X, and the error and request interrupts.
 #include "sim/pci/interrupts.hpp"
-
-#include <poll.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
-#include <filesystem>
-#include <string>
-#include <system_error>
 #include <utility>
+
+#include "sim/pci/eventfds.hpp"
 
 namespace postern::sim {
 namespace {
@@ -26,30 +22,8 @@ int fd_at(const vfio_irq_set& set, std::uint32_t i) {
   return fd;
 }
 
-// Whether a set without eventfds wants this one raised.
+// Whether a set without eventfds raises this one.
 bool wants(const vfio_irq_set& set, std::uint32_t i) { return is_none(set) || set.data[i] != 0; }
-
-// eventfd_ctx_fdget: an fd of our own for the same eventfd, or a negated errno.
-int take_eventfd(int fd) {
-  const int own = ::dup(fd);
-  if (own < 0) return -errno;
-  std::error_code error;
-  const auto target = std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(own), error);
-  if (!error && target == "anon_inode:[eventfd]") return own;
-  ::close(own);
-  return -EINVAL;
-}
-
-void drop(int& eventfd) {
-  if (eventfd >= 0) ::close(eventfd);
-  eventfd = -1;
-}
-
-// An eventfd takes it unless its counter is full: then somebody has a signal to see anyway.
-void signal(int eventfd) {
-  constexpr std::uint64_t one = 1;
-  if (eventfd >= 0) (void)!::write(eventfd, &one, sizeof one);
-}
 
 }  // namespace
 
@@ -170,11 +144,11 @@ int Interrupts::set_messages(const vfio_irq_set& set) {
   return 0;
 }
 
-// vfio_msi_set_block, vfio_msi_set_vector_signal: after a failure those before it are off, too.
+// vfio_msi_set_block, vfio_msi_set_vector_signal: after a failure those before it are disabled, too.
 int Interrupts::set_vectors(const vfio_irq_set& set) {
   for (std::uint32_t i = 0; i < set.count; ++i) {
     const std::uint32_t vector = set.start + i;
-    forget(vector);
+    disable_vector(vector);
     if (fd_at(set, i) < 0) continue;
     const bool can_add = type_ == VFIO_PCI_MSIX_IRQ_INDEX && can_add_vectors;  // vfio_msi_alloc_irq
     const bool has_vector = can_add || vector < allocated_;
@@ -183,7 +157,7 @@ int Interrupts::set_vectors(const vfio_irq_set& set) {
       vectors_[vector] = eventfd;
       continue;
     }
-    for (std::uint32_t before = set.start; before < vector; ++before) forget(before);
+    for (std::uint32_t before = set.start; before < vector; ++before) disable_vector(before);
     return eventfd;
   }
   return 0;
@@ -214,7 +188,7 @@ int Interrupts::set_notifier(const vfio_irq_set& set, int& eventfd) const {
   return 0;
 }
 
-void Interrupts::forget(std::uint32_t vector) {
+void Interrupts::disable_vector(std::uint32_t vector) {
   const auto found = vectors_.find(vector);
   if (found == vectors_.end()) return;
   drop(found->second);
@@ -228,7 +202,7 @@ void Interrupts::disable_intx() {
 }
 
 void Interrupts::disable_messages() {
-  while (!vectors_.empty()) forget(vectors_.begin()->first);
+  while (!vectors_.empty()) disable_vector(vectors_.begin()->first);
   type_.reset();
 }
 
@@ -268,12 +242,8 @@ void Interrupts::unmask_intx() {
   if (is_line_up_) signal(intx_.trigger);
 }
 
-// virqfd_wakeup: the eventfd is read, which the process may have made one that blocks.
 void Interrupts::look_for_unmask() {
-  pollfd look{.fd = intx_.unmask, .events = POLLIN, .revents = 0};
-  std::uint64_t signals = 0;
-  if (look.fd < 0 || ::poll(&look, 1, 0) != 1) return;
-  if (::read(look.fd, &signals, sizeof signals) == sizeof signals) unmask_intx();
+  if (take_signals(intx_.unmask)) unmask_intx();
 }
 
 void Interrupts::notify(std::uint32_t index) const { signal(notifiers_[index - VFIO_PCI_ERR_IRQ_INDEX]); }

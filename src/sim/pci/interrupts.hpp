@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Interrupts: which eventfds a function's interrupts go to, by the rules of vfio_pci_intrs.c (Linux 7.3).
+// Interrupts: the eventfds of a function's interrupts, by the rules of vfio_pci_intrs.c (Linux 7.3).
 #pragma once
 
 #include <linux/vfio.h>
@@ -23,28 +23,28 @@ class Interrupts {
   Interrupts& operator=(const Interrupts&) = delete;
   ~Interrupts() { disable(); }
 
-  // How many there are of an index (VFIO_PCI_*_IRQ_INDEX).
+  // The number of vectors of an index (VFIO_PCI_*_IRQ_INDEX).
   [[nodiscard]] std::uint32_t count(std::uint32_t index) const;
   // VFIO_DEVICE_SET_IRQS: 0 or a negated errno.
   [[nodiscard]] int set(const vfio_irq_set& set);
-  // All of them off.
+  // Disables all of them.
   void disable();
 
-  // The kernel raises one that is no vector; nothing happens where nobody wants it.
+  // The kernel raises an error or request interrupt; does nothing if it is disabled.
   void notify(std::uint32_t index) const;
-  // The hardware sends a vector of MSI or MSI-X, whichever is on.
+  // The hardware sends a vector of MSI or MSI-X, whichever is enabled.
   void raise_message(std::uint32_t vector) const;
-  // The hardware's INTx line, whose level counts: while it is up, INTx comes again after each unmasking.
+  // The hardware's INTx line, which is level-triggered: while it is high, INTx is sent again after each unmask.
   void set_line(bool up);
   [[nodiscard]] bool is_line_up() const noexcept { return is_line_up_; }
 
-  // Whether interrupts of this index are on: INTx, MSI or MSI-X.
+  // Whether interrupts of this index are enabled: INTx, MSI or MSI-X.
   [[nodiscard]] bool uses(std::uint32_t index) const noexcept { return type_ == index; }
-  // pci_msix_can_alloc_dyn: while MSI-X is on, vectors can be added to those that it was switched on with.
+  // pci_msix_can_alloc_dyn: while MSI-X is enabled, further vectors can be added.
   bool can_add_vectors = true;
   // The command register's INTx Disable.
   void disable_intx(bool disabled);
-  // Unmasks INTx where somebody signalled the eventfd for that.
+  // Unmasks INTx if its unmask eventfd was signalled.
   void look_for_unmask();
 
  private:
@@ -58,7 +58,7 @@ class Interrupts {
   [[nodiscard]] int set_messages(const vfio_irq_set& set);
   [[nodiscard]] int set_vectors(const vfio_irq_set& set);
   [[nodiscard]] int set_notifier(const vfio_irq_set& set, int& eventfd) const;
-  void forget(std::uint32_t vector);
+  void disable_vector(std::uint32_t vector);
   void disable_intx();
   void disable_messages();
   void handle_line();
@@ -67,10 +67,10 @@ class Interrupts {
 
   Counts counts_;
   std::optional<std::uint32_t> type_;     // INTx, MSI or MSI-X: one at a time
-  Intx intx_;                             // eventfds; -1 is off
+  Intx intx_;                             // eventfds; -1: disabled
   std::map<std::uint32_t, int> vectors_;  // of MSI or MSI-X
-  std::uint32_t allocated_ = 0;           // vectors that they were switched on with
-  std::array<int, 2> notifiers_{-1, -1};  // of errors, and of being asked for the device
+  std::uint32_t allocated_ = 0;           // the vectors with which they were enabled
+  std::array<int, 2> notifiers_{-1, -1};  // of errors, and of requests for the device
   bool is_intx_disabled_ = false;
   bool is_masked_ = false;  // INTx
   bool is_line_up_ = false;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// UserArgument: whether it is there, and what of it changed.
+// UserArgument: checks that the memory exists, and copies changes back.
 #include "sim/process/argument.hpp"
 
 #include <algorithm>
@@ -15,7 +15,7 @@ UserArgument::UserArgument(Process& process, void* address, std::size_t least, T
   if (!is_writable && process.check_argument(start, least, false) < 0) return;
   std::uint32_t claimed = 0;
   if (least >= sizeof claimed) std::memcpy(&claimed, user_, sizeof claimed);
-  // No call reads more than a page of an argument, however long it claims to be.
+  // No call reads more than a page of an argument, even if its size field is larger.
   const std::size_t size = std::clamp<std::size_t>(claimed, least, std::max<std::size_t>(least, Process::page_size));
   data_ = user_;
   if (is_writable && (size == least || process.check_argument(start, size, true) == 0)) return;

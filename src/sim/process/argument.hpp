@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// UserArgument: what one of VFIO's ioctls is called with, which need not be there: copy_from_user and copy_to_user.
+// UserArgument: the argument of an ioctl, in memory that may not exist: copy_from_user and copy_to_user.
 #pragma once
 
 #include <cerrno>
@@ -10,29 +10,29 @@
 
 namespace postern::sim {
 
-// Memory that can be written to is used in place. Of any other there is a copy, and what the call changes goes back.
+// Writable memory is used in place. Other memory is copied, and changes are copied back.
 class UserArgument {
  public:
-  // What stands behind the `least` that a call reads, as far as argsz says, its first word: `wanted` where the call
-  // cannot do without.
+  // The part after the first `least` bytes, up to argsz, which is its first word. `wanted`: the call fails without that
+  // part.
   enum class Tail { not_wanted, wanted };
 
   UserArgument(Process& process, void* address, std::size_t least, Tail tail);
 
-  // Null where the memory is not there.
+  // Null if the memory does not exist.
   [[nodiscard]] void* data() const noexcept { return data_; }
-  // What the call gives: `result`, or -EFAULT where there is no room for what it answers.
+  // Returns `result`, or -EFAULT if the changes cannot be copied back.
   [[nodiscard]] int finish(int result);
 
  private:
   Process& process_;
   std::byte* user_;
   std::byte* data_ = nullptr;
-  std::vector<std::byte> copy_;    // empty: it is used in place
-  std::vector<std::byte> before_;  // the copy as it was made
+  std::vector<std::byte> copy_;    // empty: used in place
+  std::vector<std::byte> before_;  // the original copy
 };
 
-// Calls run(the argument), one that begins with its size.
+// Calls run(argument) for an argument that starts with its size.
 template <typename Argument, typename Run>
 [[nodiscard]] int with_argument(Process& process, void* address, std::size_t least, Run run,
                                 UserArgument::Tail tail = UserArgument::Tail::not_wanted) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// LowestFree: numbers that are given out, the lowest that is free first, as the kernel's ida and fd tables do.
+// LowestFree: allocates the lowest free number, as the kernel's ida and fd tables do.
 #pragma once
 
 #include <algorithm>
@@ -15,7 +15,7 @@ class LowestFree {
     while (!taken_.insert(next_).second) ++next_;
     return next_++;
   }
-  // It is somebody's already.
+  // Marks a number as allocated.
   void reserve(int number) { taken_.insert(number); }
   void give_back(int number) {
     if (taken_.erase(number) != 0) next_ = std::min(next_, number);
@@ -23,7 +23,7 @@ class LowestFree {
 
  private:
   std::set<int> taken_;
-  int next_;  // all below it are taken
+  int next_;  // all numbers below it are allocated
 };
 
 }  // namespace postern::sim

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// MappedFiles: mappings that do not overlap, in the order of their addresses.
+// MappedFiles: disjoint mappings, sorted by address.
 #include "sim/process/mapped_files.hpp"
 
 #include <unistd.h>

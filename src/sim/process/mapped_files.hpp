@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// MappedFiles: where the process has mapped open files of the simulated kernel: the BARs of its devices. As a vma does
-// (vm_file), a mapping holds its file open when the fd is closed.
+// MappedFiles: the process's mappings of simulated files, which are BARs. A mapping keeps its file open when the fd is
+// closed, as a vma does (vm_file).
 #pragma once
 
 #include <cstddef>
@@ -15,15 +15,16 @@ namespace postern::sim {
 
 class MappedFiles {
  public:
-  // Nothing else is there: remove() was called. Lengths are rounded up to the host's page, as mmap(2) and munmap(2) do.
+  // The range must be free: call remove() first. Lengths are rounded up to the host's page, as mmap(2) and munmap(2)
+  // do.
   void add(std::uintptr_t address, std::size_t length, std::shared_ptr<File> file);
-  // These addresses are unmapped; gives the files that were mapped there, of which other mappings may be left.
+  // Removes the mappings in this range, and returns their files, which may have other mappings.
   [[nodiscard]] std::set<std::shared_ptr<File>> remove(std::uintptr_t address, std::size_t length);
 
   [[nodiscard]] bool hold(const File& file) const;
-  // How many of these bytes are a device's.
+  // How many of these bytes are mapped from a device.
   [[nodiscard]] std::uint64_t bytes_in(std::uintptr_t address, std::uint64_t length) const;
-  // Whether all of the devices' memory among these bytes can be reached (File::answers).
+  // Whether all device memory among these bytes is accessible (File::answers).
   [[nodiscard]] bool answer(std::uintptr_t address, std::uint64_t length) const;
 
  private:
@@ -31,7 +32,7 @@ class MappedFiles {
     std::uintptr_t first;
     std::shared_ptr<File> file;
   };
-  using Mappings = std::map<std::uintptr_t, Mapping>;  // by their ends
+  using Mappings = std::map<std::uintptr_t, Mapping>;  // by their end addresses
   template <typename Visit>
   void for_each_in(std::uintptr_t address, std::uint64_t length, Visit visit) const;
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// OpenFiles: giving and taking back fds.
+// OpenFiles: allocates and frees fds.
 #include "sim/process/open_files.hpp"
 
 #include <fcntl.h>

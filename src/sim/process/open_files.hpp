@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// OpenFiles: the fds of the process that stand for files of the simulated kernel.
+// OpenFiles: the fds of simulated files.
 #pragma once
 
 #include <map>
@@ -12,17 +12,17 @@ namespace postern::sim {
 
 class OpenFiles {
  public:
-  // Beyond what the process's own fds come to, so that these are never taken for each other.
+  // Above all real fds of the process, so that they are never confused.
   static constexpr int first_fd = 1 << 20;
   [[nodiscard]] static bool is_ours(int fd) { return fd >= first_fd; }
 
-  // The fd that it gets.
+  // Returns the new fd.
   [[nodiscard]] int give(std::shared_ptr<File> file);
-  // Null where nothing is open.
+  // Null if the fd is not open.
   [[nodiscard]] std::shared_ptr<File> find(int fd) const;
-  // What an fd in an argument stands for. One of the process's own is a file all the same, of a kind that is unknown.
+  // Returns the file of an fd in an argument. A real fd of the process gives a file of unknown kind.
   [[nodiscard]] std::shared_ptr<File> find_any(int fd) const;
-  // The fd is free again, and this was open there; null: nothing was.
+  // Frees the fd and returns its file; null if it was not open.
   [[nodiscard]] std::shared_ptr<File> take_back(int fd);
 
   [[nodiscard]] bool hold(const File& file) const;

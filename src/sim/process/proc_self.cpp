@@ -7,8 +7,8 @@
 namespace postern::sim {
 namespace {
 
-// The value of a line "Name:   123 kB" replaced. The label counts at the start of a line alone: a process may be called
-// like one.
+// Replaces the value of a line "Name: 123 kB". Only matches the label at the start of a line, since a process may have
+// such a name.
 void set_line(std::string& text, std::string_view name, const std::string& value) {
   const auto before = text.find(fmt::format("\n{}", name));
   if (before == std::string::npos) return;
@@ -23,7 +23,7 @@ void ProcSelf::read_file(const std::string& path, std::string& contents) const {
   if (path == "/proc/self/status") {
     set_line(contents, "VmLck:", fmt::format("{:8} kB", process_.locked() / 1024));
     set_line(contents, "VmPin:", fmt::format("{:8} kB", process_.pinned() / 1024));
-    // With a limit it is one that holds: without CAP_IPC_LOCK.
+    // With a limit, the process has no CAP_IPC_LOCK, so that the limit applies.
     if (limit) set_line(contents, "CapEff:", std::string(16, '0'));
   } else if (path == "/proc/self/limits" && limit) {
     contents = fmt::format("Max locked memory         {0}                {0}                bytes\n", *limit);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// ProcSelf: what the process's own folder of /proc shows otherwise on the simulated kernel than on the real one.
+// ProcSelf: changes the process's own folder in /proc to show the state of the simulated kernel.
 #pragma once
 
 #include <string>
@@ -14,13 +14,13 @@ class ProcSelf {
  public:
   explicit ProcSelf(const Process& process) : process_(process) {}
 
-  // Whether a path is that of an fd, which may be the simulated kernel's.
+  // Whether a path is that of an fd, which may be a simulated one.
   [[nodiscard]] static bool is_fd(std::string_view path) { return path.starts_with(fds); }
 
-  // These put into what the real kernel says what the simulated one does.
+  // These change the real kernel's data to that of the simulated one.
   void read_file(const std::string& path, std::string& contents) const;
   void list_directory(const std::string& path, std::vector<std::string>& names) const;
-  // Of an fd; false where it is none of the simulated kernel's.
+  // For the link of an fd; false if it is not a simulated one.
   [[nodiscard]] bool read_link(const std::string& path, std::string& target) const;
 
  private:

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Process: what holds a file, copying from its memory, and two counters.
+// Process: references to files, access to its memory, and the counters of locked and pinned memory.
 #include "sim/process/process.hpp"
 
 #include <algorithm>
@@ -9,7 +9,7 @@
 
 namespace postern::sim {
 
-// A reference is gone: an fd, or a mapping.
+// Called when a reference is gone: an fd or a mapping.
 void Process::put(File& file) const {
   if (!files.hold(file) && !mapped_files.hold(file)) file.release();
 }

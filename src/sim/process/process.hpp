@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Process: the process that uses the simulated kernel: its open files, and its memory: whether it is there, and how
-// much is pinned.
+// Process: the process that uses the simulated kernel: its open files, which memory it has, and how much is pinned.
 #pragma once
 
 #include <cerrno>
@@ -26,24 +25,24 @@ class Process {
   // The BARs that it has mapped.
   MappedFiles mapped_files;
 
-  // close(2): 0 or -EBADF. A file is released when no fd stands for it any more, and nothing of it is mapped.
+  // close(2): 0 or -EBADF. A file is released when it has neither an fd nor a mapping.
   [[nodiscard]] int close(int fd);
-  // Nothing is mapped there any more.
+  // Removes the mappings in this range.
   void unmapped(std::uintptr_t address, std::size_t length);
-  // As where it ends: nothing is open or mapped any more.
+  // As at the end of the process: closes and unmaps everything.
   void exit();
 
   // CAP_IPC_LOCK, CAP_SYS_RAWIO, CAP_SYS_RESOURCE: a process that has a limit has no capabilities.
   [[nodiscard]] bool is_privileged() const noexcept { return !memory_limit; }
 
-  // 0, or why nothing can be known of its memory: /proc/self/maps could not be opened.
+  // 0, or the errno of opening /proc/self/maps: then its memory is unknown.
   [[nodiscard]] int opened() const noexcept { return vmas_.opened(); }
-  // Whether this memory is there for reading, or for writing too: 0 or -EFAULT.
+  // Whether this memory exists and is readable, or also writable: 0 or -EFAULT.
   [[nodiscard]] int check(std::uintptr_t address, std::uint64_t length, bool writable) {
     return mapped_files.answer(address, length) && vmas_.cover(address, length, writable) ? 0 : -EFAULT;
   }
-  // The same for memory that is to be pinned (pin_user_pages): a BAR has no pages to pin (check_vma_flags refuses
-  // VM_IO and VM_PFNMAP).
+  // The same for memory to be pinned (pin_user_pages): a BAR has no pages to pin (check_vma_flags refuses VM_IO and
+  // VM_PFNMAP).
   [[nodiscard]] int check_pinnable(std::uintptr_t address, std::uint64_t length, bool writable) {
     return mapped_files.bytes_in(address, length) != 0 ? -EFAULT : check(address, length, writable);
   }
@@ -52,14 +51,14 @@ class Process {
     return mapped_files.answer(address, length) && vmas_.cover_argument(address, length, writable) ? 0 : -EFAULT;
   }
 
-  // copy_from_user: 0, or -EFAULT where it is not there.
+  // copy_from_user: 0, or -EFAULT if the memory does not exist.
   [[nodiscard]] int copy_from_user(void* to, const void* from, std::size_t size);
-  // Whether these bytes are all zero: 0, -E2BIG, or -EFAULT where memory ends before one that is not.
+  // Whether these bytes are all zero: 0, -E2BIG, or -EFAULT if memory ends before a non-zero one.
   [[nodiscard]] int check_zero(std::uintptr_t address, std::uint64_t length);
-  // copy_struct_from_user: as much of `size` bytes as the process says it has; what it has beyond them must be zero.
-  // Its first page is there, since the caller read there how long it is.
+  // copy_struct_from_user: copies up to `size` bytes of the process's struct; further bytes must be zero. Its first
+  // page exists, since the caller has read the length there.
   [[nodiscard]] int copy_struct(void* to, std::size_t size, const void* from, std::size_t given);
-  // Reads a string of less than a page: 0, -EINVAL where it is longer, or -EFAULT.
+  // Reads a string of less than a page: 0, -EINVAL if it is longer, or -EFAULT.
   [[nodiscard]] int read_string(const char* from, std::string& text);
 
   // Counts memory as locked, as type1 does (VmLck), or as pinned, as iommufd does (VmPin): 0 or -ENOMEM.

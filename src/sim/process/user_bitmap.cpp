@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// UserBitmap: setting bits in the process's memory.
+// UserBitmap: sets bits in the process's memory.
 #include "sim/process/user_bitmap.hpp"
 
 #include <bit>
@@ -27,7 +27,7 @@ void UserBitmap::tell(Process& process, const std::set<std::uint64_t>& pages, Io
   }
 }
 
-void forget(std::set<std::uint64_t>& pages, IovaRange range) {
+void clear_pages(std::set<std::uint64_t>& pages, IovaRange range) {
   pages.erase(pages.lower_bound(range.first.value), pages.upper_bound(range.last.value));
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// UserBitmap: where a process wants to be told which pages were written.
+// UserBitmap: the process's bitmap of dirty pages, in its memory.
 #pragma once
 
 #include <cstdint>
@@ -15,12 +15,12 @@ struct UserBitmap {
   Iova iova;
   std::uint64_t page_size = 4096;  // a power of two
 
-  // Sets the bits of those of the pages that are in the range; pages are iovas, of 4 KiB each. Memory that is not there
-  // gets no bits, and nobody is told (iova_bitmap_set, Linux 7.3).
+  // Sets the bits of the pages in the range; pages are iovas, of 4 KiB each. Bits in memory that does not exist are
+  // dropped without an error (iova_bitmap_set, Linux 7.3).
   void tell(Process& process, const std::set<std::uint64_t>& pages, IovaRange range) const;
 };
 
-// The pages in the range are forgotten.
-void forget(std::set<std::uint64_t>& pages, IovaRange range);
+// Removes the pages in the range.
+void clear_pages(std::set<std::uint64_t>& pages, IovaRange range);
 
 }  // namespace postern::sim

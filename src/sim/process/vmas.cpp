@@ -20,7 +20,7 @@ namespace {
 
 constexpr std::uint64_t vma_page = 4096;
 
-// struct procmap_query of linux/fs.h, which is older than Linux 6.11 where this is built.
+// struct procmap_query of linux/fs.h, which may be older than Linux 6.11 on the build host.
 struct ProcmapQuery {
   std::uint64_t size = sizeof(ProcmapQuery);
   std::uint64_t query_flags = 0;  // the mapping that covers query_addr
@@ -29,7 +29,7 @@ struct ProcmapQuery {
   std::uint64_t vma_end = 0;
   std::uint64_t vma_flags = 0;
   std::array<std::uint64_t, 3> about_its_file{};
-  std::array<std::uint32_t, 4> device_and_sizes{};  // no names are asked for
+  std::array<std::uint32_t, 4> device_and_sizes{};  // no names are requested
   std::array<std::uint64_t, 2> names{};
 };
 static_assert(sizeof(ProcmapQuery) == 104);
@@ -37,7 +37,7 @@ constexpr unsigned long procmap_query = _IOWR('f', 17, ProcmapQuery);
 constexpr std::uint64_t vma_readable = 1;
 constexpr std::uint64_t vma_writable = 2;
 
-// Whether the page can be written, by an atomic addition of nothing. It is there then, as if it had been pinned.
+// Checks whether the page is writable by an atomic addition of 0. The page is populated then, as if it had been pinned.
 bool takes_writes(std::uintptr_t page) {
   std::uint32_t nobody = 0;
   constexpr auto add_0 = static_cast<std::uint32_t>(FUTEX_OP_ADD) << 28;
@@ -66,8 +66,7 @@ bool Vmas::cover(std::uintptr_t address, std::uint64_t length, bool writable) {
     }
     return true;
   }
-  // Nothing tells that memory which is known became read-only since, but trying; of more than this it would take the
-  // pages that nobody has used.
+  // Only a try shows whether known memory has become read-only. For longer ranges it would populate unused pages.
   constexpr std::uint64_t little = 4 * vma_page;
   if (writable && length <= little && known_cover(address, length, true)) {
     std::uintptr_t at = address & ~(vma_page - 1);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Vmas: what memory the process has, and for what, as the kernel it runs on has it.
+// Vmas: the memory of the process and its access rights, as the real kernel reports them.
 #pragma once
 
 #include <cstddef>
@@ -9,7 +9,7 @@
 
 namespace postern::sim {
 
-// /proc/self/maps is opened once: a process that has no fds left has its memory all the same.
+// /proc/self/maps is opened once, so that this works even if the process has no fds left.
 class Vmas {
  public:
   Vmas();
@@ -17,15 +17,14 @@ class Vmas {
   Vmas(const Vmas&) = delete;
   Vmas& operator=(const Vmas&) = delete;
 
-  // 0, or the negated errno of opening it: then no memory is known.
+  // 0, or the negated errno of opening it: then its memory is unknown.
   [[nodiscard]] int opened() const noexcept { return maps_ < 0 ? maps_ : 0; }
 
-  // Whether this memory is there now for reading, or for writing too. Where the kernel tells about one mapping at a
-  // time (PROCMAP_QUERY, Linux 6.11) that costs a system call for each; else all of them are read, but for a few pages
-  // that are to be written.
+  // Whether this memory is readable now, or also writable. If the kernel reports single mappings (PROCMAP_QUERY, Linux
+  // 6.11), that costs a system call for each; else all mappings are read, except for a few pages to be written.
   [[nodiscard]] bool cover(std::uintptr_t address, std::uint64_t length, bool writable);
-  // The same for what a call is given. The stack of who calls is not looked up again and again; and where all mappings
-  // would have to be read, what was read of memory for reading suffices however old it is, if memory is there.
+  // The same for the argument of a call. The caller's stack is not looked up again and again. If all mappings would
+  // have to be read, mappings read earlier suffice for readable memory.
   [[nodiscard]] bool cover_argument(std::uintptr_t address, std::uint64_t length, bool writable);
 
  private:
@@ -41,7 +40,7 @@ class Vmas {
 
   int maps_;
   bool can_ask_ = true;
-  std::vector<Vma> known_;  // what was read; where the kernel can be asked, the stack that was used last
+  std::vector<Vma> known_;  // the mappings read last; with PROCMAP_QUERY, the stack used last
 };
 
 }  // namespace postern::sim

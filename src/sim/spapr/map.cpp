@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Spapr: mapping, and the memory that version 2 wants registered for it.
+// Spapr: maps memory, and registers it for version 2.
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
@@ -9,7 +9,8 @@
 namespace postern::sim {
 namespace {
 
-// What iommu_tce_put_param_check and iommu_tce_clear_param_check give instead of an errno, since they are an "or".
+// The result of iommu_tce_put_param_check and iommu_tce_clear_param_check instead of an errno, since they use a logical
+// "or".
 constexpr int not_zero = 1;
 
 }  // namespace
@@ -22,7 +23,7 @@ int Spapr::map(const vfio_iommu_type1_dma_map& request) {
   if (!slot) return -ENXIO;
   const TceTable table = *tables_[*slot];
   if (((request.size | request.vaddr) & (table.page() - 1)) != 0 || request.flags == 0) return -EINVAL;
-  // One page is what is looked at, however many there are.
+  // Only the first page is checked.
   if ((request.iova & (table.page() - 1)) != 0) return not_zero;
   if (request.size == 0) return 0;
   const bool writable = (request.flags & VFIO_DMA_MAP_FLAG_WRITE) != 0;
@@ -33,16 +34,16 @@ int Spapr::map(const vfio_iommu_type1_dma_map& request) {
                        .writable = writable});
 }
 
-// tce_iommu_use_page, tce_iommu_prereg_ua_to_hpa. Version 1 pins for writing whatever the access, since it takes the
-// direction from bits of the address, which are zero.
+// tce_iommu_use_page, tce_iommu_prereg_ua_to_hpa. Version 1 pins for writing in any case, since it takes the direction
+// from bits of the address, which are zero.
 int Spapr::use_page(std::uintptr_t address, std::uint64_t page, MmRegion*& region) {
   if (!is_v2_) return process_.check_pinnable(address & ~(host_page() - 1), host_page(), true);
   region = regions_.lookup(address, page);
   return region != nullptr && MmRegions::has_pages_of(*region, page) ? 0 : -EINVAL;
 }
 
-// tce_iommu_build, tce_iommu_build_v2: page after page, over whatever was there. One that fails takes those before it
-// along, and what they had replaced is gone.
+// tce_iommu_build, tce_iommu_build_v2: page by page, replacing what was there. If one fails, those before it are
+// cleared, and what they had replaced is lost.
 int Spapr::build(const TceTable& table, const Area& area) {
   const std::uint64_t page = table.page();
   const std::uint64_t pages = (area.range.last - area.range.first) / page + 1;
@@ -52,14 +53,14 @@ int Spapr::build(const TceTable& table, const Area& area) {
     MmRegion* region = nullptr;
     int result = use_page(address, page, region);
     const bool is_past_end = !table.holds(range.first.value);
-    // H_PUT_TCE's H_PARAMETER, -4, is taken for an errno. (In version 2 the kernel has followed a wild pointer by now,
-    // tce_iommu_unuse_page_v2: the process is gone.)
+    // H_PUT_TCE's H_PARAMETER, -4, is treated as an errno. (In version 2 the kernel has followed a wild pointer by now,
+    // tce_iommu_unuse_page_v2, and the process was killed.)
     if (result == 0 && is_past_end && platform_.facts().ends_tables) result = -EINTR;
     if (result < 0) {
       if (i > 0) clear({area.range.first, range.first - 1});
       return result;
     }
-    // powernv writes past the table, into what memory lies there. Here nothing is written, and it says no more of it.
+    // powernv writes past the table, into unrelated memory. Here nothing is written, and no error is returned.
     if (is_past_end) continue;
     if (region != nullptr) ++region->mapped;
     clear(range);
@@ -106,8 +107,8 @@ int Spapr::register_memory(std::uint64_t address, std::uint64_t length) {
   return 0;
 }
 
-// tce_iommu_unregister_pages: a region that is mapped is forgotten by the container as any other, since the refusal
-// comes when the search itself lets go of it, and is not told. Nobody can unregister it any more.
+// tce_iommu_unregister_pages: the container drops a mapped region like any other, since the failure of the second put
+// is ignored. The region can then never be unregistered.
 int Spapr::unregister_memory(std::uint64_t address, std::uint64_t length) {
   if (((address | length) & (host_page() - 1)) != 0) return -EINVAL;
   MmRegion* const region = regions_.get(address, length);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// MmRegions: registering, counting, and what a region's pages are.
+// MmRegions: registers regions, counts their users, and finds their page sizes.
 #include "sim/spapr/mm_regions.hpp"
 
 #include <unistd.h>
@@ -21,7 +21,7 @@ MmRegion* MmRegions::get(std::uintptr_t address, std::uint64_t length) {
 
 namespace {
 
-// Whether there is an array with a word for each page of it (vzalloc, which looks at how much memory the host has).
+// Whether an array with a word for each page can be allocated (vzalloc, which checks the host's memory).
 bool has_array(std::uint64_t length) {
   const auto memory = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES)) * host_page();
   return length > 0 && length / host_page() <= memory / sizeof(std::uint64_t);
@@ -29,8 +29,8 @@ bool has_array(std::uint64_t length) {
 
 }  // namespace
 
-// mm_iommu_do_alloc: counts, makes an array, pins for writing, and only then looks for others. Where memory ends within
-// the region the answer is how many pages of it there were, as pin_user_pages told them, and nothing is registered.
+// mm_iommu_do_alloc: counts, allocates an array, pins for writing, and only then checks for overlaps. If memory ends
+// within the region, returns the number of pages that pin_user_pages found, and registers nothing.
 int MmRegions::add(std::uintptr_t address, std::uint64_t length, MmRegion*& region) {
   if (!has_array(length)) return -ENOMEM;
   if (const int result = process_.lock(length); result < 0) return result;
@@ -74,7 +74,7 @@ MmRegion* MmRegions::lookup(std::uintptr_t address, std::uint64_t length) {
   return offset < region.length && length <= region.length - offset ? &region : nullptr;
 }
 
-// mm_iommu_do_alloc, mm_iommu_ua_to_hpa: the pages of hugetlbfs count; those that the kernel makes huge itself do not.
+// mm_iommu_do_alloc, mm_iommu_ua_to_hpa: pages of hugetlbfs count as huge; transparent huge pages do not.
 bool MmRegions::has_pages_of(MmRegion& region, std::uint64_t size) {
   if (size <= host_page()) return true;
   if (!region.page_size) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// MmRegions: the memory that a process registered for version 2 of sPAPR, whichever its containers.
+// MmRegions: the memory that a process has registered for version 2 of sPAPR, shared by all its containers.
 #pragma once
 
 #include <cstdint>
@@ -15,8 +15,8 @@ struct MmRegion {
   std::uintptr_t address = 0;
   std::uint64_t length = 0;
   std::uint64_t used = 1;
-  std::uint64_t mapped = 1;                // 1 more than there are mappings
-  std::optional<std::uint64_t> page_size;  // of the smallest page of it; looked up when it is needed
+  std::uint64_t mapped = 1;                // the number of mappings plus 1
+  std::optional<std::uint64_t> page_size;  // of its smallest page; looked up when needed
 };
 
 // The functions of arch/powerpc/mm/book3s64/iommu_api.c (Linux 7.3) of the names mm_iommu_*.
@@ -24,16 +24,16 @@ class MmRegions {
  public:
   explicit MmRegions(Process& process) : process_(process) {}
 
-  // Exactly this region, with one more user; null where there is none.
+  // Returns exactly this region, with one more user; null if there is none.
   [[nodiscard]] MmRegion* get(std::uintptr_t address, std::uint64_t length);
-  // Registers it, with one user: 0, a negated errno, or how many pages are there where that is not all of them.
+  // Registers it with one user: 0, a negated errno, or the number of existing pages if some are missing.
   [[nodiscard]] int add(std::uintptr_t address, std::uint64_t length, MmRegion*& region);
-  // One user less; with the last the region goes, unless it is mapped: -EBUSY.
+  // Removes a user. The last one removes the region, unless it is mapped: -EBUSY.
   int put(MmRegion& region);
 
-  // The one region that holds all of this; null where there is none.
+  // Returns the region that contains all of this; null if there is none.
   [[nodiscard]] MmRegion* lookup(std::uintptr_t address, std::uint64_t length);
-  // Whether all of the region's memory is in pages of this size or larger, each all its own.
+  // Whether all of the region's memory is in whole pages of this size or larger.
   [[nodiscard]] static bool has_pages_of(MmRegion& region, std::uint64_t size);
 
  private:

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Spapr: the rules of vfio_iommu_spapr_tce.c, Linux 7.3, each in the order in which the kernel asks; what it does wrong
-// included, as it was measured. Here: groups, what is told, version 1's accounting, and EEH.
+// Spapr: the checks of vfio_iommu_spapr_tce.c, Linux 7.3, in the kernel's order and with its bugs, as measured. Here:
+// groups, information, version 1's accounting, and EEH.
 #include "sim/spapr/spapr.hpp"
 
 #include <algorithm>
@@ -16,8 +16,8 @@ namespace {
 // The last function that an error can be injected into (EEH_ERR_FUNC_MAX).
 constexpr std::uint32_t last_error_function = 19;
 
-// eeh_pe_inject_err, pnv_eeh_err_inject (Linux 7.3). QEMU's firmware injects into config space alone, and nothing comes
-// of it.
+// eeh_pe_inject_err, pnv_eeh_err_inject (Linux 7.3). QEMU's firmware injects only into config space, without any
+// effect.
 int inject_error(std::uint32_t type, std::uint32_t function) {
   if (function > last_error_function) return -EINVAL;
   if (type > 1) return -ERANGE;
@@ -61,7 +61,7 @@ int Spapr::attach(int group) {
   return 0;
 }
 
-// tce_iommu_release_ownership: what is mapped goes for all the groups, though one leaves.
+// tce_iommu_release_ownership: all mappings are removed for all groups, although only one leaves.
 void Spapr::detach(int group) {
   std::erase(groups_, group);
   for (unsigned slot = 0; slot < tce_slots; ++slot) {
@@ -101,7 +101,7 @@ int Spapr::ioctl_of_v1(unsigned long request) {
   return 0;
 }
 
-// All but one of them make the container this process's own (tce_iommu_mm_set).
+// All but one of them bind the container to this process (tce_iommu_mm_set).
 int Spapr::ioctl_of_v2(unsigned long request, void* argument) {
   switch (request) {
     case VFIO_IOMMU_SPAPR_REGISTER_MEMORY:

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Spapr: what vfio_iommu_spapr_tce is to a container: DMA windows, their accounting, registered memory, and EEH.
+// Spapr: vfio_iommu_spapr_tce of a container: DMA windows, their accounting, registered memory, and EEH.
 #pragma once
 
 #include <linux/vfio.h>
@@ -18,7 +18,7 @@ namespace postern::sim {
 
 class Spapr final : public ContainerIommu {
  public:
-  // What EEH does to all of a group's functions.
+  // EEH operations on all of a group's functions.
   using ResetGroup = std::function<void(int group)>;
   // `version` 1 or 2.
   Spapr(Process& process, MmRegions& regions, TcePlatform& platform, ResetGroup reset_group, int version);
@@ -38,18 +38,18 @@ class Spapr final : public ContainerIommu {
   [[nodiscard]] int enable();
   void disable();
 
-  // Mapping, in spapr_map.cpp.
+  // Mapping, in map.cpp.
   [[nodiscard]] int map(const vfio_iommu_type1_dma_map& request);
   [[nodiscard]] int unmap(const vfio_iommu_type1_dma_unmap& request);
   [[nodiscard]] int build(const TceTable& table, const Area& area);
   [[nodiscard]] int use_page(std::uintptr_t address, std::uint64_t page, MmRegion*& region);
   void clear(IovaRange range);
 
-  // Registered memory, in spapr_map.cpp, too.
+  // Registered memory, in map.cpp, too.
   [[nodiscard]] int register_memory(std::uint64_t address, std::uint64_t length);
   [[nodiscard]] int unregister_memory(std::uint64_t address, std::uint64_t length);
 
-  // Windows, in spapr_windows.cpp.
+  // Windows, in windows.cpp.
   [[nodiscard]] int create(vfio_iommu_spapr_tce_create& request);
   [[nodiscard]] int remove(const vfio_iommu_spapr_tce_remove& request);
   [[nodiscard]] int create_window(const WindowRequest& request, std::uint64_t& start);
@@ -65,10 +65,10 @@ class Spapr final : public ContainerIommu {
   bool is_v2_;
   bool enabled_ = false;
   bool knows_process_ = false;           // container->mm
-  bool default_window_pending_ = false;  // it is made when it is needed
+  bool default_window_pending_ = false;  // it is created when needed
   std::uint64_t locked_ = 0;             // bytes, by VFIO_IOMMU_ENABLE
   std::array<std::optional<TceTable>, tce_slots> tables_;
-  std::vector<int> groups_;  // the one that came last is first
+  std::vector<int> groups_;  // latest first
   std::vector<MmRegion*> registered_;
 };
 

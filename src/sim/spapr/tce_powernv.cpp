@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A POWER9 machine without a hypervisor: arch/powerpc/platforms/powernv/pci-ioda.c and pci-ioda-tce.c (Linux 7.3).
+// powernv: a POWER9 machine without a hypervisor: arch/powerpc/platforms/powernv/pci-ioda.c and pci-ioda-tce.c (Linux
+// 7.3).
 #include <algorithm>
 #include <bit>
 #include <cerrno>
@@ -11,7 +12,7 @@ namespace {
 
 constexpr std::uint32_t most_levels = 5;                       // POWERNV_IOMMU_MAX_LEVELS
 constexpr std::uint64_t bypass_base = std::uint64_t{1} << 59;  // pnv_ioda_pe::tce_bypass_base
-constexpr unsigned largest_level_shift = 24;                   // what one allocation gives: PAGE_SHIFT + MAX_PAGE_ORDER
+constexpr unsigned largest_level_shift = 24;                   // the largest allocation: PAGE_SHIFT + MAX_PAGE_ORDER
 
 unsigned log2_of(std::uint64_t power) { return static_cast<unsigned>(std::countr_zero(power)); }
 
@@ -38,7 +39,7 @@ class Powernv final : public TcePlatform {
                .ends_tables = false};       // pnv_tce has no bound
 };
 
-// pnv_pci_ioda2_get_table_size: the table and a second one, with the addresses in user space.
+// pnv_pci_ioda2_get_table_size: the table and a second one, of user-space addresses.
 std::uint64_t Powernv::get_table_size(const WindowRequest& request) const {
   if (request.levels == 0 || request.levels > most_levels || !std::has_single_bit(request.size)) return 0;
   const unsigned window_shift = log2_of(request.size);
@@ -61,7 +62,7 @@ int Powernv::create_table(int /*group*/, unsigned slot, const WindowRequest& req
   const unsigned level = level_shift(request, entries_shift);
   if ((level - 3) * request.levels + request.page_shift >= 55) return -EINVAL;
   if (level > largest_level_shift) return -ENOMEM;
-  // A table has a page of the host's at least, and the window grows with it.
+  // A table has at least one page of the host, and the window grows with it.
   const unsigned table_shift = std::max(entries_shift + 3, log2_of(host_page()));
   table.first = slot == 0 ? 0 : bypass_base;
   table.page_shift = request.page_shift;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A partition under a hypervisor, QEMU: arch/powerpc/platforms/pseries/iommu.c (Linux 6.12, 7.3). A group is a host
-// bridge, and has its own tables.
+// pseries: a partition under a hypervisor, QEMU: arch/powerpc/platforms/pseries/iommu.c (Linux 6.12, 7.3). A group is a
+// host bridge with its own tables.
 #include <algorithm>
 #include <bit>
 #include <cerrno>
@@ -12,7 +12,7 @@ namespace postern::sim {
 namespace {
 
 constexpr std::uint64_t dynamic_window = std::uint64_t{1} << 59;  // where QEMU puts it (dma64_win_addr)
-constexpr std::uint64_t most_entries = 0xffffffff;                // what ibm,query-pe-dma-window answers
+constexpr std::uint64_t most_entries = 0xffffffff;                // the result of ibm,query-pe-dma-window
 
 class Pseries final : public TcePlatform {
  public:
@@ -29,7 +29,7 @@ class Pseries final : public TcePlatform {
   };
   struct Bridge {
     std::array<std::optional<Window>, tce_slots> tables;
-    bool failed = false;  // on failed_ddw_pdn_list, which nothing leaves
+    bool failed = false;  // on failed_ddw_pdn_list, permanently
 
     [[nodiscard]] bool has_dynamic() const {
       return std::any_of(tables.begin(), tables.end(), [](const auto& table) { return table && table->is_dynamic; });
@@ -46,7 +46,7 @@ class Pseries final : public TcePlatform {
   std::uint64_t next_id_ = 1;
 };
 
-// spapr_tce_get_table_size: whatever is too deep has all that a long can say.
+// spapr_tce_get_table_size: the size of a table that is too deep is the largest long.
 std::uint64_t Pseries::get_table_size(const WindowRequest& request) const {
   return request.levels > 1 ? 0xffffffff : request.size >> (request.page_shift - 3);
 }
@@ -58,11 +58,11 @@ int Pseries::create_table(int group, unsigned slot, const WindowRequest& request
   if (bridge.failed) return -ENODEV;
   const bool is_default = slot == 0 && request.page_shift == 12 && request.size <= facts_.default_size;
   const std::uint64_t entries = request.size >> request.page_shift;
-  // ibm,reset-pe-dma-window, which makes the default window, would take the dynamic one.
+  // ibm,reset-pe-dma-window, which creates the default window, would remove the dynamic one.
   if (slot == 0 && bridge.has_dynamic()) return -EPERM;
   if (!is_default) {
     if (entries > most_entries) return -EINVAL;
-    // The hypervisor has the default window at all times, made use of or not, and one more.
+    // The hypervisor always has the default window, used or not, and one more.
     bridge.failed = entries == 0 || bridge.has_dynamic();
     if (bridge.failed) return -ENODEV;
   }
@@ -75,7 +75,7 @@ int Pseries::create_table(int group, unsigned slot, const WindowRequest& request
   return 0;
 }
 
-// spapr_tce_set_window: a table is the hypervisor's for this one host bridge.
+// spapr_tce_set_window: the hypervisor's table is for this one host bridge only.
 int Pseries::set_window(int group, unsigned slot, const TceTable& table) {
   const auto& own = bridges_[group].tables.at(slot);
   return own && own->id == table.id ? 0 : -EPERM;

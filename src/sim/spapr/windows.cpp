@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Spapr: DMA windows.
+// Spapr: creates and removes DMA windows.
 #include <cerrno>
 #include <cstddef>
 
@@ -8,9 +8,9 @@
 namespace postern::sim {
 namespace {
 
-constexpr std::uint32_t default_page_shift = 12;  // whatever the host's page
+constexpr std::uint32_t default_page_shift = 12;  // for all page sizes of the host
 
-// account_locked_vm counts in pages of the host's.
+// account_locked_vm counts in pages of the host.
 std::uint64_t whole_pages(std::uint64_t bytes) { return bytes & ~(host_page() - 1); }
 
 }  // namespace
@@ -29,7 +29,7 @@ void Spapr::free_table(unsigned slot) {
   tables_[slot].reset();
 }
 
-// tce_iommu_create_table: what was counted for a table that cannot be made stays counted.
+// tce_iommu_create_table: the memory of a table that could not be created stays counted.
 int Spapr::create_table(unsigned slot, const WindowRequest& request, TceTable& table) {
   const std::uint64_t size = platform_.get_table_size(request);
   if (size == 0) return -EINVAL;
@@ -77,7 +77,7 @@ int Spapr::create(vfio_iommu_spapr_tce_create& request) {
   return result;
 }
 
-// tce_iommu_remove_window: any address within a window is its name.
+// tce_iommu_remove_window: any address within a window identifies it.
 int Spapr::remove(const vfio_iommu_spapr_tce_remove& request) {
   if (request.argsz < sizeof request || request.flags != 0) return -EINVAL;
   if (default_window_pending_ && request.start_addr == 0) {

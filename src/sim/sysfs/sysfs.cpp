@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sysfs: what each of its files shows, and does.
+// Sysfs: the content of its files, and the effect of writes.
 #include "sim/sysfs/sysfs.hpp"
 
 #include <fmt/format.h>
@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <cstring>
 
 namespace postern::sim {
 namespace {
@@ -30,7 +31,7 @@ std::string without_newline(std::string text) {
 // An IOMMU's name under /sys/class/iommu (alloc_iommu; arm_smmu_device_probe, of QEMU's virt).
 const char* name_of(IommuUnit unit) { return unit == IommuUnit::vtd ? "dmar0" : "smmu3.0x0000000009050000"; }
 
-// MGAW, and SAGAW with one depth of page tables that reaches as far.
+// MGAW, and SAGAW with one page table depth that suffices for it.
 std::uint64_t vtd_capabilities(const IommuModel& iommu) {
   const auto bits = static_cast<unsigned>(std::bit_width(iommu.aperture.last.value));
   const unsigned depth = bits <= 39 ? 1 : bits <= 48 ? 2 : 3;
@@ -41,7 +42,7 @@ bool starts_with(const std::string& text, std::string_view start) { return text.
 
 }  // namespace
 
-// Of the process alone /proc shows what is so; what else is there is another machine's.
+// In /proc, only the process's own folder is real; everything else belongs to the real machine.
 bool Sysfs::shows(const std::string& path) { return path != "/proc/self" && !starts_with(path, "/proc/self/"); }
 
 void Sysfs::refresh() {
@@ -49,7 +50,7 @@ void Sysfs::refresh() {
   entries_.clear();
   directory("/sys/bus/pci/devices");
   directory("/sys/kernel/iommu_groups");
-  // Who looks for other processes sees that none is hidden: there is the first, and it has nothing open.
+  // Shows that no process is hidden: process 1 exists, and has no open files.
   directory("/proc/1/fd");
   file("/proc/1/comm", "init\n");
   for (const auto& [address, function] : machine_.functions) show_function(*function);
@@ -63,7 +64,7 @@ void Sysfs::refresh() {
     file(mapping_limit, fmt::format("{}\n", machine_.mapping_limit));
     file(noiommu_mode, machine_.unsafe_noiommu ? "Y\n" : "N\n");
   }
-  shown_ = machine_.generation;  // only now: where memory ran out on the way, the next call begins again
+  shown_ = machine_.generation;  // only now, so that the next call starts again if memory ran out
 }
 
 void Sysfs::show_function(const Function& function) {
@@ -76,6 +77,7 @@ void Sysfs::show_function(const Function& function) {
   file(path + "/class", fmt::format("{:#08x}\n", info.class_code));
   file(path + "/revision", fmt::format("{:#04x}\n", info.revision));
   file(path + "/numa_node", "-1\n");
+  file(path + "/power_state", "D0\n");
   file(path + "/reset_method", info.has_flr ? "flr\n" : "\n");
   file(path + "/driver_override", (function.driver_override.empty() ? "(null)" : function.driver_override) + "\n");
   link(path + "/subsystem", "/sys/bus/pci");
@@ -89,7 +91,8 @@ void Sysfs::show_function(const Function& function) {
   }
   if (!function.driver.empty()) link(path + "/driver", drivers + function.driver);
   if (function.minor && machine_.tce) {
-    directory(fmt::format("{}/vfio-dev/vfio{}", path, *function.minor));  // without CONFIG_VFIO_DEVICE_CDEV
+    directory(fmt::format("{}/vfio-dev/vfio{}", path,
+                          *function.minor));  // without a "dev" file, as without CONFIG_VFIO_DEVICE_CDEV
   } else if (function.minor) {
     const std::string name = cdev_name(function);
     file(fmt::format("{}/vfio-dev/{}/dev", path, name), fmt::format("{}:{}\n", cdev_major, *function.minor));
@@ -97,7 +100,7 @@ void Sysfs::show_function(const Function& function) {
   }
 }
 
-// What the kernel and the firmware of a PC or an Arm server say of its processor and its IOMMU.
+// Files of the kernel and firmware of a PC or an Arm server about its processor and IOMMU.
 void Sysfs::show_platform() {
   const bool is_pc = machine_.iommu.unit == IommuUnit::vtd;
   const bool has_iommu = std::any_of(machine_.functions.begin(), machine_.functions.end(),
@@ -119,7 +122,7 @@ void Sysfs::show_groups() {
     if (!machine_.tce) reserved += fmt::format("{:#018x} {:#018x} msi\n", range.first.value, range.last.value);
   }
   for (const auto& [id, group] : machine_.groups) {
-    if (group.is_noiommu && machine_.devices_of(id).empty()) continue;  // it is gone
+    if (group.is_noiommu && machine_.devices_of(id).empty()) continue;  // it was removed
     const std::string path = fmt::format("/sys/kernel/iommu_groups/{}", id);
     file(path + "/reserved_regions", group.is_noiommu ? "" : reserved);
     if (group.is_noiommu) file(path + "/name", "vfio-noiommu\n");
@@ -130,7 +133,7 @@ void Sysfs::show_groups() {
       link(path + "/devices/" + device->name(), devices + device->name());
     }
     if (!machine_.has_vfio(id)) continue;
-    directory("/sys/class/vfio/" + node_name(group));
+    file(fmt::format("/sys/class/vfio/{}/dev", node_name(group)), fmt::format("{}:{}\n", group_major, id));
     node("/dev/vfio/" + node_name(group), ::makedev(group_major, static_cast<unsigned>(id)));
   }
 }
@@ -145,8 +148,10 @@ void Sysfs::show_drivers() {
 
 void Sysfs::show_nodes() {
   node("/dev/vfio/vfio", ::makedev(10, 196));
+  file("/sys/class/misc/vfio/dev", "10:196\n");
   if (machine_.tce) return;
   node("/dev/iommu", ::makedev(10, 127));
+  file("/sys/class/misc/iommu/dev", "10:127\n");
   const std::string iommu = fmt::format("/sys/class/iommu/{}", name_of(machine_.iommu.unit));
   for (const auto& [address, function] : machine_.functions) {
     if (!function->has_iommu()) continue;
@@ -158,7 +163,7 @@ void Sysfs::show_nodes() {
   }
 }
 
-// Entries stand under paths without links: what is found as it is needs no walk.
+// Entries have paths without links, so a path that is found needs no resolution.
 std::string Sysfs::resolve(const std::string& path) const {
   if (entries_.contains(path)) return path;
   std::string resolved;
@@ -183,6 +188,11 @@ int Sysfs::read_file(const std::string& path, std::string& contents) {
   const auto entry = entries_.find(resolved);
   if (entry == entries_.end()) return is_directory(resolved) ? -EISDIR : -ENOENT;
   contents = entry->second.text;
+  // It changes while the rest of sysfs stays as it is. Low power does not change it, as without CONFIG_PM.
+  const auto name = resolved.find("/power_state");
+  if (name != std::string::npos &&
+      machine_.find(resolved.substr(std::strlen(devices), name - std::strlen(devices)))->is_in_d3hot())
+    contents = "D3hot\n";
   return 0;
 }
 
@@ -240,7 +250,7 @@ int Sysfs::write_file(const std::string& path, const std::string& contents, Mach
     return 0;
   }
   if (resolved == noiommu_mode) {
-    // kstrtobool, as far as people write it
+    // kstrtobool, the common spellings
     const bool is_on = text == "Y" || text == "y" || text == "1";
     if (!is_on && text != "N" && text != "n" && text != "0") return -EINVAL;
     machine_.unsafe_noiommu = is_on;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sysfs: the files, links and nodes that show the machine's state, and what writing to them does.
+// Sysfs: the files, links and nodes that show the machine's state, and the effect of writes.
 #pragma once
 
 #include <sys/types.h>
@@ -14,13 +14,12 @@
 
 namespace postern::sim {
 
-// Below /sys and /dev, and of /proc all but the process's own folder. What it shows is made anew when the machine has
-// changed.
+// Everything in /sys and /dev, and in /proc except the process's own folder. Rebuilt when the machine has changed.
 class Sysfs {
  public:
   explicit Sysfs(Machine& machine) : machine_(machine) {}
 
-  // Whether a path is one of those.
+  // Whether it shows this path.
   [[nodiscard]] static bool shows(const std::string& path);
 
   [[nodiscard]] int read_file(const std::string& path, std::string& contents);
@@ -49,7 +48,7 @@ class Sysfs {
   void link(const std::string& path, std::string target) { entries_[path] = {Kind::link, std::move(target), 0}; }
   void node(const std::string& path, dev_t device) { entries_[path] = {Kind::node, "", device}; }
   void directory(const std::string& path) { entries_[path] = {Kind::directory, "", 0}; }
-  // The same path with every link in it followed but one at its end.
+  // Resolves every link in the path except one at its end.
   [[nodiscard]] std::string resolve(const std::string& path) const;
   [[nodiscard]] bool is_directory(const std::string& path) const;
 

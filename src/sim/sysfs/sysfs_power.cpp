@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sysfs: what POWER hosts have of their own: the device tree, the processors, and an IOMMU for each host bridge, as in
-// QEMU's machines (Linux 6.12).
+// Sysfs: files of POWER hosts: the device tree, the processors, and an IOMMU for each host bridge, as in QEMU's
+// machines (Linux 6.12).
 #include <fmt/format.h>
 
 #include "sim/sysfs/sysfs.hpp"
@@ -49,7 +49,7 @@ void Sysfs::show_device_tree() {
     const std::string bridge = bridge_node(machine_.platform, address.domain);
     directory(node_of(machine_.platform, *function));
     if (is_pseries) {
-      // Big-endian words: the number of the table, where the window begins, its size; and the hypervisor's calls.
+      // Big-endian words: the table number, the start of the window, its size; and the hypervisor's calls.
       file(bridge + "/ibm,dma-window",
            "\x80\0"s + static_cast<char>(address.domain) + "\0\0\0\0\0\0\0\0\0\0\0\0\0\x40\0\0\0"s);
       file(bridge + "/ibm,ddw-applicable", "\0\0\x20\x26\0\0\x20\x27\0\0\x20\x28"s);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Type1: the rules of vfio_iommu_type1.c, Linux 7.3, each in the order in which the kernel asks.
+// Type1: the checks of vfio_iommu_type1.c, Linux 7.3, in the kernel's order.
 #include "sim/type1/type1.hpp"
 
 #include <algorithm>
@@ -32,7 +32,7 @@ bool fits(const vfio_bitmap& bitmap, std::uint64_t length) {
 
 std::uint64_t words_for(std::uint64_t bits) { return (bits + 63) / 64; }
 
-// __bitmap_shift_left, with the bits that it leaves behind the last
+// __bitmap_shift_left, including the bits that it leaves after the last
 void shift_left(std::vector<std::uint64_t>& words, std::uint64_t shift, std::uint64_t bits) {
   for (std::uint64_t i = words_for(bits); i-- > 0;) {
     words[i] = words[i] << shift | (i > 0 ? words[i - 1] >> (64 - shift) : 0);
@@ -46,7 +46,7 @@ void fill(std::vector<std::uint64_t>& words, std::uint64_t bits, bool value) {
   }
 }
 
-// vfio_dma_bitmap_alloc, with the word more that shifting takes
+// vfio_dma_bitmap_alloc, with one more word for shifting
 std::shared_ptr<std::vector<std::uint64_t>> make_bitmap(std::uint64_t pages) {
   if (pages > std::uint64_t{std::numeric_limits<int>::max()}) return nullptr;
   return std::make_shared<std::vector<std::uint64_t>>(words_for(pages) + 1);
@@ -60,7 +60,7 @@ struct RangesHead {
 };
 static_assert(sizeof(RangesHead) == sizeof(vfio_iommu_type1_info_cap_iova_range));
 
-// Appends capabilities behind a struct vfio_iommu_type1_info, each with its offset in the one before.
+// Appends capabilities to a struct vfio_iommu_type1_info, each with its offset in the one before.
 class Chain {
  public:
   template <typename Capability>
@@ -140,7 +140,7 @@ int Type1::get_info(vfio_iommu_type1_info& info) const {
     std::memcpy(next, &one, sizeof one);
     next += sizeof one;
   }
-  // vfio_iommu_type1_get_info: how much room it wants, or all of it. The struct goes as far as there is room.
+  // vfio_iommu_type1_get_info: writes the required size, or everything. The struct is truncated if it does not fit.
   const auto needed = static_cast<std::uint32_t>(sizeof info + chain.bytes().size());
   const bool has_room = info.argsz >= needed;
   const std::size_t room = std::min<std::size_t>(info.argsz, sizeof info);
@@ -174,7 +174,7 @@ int Type1::map(const vfio_iommu_type1_dma_map& request) {
   if (taken != nullptr) return -EEXIST;
   if (mappings_left_ == 0) return -ENOSPC;
   if (!is_usable(*range)) return -EINVAL;
-  // vfio_pin_map_dma: a page that cannot be pinned ends it before the limit is looked at. A BAR is taken, too, and not
+  // vfio_pin_map_dma: a page that cannot be pinned fails before the limit is checked. A BAR is accepted, too, and not
   // counted (vaddr_get_pfns, follow_fault_pfn).
   const std::uint64_t locked = request.size - process_.mapped_files.bytes_in(request.vaddr, request.size);
   if (const int result = process_.check(request.vaddr, request.size, writable); result < 0) return result;
@@ -207,7 +207,7 @@ void Type1::remove(const Area& area) {
   space_->erase(Area(area));
 }
 
-// Whether an end of the range lies within a mapping, and not at its border.
+// Whether an end of the range is within a mapping, and not at its border.
 bool Type1::cuts(IovaRange range) const {
   const Area* const first = space_->holding(range.first);
   if (first != nullptr && first->range.first != range.first) return true;
@@ -218,7 +218,7 @@ bool Type1::cuts(IovaRange range) const {
 // vfio_dma_do_unmap
 int Type1::unmap_range(IovaRange range, std::uint64_t& unmapped, const vfio_bitmap* bitmap) {
   while (const Area* const area = space_->first_in(range)) {
-    // Version 1 takes a mapping back whole where its first iova is in the range, and else nothing.
+    // Version 1 removes a whole mapping if its first iova is in the range, else nothing.
     if (version_ == 1 && area->range.first < range.first) break;
     if (bitmap != nullptr) {
       if (const int result = tell(*bitmap, range.first, *area); result < 0) return result;
@@ -229,7 +229,7 @@ int Type1::unmap_range(IovaRange range, std::uint64_t& unmapped, const vfio_bitm
   return 0;
 }
 
-// The same with VFIO_DMA_UNMAP_FLAG_VADDR. One that has none any more ends it, and takes back what came before.
+// The same with VFIO_DMA_UNMAP_FLAG_VADDR. Fails at a mapping without an address, and reverts those before it.
 int Type1::take_addresses(IovaRange range, std::uint64_t& taken) {
   std::vector<Area> areas;
   for (IovaRange rest = range; const Area* const area = space_->first_in(rest);) {
@@ -248,8 +248,8 @@ int Type1::take_addresses(IovaRange range, std::uint64_t& taken) {
   return 0;
 }
 
-// update_user_bitmap: whoever could have written, did. The mapping's own bitmap is shifted in place, and what is
-// shifted out of its pages stays there.
+// update_user_bitmap: all pages that a device could have written are dirty. The mapping's bitmap is shifted in place,
+// and bits shifted past its pages stay there.
 int Type1::tell(const vfio_bitmap& bitmap, Iova base, const Area& area) {
   const std::uint64_t pages = area.range.length() / page();
   const std::uint64_t first = (area.range.first - base) / page();

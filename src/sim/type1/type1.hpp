@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Type1: what vfio_iommu_type1 is to a container: mappings, their accounting, and the domain that the groups share.
+// Type1: vfio_iommu_type1 of a container: mappings, their accounting, and the domain that the groups share.
 #pragma once
 
 #include <linux/vfio.h>
@@ -14,12 +14,12 @@ namespace postern::sim {
 
 class Type1 final : public ContainerIommu {
  public:
-  // `version` 1 or 2; `mapping_limit` is the module's dma_entry_limit at this moment.
+  // `version` 1 or 2; `mapping_limit` is the module's current dma_entry_limit.
   Type1(const IommuModel& iommu, Process& process, int version, std::uint64_t mapping_limit);
   ~Type1() override;
 
   [[nodiscard]] int ioctl(unsigned long request, void* argument) override;
-  // While a mapping waits for its new address no group may come (vfio_iommu_type1_attach_group).
+  // No group can be attached while a mapping waits for its new address (vfio_iommu_type1_attach_group).
   [[nodiscard]] int attach(int /*group*/) override { return moving_ != 0 ? -EBUSY : 0; }
   void detach(int /*group*/) override {}
   // `is_set`: the container has an IOMMU.

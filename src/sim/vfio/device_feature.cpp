@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// DeviceFile: VFIO_DEVICE_FEATURE, by the rules of vfio_main.c (Linux 7.3): migration and DMA logging where the
-// device's driver has them; what is left the driver is asked for.
+// DeviceFile: VFIO_DEVICE_FEATURE, by the rules of vfio_main.c (Linux 7.3): migration and DMA logging if the device's
+// driver has them; other features are passed to the driver.
 #include <algorithm>
 #include <cstring>
 #include <iterator>
@@ -28,13 +28,13 @@ bool overflows(std::uint64_t iova, std::uint64_t length) { return iova + length 
 
 }  // namespace
 
-// vfio_ioctl_device_feature: the header first, and what stands behind it only where it is asked for.
+// vfio_ioctl_device_feature: reads the header first, and the data after it only if needed.
 int DeviceFile::feature(void* argument) {
   struct Rule {
     std::uint32_t which;
     std::uint32_t actions;
-    std::size_t length;                            // of what stands behind the header
-    int (DeviceFile::*run)(vfio_device_feature&);  // null: it looks for its memory itself
+    std::size_t length;                            // of the data after the header
+    int (DeviceFile::*run)(vfio_device_feature&);  // null: handled by the function itself
   };
   static constexpr Rule rules[] = {
       {VFIO_DEVICE_FEATURE_MIGRATION, get, sizeof(vfio_device_feature_migration), &DeviceFile::feature_migration},
@@ -73,8 +73,8 @@ int DeviceFile::feature_migration(vfio_device_feature& feature) {
   return 0;
 }
 
-// vfio_ioctl_device_feature_mig_device_state, vfio_ioct_mig_return_fd: where the answer cannot be told the device has
-// changed its state all the same, and nobody gets the stream.
+// vfio_ioctl_device_feature_mig_device_state, vfio_ioct_mig_return_fd: if the result cannot be written, the device has
+// still changed its state, and the stream is lost.
 int DeviceFile::feature_mig_device_state(std::uint32_t flags, void* data) {
   vfio_device_feature_mig_state answer{};
   if (machine_.process.copy_from_user(&answer, data, sizeof answer) < 0) return -EFAULT;
@@ -105,7 +105,7 @@ int DeviceFile::feature_mig_precopy_info(vfio_device_feature& /*feature*/) {
   return 0;
 }
 
-// vfio_ioctl_device_feature_logging_start; what a driver answers that logs already is mlx5's.
+// vfio_ioctl_device_feature_logging_start; the result of a second start is that of mlx5.
 int DeviceFile::feature_dma_logging_start(vfio_device_feature& feature) {
   using Range = vfio_device_feature_dma_logging_range;
   auto& control = data_of<vfio_device_feature_dma_logging_control>(feature);
@@ -137,7 +137,7 @@ int DeviceFile::feature_dma_logging_stop(vfio_device_feature& /*feature*/) {
   return 0;
 }
 
-// vfio_ioctl_device_feature_logging_report: what is told is forgotten.
+// vfio_ioctl_device_feature_logging_report: clears what it reports.
 int DeviceFile::feature_dma_logging_report(vfio_device_feature& feature) {
   const auto& report = data_of<vfio_device_feature_dma_logging_report>(feature);
   if (report.page_size < 4096 || (report.page_size & (report.page_size - 1)) != 0) return -EINVAL;
@@ -145,11 +145,11 @@ int DeviceFile::feature_dma_logging_report(vfio_device_feature& feature) {
   DmaLog& log = device_.ops->variant()->log;
   if (!log.is_on()) return -EINVAL;
   const auto range = IovaRange::from_length({report.iova}, report.length);
-  if (!range) return 0;  // of nothing
+  if (!range) return 0;  // an empty range
   const UserBitmap bitmap{
       .bits = static_cast<std::uintptr_t>(report.bitmap), .iova = {report.iova}, .page_size = report.page_size};
   bitmap.tell(machine_.process, log.pages(), *range);
-  forget(log.pages(), *range);
+  clear_pages(log.pages(), *range);
   return 0;
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// DeviceFile: opening a device by its group or its cdev, and what the cdev alone answers (vfio_main.c, device_cdev.c,
+// DeviceFile: opens a device by its group or its cdev, and handles the ioctls of the cdev (vfio_main.c, device_cdev.c,
 // iommufd.c; Linux 7.3).
 #include "sim/vfio/device_file.hpp"
 
@@ -12,12 +12,12 @@
 namespace postern::sim {
 namespace {
 
-// access_ok, which vfs_read and vfs_write ask first of all.
+// access_ok, which vfs_read and vfs_write check first.
 bool is_user_memory(const void* buffer) { return reinterpret_cast<std::uintptr_t>(buffer) >> 63 == 0; }
 
 }  // namespace
 
-// vfio_df_group_open. What no IOMMU translates for is bound to nothing, and may come where nobody expects that.
+// vfio_df_group_open. A device without an IOMMU is not bound to the iommufd, which must have no IOAS for VFIO's ioctls.
 int DeviceFile::open_by_group(std::shared_ptr<File> group, const std::shared_ptr<Iommufd>& iommufd) {
   is_cdev_ = false;
   if (iommufd && device_.opens == 0) {
@@ -59,7 +59,7 @@ void DeviceFile::unbind() {
   if (!iommufd->has_group(device_.group())) machine_.groups[device_.group()].owner = nullptr;
 }
 
-// vfio_df_open: a device that its group has opened may be opened once more.
+// vfio_df_open: a device that is open by its group may be opened again by it.
 void DeviceFile::enable() {
   usable_ = true;
   if (device_.opens++ == 0) device_.ops->open_device();
@@ -150,7 +150,7 @@ int DeviceFile::bind(void* argument) {
   Group& group = machine_.groups[device_.group()];
   if (group.file != nullptr) return -EBUSY;  // vfio_device_block_group
   if (usable_) return -EINVAL;
-  // vfio_df_check_token: what has no virtual functions has no token.
+  // vfio_df_check_token: a function without virtual functions has no token.
   if ((bind.flags & VFIO_DEVICE_BIND_FLAG_TOKEN) != 0) return bind.token_uuid_ptr == 0 ? -EFAULT : -EINVAL;
   const auto file = process.files.find_any(bind.iommufd);
   if (!file) return -EBADF;
@@ -159,7 +159,7 @@ int DeviceFile::bind(void* argument) {
   if (device_.opens > 0) return -EINVAL;  // vfio_df_open
   std::uint32_t id = 0;
   if (const int result = bind_to(iommufd, id); result < 0) return result;
-  // One that has nowhere to tell its id is closed again.
+  // If the id cannot be written, the device is closed again.
   if (process.check_argument(address, std::min<std::size_t>(bind.argsz, sizeof bind), true) < 0) {
     unbind();
     return -EFAULT;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// DeviceFile: an open VFIO device, reached through its group or by its cdev. What kind of device it is, its DeviceOps
-// know.
+// DeviceFile: an open VFIO device of any kind, through its group or by its cdev. Its DeviceOps implement the kind.
 #pragma once
 
 #include <linux/vfio.h>
@@ -14,9 +13,9 @@ namespace postern::sim {
 
 class DeviceFile final : public File {
  public:
-  // By its cdev: usable when it is bound to an iommufd.
+  // By its cdev: usable once it is bound to an iommufd.
   DeviceFile(Machine& machine, Device& device) : machine_(machine), device_(device) {}
-  // No cdev, but usable at once, through its group, which has this iommufd for its container; null: it is in another.
+  // By its group: usable at once. `iommufd` is the group's container; null: the group is in a VFIO container.
   [[nodiscard]] int open_by_group(std::shared_ptr<File> group, const std::shared_ptr<Iommufd>& iommufd);
 
   void release() override;
@@ -46,7 +45,7 @@ class DeviceFile final : public File {
 
   Machine& machine_;
   Device& device_;
-  std::shared_ptr<File> group_;  // held open by its devices, where it is in a container
+  std::shared_ptr<File> group_;  // kept open by its devices if it is in a container
   bool is_cdev_ = true;
   bool usable_ = false;
 };

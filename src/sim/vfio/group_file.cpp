@@ -21,7 +21,7 @@ int check_translating(const Machine& machine, unsigned long extension, bool is_s
   return machine.tce ? Spapr::check_extension(*machine.tce, extension) : Type1::check_extension(extension, is_set);
 }
 
-// vfio_noiommu_ops: it translates nothing, and knows no call.
+// vfio_noiommu_ops: translates nothing, and has no calls.
 class NoIommu final : public ContainerIommu {
  public:
   [[nodiscard]] int ioctl(unsigned long /*request*/, void* /*argument*/) override { return -ENOTTY; }
@@ -29,7 +29,7 @@ class NoIommu final : public ContainerIommu {
   void detach(int /*group*/) override {}
 };
 
-// Null where no driver knows the type.
+// Null if no driver has this type.
 std::unique_ptr<ContainerIommu> make_iommu(Machine& machine, unsigned long type) {
   if (machine.tce) {
     if (type != VFIO_SPAPR_TCE_IOMMU && type != VFIO_SPAPR_TCE_v2_IOMMU) return nullptr;
@@ -57,7 +57,7 @@ int ContainerFile::ioctl(unsigned long request, void* argument) {
   }
 }
 
-// vfio_container_ioctl_check_extension: of groups, those drivers alone that may have them (vfio_iommu_driver_allowed).
+// vfio_container_ioctl_check_extension: only drivers that are allowed for the groups (vfio_iommu_driver_allowed).
 int ContainerFile::check_extension(unsigned long extension) const {
   const bool is_noiommu = machine_.unsafe_noiommu && extension == VFIO_NOIOMMU_IOMMU;
   if (is_noiommu && groups_.empty()) return 1;
@@ -73,11 +73,11 @@ int ContainerFile::set_noiommu(unsigned long type) {
   return 0;
 }
 
-// vfio_ioctl_set_iommu, __vfio_container_attach_groups: all of them, or none.
+// vfio_ioctl_set_iommu, __vfio_container_attach_groups: all or nothing.
 int ContainerFile::set_iommu(unsigned long type) {
   if (groups_.empty() || iommu_) return -EINVAL;
   if (is_noiommu_) return set_noiommu(type);
-  // What is an extension of the driver is worth trying, and then no type (vfio_iommu_type1_open).
+  // An extension of the driver is tried, but is not a type (vfio_iommu_type1_open).
   if (check_translating(machine_, type, false) <= 0) return -ENODEV;
   auto iommu = make_iommu(machine_, type);
   if (!iommu) return -EINVAL;
@@ -91,7 +91,7 @@ int ContainerFile::set_iommu(unsigned long type) {
   return 0;
 }
 
-// The DMA of a group's devices goes through the container's domain from here on.
+// From here on, the container's domain translates the DMA of a group's devices.
 int ContainerFile::connect(ContainerIommu& iommu, int group) {
   if (const int result = iommu.attach(group); result < 0) return result;
   for (Device* device : machine_.devices_of(group)) device->domain = iommu.domain();
@@ -116,7 +116,7 @@ int ContainerFile::attach(Group& group) {
   return 0;
 }
 
-// vfio_group_detach_container: the IOMMU goes with the last group.
+// vfio_group_detach_container: the IOMMU is removed with the last group.
 void ContainerFile::detach(Group& group) {
   if (iommu_) disconnect(*iommu_, group.id);
   group.owner = nullptr;
@@ -128,12 +128,12 @@ GroupFile::GroupFile(Machine& machine, Group& group) : File(own_kind), machine_(
   group_.file = this;
 }
 
-// vfio_group_fops_release: by now no device of it is open in a container, since those hold it.
+// vfio_group_fops_release: no device of it is open in a container now, since that would keep it open.
 GroupFile::~GroupFile() {
   if (!is_revoked()) revoke();
 }
 
-// vfio_device_remove_group: the last device of the group was unbound from its VFIO driver. An iommufd stays its
+// vfio_device_remove_group: the last device of the group was unbound from its VFIO driver. An iommufd remains its
 // container.
 void GroupFile::revoke() {
   leave_container();
@@ -193,7 +193,7 @@ int GroupFile::set_container(const void* argument) {
   return result;
 }
 
-// vfio_group_ioctl_unset_container: devices that are open keep the group in its container, and not in an iommufd.
+// vfio_group_ioctl_unset_container: open devices keep the group in a VFIO container, but not in an iommufd.
 int GroupFile::unset_container() {
   if (!has_iommu()) return -EINVAL;
   const auto members = machine_.devices_of(group_.id);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// GroupFile and ContainerFile: open nodes of an IOMMU group and of /dev/vfio/vfio. A group may have an iommufd for its
+// GroupFile and ContainerFile: open nodes of an IOMMU group and of /dev/vfio/vfio. A group may have an iommufd as its
 // container instead.
 #pragma once
 
@@ -36,7 +36,7 @@ class ContainerFile final : public File {
 
   Machine& machine_;
   std::set<int> groups_;
-  bool is_noiommu_ = false;                // of which kind its groups are
+  bool is_noiommu_ = false;                // whether its groups are in no-IOMMU mode
   std::unique_ptr<ContainerIommu> iommu_;  // null: not set yet
 };
 
@@ -48,10 +48,10 @@ class GroupFile final : public File, public OpenGroup, public std::enable_shared
   ~GroupFile() override;
 
   [[nodiscard]] int ioctl(unsigned long request, void* argument) override;
-  // Null: it lost its node.
+  // Null: it has lost its node.
   [[nodiscard]] const Group* group() const noexcept { return is_revoked() ? nullptr : &group_; }
 
-  // It leaves its container, too.
+  // Also removes it from its container.
   void revoke() override;
 
  private:
@@ -65,7 +65,7 @@ class GroupFile final : public File, public OpenGroup, public std::enable_shared
 
   Machine& machine_;
   Group& group_;
-  // What it is in: one of them at most. Devices that are bound to the iommufd stay so when the group leaves it.
+  // Its container: at most one of them. Devices bound to the iommufd stay bound when the group leaves it.
   std::shared_ptr<ContainerFile> container_;
   std::shared_ptr<Iommufd> iommufd_;
 };

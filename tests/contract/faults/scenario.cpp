@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// World: what scenarios share of setting things up.
+// World: the set-up that scenarios share.
 #include "contract/faults/scenario.hpp"
 
+#include <fcntl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 namespace postern::test {
 
@@ -12,6 +14,26 @@ World::World(WatchedKernel& kernel_under, Interface by, HostDevice first, HostDe
   void* address = ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (address == MAP_FAILED) throw std::runtime_error("no memory for a test");
   memory = Mmap(test::kernel(), address, length);
+}
+
+void World::refuse_to_share() {
+  const bool by_page_table = interface.backend == "iommufd";  // whose ioctls share numbers with sPAPR's
+  kernel.refuse = [by_page_table, first = -1, pt = std::uint32_t{0}](unsigned long request, void* argument) mutable {
+    if (request == VFIO_GROUP_SET_CONTAINER) {
+      const int fd = *static_cast<const int*>(argument);
+      if (first < 0)
+        first = fd;
+      else if (fd == first)
+        return -EIO;
+    } else if (by_page_table && request == VFIO_DEVICE_ATTACH_IOMMUFD_PT) {
+      const std::uint32_t id = static_cast<vfio_device_attach_iommufd_pt*>(argument)->pt_id;
+      if (pt == 0)
+        pt = id;
+      else if (id == pt)
+        return -EIO;
+    }
+    return 0;
+  };
 }
 
 World::~World() {
@@ -38,8 +60,15 @@ Result<void> World::open(const HostDevice& which, const AttachOptions& with, std
 void World::open_first() {
   must(open(host, options(), device));
   if (!is_spapr_v2()) return;
-  must(container->map(base, piece(0)));  // the kernel makes it at the first call that needs it
+  must(container->map(base, piece(0)));  // the kernel creates the default window at the first map
   must(container->unmap_all());
+}
+
+void World::make_file(std::uint64_t length) {
+  file = std::make_shared<const Fd>(kernel, kernel.memfd_create("test", 0));
+  if (::fallocate(file->get(), 0, 0, static_cast<off_t>(length)) != 0 || ::pwrite(file->get(), "x", 1, 0) != 1) {
+    throw std::runtime_error("no file for a test");
+  }
 }
 
 void World::map_pieces(std::uint64_t count) {

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // The scenarios: attaching, mapping, sharing, replaying, interrupts, resets, dirty pages, tear-down; sPAPR's own.
+#include <postern/dirty_tracker.hpp>
+#include <postern/dma_buf.hpp>
+#include <postern/dma_windows.hpp>
 #include <postern/eeh.hpp>
+#include <postern/ioeventfd.hpp>
+#include <postern/low_power.hpp>
 #include <postern/preregistration.hpp>
 #include <postern/reset_set.hpp>
 
@@ -12,7 +17,7 @@ namespace {
 constexpr std::uint64_t page = World::page;
 constexpr Iova base = World::base;
 constexpr std::uint64_t gib = std::uint64_t{1} << 30;
-// The kernel clears a window's table when it goes, entry by entry; there are many windows here.
+// Small, since the kernel clears a removed window's table entry by entry, and these scenarios create many windows.
 constexpr DmaWindowRequest small_window{.size = gib / 16, .page_size = 4096};
 
 void open_first(World& w) { w.open_first(); }
@@ -22,32 +27,10 @@ Result<void> only_whether(Result<T> result) {
   return result ? Result<void>() : failure_of(result);
 }
 
-// The container of the first device refuses every other from now on, before the kernel has done anything.
-void refuse_to_share(World& w) {
-  const bool by_page_table = w.interface.backend == "iommufd";  // whose ioctls share numbers with sPAPR's
-  w.kernel.refuse = [by_page_table, first = -1, pt = std::uint32_t{0}](unsigned long request, void* argument) mutable {
-    if (request == VFIO_GROUP_SET_CONTAINER) {
-      const int fd = *static_cast<const int*>(argument);
-      if (first < 0)
-        first = fd;
-      else if (fd == first)
-        return -EIO;
-    } else if (by_page_table && request == VFIO_DEVICE_ATTACH_IOMMUFD_PT) {
-      const std::uint32_t id = static_cast<vfio_device_attach_iommufd_pt*>(argument)->pt_id;
-      if (pt == 0)
-        pt = id;
-      else if (id == pt)
-        return -EIO;
-    }
-    return 0;
-  };
-}
-
 bool is_powernv(World& w) {
-  return w.device->device().container()->eeh() != nullptr;  // pseries has none here
+  return w.device->device().container()->get<Eeh>() != nullptr;  // QEMU's pseries has no EEH
 }
 bool can_share(World& w) { return w.interface.backend != "spapr" || (w.is_spapr_v2() && is_powernv(w)); }
-bool may_track(Interface by) { return by.backend == "iommufd" || (by.backend == "type1" && by.version == 2); }
 bool is_spapr(Interface by) { return by.backend == "spapr"; }
 
 const std::vector<Scenario> attaching = {
@@ -71,9 +54,9 @@ const std::vector<Scenario> attaching = {
     {.name = "replay",
      .prepare =
          [](World& w) {
-           refuse_to_share(w);
+           w.refuse_to_share();
            w.open_first();
-           if (w.is_spapr_v2()) w.window = w.container->dma_windows()->create(small_window).value();
+           if (w.is_spapr_v2()) w.window = w.container->get<DmaWindows>()->create(small_window).value();
            w.map_pieces(3);
          },
      .act =
@@ -88,8 +71,8 @@ const std::vector<Scenario> attaching = {
          [](World& w) {
            w.open_first();
            if (w.is_spapr_v2()) {
-             w.window = w.container->dma_windows()->create(small_window).value();
-             World::must(w.container->preregistration()->add(w.piece(6)));
+             w.window = w.container->get<DmaWindows>()->create(small_window).value();
+             World::must(w.container->get<Preregistration>()->add(w.piece(6)));
              World::must(w.container->map(w.window->range.first, w.piece(6)));
            }
            w.map_pieces(3);
@@ -115,6 +98,16 @@ const std::vector<Scenario> mapping = {
            IovaAllocator iovas(w.container->usable_ranges(), w.container->page_sizes());
            return only_whether(DmaBuffer::allocate(w.container, iovas, 3 * page));
          }},
+    {.name = "map_file",
+     .prepare =
+         [](World& w) {
+           w.open_first();
+           w.make_file(4 * page);
+         },
+     .act = [](World& w) { return w.container->map(base, Memory::of_file(w.file, 0, 4 * page)); }},
+    {.name = "file_buffer",
+     .prepare = open_first,
+     .act = [](World& w) { return only_whether(DmaBuffer::allocate(w.container, 3 * page, {.is_file = true})); }},
     {.name = "unmap",
      .prepare =
          [](World& w) {
@@ -192,6 +185,56 @@ const std::vector<Scenario> device_scenarios = {
      .prepare = prepare_enabled<intx>,
      .act = [](World& w) { return w.device->device().unmask_interrupt(0, 0); },
      .applies = has<intx, 1>},
+    {.name = "interrupt_set",
+     .prepare = make_events,
+     .act = [](World& w) -> Result<void> {
+       const std::vector<EventRef> two(w.events.begin(), w.events.begin() + 2);
+       auto set = POSTERN_TRY(w.device->enable_set(msix, two));
+       POSTERN_TRY(set.set(0, w.events[2]));
+       POSTERN_TRY(set.set(2, w.events[0]));  // not every kernel can add a vector
+       POSTERN_TRY(set.trigger(0));
+       POSTERN_TRY(set.clear(1));
+       return set.disable();
+     },
+     .applies = has<msix, 3>},
+    {.name = "unmask_event",
+     .prepare = make_events,
+     .act = [](World& w) -> Result<void> {
+       const EventRef one(w.events[0]);
+       auto set = POSTERN_TRY(w.device->enable_set(intx, std::span(&one, 1)));
+       POSTERN_TRY(set.unmask_on(w.events[1]));
+       POSTERN_TRY(set.unmask_on(w.events[2]));
+       return set.disable();
+     },
+     .applies = has<intx, 1>},
+    {.name = "ioeventfd",
+     .prepare = make_events,
+     .act = [](World& w) -> Result<void> {
+       constexpr std::uint64_t doorbell = 0x1000;
+       auto added =
+           POSTERN_TRY(Ioeventfd::add(w.device->device(), {.offset = doorbell, .width = 4, .value = 0}, w.events[0]));
+       return added.remove();
+     }},
+    {.name = "dma_buf",
+     .prepare = open_first,
+     .act = [](World& w) -> Result<void> {
+       Container& container = *w.device->device().container();
+       const Memory bar = POSTERN_TRY(export_dma_buf(w.device->device(), 0, 0, 4096));
+       POSTERN_TRY(container.map(base, bar));
+       POSTERN_TRY(remap_dma_bufs(container));
+       return container.unmap(base, bar.length());
+     },
+     .retry = Retry::from_anew,
+     .suits = [](Interface by) { return by.backend == "iommufd"; },
+     .applies = [](World& w) { return w.device->device().has_feature(VFIO_DEVICE_FEATURE_DMA_BUF); }},
+    {.name = "low_power",
+     .prepare = make_events,
+     .act = [](World& w) -> Result<void> {
+       POSTERN_TRY(enter_low_power(w.device->device(), w.events[0]));
+       return exit_low_power(w.device->device());
+     },
+     .retry = Retry::from_anew,
+     .applies = [](World& w) { return w.device->device().has_feature(VFIO_DEVICE_FEATURE_LOW_POWER_EXIT); }},
     {.name = "registers",
      .prepare = open_first,
      .act = [](World& w) -> Result<void> {
@@ -214,9 +257,9 @@ const std::vector<Scenario> device_scenarios = {
            }
          },
      .act = [](World& w) -> Result<void> {
-       std::vector<const Device*> lent;
-       if (w.joined) lent.push_back(&w.joined->device());
-       auto set = ResetSet::of(w.device->device(), lent);
+       std::vector<const Device*> also_owned;
+       if (w.joined) also_owned.push_back(&w.joined->device());
+       auto set = ResetSet::of(w.device->device(), also_owned);
        return set ? set->reset() : failure_of(set);
      },
      .applies =
@@ -231,7 +274,7 @@ void start_tracking(World& w) {
   w.open_first();
   w.map_pieces(3);
   w.bits.assign(4, 0);
-  World::must(w.container->dirty_tracker()->start());
+  World::must(w.container->get<DirtyTracker>()->start());
 }
 
 const std::vector<Scenario> dirty = {
@@ -241,20 +284,20 @@ const std::vector<Scenario> dirty = {
            w.open_first();
            w.map_pieces(3);
          },
-     .act = [](World& w) { return w.container->dirty_tracker()->start(); },
+     .act = [](World& w) { return w.container->get<DirtyTracker>()->start(); },
      .suits = may_track},
     {.name = "query",
      .prepare = start_tracking,
      .act =
          [](World& w) {
-           return only_whether(w.container->dirty_tracker()->query({base, base + (page - 1)}, {4096, w.bits}));
+           return only_whether(w.container->get<DirtyTracker>()->query({base, base + (page - 1)}, {4096, w.bits}));
          },
      .suits = may_track},
     {.name = "unmap_with_bitmap",
      .prepare = start_tracking,
      .act =
          [](World& w) {
-           return only_whether(w.container->dirty_tracker()->unmap(base + 2 * page, page, {4096, w.bits}));
+           return only_whether(w.container->get<DirtyTracker>()->unmap(base + 2 * page, page, {4096, w.bits}));
          },
      .suits = may_track},
     {.name = "join_the_tracked",
@@ -272,66 +315,66 @@ const std::vector<Scenario> dirty = {
      .suits = may_track},
     {.name = "stop_tracking",
      .prepare = start_tracking,
-     .act = [](World& w) { return w.container->dirty_tracker()->stop(); },
+     .act = [](World& w) { return w.container->get<DirtyTracker>()->stop(); },
      .retry = Retry::from_anew,
      .suits = may_track},
 };
 
 void open_with_window(World& w) {
   w.open_first();
-  w.window = w.container->dma_windows()->create(small_window).value();
+  w.window = w.container->get<DmaWindows>()->create(small_window).value();
 }
 void open_with_registered(World& w) {
   w.open_first();
-  World::must(w.container->preregistration()->add(w.piece(3, 2)));
+  World::must(w.container->get<Preregistration>()->add(w.piece(3, 2)));
 }
 template <Result<void> (Eeh::*operation)()>
 Result<void> eeh(World& w) {
-  return (w.container->eeh()->*operation)();
+  return (w.container->get<Eeh>()->*operation)();
 }
 void enable_eeh(World& w) {
   w.open_first();
-  if (w.container->eeh() != nullptr) World::must(w.container->eeh()->enable());
+  if (w.container->get<Eeh>() != nullptr) World::must(w.container->get<Eeh>()->enable());
 }
-bool has_eeh(World& w) { return w.container->eeh() != nullptr; }
+bool has_eeh(World& w) { return w.container->get<Eeh>() != nullptr; }
 
 const std::vector<Scenario> spapr = {
     {.name = "attach_for_much_memory",
      .act =
          [](World& w) {
            AttachOptions options = w.options();
-           options.container_options.memory = 2 * gib;  // more than the default window has
+           options.container_options.memory = 2 * gib;  // larger than the default window
            return w.open(w.host, options, w.device);
          },
      .suits = is_spapr_v2},
     {.name = "create_window",
      .prepare = open_first,
-     .act = [](World& w) { return only_whether(w.container->dma_windows()->create(small_window)); },
+     .act = [](World& w) { return only_whether(w.container->get<DmaWindows>()->create(small_window)); },
      .suits = is_spapr_v2},
     {.name = "make_room",
      .prepare = open_first,
-     .act = [](World& w) { return only_whether(w.container->dma_windows()->make_room(2 * gib, page)); },
+     .act = [](World& w) { return only_whether(w.container->get<DmaWindows>()->make_room(2 * gib, page)); },
      .suits = is_spapr_v2},
     {.name = "remove_window",
      .prepare = open_with_window,
-     .act = [](World& w) { return w.container->dma_windows()->remove(w.window->range.first); },
+     .act = [](World& w) { return w.container->get<DmaWindows>()->remove(w.window->range.first); },
      .suits = is_spapr_v2},
     {.name = "register_memory",
      .prepare = open_first,
-     .act = [](World& w) { return w.container->preregistration()->add(w.piece(3, 2)); },
+     .act = [](World& w) { return w.container->get<Preregistration>()->add(w.piece(3, 2)); },
      .suits = is_spapr_v2},
-    {.name = "map_what_is_partly_registered",  // two gaps to be registered
+    {.name = "map_what_is_partly_registered",  // leaves two gaps to register
      .prepare = open_with_registered,
      .act = [](World& w) { return w.container->map(base, w.memory.bytes()); },
      .suits = is_spapr_v2},
     {.name = "unregister_memory",
      .prepare = open_with_registered,
-     .act = [](World& w) { return w.container->preregistration()->remove(w.piece(3, 2)); },
+     .act = [](World& w) { return w.container->get<Preregistration>()->remove(w.piece(3, 2)); },
      .suits = is_spapr_v2},
     {.name = "eeh_enable", .prepare = open_first, .act = eeh<&Eeh::enable>, .suits = is_spapr, .applies = has_eeh},
     {.name = "eeh_state",
      .prepare = enable_eeh,
-     .act = [](World& w) { return only_whether(w.container->eeh()->state()); },
+     .act = [](World& w) { return only_whether(w.container->get<Eeh>()->state()); },
      .suits = is_spapr,
      .applies = has_eeh},
     {.name = "eeh_unfreeze_io",
@@ -351,13 +394,13 @@ const std::vector<Scenario> spapr = {
      .applies = has_eeh},
     {.name = "eeh_reset",
      .prepare = enable_eeh,
-     .act = [](World& w) { return w.container->eeh()->reset(Eeh::Reset::hot); },
+     .act = [](World& w) { return w.container->get<Eeh>()->reset(Eeh::Reset::hot); },
      .suits = is_spapr,
      .applies = has_eeh},
     {.name = "eeh_disable", .prepare = enable_eeh, .act = eeh<&Eeh::disable>, .suits = is_spapr, .applies = has_eeh},
 };
 
-// Binding has nothing to do with interfaces: once is enough.
+// Binding does not depend on the interface: run it for one.
 bool is_first_interface(Interface by) {
   const Interface first = interfaces().front();
   return by.backend == first.backend && by.version == first.version;
@@ -400,7 +443,7 @@ const std::vector<Scenario> leaving = {
      .act = [](World& w) { return w.device->device().detach(); },
      .retry = Retry::from_anew,
      .applies = can_share},
-    // While another container keeps the iommufd open, so that nothing goes with that.
+    // Another container keeps the iommufd open, so closing that does not hide what was left behind.
     {.name = "visit",
      .prepare = open_first,
      .act = [](World& w) -> Result<void> {
@@ -412,7 +455,7 @@ const std::vector<Scenario> leaving = {
        return container->close();
      }},
     {.name = "close", .prepare = detach_all, .act = [](World& w) { return w.container->close(); }},
-    {.name = "let_go",  // destructors can tell nobody, and leave nothing
+    {.name = "let_go",  // destructors cannot return an error, but must leave nothing behind
      .prepare =
          [](World& w) {
            make_events(w);
@@ -432,7 +475,8 @@ const std::vector<Scenario> leaving = {
 
 std::vector<Scenario> all_scenarios() {
   std::vector<Scenario> all;
-  for (const auto* some : {&attaching, &mapping, &device_scenarios, &dirty, &spapr, &binding, &leaving}) {
+  for (const auto* some :
+       {&attaching, &mapping, &guest_memory_scenarios(), &device_scenarios, &dirty, &spapr, &binding, &leaving}) {
     all.insert(all.end(), some->begin(), some->end());
   }
   return all;

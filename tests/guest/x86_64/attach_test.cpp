@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What refuses a device to a user without privileges, and memory beyond a limit: the remedy is said.
+// Attaching and mapping as a user without privileges: node permissions and the locked-memory limit are refused with a
+// remedy.
 #include <gmock/gmock.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -11,11 +12,11 @@ namespace postern {
 namespace attach_test {
 
 using test::Bound;
-using test::Holdings;
+using test::ResourceUse;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-// Another user, without privileges, for as long as this lives.
+// Switches to an unprivileged user during its lifetime.
 class AsUser {
  public:
   AsUser() { EXPECT_EQ(::seteuid(1000), 0); }
@@ -26,11 +27,11 @@ class AsUser {
 
 class AttachAsUser : public ::testing::TestWithParam<const char*> {
  protected:
-  AttachAsUser() : before_(Holdings::now()) {}
-  ~AttachAsUser() override { EXPECT_TRUE(before_ == Holdings::now()) << "something was left behind"; }
+  AttachAsUser() : before_(ResourceUse::now()) {}
+  ~AttachAsUser() override { EXPECT_TRUE(before_ == ResourceUse::now()) << "something was left behind"; }
 
  private:
-  Holdings before_;
+  ResourceUse before_;
 };
 
 TEST_P(AttachAsUser, ANodeThatThisUserMayNotOpenIsNamedWithItsMode) {
@@ -38,7 +39,7 @@ TEST_P(AttachAsUser, ANodeThatThisUserMayNotOpenIsNamedWithItsMode) {
   const AsUser user;
   const auto refused = attach(system_kernel(), bound.host(), {.backend = GetParam()});
   ASSERT_FALSE(refused);
-  EXPECT_EQ(refused.error().code(), ENODEV);
+  EXPECT_EQ(refused.error().code(), EACCES);
   EXPECT_THAT(refused.error().message(), AllOf(HasSubstr("EACCES"), HasSubstr("/dev/"), HasSubstr("crw-------")));
 }
 

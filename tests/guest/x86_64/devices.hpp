@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where the devices of the x86_64 guest are (guests/README.md).
+// The addresses of the x86_64 guest's devices (guests/README.md).
 #pragma once
 
 #include "support/host_devices.hpp"

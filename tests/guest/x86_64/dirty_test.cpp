@@ -14,7 +14,7 @@ namespace postern {
 namespace dirty_test {
 
 using test::Bound;
-using test::Holdings;
+using test::ResourceUse;
 using ::testing::Contains;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -39,7 +39,7 @@ std::vector<std::uint64_t> marked(const std::vector<std::uint64_t>& words) {
 }
 
 // The pages that a query marks.
-std::vector<std::uint64_t> query(DirtyTracker& tracker, IovaRange asked, AfterQuery after = AfterQuery::forget,
+std::vector<std::uint64_t> query(DirtyTracker& tracker, IovaRange asked, AfterQuery after = AfterQuery::clear,
                                  std::uint64_t page_size = page) {
   std::vector<std::uint64_t> words(DirtyBitmap::words_for(asked.length(), page_size));
   const auto answer = tracker.query(asked, {page_size, words}, after);
@@ -47,7 +47,7 @@ std::vector<std::uint64_t> query(DirtyTracker& tracker, IovaRange asked, AfterQu
   return marked(words);
 }
 
-// Counts what the kernel is asked.
+// Counts the dirty-log calls, and can lower the largest bitmap that the kernel reports.
 class Watching : public sim::FailingKernel {
  public:
   Watching() : FailingKernel(system_kernel()) {
@@ -62,7 +62,7 @@ class Watching : public sim::FailingKernel {
   }
   int dirty_calls = 0;
   std::vector<std::uint32_t> unmap_flags;
-  std::uint64_t largest_bitmap = 0;  // what the kernel says it takes, if not 0
+  std::uint64_t largest_bitmap = 0;  // reported as the kernel's limit, if not 0
 
  private:
   void limit(void* argument) const {
@@ -81,16 +81,16 @@ class Type1Dirty : public ::testing::Test {
  protected:
   Type1Dirty()
       : bound_(test::nvme_disk),
-        before_(Holdings::now()),
+        before_(ResourceUse::now()),
         memory_(memory(pages * page)),
         device_(attach(kernel_, bound_.host(), {.backend = "type1"}).value()) {}
   ~Type1Dirty() override {
     EXPECT_TRUE(device_.detach());
     memory_ = {};
-    EXPECT_TRUE(before_ == Holdings::now()) << "something was left behind";
+    EXPECT_TRUE(before_ == ResourceUse::now()) << "something was left behind";
   }
   Container& container() { return *device_.container(); }
-  DirtyTracker& tracker() { return *container().dirty_tracker(); }
+  DirtyTracker& tracker() { return *container().get<DirtyTracker>(); }
   void map(std::uint64_t first, std::uint64_t count) {
     ASSERT_TRUE(container().map(base + first * page, memory_.bytes().subspan(first * page, count * page)));
   }
@@ -98,27 +98,27 @@ class Type1Dirty : public ::testing::Test {
   static constexpr std::uint64_t pages = 200;
   Watching kernel_;
   Bound bound_;
-  Holdings before_;
+  ResourceUse before_;
   Mmap memory_;
   Device device_;
 };
 
-// vfio_iommu_type1 cannot know what a device with an IOMMU wrote, and leaves none out.
+// vfio_iommu_type1 does not know what a device behind an IOMMU wrote, and reports every page.
 TEST_F(Type1Dirty, CountsEveryPageOfADeviceWithAnIommu) {
   map(0, 10);
   map(10, 70);
   ASSERT_TRUE(tracker().start());
   EXPECT_EQ(query(tracker(), range(0, 80)).size(), 80U);
   EXPECT_EQ(query(tracker(), range(0, 80)).size(), 80U);
-  EXPECT_EQ(query(tracker(), range(0, 64), AfterQuery::forget, 16 * page).size(), 4U);
+  EXPECT_EQ(query(tracker(), range(0, 64), AfterQuery::clear, 16 * page).size(), 4U);
   const auto devices = tracker().devices();
   ASSERT_EQ(devices.size(), 1U);
   EXPECT_EQ(devices[0].source, DirtySource::iommu);
-  EXPECT_THAT(devices[0].note, HasSubstr("counts every page"));
+  EXPECT_THAT(devices[0].note, HasSubstr("every mapped page dirty"));
   ASSERT_TRUE(tracker().stop());
 }
 
-// The kernel takes no range that cuts a mapping in two.
+// The kernel rejects a range that contains only part of a mapping.
 TEST_F(Type1Dirty, TellsPartsOfMappings) {
   map(0, 100);
   map(100, 100);
@@ -157,14 +157,14 @@ TEST_F(Type1Dirty, GoesOnWhenTheLastDeviceLeavesAndAnotherComes) {
   ASSERT_TRUE(tracker().start());
   const auto shared = device_.container();
   ASSERT_TRUE(device_.detach());
-  EXPECT_TRUE(shared->dirty_tracker()->is_on());
-  EXPECT_EQ(query(*shared->dirty_tracker(), range(0, 70)).size(), 70U);
-  EXPECT_THAT(query(*shared->dirty_tracker(), range(0, 70)), ElementsAre()) << "nobody is there who could write";
+  EXPECT_TRUE(shared->get<DirtyTracker>()->is_on());
+  EXPECT_EQ(query(*shared->get<DirtyTracker>(), range(0, 70)).size(), 70U);
+  EXPECT_THAT(query(*shared->get<DirtyTracker>(), range(0, 70)), ElementsAre()) << "nobody is there who could write";
   device_ = attach(kernel_, bound_.host(), {.container = shared}).value();
-  EXPECT_EQ(query(*shared->dirty_tracker(), range(0, 70)).size(), 70U);
+  EXPECT_EQ(query(*shared->get<DirtyTracker>(), range(0, 70)).size(), 70U);
   map(70, 10);
-  EXPECT_EQ(query(*shared->dirty_tracker(), range(0, 80)).size(), 80U);
-  ASSERT_TRUE(shared->dirty_tracker()->stop());
+  EXPECT_EQ(query(*shared->get<DirtyTracker>(), range(0, 80)).size(), 80U);
+  ASSERT_TRUE(shared->get<DirtyTracker>()->stop());
 }
 
 TEST_F(Type1Dirty, RefusesWhatTheKernelWouldRefuseInWords) {
@@ -188,16 +188,16 @@ TEST(Type1Version1, HasNoDirtyTracker) {
   const Bound bound(test::nvme_disk);
   const Device device =
       attach(system_kernel(), bound.host(), {.backend = "type1", .container_options = {.version = 1}}).value();
-  EXPECT_EQ(device.container()->dirty_tracker(), nullptr);
+  EXPECT_EQ(device.container()->get<DirtyTracker>(), nullptr);
 }
 
-// VT-d as QEMU emulates it has no dirty bits.
+// QEMU's VT-d has no dirty bits.
 TEST(IommufdWithoutDirtyBits, SaysThatEverythingCountsAsWritten) {
   const Bound bound(test::nvme_disk);
   const Device device = attach(system_kernel(), bound.host(), {.backend = "iommufd"}).value();
   const Mmap bytes = memory(10 * page);
   ASSERT_TRUE(device.container()->map(base, bytes.bytes()));
-  DirtyTracker& tracker = *device.container()->dirty_tracker();
+  DirtyTracker& tracker = *device.container()->get<DirtyTracker>();
   EXPECT_THAT(tracker.devices()[0].note, HasSubstr("no dirty bits"));
   const auto named = tracker.start(DirtySource::iommu);
   ASSERT_FALSE(named);
@@ -218,7 +218,7 @@ class MockIommu : public ::testing::Test {
     container_.reset();
     memory_ = {};
     EXPECT_EQ(kernel_.open_files(), 0) << "something was left open";
-    EXPECT_TRUE(before_ == Holdings::now()) << "something was left behind";
+    EXPECT_TRUE(before_ == ResourceUse::now()) << "something was left behind";
   }
   HostDevice attach_mock(bool has_dirty_bits, bool apart = false) {
     HostDevice host = kernel_.add("mock" + std::to_string(devices_.size()), has_dirty_bits, apart);
@@ -235,11 +235,11 @@ class MockIommu : public ::testing::Test {
     ASSERT_TRUE(mapped) << mapped.error().message();
   }
   void write(const HostDevice& host, std::uint64_t number) { kernel_.write(host, base + number * page); }
-  DirtyTracker& tracker() { return *container_->dirty_tracker(); }
+  DirtyTracker& tracker() { return *container_->get<DirtyTracker>(); }
 
   static constexpr std::uint64_t pages = 1024;
-  HugePages huge_pages_ = HugePages::avoid;  // a dirty bit is the page table's, whatever size its page has
-  Holdings before_ = Holdings::now();
+  HugePages huge_pages_ = HugePages::avoid;  // each page-table entry has one dirty bit, whatever its size
+  ResourceUse before_ = ResourceUse::now();
   test::MockDevices kernel_;
   Mmap memory_;
   std::shared_ptr<Container> container_;
@@ -255,7 +255,7 @@ TEST_F(MockIommu, TellsThePagesThatWereWrittenAndForgetsThem) {
   EXPECT_THAT(query(tracker(), range(0, pages)), ElementsAre());
 }
 
-TEST_F(MockIommu, ForgetsWhatWasWrittenBeforeTheStart) {
+TEST_F(MockIommu, IgnoresWritesBeforeTheStart) {
   const HostDevice device = attach_mock(true);
   map(0, pages);
   ASSERT_TRUE(tracker().start());
@@ -301,10 +301,10 @@ TEST_F(MockIommu, MergesSeveralPageTables) {
   EXPECT_THAT(query(tracker(), range(0, pages)), ElementsAre(1, 512, 513));
   write(b, 16);
   write(c, 33);
-  EXPECT_THAT(query(tracker(), range(0, pages), AfterQuery::forget, 16 * page), ElementsAre(1, 2));
+  EXPECT_THAT(query(tracker(), range(0, pages), AfterQuery::clear, 16 * page), ElementsAre(1, 2));
 }
 
-TEST_F(MockIommu, AnUnmapTellsWhatThePageTablesForget) {
+TEST_F(MockIommu, AnUnmapReportsDirtyPagesBeforeThePageTablesLoseThem) {
   const HostDevice a = attach_mock(true);
   const HostDevice b = attach_mock(true, true);
   map(0, 10);
@@ -338,7 +338,7 @@ TEST_F(MockIommu, ADeviceWithoutDirtyBitsMakesEverythingCount) {
   const HostDevice b = attach_mock(false);
   map(0, 10);
   EXPECT_EQ(tracker().devices()[0].source, DirtySource::iommu);
-  EXPECT_EQ(tracker().devices()[1].source, DirtySource::nobody);
+  EXPECT_EQ(tracker().devices()[1].source, DirtySource::none);
   ASSERT_TRUE(tracker().start());
   std::vector<std::uint64_t> words(1);
   EXPECT_EQ(tracker().query(range(0, 10), {page, words}).value(), DirtyAnswer::everything);

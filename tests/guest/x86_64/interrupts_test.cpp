@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Interrupts as the kernel's own list of handlers has them.
+// Interrupts, checked against the kernel's handlers in /proc/interrupts.
 #include <gmock/gmock.h>
 
 #include "guest/x86_64/devices.hpp"
@@ -19,8 +19,7 @@ class InterruptsOnKernel : public ::testing::TestWithParam<const char*> {
     for (std::size_t i = 0; i < count; ++i) made.push_back(Event::create(system_kernel()).value());
     return made;
   }
-  // How many of a device's vectors the kernel has handlers for, as /proc/interrupts has them:
-  // "vfio-msix[2](0000:00:01.0)".
+  // The number of a device's vectors in /proc/interrupts, which lists each as "vfio-msix[2](0000:00:01.0)".
   static int vectors_in_proc(const std::string& device) {
     std::string text;
     EXPECT_EQ(system_kernel().read_file("/proc/interrupts", text), 0);

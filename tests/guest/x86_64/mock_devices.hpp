@@ -12,21 +12,21 @@
 
 namespace postern::test {
 
-// The kernel's test ioctl (CONFIG_IOMMUFD_TEST), as far as it is used here: one number, an operation and an id in
-// front, and up to six words for the operation.
+// The argument of the kernel's test ioctl (CONFIG_IOMMUFD_TEST), as far as used here: an operation, an id, and up to
+// six words for the operation.
 struct MockCommand {
   std::uint32_t size = sizeof(MockCommand);
   std::uint32_t op = 0;
   std::uint32_t id = 0;
   std::uint32_t reserved = 0;
   union {
-    struct {  // op 12, id is an IOAS: makes a device, binds it, and puts it on a page table of that IOAS
+    struct {  // op 12, id is an IOAS: creates a device, binds it, and attaches it to that IOAS
       std::uint32_t device, hwpt, bound, flags;
     } make;
-    struct {  // op 10, id is a device: puts it on another page table
+    struct {  // op 10, id is a device: attaches it to another page table
       std::uint32_t hwpt;
     } replace;
-    struct {  // op 13, id is a page table: marks pages as written, where the bitmap has a bit
+    struct {  // op 13, id is a page table: marks the pages of a bitmap as written
       std::uint32_t flags;
       alignas(8) std::uint64_t iova, length, page_size, bitmap, marked;
     } dirty;
@@ -36,13 +36,13 @@ struct MockCommand {
 };
 static_assert(sizeof(MockCommand) == 72);
 
-// What open, VFIO_DEVICE_BIND_IOMMUFD, _ATTACH_ and _DETACH_IOMMUFD_PT are for a cdev, the test ioctl does for a mock
-// device. All else is the kernel's own.
+// Implements open, VFIO_DEVICE_BIND_IOMMUFD, _ATTACH_ and _DETACH_IOMMUFD_PT of a mock device by the test ioctl. All
+// other calls go to the kernel.
 class MockDevices : public sim::FailingKernel {
  public:
   MockDevices() : FailingKernel(system_kernel()) {}
 
-  // With `apart` the device shares no page table with another, as if it were behind another IOMMU.
+  // With `apart` the device shares no page table, as if it were behind another IOMMU.
   HostDevice add(const std::string& name, bool has_dirty_bits, bool apart = false) {
     const auto minor = static_cast<unsigned>(devices_.size());
     const VfioCdev cdev{.name = "mock" + std::to_string(minor),
@@ -57,7 +57,7 @@ class MockDevices : public sim::FailingKernel {
             .is_vfio = true};
   }
 
-  // The device writes to a page.
+  // Makes the device write to a page.
   void write(const HostDevice& host, Iova iova) {
     const Mock& mock = devices_.at(host.cdev->path);
     std::uint64_t bit = 1;
@@ -116,7 +116,7 @@ class MockDevices : public sim::FailingKernel {
     int fd = -1;
     int iommufd = -1;
     std::uint32_t device = 0;
-    std::uint32_t empty_ioas = 0;  // where it is while it is attached to nothing: the kernel has it no other way
+    std::uint32_t empty_ioas = 0;  // for a device that is detached: a mock device is always attached
     std::uint32_t hwpt = 0;
   };
 

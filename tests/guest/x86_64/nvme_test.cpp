@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The NVMe driver on a real kernel: real DMA through a real IOMMU driver. Runs as root in a guest (see
-// guests/README.md), whose first NVMe it takes, compared with what the kernel's own driver reads from it before and
-// after.
+// The NVMe driver with DMA through a real kernel's IOMMU driver. Runs as root in a guest (guests/README.md) on its
+// first NVMe, and compares with the data that the kernel's driver reads before and after.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -13,6 +12,7 @@
 #include <map>
 #include <postern-nvme/controller.hpp>
 #include <postern-sim/faults.hpp>
+#include <postern/deadline.hpp>
 #include <set>
 #include <string>
 #include <thread>
@@ -26,7 +26,7 @@ namespace nvme_test {
 using Bytes = std::vector<std::byte>;
 using Clock = std::chrono::steady_clock;
 
-constexpr std::chrono::seconds patience(5);  // longer than any wait, however slow the guest
+constexpr std::chrono::seconds timeout(5);  // longer than any wait, however slow the guest
 
 constexpr std::uint64_t page = 4096;
 constexpr std::uint64_t block_bytes = 512;
@@ -39,7 +39,7 @@ std::string why(const Result<T>& result) {
   return result ? std::string() : result.error().message();
 }
 
-// The kernel's own block device on this function: empty where there is none.
+// The block device of the kernel's driver for this function; empty if there is none.
 std::filesystem::path kernel_disk() {
   const auto function = "/sys/bus/pci/devices/" + to_string(test::nvme_disk) + "/nvme";
   std::error_code none;
@@ -54,8 +54,9 @@ std::filesystem::path kernel_disk() {
 }
 
 Bytes read_kernel_disk() {
-  // The nodes come a moment after the driver is bound.
-  for (int i = 0; i < 100 && kernel_disk().empty(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  // The nodes appear shortly after the driver is bound.
+  const auto is_there = [] { return !kernel_disk().empty(); };
+  if (!poll_until(Deadline(std::chrono::seconds(5)), std::chrono::milliseconds(50), is_there)) return {};
   std::ifstream disk(kernel_disk(), std::ios::binary);
   disk.seekg(0, std::ios::end);
   Bytes bytes(disk.good() ? static_cast<std::size_t>(disk.tellg()) : 0);
@@ -64,7 +65,7 @@ Bytes read_kernel_disk() {
   return disk.good() ? bytes : Bytes();
 }
 
-// A device in a container of its own, with memory for data; all of it goes with the object.
+// A device in its own container, with memory for data. The destructor releases all of it.
 struct Machine {
   static Result<std::unique_ptr<Machine>> make(Kernel& kernel, PciAddress address, const char* backend) {
     auto function = find_pci_function(kernel, address);
@@ -96,7 +97,7 @@ class Nvme : public ::testing::TestWithParam<const char*> {
   }
   static void TearDownTestSuite() {
     bound.reset();
-    // What the tests have written is on the disk for everybody to see.
+    // The kernel's driver reads what the tests have written.
     EXPECT_TRUE(read_kernel_disk() == disk) << "the kernel's driver reads something else than was written";
   }
 
@@ -110,7 +111,7 @@ class Nvme : public ::testing::TestWithParam<const char*> {
     return nvme::Controller::open(machine->pci, machine->allocator, options);
   }
 
-  // Reads the whole namespace with `depth` commands of `length` bytes each under way, into `bytes`.
+  // Reads the whole namespace into `bytes`, with `depth` commands of `length` bytes in flight.
   void read_all(nvme::Controller& controller, unsigned depth, std::uint32_t length, Bytes& bytes) {
     const nvme::Namespace ns = controller.namespaces().front();
     const std::uint32_t count = length / ns.block_size;
@@ -138,7 +139,7 @@ class Nvme : public ::testing::TestWithParam<const char*> {
       const auto begin = Clock::now();
       auto done = controller.wait();
       ASSERT_TRUE(done) << why(done);
-      ASSERT_LT(Clock::now() - begin, patience)
+      ASSERT_LT(Clock::now() - begin, timeout)
           << "found at the end of the time-out: what should have told of it did not";
       ASSERT_EQ(done->status, 0) << nvme::status_text(done->status);
       const auto found = under_way.find(done->command);
@@ -150,9 +151,9 @@ class Nvme : public ::testing::TestWithParam<const char*> {
     }
   }
 
-  static inline Bytes disk;  // what the disk holds: what the kernel read, and then what the tests have written
+  static inline Bytes disk;  // the disk's contents: as read by the kernel, updated by the tests
   static inline std::optional<test::Bound> bound;
-  sim::FailingKernel kernel{system_kernel()};  // fails nothing until a test wants it
+  sim::FailingKernel kernel{system_kernel()};  // fails no call unless a test asks for it
   std::unique_ptr<Machine> machine;
 };
 
@@ -185,7 +186,7 @@ TEST_P(Nvme, AtDepths32And1TheWholeDiskIsWhatTheKernelReads) {
 }
 
 TEST_P(Nvme, ByInterruptsTooTheWholeDiskIsWhatTheKernelReads) {
-  auto controller = open({.completion = nvme::Completion::msix, .timeout = patience});
+  auto controller = open({.completion = nvme::Completion::msix, .timeout = timeout});
   ASSERT_TRUE(controller) << why(controller);
   Bytes bytes;
   ASSERT_NO_FATAL_FAILURE(read_all(*controller, 32, 65536, bytes));
@@ -238,7 +239,7 @@ TEST_P(Nvme, WrittenBlocksAreReadBackAfterAFlush) {
   ASSERT_TRUE(done) << why(done);
   EXPECT_EQ(std::memcmp(pattern.data(), buffer->data() + length, length), 0);
 
-  // The neighbours stay as they were.
+  // The neighbouring blocks are unchanged.
   done = controller->read(ns, block - 1, count + 2, buffer->iova());
   ASSERT_TRUE(done) << why(done);
   EXPECT_EQ(std::memcmp(buffer->data(), disk.data() + (block - 1) * block_bytes, (count + 2) * block_bytes), 0);
@@ -336,7 +337,7 @@ TEST_P(Nvme, NoAnswerInTimeStopsTheControllerAndLeavesNothingBehind) {
     const auto begin = Clock::now();
     auto done = controller->read(ns, 0, 8, buffer->iova());
     ASSERT_FALSE(done);
-    // QEMU's reports a fatal error (CSTS.CFS) where it cannot fetch a command.
+    // QEMU's controller reports a fatal error (CSTS.CFS) if it cannot fetch a command.
     EXPECT_TRUE(done.error().code() == EIO || done.error().code() == ETIMEDOUT) << why(done);
     EXPECT_EQ(done.error().object(), "0000:00:01.0 namespace 1 blocks 0-7");
     EXPECT_EQ(done.error().operation(), "NVMe Read");
@@ -387,7 +388,7 @@ TEST_P(Nvme, WhatIsNotMappedIsNotReached) {
   auto controller = open();
   ASSERT_TRUE(controller) << why(controller);
   const nvme::Namespace ns = controller->namespaces().front();
-  // Memory that the device could reach a moment ago.
+  // Memory that was mapped for the device and no longer is.
   Bytes memory(8 * page);
   std::byte* target = memory.data() + (page - reinterpret_cast<std::uintptr_t>(memory.data()) % page) % page;
   const auto container = machine->pci.device().container();
@@ -402,14 +403,14 @@ TEST_P(Nvme, WhatIsNotMappedIsNotReached) {
   ASSERT_TRUE(unmapped) << why(unmapped);
   std::memset(target, 0x33, page);
 
-  // The controller may call this a success (QEMU's does): the bytes tell.
+  // The controller may report success (QEMU's does), so check the memory.
   auto id = controller->submit_read(ns, 0, 8, *iova);
   ASSERT_TRUE(id) << why(id);
   auto completed = controller->wait();
   ASSERT_TRUE(completed) << why(completed);
   EXPECT_TRUE(std::all_of(target, target + page, [](std::byte value) { return value == std::byte{0x33}; }));
 
-  // The commands that wait look first, so that the caller never takes such a read for a success.
+  // The blocking calls check the mapping first, so that such a read never looks like a success.
   done = controller->read(ns, 0, 8, *iova);
   ASSERT_FALSE(done);
   EXPECT_EQ(done.error().code(), EFAULT);
@@ -417,7 +418,7 @@ TEST_P(Nvme, WhatIsNotMappedIsNotReached) {
   ASSERT_FALSE(done);
   EXPECT_EQ(done.error().code(), EFAULT);
 
-  // A page whose neighbour is missing is not enough; one that the device may only read takes no data.
+  // One mapped page is not enough for two, and a page mapped for reading does not receive data.
   mapped = container->map(*iova, {target, page}, Access::read);
   ASSERT_TRUE(mapped) << why(mapped);
   EXPECT_EQ(controller->read(ns, 0, 8, *iova).error().code(), EFAULT);
@@ -429,7 +430,7 @@ TEST_P(Nvme, WhatIsNotMappedIsNotReached) {
   EXPECT_TRUE(std::all_of(target, target + page, [](std::byte value) { return value == std::byte{0x33}; }));
   ASSERT_TRUE(container->unmap(*iova, page));
 
-  // None of it has hurt the controller.
+  // The controller still works.
   auto buffer = machine->allocate(page);
   ASSERT_TRUE(buffer) << why(buffer);
   done = controller->read(ns, 0, 8, buffer->iova());
@@ -451,7 +452,7 @@ TEST_P(Nvme, AnOpenThatFailsAtAnyKernelCallLeavesNothingBehind) {
   const auto container = machine->pci.device().container();
   const std::size_t mappings = container->mapping_count();
   const std::uint64_t free_iovas = machine->allocator.bytes_free();
-  const test::Holdings holdings = test::Holdings::now();
+  const test::ResourceUse resources = test::ResourceUse::now();
 
   int calls = 0;
   for (bool failed = true; failed; ++calls) {
@@ -464,7 +465,7 @@ TEST_P(Nvme, AnOpenThatFailsAtAnyKernelCallLeavesNothingBehind) {
     }
     EXPECT_EQ(container->mapping_count(), mappings) << "call " << calls;
     EXPECT_EQ(machine->allocator.bytes_free(), free_iovas) << "call " << calls;
-    ASSERT_TRUE(test::Holdings::now() == holdings) << "call " << calls;
+    ASSERT_TRUE(test::ResourceUse::now() == resources) << "call " << calls;
     EXPECT_EQ(*machine->pci.read_config<std::uint16_t>(pci_command) & bus_master, 0) << "call " << calls;
   }
   EXPECT_GT(calls, 8);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Resets beyond the contract: a twin in another process, the buses of this guest, and what reset_method changes.
+// Resets beyond the contract tests: a twin held by another process, this guest's buses, and the effect of reset_method.
 #include <gmock/gmock.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -12,13 +12,13 @@ namespace postern {
 namespace reset_test {
 
 using test::Bound;
-using test::Holdings;
+using test::ResourceUse;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 std::string sysfs_path(PciAddress address) { return "/sys/bus/pci/devices/" + to_string(address); }
 
-// The other ways of a function's reset, for as long as this lives.
+// Sets the reset_method of a function during its lifetime.
 class ResetMethod {
  public:
   ResetMethod(PciAddress address, const std::string& methods) : path_(sysfs_path(address) + "/reset_method") {
@@ -34,8 +34,8 @@ class ResetMethod {
 
 class ResetOnKernel : public ::testing::TestWithParam<test::Interface> {
  protected:
-  ResetOnKernel() : before_(Holdings::now()) {}
-  ~ResetOnKernel() override { EXPECT_TRUE(before_ == Holdings::now()) << "something was left behind"; }
+  ResetOnKernel() : before_(ResourceUse::now()) {}
+  ~ResetOnKernel() override { EXPECT_TRUE(before_ == ResourceUse::now()) << "something was left behind"; }
 
   static PciDevice open(const Bound& bound, std::shared_ptr<Container> container = nullptr) {
     AttachOptions options = test::options_for(GetParam());
@@ -45,7 +45,7 @@ class ResetOnKernel : public ::testing::TestWithParam<test::Interface> {
   static bool by_group() { return GetParam().backend == "type1"; }
 
  private:
-  Holdings before_;
+  ResourceUse before_;
 };
 
 TEST_P(ResetOnKernel, ATwinInAnotherProcessKeepsTheGroupFromUs) {
@@ -68,10 +68,10 @@ TEST_P(ResetOnKernel, ATwinInAnotherProcessKeepsTheGroupFromUs) {
   EXPECT_EQ(::read(opened[0], &told, 1), 1);
   EXPECT_EQ(told, 'y');
   const auto refused = attach(system_kernel(), bound_a.host(), test::options_for(GetParam()));
-  // A group has one opener; of a cdev the group's owner is asked for when it is bound (iommu_device_claim_dma_owner).
+  // A group can be open only once; binding a cdev checks the owner of its group (iommu_device_claim_dma_owner).
   EXPECT_EQ(refused ? 0 : refused.error().code(), by_group() ? EBUSY : EPERM);
   EXPECT_THAT(refused ? "" : refused.error().message(),
-              HasSubstr(by_group() ? "open already" : "another process has a device of its group"));
+              HasSubstr(by_group() ? "already open" : "another process has a device of its group"));
   EXPECT_EQ(::write(over[1], &told, 1), 1);
   EXPECT_EQ(::waitpid(child, nullptr, 0), child);
   for (const int fd : {opened[0], opened[1], over[0], over[1]}) ::close(fd);
@@ -91,8 +91,8 @@ TEST_P(ResetOnKernel, AGroupOfAnotherBusIsNotGivenToTheKernel) {
   const Bound elsewhere(test::edu);
   const PciDevice disk = open(bound);
   const PciDevice edu = open(elsewhere, disk.device().container());
-  const std::array<const Device*, 1> lent = {&edu.device()};
-  const auto done = ResetSet::of(disk.device(), lent).value().reset();
+  const std::array<const Device*, 1> also_owned = {&edu.device()};
+  const auto done = ResetSet::of(disk.device(), also_owned).value().reset();
   EXPECT_TRUE(done) << done.error().message();
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Several devices in one container, and what else only the backends of this guest do.
+// Several devices in one container, and other behaviour that only this guest's backends have.
 #include <gmock/gmock.h>
 #include <sys/mman.h>
 
@@ -9,7 +9,7 @@ namespace postern {
 namespace shared_container_test {
 
 using test::Bound;
-using test::Holdings;
+using test::ResourceUse;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
@@ -65,7 +65,7 @@ TEST_P(SharedContainer, TwoDevicesOfOneGroupShareIt) {
 
 INSTANTIATE_TEST_SUITE_P(Backends, SharedContainer, ::testing::ValuesIn(test::interfaces()), test::interface_name);
 
-// vfio_iommu_type1's dma_entry_limit, of containers that are opened while this lives.
+// Sets vfio_iommu_type1's dma_entry_limit, for containers opened during its lifetime.
 class MappingLimit {
  public:
   explicit MappingLimit(const std::string& limit) {
@@ -88,7 +88,7 @@ TEST(OtherBackend, AReplayThatRunsIntoTheMappingLimitLeavesNothing) {
                     page);
   const Device first = attach(system_kernel(), a.host(), {.backend = "iommufd"}).value();
   for (std::uint64_t i = 0; i < 12; ++i) ASSERT_TRUE(first.container()->map(base + i * page, memory.bytes()));
-  const Holdings before = Holdings::now();
+  const ResourceUse before = ResourceUse::now();
   std::vector<Error> refusals;
   const AttachOptions options{.backend = "type1", .join = {first.container()}, .refusals = &refusals};
   {
@@ -97,9 +97,9 @@ TEST(OtherBackend, AReplayThatRunsIntoTheMappingLimitLeavesNothing) {
     ASSERT_FALSE(refused);
     EXPECT_EQ(refused.error().code(), ENOSPC);
     EXPECT_THAT(refused.error().message(),
-                AllOf(HasSubstr("the backend type1 is asked for"), HasSubstr("10 of 12 mappings could be replayed"),
+                AllOf(HasSubstr("the backend type1 was requested"), HasSubstr("10 of 12 mappings could be replayed"),
                       HasSubstr("dma_entry_limit")));
-    EXPECT_TRUE(before == Holdings::now());
+    EXPECT_TRUE(before == ResourceUse::now());
   }
   const auto second = attach(system_kernel(), b.host(), options);
   ASSERT_TRUE(second) << second.error().message();

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Errors, iovas and sizes in words.
+// Results, the log, iovas, and sizes as text.
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <memory>
 #include <postern/iova.hpp>
 #include <postern/log.hpp>
 #include <postern/result.hpp>
@@ -14,41 +15,64 @@
 namespace postern {
 namespace base_test {
 
-TEST(Error, NamesObjectOperationErrnoReasonAndRemedyInThatOrder) {
-  const Error error({.code = ENOMEM,
-                     .operation = "VFIO_IOMMU_MAP_DMA",
-                     .object = "map 0x1000+4 KiB into container type1",
-                     .reason = "locked memory is limited to 8 MiB",
-                     .remedy = "raise RLIMIT_MEMLOCK"});
-  EXPECT_EQ(
-      error.message(),
-      "map 0x1000+4 KiB into container type1: VFIO_IOMMU_MAP_DMA: ENOMEM: locked memory is limited to 8 MiB; raise "
-      "RLIMIT_MEMLOCK");
+Result<std::unique_ptr<int>> boxed(int number) {
+  if (number < 0) return failure({.code = ERANGE, .operation = {}, .object = "number"});
+  return std::make_unique<int>(number);
 }
 
-TEST(Error, SaysWhatTheErrnoMeansWhenNothingMoreIsKnown) {
-  EXPECT_EQ(Error({.code = ENOENT, .operation = "open", .object = "/dev/vfio/9"}).message(),
-            "/dev/vfio/9: open: ENOENT: No such file or directory");
+Result<void> require_even(int number) {
+  if (number % 2 != 0) return failure({.code = EINVAL, .operation = {}, .object = "number"});
+  return {};
 }
 
-TEST(Error, WithoutACallIsARefusalAndSaysSo) {
-  const Error refused({.code = EINVAL, .object = "map 0x123+4 KiB", .reason = "unaligned"});
-  EXPECT_TRUE(refused.refused());
-  EXPECT_EQ(refused.message(), "map 0x123+4 KiB: refused: EINVAL: unaligned");
-  EXPECT_FALSE(Error({.code = ENOENT, .operation = "open", .object = "/dev/vfio/9"}).refused());
+Result<int> half_of(int number) {
+  const auto box = POSTERN_TRY(boxed(number));
+  POSTERN_TRY(require_even(*box));
+  return *box / 2;
 }
 
-TEST(Error, ListsTheRefusalsBehindIt) {
-  Error::Details details{.code = ENODEV, .operation = {}, .object = "x", .reason = "none"};
-  details.causes.emplace_back(Error::Details{.code = ENOENT, .operation = "open", .object = "a", .reason = "gone"});
-  details.causes.emplace_back(Error::Details{.code = EACCES, .operation = "open", .object = "b", .reason = "shut"});
-  EXPECT_EQ(Error(std::move(details)).message(),
-            "x: refused: ENODEV: none [a: open: ENOENT: gone] [b: open: EACCES: shut]");
+TEST(Try, GivesTheValueOrReturnsTheError) {
+  EXPECT_EQ(half_of(8).value(), 4);
+  EXPECT_EQ(half_of(-2).error().code(), ERANGE);
+  EXPECT_EQ(half_of(7).error().code(), EINVAL);
 }
 
-TEST(Error, AnErrnoWithoutANameIsANumber) { EXPECT_EQ(errno_name(4000), "4000"); }
+// Nested uses must compile with -Wshadow, so no name may be declared twice.
+Result<int> quarter_of(int number) { return POSTERN_TRY(half_of(POSTERN_TRY(half_of(number)))); }
 
-TEST(Error, AResultOfNothingIsNoLargerThanTwoPointers) { EXPECT_LE(sizeof(Result<void>), 2 * sizeof(void*)); }
+TEST(Try, MayBePartOfAnother) {
+  EXPECT_EQ(quarter_of(8).value(), 2);
+  EXPECT_EQ(quarter_of(6).error().code(), EINVAL);
+}
+
+TEST(Log, HandsAContextBack) {
+  int seen = 0;
+  const LogHandlerWithContext keep = [](void* context, LogKind /*kind*/, const Error& error) noexcept {
+    *static_cast<int*>(context) = error.code();
+  };
+  set_log_handler(keep, &seen);
+  log(LogKind::remark, Error({.code = EBUSY}));
+  EXPECT_EQ(seen, EBUSY);
+  set_log_handler(nullptr);
+  log(LogKind::remark, Error({.code = EIO}));
+  EXPECT_EQ(seen, EBUSY) << "the handler without a context takes its place";
+  set_log_handler(keep, &seen);
+  set_log_handler(nullptr, nullptr);
+  log(LogKind::remark, Error({.code = EIO}));
+  EXPECT_EQ(seen, EBUSY);
+}
+
+TEST(Log, AHandlerMayLogAndSetAnother) {
+  static int seen = 0;
+  seen = 0;
+  set_log_handler([](LogKind /*kind*/, const Error& error) noexcept {
+    set_log_handler([](LogKind /*kind*/, const Error& /*error*/) noexcept { ++seen; });
+    log(LogKind::remark, error);
+  });
+  log(LogKind::remark, Error({.code = EBUSY}));
+  set_log_handler(nullptr);
+  EXPECT_EQ(seen, 1);
+}
 
 TEST(Log, ReceivesWhatADestructorCannotReturnAndIsSilentWhenOff) {
   static int seen = 0;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Choosing a backend: by name, by itself, and every way in which it can be refused; over a file tree in memory.
+// Choosing a backend by name or automatically, and every reason for a refusal, on a fake kernel with a file tree.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <linux/vfio.h>
@@ -19,7 +19,7 @@ using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-// A tree of files whose container can be opened, and says which extensions it has.
+// A file tree with a container node that can be opened and reports extensions.
 class ContainerKernel : public test::TreeKernel {
  public:
   std::set<std::uintptr_t> extensions = {VFIO_TYPE1v2_IOMMU};
@@ -72,7 +72,7 @@ TEST_F(Choosing, ANameThatNoBackendHasIsInvalidAndTheNamesAreListed) {
 
 TEST_F(Choosing, ABackendThatIsNotAvailableHereSaysWhy) {
   kernel.remove("/dev/iommu");
-  EXPECT_THAT(refusal("iommufd", ENODEV), AllOf(HasSubstr("/dev/iommu does not exist"), HasSubstr("modprobe iommufd")));
+  EXPECT_THAT(refusal("iommufd", ENOENT), AllOf(HasSubstr("/dev/iommu does not exist"), HasSubstr("modprobe iommufd")));
 }
 
 TEST_F(Choosing, TheContainersNodeAloneIsNotEnoughWithoutTheModuleThatKnowsTheIommu) {
@@ -84,19 +84,20 @@ TEST_F(Choosing, AModuleForAnotherProcessorIsNotToBeLoaded) {
   if (!find_backend("spapr")) GTEST_SKIP() << "this build leaves it out";
   kernel.extensions.clear();
   const std::string on_pc = refusal("spapr", ENODEV);
-  EXPECT_THAT(on_pc, AllOf(HasSubstr("for POWER alone"), Not(HasSubstr("modprobe"))));
+  EXPECT_THAT(on_pc, AllOf(HasSubstr("spapr is not for this processor"), Not(HasSubstr("modprobe"))));
   kernel.file("/proc/cpuinfo", "processor\t: 0\nplatform\t: pSeries\n");
-  EXPECT_THAT(refusal("type1", ENODEV), AllOf(HasSubstr("POWER has spapr"), Not(HasSubstr("modprobe"))));
+  EXPECT_THAT(refusal("type1", ENODEV),
+              AllOf(HasSubstr("type1 is not for this processor, which has spapr"), Not(HasSubstr("modprobe"))));
   EXPECT_THAT(refusal("spapr", ENODEV), HasSubstr("modprobe vfio_iommu_spapr_tce"));
 }
 
 TEST_F(Choosing, AVersionThatABackendDoesNotHaveIsRefused) {
   kernel.extensions = {VFIO_TYPE1v2_IOMMU};
   const Backend* type1 = find_backend("type1").value();
-  EXPECT_TRUE(type1->open(kernel, {.version = 2}));
-  EXPECT_EQ(type1->open(kernel, {.version = 1}).error().code(), ENODEV) << "the kernel has it not";
-  EXPECT_EQ(type1->open(kernel, {.version = 3}).error().code(), EINVAL) << "nobody has it";
-  EXPECT_EQ(find_backend("iommufd").value()->open(kernel, {.version = 1}).error().code(), EINVAL);
+  EXPECT_TRUE(Container::open(kernel, *type1, {.version = 2}));
+  EXPECT_EQ(Container::open(kernel, *type1, {.version = 1}).error().code(), ENODEV) << "the kernel has it not";
+  EXPECT_EQ(Container::open(kernel, *type1, {.version = 3}).error().code(), EINVAL) << "nobody has it";
+  EXPECT_EQ(Container::open(kernel, *find_backend("iommufd").value(), {.version = 1}).error().code(), EINVAL);
 }
 
 TEST_F(Choosing, ABackendOfThisProjectThatIsNotBuiltInIsAnotherErrorThanAnUnknownOne) {
@@ -123,6 +124,27 @@ TEST_F(Choosing, AutoReportsEachRefusalWhenNoneCanBeUsed) {
   }
 }
 
+TEST_F(Choosing, AutoTellsACauseThatTheBackendsShareOnce) {
+  sim::Kernel simulated;
+  const auto attached = attach_pci(simulated, "0000:00:02.0");  // bound to nvme
+  ASSERT_FALSE(attached);
+  ASSERT_GT(attached.error().causes().size(), 1U);
+  const std::string message = attached.error().message();
+  const std::string cause = "it is bound to nvme, not to a VFIO driver";
+  EXPECT_THAT(message, AllOf(HasSubstr("tried iommufd, type1"), HasSubstr(cause)));
+  EXPECT_EQ(message.find(cause), message.rfind(cause)) << message;
+}
+
+TEST_F(Choosing, AutoGivesTheKindThatTheBackendsOfThisHostAgreeOn) {
+  const auto kind = [&] { return choose_backend(kernel, "auto", device).error().kind(); };
+  device.is_vfio = false;
+  EXPECT_EQ(kind(), ErrorKind::not_bound);
+  kernel.remove("/dev/iommu");
+  EXPECT_EQ(kind(), ErrorKind::not_bound) << "this host has no iommufd";
+  kernel.remove("/dev/vfio/vfio");
+  EXPECT_EQ(kind(), ErrorKind::unavailable);
+}
+
 TEST_F(Choosing, WithoutADeviceABackendIsUsableWhereTheKernelUsesAnIommu) {
   kernel.extensions = {VFIO_TYPE1v2_IOMMU, VFIO_SPAPR_TCE_v2_IOMMU};
   for (const Backend* backend : backends()) {
@@ -142,16 +164,16 @@ TEST_F(Choosing, ACdevWithoutADevFileIsExplained) {
 
 TEST_F(Choosing, ANodeThatMayNotBeOpenedIsNamedWithItsModeAndOwner) {
   kernel.access_gives("/dev/vfio/7", -EACCES);
-  EXPECT_THAT(refusal("type1", ENODEV), AllOf(HasSubstr("/dev/vfio/7"), HasSubstr("crw-rw---- 0:0")));
+  EXPECT_THAT(refusal("type1", EACCES), AllOf(HasSubstr("/dev/vfio/7"), HasSubstr("crw-rw---- 0:0")));
 }
 
 TEST_F(Choosing, AutoLeavesOutABackendWhoseNodeTheDeviceCgroupForbids) {
-  kernel.open_gives("/dev/iommu", -EPERM);  // which access(2) does not know
-  EXPECT_THAT(refusal("iommufd", ENODEV), AllOf(HasSubstr("device cgroup"), HasSubstr("/dev/iommu")));
+  kernel.open_gives("/dev/iommu", -EPERM);  // as a device cgroup: access(2) still succeeds
+  EXPECT_THAT(refusal("iommufd", EPERM), AllOf(HasSubstr("device cgroup"), HasSubstr("/dev/iommu")));
   EXPECT_EQ(choose_backend(kernel, "auto", device).value()->name, "type1");
 }
 
-// VFIO refuses a device whose interrupts are not isolated, unless the backend's module is told to take it.
+// VFIO refuses a device whose interrupts are not isolated, unless a parameter of the backend's module allows it.
 class WithoutRemapping : public Choosing {
  protected:
   WithoutRemapping() {
@@ -177,13 +199,14 @@ TEST_F(WithoutRemapping, AutoLeavesOutABackendThatIsNotToldToAcceptThat) {
 
 TEST_F(WithoutRemapping, ANamedBackendDoesNotFallBackAndSaysHowToTellIt) {
   accept("vfio_iommu_type1");
-  EXPECT_THAT(refusal("iommufd", ENODEV), AllOf(HasSubstr("EPERM"), HasSubstr("cannot be isolated"),
-                                                HasSubstr("iommufd/parameters/allow_unsafe_interrupts")));
+  EXPECT_THAT(refusal("iommufd", EPERM), AllOf(HasSubstr("EPERM"), HasSubstr("cannot be isolated"),
+                                               HasSubstr("iommufd/parameters/allow_unsafe_interrupts")));
 }
 
 TEST_F(WithoutRemapping, TheRefusalStandsAmongTheCauses) {
   auto chosen = choose_backend(kernel, "auto", device);
   ASSERT_FALSE(chosen);
+  EXPECT_EQ(chosen.error().kind(), ErrorKind::interrupts_not_isolated);
   for (const std::string module : {"iommufd", "vfio_iommu_type1"})
     EXPECT_THAT(chosen.error().message(), HasSubstr(module + "/parameters/allow_unsafe_interrupts"));
 }
@@ -193,7 +216,7 @@ TEST_F(WithoutRemapping, WhatCannotBeToldRefusesNothing) {
   EXPECT_EQ(choose_backend(kernel, "auto", device).value()->name, "iommufd");
 }
 
-// A simulated host on which this process may not open some nodes, which access(2) does not know.
+// A simulated host with a device cgroup: opening some nodes fails, while access(2) succeeds.
 class ForbiddenNodes : public ::testing::Test {
  protected:
   class Nodes : public sim::FailingKernel {
@@ -239,7 +262,8 @@ TEST_F(ForbiddenNodes, AGroupThatMayNotBeOpenedIsTold) {
 TEST_F(Choosing, ADeviceOfAnotherDriverIsSentToBind) {
   device.is_vfio = false;
   device.driver = "nvme";
-  EXPECT_THAT(refusal("type1", ENODEV), HasSubstr("postern bind 0000:00:01.0"));
+  EXPECT_THAT(refusal("type1", ENODEV), HasSubstr("bind 0000:00:01.0 to a VFIO driver"));
+  EXPECT_EQ(choose_backend(kernel, "type1", device).error().kind(), ErrorKind::not_bound);
   device.driver.reset();
   EXPECT_THAT(refusal("type1", ENODEV), HasSubstr("bound to no driver"));
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Devices that join a container which is in use, over an iommufd in memory: what the real guests' devices are too alike
-// to show.
+// Devices that join a container in use, on a fake iommufd: cases that need devices which differ more than those of the
+// guests.
 #include <gmock/gmock.h>
 #include <linux/vfio.h>
 
@@ -15,6 +15,7 @@ namespace joining_test {
 
 using test::IommufdKernel;
 using ::testing::ElementsAre;
+using ::testing::Field;
 using ::testing::HasSubstr;
 
 constexpr std::uint64_t page = 4096;
@@ -64,11 +65,12 @@ TEST_F(Joining, AMappingThatNoLongerFitsRefusesTheNewcomer) {
   const auto refused = attach_to(first.container(), host({.iommu = 1, .reserved = {{0}, {0x1fffffff}}}));
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code(), EADDRINUSE);
+  EXPECT_EQ(refused.error().kind(), ErrorKind::cannot_share);
   EXPECT_THAT(refused.error().message(),
               AllOf(HasSubstr("0x10000000-0x10000fff is mapped"), HasSubstr("with this device only 0x20000000"),
-                    HasSubstr("to a container of its own")));
+                    HasSubstr("to a new container")));
   EXPECT_EQ(container.usable_ranges(), before);
-  EXPECT_THAT(container.devices(), ElementsAre(first.name()));
+  EXPECT_THAT(container.devices(), ElementsAre(Field(&HostDevice::name, first.name())));
   EXPECT_EQ(kernel_.hwpts(), 1U) << "the newcomer's page table is gone";
 }
 
@@ -90,7 +92,7 @@ TEST_F(Joining, LargerPagesRefuseTheNewcomerWhereAMappingIsNotAligned) {
 
 TEST_F(Joining, LargerPagesDoNotJoinWhileDirtyPagesAreTracked) {
   const Device first = attach_to(nullptr, host({})).value();
-  ASSERT_TRUE(first.container()->dirty_tracker()->start());
+  ASSERT_TRUE(first.container()->get<DirtyTracker>()->start());
   const auto refused = attach_to(first.container(), host({.iommu = 1, .page = 65536}));
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code(), EBUSY);
@@ -117,7 +119,7 @@ TEST_F(Joining, WhatCannotBeSharedIsReplayedIntoANewContainer) {
   EXPECT_EQ(second->container()->mapping_count(), 2U);
   const auto replayed = second->container()->find(base);
   ASSERT_TRUE(replayed);
-  EXPECT_EQ(replayed->address, bytes(page).data());
+  EXPECT_EQ(replayed->memory.address(), bytes(page).data());
   EXPECT_EQ(replayed->access, Access::read);
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// VF tokens: as the kernel wants them by group and by cdev, and what its refusals mean.
+// VF tokens: how they are passed to the kernel by group and by cdev, and the meaning of its refusals.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <linux/vfio.h>
@@ -44,7 +44,7 @@ TEST(VfToken, IsNothingElse) {
   }
 }
 
-// A kernel whose devices are opened as the test has it.
+// Records the arguments with which a device is opened, and returns an error of the test's choice.
 class TokenOnKernel : public testing::TestWithParam<std::string_view> {
  protected:
   TokenOnKernel() {
@@ -79,7 +79,7 @@ TEST_P(TokenOnKernel, IsWantedInWordsOnEveryRoute) {
   const auto refused = try_attach(std::nullopt);
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code(), EACCES);
-  EXPECT_THAT(refused.error().message(), AllOf(HasSubstr("wants the VF token"), HasSubstr("--vf-token")));
+  EXPECT_THAT(refused.error().message(), AllOf(HasSubstr("needs the VF token"), HasSubstr("AttachOptions::vf_token")));
   const auto wrong = try_attach(VfToken::parse(uuid).value());
   ASSERT_FALSE(wrong);
   EXPECT_THAT(wrong.error().message(), HasSubstr("the VF token is not the one"));
@@ -106,7 +106,7 @@ TEST_P(TokenOnKernel, IsLeftOutWithoutOne) {
   }
 }
 
-// The simulated kernel answers as vfio_pci_core_match and vfio_df_check_token do for what has no virtual functions.
+// The simulated kernel behaves like vfio_pci_core_match and vfio_df_check_token for a device without virtual functions.
 TEST_P(TokenOnKernel, IsRefusedByWhatHasNone) {
   const auto refused = try_attach(VfToken::parse(uuid).value());
   ASSERT_FALSE(refused);

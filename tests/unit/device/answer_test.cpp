@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Devices that do not answer: what the kernel calls done is not taken for well.
+// Devices that do not respond, even if the kernel reports a successful reset.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <linux/vfio.h>
@@ -21,7 +21,7 @@ namespace answer_test {
 using testing::AllOf;
 using testing::HasSubstr;
 
-// Its devices' BARs are memory that is all zero, once it is told to.
+// Can replace the BARs of its devices by memory that is all zeros.
 class ZeroKernel : public sim::FailingKernel {
  public:
   using FailingKernel::FailingKernel;
@@ -52,17 +52,17 @@ class SilentDevice : public testing::TestWithParam<std::string_view> {
 TEST_P(SilentDevice, IsToldOfAfterAResetThatTheKernelCallsDone) {
   PciDevice device = open();
   ASSERT_TRUE(device.reset());
-  ASSERT_TRUE(device.require_answer());
+  ASSERT_TRUE(device.check_responds());
   does_not_answer();
   const auto reset = device.reset();
   ASSERT_FALSE(reset);
   EXPECT_EQ(reset.error().code(), EIO);
   EXPECT_THAT(reset.error().message(),
               AllOf(HasSubstr("does not answer"), HasSubstr("0000:00:01.0/remove"), HasSubstr("pci/rescan")));
-  EXPECT_FALSE(device.require_answer());
+  EXPECT_FALSE(device.check_responds());
 }
 
-// The kernel waits for it, and gives ENOTTY.
+// The kernel waits for the device, and returns ENOTTY.
 TEST_P(SilentDevice, IsWhyAHotResetFails) {
   for (const std::uint8_t number : {std::uint8_t{0}, std::uint8_t{1}}) {
     const auto twin = find_pci_function(kernel_, {.bus = 1, .function = number}).value();

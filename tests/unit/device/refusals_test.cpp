@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the kernel's refusals of a device's parts mean, in words; the errno stays the kernel's.
+// Explanations of the kernel's errors for parts of a device; the errno stays the kernel's.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <linux/vfio.h>
@@ -61,7 +61,7 @@ TEST_F(Refusals, OfAResetWhileTheDeviceLeavesSayThatItDoes) {
   const auto reset = device_.reset();
   ASSERT_FALSE(reset);
   EXPECT_EQ(reset.error().code(), EAGAIN);
-  EXPECT_THAT(reset.error().message(), HasSubstr("taken from its driver"));
+  EXPECT_THAT(reset.error().message(), HasSubstr("being unbound, removed or reset"));
 }
 
 }  // namespace refusals_test

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Mapping a region whose length a kernel makes up.
+// Mapping a region with an absurd length, or while another thread maps memory.
 #include <gtest/gtest.h>
 #include <linux/vfio.h>
 #include <sys/mman.h>
@@ -8,6 +8,7 @@
 #include <postern-sim/faults.hpp>
 #include <postern-sim/kernel.hpp>
 #include <postern/attach.hpp>
+#include <postern/forwarding_kernel.hpp>
 #include <postern/pci_function.hpp>
 
 namespace postern {
@@ -30,14 +31,14 @@ TEST(MappingARegion, ThatIsLongerThanAnyAddressSpaceIsRefusedWithoutAskingForIt)
   }
 }
 
-// Maps other memory where a device's was to be, as another thread may do at that moment, and refuses the device's:
-// before Linux refuses, it drops what was there.
-class BusyKernel final : public sim::FailingKernel {
+// Maps other memory at the address chosen for a region, as another thread may, and then refuses to map the region:
+// Linux first unmaps the range, and then refuses.
+class BusyKernel final : public ForwardingKernel {
  public:
-  using FailingKernel::FailingKernel;
+  using ForwardingKernel::ForwardingKernel;
   std::intptr_t mmap(void* address, std::size_t length, int protection, int flags, int fd,
                      std::uint64_t offset) override {
-    if (fd < 0) return FailingKernel::mmap(address, length, protection, flags, fd, offset);
+    if (fd < 0) return ForwardingKernel::mmap(address, length, protection, flags, fd, offset);
     if ((flags & MAP_FIXED) != 0) ::munmap(address, length);
     others = ::mmap(address, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     ++refused;
@@ -61,16 +62,16 @@ TEST(MappingARegion, ThatIsRefusedLeavesWhatAnotherThreadMapsMeanwhile) {
   ::munmap(kernel.others, page);
 }
 
-// The place that was looked for is taken each time: then the region is mapped wherever there is room.
+// The chosen address is taken at each try; finally the kernel chooses one.
 TEST(MappingARegion, IsTriedElsewhereWhereAnotherThreadIsFaster) {
   constexpr std::size_t page = 4096;
-  class FasterKernel final : public sim::FailingKernel {
+  class FasterKernel final : public ForwardingKernel {
    public:
-    using FailingKernel::FailingKernel;
+    using ForwardingKernel::ForwardingKernel;
     std::intptr_t mmap(void* address, std::size_t length, int protection, int flags, int fd,
                        std::uint64_t offset) override {
       if (fd >= 0 && address != nullptr) return -EEXIST;
-      return FailingKernel::mmap(address, length, protection, flags, fd, offset);
+      return ForwardingKernel::mmap(address, length, protection, flags, fd, offset);
     }
   };
   sim::Kernel simulated;

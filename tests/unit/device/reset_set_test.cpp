@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// ResetSet over a bus that is made up: whose its devices are, what is refused, and kernels that answer badly.
+// ResetSet on a fake bus: who owns its devices, refusals, and invalid answers of the kernel.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -23,7 +23,7 @@ constexpr int group_fd_base = 100;
 constexpr std::uint32_t not_owned = ~std::uint32_t{0};
 constexpr std::uint32_t owned_through_group = 0;
 
-// A host with one bus, 02, and the IOMMU groups that are opened of it: the fd of group N is 100 + N.
+// A host with one bus, 02, whose IOMMU groups can be opened: the fd of group N is 100 + N.
 class BusKernel : public test::TreeKernel {
  public:
   void add(const std::string& name, const std::string& driver, std::uint32_t group) {
@@ -44,11 +44,11 @@ class BusKernel : public test::TreeKernel {
   }
 };
 
-// What the kernel behind a device answers, and what it was asked.
+// The kernel's answers for a device, and a record of its requests.
 struct Script {
   std::vector<vfio_pci_dependent_device> devices;
   std::uint32_t flags = 0;
-  std::vector<int> info_results;  // of the first calls; the real answer comes behind them
+  std::vector<int> info_results;  // of the first calls; later calls return the real answer
   std::optional<std::uint32_t> count;
   int reset_result = 0;
   int asked = 0;
@@ -116,7 +116,7 @@ vfio_pci_dependent_device dependent(std::uint8_t device, std::uint8_t function, 
   return made;
 }
 
-// Three functions below one port: two of group 8, one of group 9.
+// Three functions below one port: two in group 8, one in group 9.
 class ResetSetTest : public ::testing::Test {
  protected:
   ResetSetTest() {
@@ -124,7 +124,7 @@ class ResetSetTest : public ::testing::Test {
     kernel_.add("0000:02:01.0", "vfio-pci", 9);
     script_.devices = {dependent(0, 0, 8), dependent(0, 1, 8), dependent(1, 0, 9)};
   }
-  // As the kernel tells of a device that was opened by its cdev.
+  // Answers as the kernel does for a device opened by its cdev.
   void by_device_ids(std::vector<std::uint32_t> ids) {
     script_.flags = VFIO_PCI_HOT_RESET_FLAG_DEV_ID;
     for (std::size_t i = 0; i < ids.size(); ++i) script_.devices[i].devid = ids[i];
@@ -132,17 +132,17 @@ class ResetSetTest : public ::testing::Test {
   Device open(const std::string& name, std::optional<std::uint32_t> group) {
     const Group* opened = nullptr;
     if (group) {
-      const auto found = groups_.try_emplace(*group, Group::open(kernel_, GroupId{*group}, name).value());
+      const auto found = groups_.try_emplace(*group, Group::open(kernel_, GroupId{*group}, {.name = name}).value());
       opened = &found.first->second;
     }
     return Device::open(std::make_unique<ScriptedIo>(kernel_, name, opened, script_), nullptr).value();
   }
-  static std::vector<std::string> obstacles(const ResetSet& set) {
+  static std::vector<std::string> blockers(const ResetSet& set) {
     std::vector<std::string> texts;
-    for (const ResetMember& member : set.members()) texts.push_back(member.obstacle);
+    for (const ResetMember& member : set.members()) texts.push_back(member.blocker);
     return texts;
   }
-  // What reset() refuses before the kernel is asked.
+  // Expects that reset() refuses before it asks the kernel. Returns the message.
   std::string refusal(const ResetSet& set) {
     EXPECT_FALSE(set.complete());
     const auto refused = set.reset();
@@ -162,8 +162,8 @@ TEST_F(ResetSetTest, IsCompleteWhereEveryGroupIsLentAndGivesEachGroupOnce) {
   const Device device = open("0000:02:00.0", 8);
   const Device twin = open("0000:02:00.1", 8);
   const Device other = open("0000:02:01.0", 9);
-  const std::array<const Device*, 3> lent = {&twin, &other, &device};
-  const auto set = ResetSet::of(device, lent);
+  const std::array<const Device*, 3> also_owned = {&twin, &other, &device};
+  const auto set = ResetSet::of(device, also_owned);
   ASSERT_TRUE(set) << set.error().message();
   EXPECT_TRUE(set->complete());
   ASSERT_EQ(set->members().size(), 3U);
@@ -188,27 +188,28 @@ TEST_F(ResetSetTest, AGroupOfNoMemberIsNotGivenBecauseTheKernelTakesNoMoreThanTh
   script_.devices = {dependent(0, 0, 8)};
   const Device device = open("0000:02:00.0", 8);
   const Device elsewhere = open("0000:02:01.0", 9);
-  const std::array<const Device*, 1> lent = {&elsewhere};
-  ASSERT_TRUE(ResetSet::of(device, lent).value().reset());
+  const std::array<const Device*, 1> also_owned = {&elsewhere};
+  ASSERT_TRUE(ResetSet::of(device, also_owned).value().reset());
   EXPECT_THAT(script_.resets, ElementsAre(ElementsAre(108)));
 }
 
 TEST_F(ResetSetTest, EveryMissingMemberIsNamedWithWhatIsInTheWay) {
   kernel_.add("0000:02:01.1", "nvme", 10);
-  kernel_.add("0000:02:01.2", "", 8);  // in our group, and yet the kernel would refuse
+  kernel_.add("0000:02:01.2", "", 8);  // in our group, but the kernel would refuse
   kernel_.add("0000:02:01.3", "pcieport", 11);
   for (const auto& [function, group] : std::map<std::uint8_t, std::uint32_t>{{1, 10}, {2, 8}, {3, 11}, {4, 12}})
     script_.devices.push_back(dependent(1, function, group));
   const Device device = open("0000:02:00.0", 8);
   const auto set = ResetSet::of(device).value();
-  EXPECT_THAT(obstacles(set), ElementsAre("", "", "bound to vfio-pci, not attached here", "bound to nvme",
-                                          "bound to no driver", "bound to pcieport", "no longer there"));
-  EXPECT_THAT(refusal(set),
-              AllOf(HasSubstr("0000:02:01.0 (bound to vfio-pci, not attached here)"),
-                    HasSubstr("0000:02:01.1 (bound to nvme)"), HasSubstr("0000:02:01.2 (bound to no driver)"),
-                    HasSubstr("0000:02:01.3 (bound to pcieport)"), HasSubstr("\"postern bind 0000:02:01.1\""),
-                    HasSubstr("\"postern bind 0000:02:01.2\""), HasSubstr("attach to this process too: 0000:02:01.0"),
-                    HasSubstr("a bridge"), Not(HasSubstr("bind 0000:02:01.3")), Not(HasSubstr("0000:02:00.1"))));
+  EXPECT_THAT(blockers(set), ElementsAre("", "", "bound to vfio-pci, not attached here", "bound to nvme",
+                                         "bound to no driver", "bound to pcieport", "no longer there"));
+  EXPECT_THAT(
+      refusal(set),
+      AllOf(HasSubstr("0000:02:01.0 (bound to vfio-pci, not attached here)"), HasSubstr("0000:02:01.1 (bound to nvme)"),
+            HasSubstr("0000:02:01.2 (bound to no driver)"), HasSubstr("0000:02:01.3 (bound to pcieport)"),
+            HasSubstr("spare 0000:02:01.1, bind it"), HasSubstr("spare 0000:02:01.2, bind it"),
+            HasSubstr("attach 0000:02:01.0 in this process too"), HasSubstr("no VFIO driver supports the bridge"),
+            Not(HasSubstr("spare 0000:02:01.3")), Not(HasSubstr("0000:02:00.1"))));
 }
 
 TEST_F(ResetSetTest, ThePhysicalFunctionOfADeviceIsNotToBeTakenForIt) {
@@ -219,7 +220,7 @@ TEST_F(ResetSetTest, ThePhysicalFunctionOfADeviceIsNotToBeTakenForIt) {
     script_.devices.push_back(dependent(1, function, group));
   const Device device = open("0000:02:00.0", 8);
   EXPECT_THAT(refusal(ResetSet::of(device).value()),
-              AllOf(HasSubstr("0000:02:01.2 must stay"), Not(HasSubstr("postern bind"))));
+              AllOf(HasSubstr("0000:02:01.2 must keep its driver"), Not(HasSubstr("VFIO driver"))));
 }
 
 TEST_F(ResetSetTest, OfACdevIsWhatTheKernelSaysOfItsIommufdAndGivesNoGroup) {
@@ -244,13 +245,13 @@ TEST_F(ResetSetTest, OfACdevIsNotCompleteWhereAnotherIommufdHasAMember) {
 TEST_F(ResetSetTest, ALentDeviceThatIsDetachedProvesNothingAnyMore) {
   const Device device = open("0000:02:00.0", 8);
   Device other = open("0000:02:01.0", 9);
-  const std::array<const Device*, 1> lent = {&other};
-  const auto set = ResetSet::of(device, lent).value();
+  const std::array<const Device*, 1> also_owned = {&other};
+  const auto set = ResetSet::of(device, also_owned).value();
   EXPECT_TRUE(set.complete());
   ASSERT_TRUE(other.detach());
-  EXPECT_FALSE(ResetSet::of(device, lent).value().complete());
+  EXPECT_FALSE(ResetSet::of(device, also_owned).value().complete());
   script_.reset_result = -EINVAL;
-  EXPECT_THAT(set.reset().error().message(), AllOf(HasSubstr("has changed"), HasSubstr("ask for the set again")));
+  EXPECT_THAT(set.reset().error().message(), AllOf(HasSubstr("has changed"), HasSubstr("read the set again")));
   EXPECT_THAT(script_.resets, ElementsAre(ElementsAre(108)));
 }
 
@@ -359,6 +360,8 @@ TEST_F(ResetSetTest, ADeviceThatIsNotPciHasNone) {
   EXPECT_EQ(ResetSet::of(device).error().code(), EINVAL);
   EXPECT_EQ(script_.asked, 0);
 }
+
+TEST_F(ResetSetTest, NeedsNoFdOfTheKernel) { EXPECT_EQ(open("0000:02:00.0", 8).fd(), -1); }
 
 }  // namespace reset_set_test
 }  // namespace postern

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// How a device is moved between drivers: over a tree of files with a small driver core behind it, on the simulated
-// kernel for threads, and with the lock's file for processes.
+// Moving a device between drivers: on a file tree with a small driver core, with threads on the simulated kernel, and
+// with processes that use the lock file.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/wait.h>
@@ -27,7 +27,7 @@ const std::string driver_path = "/sys/bus/pci/drivers/";
 const std::string vfio_bind = driver_path + "vfio-pci/bind";
 const std::string override_path = device_path + "/driver_override";
 
-// A tree of files in which writing to bind, unbind and drivers_probe does what the kernel's driver core does.
+// A file tree in which writes to bind, unbind and drivers_probe act as in the kernel's driver core.
 class DriverCore : public test::TreeKernel {
  public:
   DriverCore() {
@@ -75,9 +75,14 @@ class DriverCore : public test::TreeKernel {
     return text;
   }
 
-  std::string refusing_driver;  // which does not take the device
+  int list_directory(const std::string& path, std::vector<std::string>& names) override {
+    return path == unreadable ? -EMFILE : TreeKernel::list_directory(path, names);
+  }
+
+  std::string unreadable;       // a folder that cannot be listed
+  std::string refusing_driver;  // a driver that refuses the device
   bool nobody_takes_it = false;
-  std::function<void(const std::string& path)> before_write;  // what another program does just then
+  std::function<void(const std::string& path)> before_write;  // acts as another program at that moment
   std::vector<std::string> writes;
 };
 
@@ -90,7 +95,8 @@ class BindingTest : public ::testing::Test {
 TEST_F(BindingTest, ADriverThatIsNotLoadedIsNamedWithHowToLoadIt) {
   auto bound = bind_to_driver(kernel, disk(), "vfio-platform");
   ASSERT_FALSE(bound);
-  EXPECT_EQ(bound.error().code(), ENODEV);
+  EXPECT_EQ(bound.error().code(), ENOENT) << "what stat(2) returned";
+  EXPECT_EQ(bound.error().kind(), ErrorKind::unavailable);
   EXPECT_THAT(bound.error().message(), HasSubstr("modprobe vfio-platform"));
 }
 
@@ -108,6 +114,27 @@ TEST_F(BindingTest, GoesThereAndBack) {
   ASSERT_TRUE(restore_binding(kernel, before));
   EXPECT_EQ(kernel.driver(), "nvme");
   EXPECT_EQ(kernel.override_text(), "\n") << "an empty line takes the override away";
+}
+
+TEST_F(BindingTest, IsReadAgainForWhoAsksForIt) {
+  HostDevice before = disk();
+  before.vf_token = VfToken{};
+  const auto bound = bind_and_read(kernel, before, "vfio-pci");
+  ASSERT_TRUE(bound) << bound.error().message();
+  EXPECT_EQ(bound->device.driver, "vfio-pci");
+  EXPECT_TRUE(bound->device.vf_token.has_value()) << "which is not in sysfs";
+  EXPECT_EQ(bound->previous.driver, "nvme");
+  ASSERT_TRUE(restore_binding(kernel, bound->previous));
+  EXPECT_EQ(kernel.driver(), "nvme");
+}
+
+TEST_F(BindingTest, ADeviceThatCannotBeReadAgainGoesBack) {
+  const HostDevice before = disk();
+  kernel.unreadable = device_path + "/vfio-dev";
+  const auto bound = bind_and_read(kernel, before, "vfio-pci");
+  ASSERT_FALSE(bound);
+  EXPECT_EQ(bound.error().code(), EMFILE);
+  EXPECT_EQ(kernel.driver(), "nvme");
 }
 
 TEST_F(BindingTest, ADriverThatRefusesTheDeviceIsReportedAndTheOldOneIsPutBack) {
@@ -162,7 +189,7 @@ TEST_F(BindingTest, ABridgeIsRefusedInTheKernelsWords) {
   auto bound = bind_to_driver(kernel, disk(), "vfio-pci");
   ASSERT_FALSE(bound);
   EXPECT_EQ(bound.error().code(), EINVAL);
-  EXPECT_EQ(bound.error().reason(), "vfio-pci takes no bridge");
+  EXPECT_EQ(bound.error().reason(), "vfio-pci does not support bridges");
   EXPECT_EQ(kernel.driver(), "nvme");
 }
 
@@ -187,7 +214,7 @@ TEST_F(BindingTest, ADriverThatAnotherProgramHasPutThereMeanwhileIsNotUnbound) {
   const auto bound = bind_to_driver(kernel, disk(), "vfio-pci");
   ASSERT_FALSE(bound);
   EXPECT_EQ(bound.error().code(), ENODEV) << "as the kernel has it";
-  EXPECT_THAT(bound.error().reason(), HasSubstr("nvme has it no longer"));
+  EXPECT_THAT(bound.error().reason(), HasSubstr("it is no longer bound to nvme"));
   EXPECT_EQ(kernel.driver(), "uio_pci_generic");
   EXPECT_EQ(kernel.override_text(), "\n") << "the override was still the one that was to be taken back";
 }
@@ -198,7 +225,7 @@ TEST_F(BindingTest, AnotherDeviceAtTheAddressIsNotGivenToTheDriverOfTheFirst) {
   const auto restored = restore_binding(kernel, before);
   ASSERT_FALSE(restored);
   EXPECT_EQ(restored.error().code(), ENODEV);
-  EXPECT_THAT(restored.error().reason(), HasSubstr("1b36:1533 1af4:1100, and not 1b36:0010 1af4:1100"));
+  EXPECT_THAT(restored.error().reason(), HasSubstr("1b36:1533 1af4:1100, not 1b36:0010 1af4:1100"));
   EXPECT_EQ(kernel.driver(), "vfio-pci");
 }
 
@@ -223,7 +250,7 @@ TEST_F(BindingTest, NamesThatLeadElsewhereNeverBecomeAPath) {
   EXPECT_TRUE(kernel.writes.empty());
 }
 
-// The second comes while the first is between two drivers.
+// The second starts while the first has the device between two drivers.
 TEST_F(BindingTest, ASecondOneAtTheSameTimeIsRefusedAndTouchesNothing) {
   int refused = 0;
   bool came = false;
@@ -288,14 +315,16 @@ TEST(BindingLock, IsRefusedToAnotherProcessUntilTheFirstEnds) {
     const auto lock = BindingLock::take(system_kernel(), "pci", "0000:00:01.0", locks);
     char byte = lock ? 'y' : 'n';
     if (::write(to_parent[1], &byte, 1) != 1 || ::read(to_child[0], &byte, 1) != 1) ::_exit(1);
-    ::_exit(0);  // without letting go: the kernel does
+    ::_exit(0);  // without unlocking: the kernel does
   }
   char byte = 0;
   ASSERT_EQ(::read(to_parent[0], &byte, 1), 1);
   EXPECT_EQ(byte, 'y');
   const auto refused = BindingLock::take(system_kernel(), "pci", "0000:00:01.0", locks);
   ASSERT_FALSE(refused);
-  EXPECT_EQ(refused.error().code(), EBUSY);
+  EXPECT_EQ(refused.error().code(), EWOULDBLOCK) << "what flock(2) returned";
+  EXPECT_EQ(refused.error().operation(), "flock");
+  EXPECT_EQ(refused.error().kind(), ErrorKind::in_use);
   EXPECT_THAT(refused.error().reason(), HasSubstr("another process"));
   EXPECT_TRUE(BindingLock::take(system_kernel(), "pci", "0000:00:02.0", locks)) << "another device is free";
   ASSERT_EQ(::write(to_child[1], &byte, 1), 1);

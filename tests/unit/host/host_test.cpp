@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the host room reads from sysfs and /proc, over a file tree in memory.
+// The host layer's reading of sysfs and /proc, on a file tree in memory.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -84,9 +84,10 @@ TEST_F(SmallHost, FunctionsAreListedByAddress) {
 TEST_F(SmallHost, ADeviceThatIsNotThereIsNamedWithTheWayToListThem) {
   auto missing = find_pci_function(kernel, {.bus = 9});
   ASSERT_FALSE(missing);
-  EXPECT_EQ(missing.error().code(), ENODEV);
+  EXPECT_EQ(missing.error().code(), ENOENT) << "what stat(2) returned";
+  EXPECT_EQ(missing.error().kind(), ErrorKind::not_found);
   EXPECT_THAT(missing.error().message(), HasSubstr("0000:09:00.0"));
-  EXPECT_THAT(missing.error().message(), HasSubstr("postern devices"));
+  EXPECT_TRUE(missing.error().remedies().contains(RemedyCode::list_devices));
 }
 
 TEST_F(SmallHost, ACdevWithoutADevFileHasNoNumber) {
@@ -103,9 +104,9 @@ TEST_F(SmallHost, AGroupIsNotViableWhileAnotherDriverHoldsAMemberAndNamesIt) {
   EXPECT_EQ(group.path, "/dev/vfio/7");
   ASSERT_EQ(group.members.size(), 2U);
   EXPECT_FALSE(group.viable());
-  ASSERT_EQ(group.obstacles().size(), 2U);
-  EXPECT_EQ(group.obstacles()[1]->name, "0000:00:02.0");
-  EXPECT_EQ(group.obstacles()[1]->driver, "e1000");
+  ASSERT_EQ(group.blockers().size(), 2U);
+  EXPECT_EQ(group.blockers()[1]->name, "0000:00:02.0");
+  EXPECT_EQ(group.blockers()[1]->driver, "e1000");
 }
 
 TEST_F(SmallHost, MembersOfVfioPciStubAndPortDriversOrOfNoneDoNotStandInTheWay) {
@@ -120,14 +121,14 @@ TEST_F(SmallHost, MembersOfVfioPciStubAndPortDriversOrOfNoneDoNotStandInTheWay) 
   EXPECT_FALSE(group.viable()) << "the name alone does not tell";
 }
 
-TEST_F(SmallHost, WhetherOthersOfAGroupCanBeSparedIsLeftToDoctor) {
+TEST_F(SmallHost, TheAdviceOnAGroupNamesTheMembersToBind) {
   IommuGroup group{.id = GroupId{7}, .path = {}, .members = {}};
   for (const char* const each : {"0000:02:00.0", "0000:02:00.1"}) {
     group.members.push_back({.name = each, .bus = "pci", .sysfs_path = {}, .driver = "nvme"});
   }
   EXPECT_EQ(advise_on_group(kernel, group, "0000:02:00.0").remedy,
-            "the group goes as a whole: \"postern bind 0000:02:00.1\", if \"postern doctor 0000:02:00.0\" says that "
-            "this host can spare it");
+            Remedies({{.code = RemedyCode::bind_whole_group, .arguments = {"0000:02:00.0"}},
+                      {.code = RemedyCode::bind_to_vfio_driver, .arguments = {"0000:02:00.1"}}}));
 }
 
 TEST_F(SmallHost, AGroupThatIsNotThereIsNamed) {
@@ -205,11 +206,20 @@ TEST(LockedMemory, IsReadFromProc) {
   EXPECT_FALSE(memory.exempt);
   EXPECT_EQ(memory.locked, 64U << 10);
   EXPECT_EQ(memory.pinned, 128U << 10);
-  EXPECT_TRUE(memory.allows(8388608 - (192 << 10)));
-  EXPECT_FALSE(memory.allows(8388608 - (192 << 10) + 1));
+  EXPECT_TRUE(memory.allows(8388608 - (64 << 10), LockedMemoryCounter::process));
+  EXPECT_FALSE(memory.allows(8388608 - (64 << 10) + 1, LockedMemoryCounter::process));
+  EXPECT_TRUE(memory.allows(8388608 - (128 << 10), LockedMemoryCounter::user));
+  EXPECT_FALSE(memory.allows(8388608 - (128 << 10) + 1, LockedMemoryCounter::user));
+  EXPECT_FALSE(memory.allows(~std::uint64_t{0}, LockedMemoryCounter::user));
+  const auto limit_for = [&](std::uint64_t bytes, LockedMemoryCounter counter) {
+    return memory.raise_limit(bytes, counter).begin()->arguments.front();
+  };
+  EXPECT_EQ(limit_for(1025, LockedMemoryCounter::process), "66") << "whole KiB";
+  EXPECT_EQ(limit_for(1024, LockedMemoryCounter::user), "129");
+  EXPECT_EQ(limit_for(~std::uint64_t{0}, LockedMemoryCounter::user), "18014398509481984");
 }
 
-// A process chooses its own name, and that of the files it maps.
+// Names are untrusted: a process chooses its own, and those of the files it maps.
 TEST(LockedMemory, IsNotReadFromTheNameOfTheProcess) {
   test::TreeKernel kernel;
   kernel.file("/proc/self/limits", "Max locked memory         8388608              8388608              bytes\n");
@@ -252,7 +262,7 @@ TEST(LockedMemory, IsNotLimitedForUnlimitedOrForCapIpcLock) {
   const auto memory = LockedMemory::read(kernel).value();
   EXPECT_FALSE(memory.limit);
   EXPECT_TRUE(memory.exempt);
-  EXPECT_TRUE(memory.allows(~std::uint64_t{0}));
+  EXPECT_TRUE(memory.allows(~std::uint64_t{0}, LockedMemoryCounter::user));
 }
 
 }  // namespace host_test

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Names of PCI ids: asked for by those who want them, by several threads at once.
+// Names of PCI ids: read only when needed, and by several threads concurrently.
 #include <gtest/gtest.h>
 
 #include <array>
@@ -15,7 +15,7 @@
 namespace postern {
 namespace pci_names_test {
 
-// How much this process has read so far: the list of names has more than a megabyte, or 200 KiB where it is compressed.
+// The bytes that this process has read so far. The list of names has more than a megabyte, or 200 KiB if compressed.
 std::uint64_t bytes_read() {
   std::ifstream io("/proc/self/io");
   std::string name;
@@ -51,7 +51,7 @@ TEST(PciNames, OfWhatHasNoneAreEmpty) {
   EXPECT_EQ(find_pci_names(unknown).device, "");
 }
 
-// A look-up that another comes into finds no name, or another; the thread sanitizer sees it surely.
+// Concurrent look-ups must not return wrong or no names; the thread sanitizer detects any race.
 TEST(PciFunctions, AreFoundAndNamedByThreadsAtOnce) {
   sim::Kernel kernel;
   const std::vector<PciFunction> all = list_pci_functions(kernel).value();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The remedy for a host whose kernel uses no IOMMU, on hosts that are made up.
+// The remedy for a host whose kernel uses no IOMMU, on fake hosts.
 #include "host/turn_iommu_on.hpp"
 
 #include <gmock/gmock.h>
@@ -37,7 +37,7 @@ class Pc : public test::TreeKernel {
 
 std::string last_word(const std::string& command_line) {
   Pc pc(command_line);
-  const auto word = KernelParameters::read(pc).last_of("intel_iommu", on_off);
+  const auto word = KernelParameters::read(pc)->last_of("intel_iommu", on_off);
   return word ? word->text : "none";
 }
 
@@ -61,60 +61,61 @@ TEST(KernelParameters, MayBeQuotedAndEndWhereThoseOfInitBegin) {
 
 TEST(TurnIommuOn, TakesOffOffTheCommandLineWhereItIsTheLastWord) {
   Pc listed("intel_iommu=off,strict");
-  EXPECT_EQ(turn_iommu_on(listed),
-            "take \"off\" out of \"intel_iommu=off,strict\" on the kernel's command line, and boot again");
+  EXPECT_EQ(turn_iommu_on(listed)->text(),
+            "remove \"off\" from \"intel_iommu=off,strict\" on the kernel's command line, and reboot");
   Pc alone("ro intel_iommu=off");
-  EXPECT_EQ(turn_iommu_on(alone), "take \"intel_iommu=off\" off the kernel's command line, and boot again");
+  EXPECT_EQ(turn_iommu_on(alone)->text(), "remove \"intel_iommu=off\" from the kernel's command line, and reboot");
   Pc on_again("intel_iommu=off ro intel_iommu=on");
-  EXPECT_THAT(turn_iommu_on(on_again), Not(HasSubstr("take")));
+  EXPECT_THAT(turn_iommu_on(on_again)->text(), Not(HasSubstr("remove")));
 }
 
 TEST(TurnIommuOn, KnowsThatNothingTakesOffBackFromIommuAndAmdIommu) {
   Pc pc("iommu=off iommu=pt intel_iommu=on");
-  EXPECT_THAT(turn_iommu_on(pc), HasSubstr("take \"iommu=off\" off"));
+  EXPECT_THAT(turn_iommu_on(pc)->text(), HasSubstr("remove \"iommu=off\" from"));
   Pc amd("amd_iommu=off amd_iommu=force_isolation", false);
-  EXPECT_THAT(turn_iommu_on(amd), HasSubstr("take \"amd_iommu=off\" off"));
+  EXPECT_THAT(turn_iommu_on(amd)->text(), HasSubstr("remove \"amd_iommu=off\" from"));
 }
 
 TEST(TurnIommuOn, LooksAtTheParametersOfTheIommuThatTheFirmwareDescribes) {
   Pc pc("amd_iommu=off");
-  EXPECT_EQ(turn_iommu_on(pc), "boot with \"intel_iommu=on\" on the kernel's command line");
+  EXPECT_EQ(turn_iommu_on(pc)->text(), "boot with \"intel_iommu=on\" on the kernel's command line");
   Pc amd("intel_iommu=off", false);
   amd.file("/sys/firmware/acpi/tables/IVRS", "");
-  EXPECT_THAT(turn_iommu_on(amd), AllOf(HasSubstr("AMD-Vi"), Not(HasSubstr("take"))))
+  EXPECT_THAT(turn_iommu_on(amd)->text(), AllOf(HasSubstr("AMD-Vi"), Not(HasSubstr("remove"))))
       << "though the processor is Intel's";
 }
 
 TEST(TurnIommuOn, BlamesTheFirmwareOnlyWhereItDescribesNone) {
   Pc without("intel_iommu=on,igfx_off", false);
-  EXPECT_THAT(turn_iommu_on(without), AllOf(HasSubstr("no DMAR"), HasSubstr("turn VT-d on"), Not(HasSubstr("boot"))));
+  EXPECT_THAT(turn_iommu_on(without)->text(),
+              AllOf(HasSubstr("no DMAR"), HasSubstr("turn on VT-d"), Not(HasSubstr("boot"))));
   Pc with("intel_iommu=on,igfx_off");
-  EXPECT_THAT(turn_iommu_on(with), AllOf(HasSubstr("dmesg"), Not(HasSubstr("turn VT-d on"))));
+  EXPECT_THAT(turn_iommu_on(with)->text(), AllOf(HasSubstr("dmesg"), Not(HasSubstr("turn on VT-d"))));
 }
 
 TEST(TurnIommuOn, SaysUnderXenThatXenHasTheIommu) {
   Pc dom0("intel_iommu=on", false);
   dom0.file("/sys/hypervisor/type", "xen\n");
   dom0.file("/proc/xen/capabilities", "control_d\n");
-  EXPECT_THAT(turn_iommu_on(dom0), AllOf(HasSubstr("dom0"), Not(HasSubstr("QEMU"))));
+  EXPECT_THAT(turn_iommu_on(dom0)->text(), AllOf(HasSubstr("dom0"), Not(HasSubstr("QEMU"))));
   dom0.file("/proc/xen/capabilities", "\n");
-  EXPECT_THAT(turn_iommu_on(dom0), AllOf(HasSubstr("Xen guest"), Not(HasSubstr("QEMU"))));
+  EXPECT_THAT(turn_iommu_on(dom0)->text(), AllOf(HasSubstr("Xen guest"), Not(HasSubstr("QEMU"))));
 }
 
 TEST(TurnIommuOn, SaysInACloudThatItGivesNone) {
   Pc guest("quiet", false);
   guest.file("/proc/cpuinfo", intel_guest);
-  EXPECT_THAT(turn_iommu_on(guest), AllOf(HasSubstr("QEMU"), HasSubstr("intel_iommu=on")));
+  EXPECT_THAT(turn_iommu_on(guest)->text(), AllOf(HasSubstr("QEMU"), HasSubstr("intel_iommu=on")));
   guest.file("/sys/class/dmi/id/sys_vendor", "Amazon EC2\n");
-  EXPECT_THAT(turn_iommu_on(guest), AllOf(HasSubstr(".metal"), Not(HasSubstr("QEMU"))));
+  EXPECT_THAT(turn_iommu_on(guest)->text(), AllOf(HasSubstr(".metal"), Not(HasSubstr("QEMU"))));
   guest.file("/sys/class/dmi/id/sys_vendor", "Microsoft Corporation\n");
-  EXPECT_THAT(turn_iommu_on(guest), HasSubstr("Hyper-V"));
+  EXPECT_THAT(turn_iommu_on(guest)->text(), HasSubstr("Hyper-V"));
 }
 
 TEST(TurnIommuOn, TakesAVirtualMachineWithAVirtualIommuForAnyOther) {
   Pc guest("quiet");
   guest.file("/proc/cpuinfo", intel_guest);
-  EXPECT_EQ(turn_iommu_on(guest), "boot with \"intel_iommu=on\" on the kernel's command line");
+  EXPECT_EQ(turn_iommu_on(guest)->text(), "boot with \"intel_iommu=on\" on the kernel's command line");
 }
 
 TEST(TurnIommuOn, OnASimulatedHostIsOfThatHost) {
@@ -124,11 +125,11 @@ TEST(TurnIommuOn, OnASimulatedHostIsOfThatHost) {
     function.driver.clear();
   }
   sim::Kernel pc(host);
-  EXPECT_THAT(turn_iommu_on(pc), AllOf(HasSubstr("no DMAR"), HasSubstr("intel_iommu=on")));
+  EXPECT_THAT(turn_iommu_on(pc)->text(), AllOf(HasSubstr("no DMAR"), HasSubstr("intel_iommu=on")));
   host.platform = sim::Platform::arm;
   host.address_bits = 48;
   sim::Kernel arm(host);
-  EXPECT_THAT(turn_iommu_on(arm), AllOf(HasSubstr("device tree"), Not(HasSubstr("VT-d"))));
+  EXPECT_THAT(turn_iommu_on(arm)->text(), AllOf(HasSubstr("device tree"), Not(HasSubstr("VT-d"))));
 }
 
 TEST(SimulatedProc, ShowsNothingOfThisMachineButTheProcessItself) {
@@ -140,7 +141,7 @@ TEST(SimulatedProc, ShowsNothingOfThisMachineButTheProcessItself) {
   EXPECT_THAT(text, HasSubstr(" IR-IO-APIC "));
   EXPECT_EQ(kernel.read_file("/proc/swaps", text), -ENOENT);
   EXPECT_EQ(kernel.read_file("/proc/self/status", text), 0);
-  // Or a program that has this machine's /dev/vfio/1 open would be taken for one that has the simulated one's.
+  // Otherwise a program with this machine's /dev/vfio/1 open would seem to use the simulated one.
   std::vector<std::string> names;
   ASSERT_EQ(kernel.list_directory("/proc", names), 0);
   for (const std::string& name : names)

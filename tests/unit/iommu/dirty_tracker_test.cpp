@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// DirtyTracker over an iommufd whose written pages are chosen: who tracks what, and that nothing is lost.
+// DirtyTracker on a fake iommufd whose written pages the test chooses: who tracks which device, and no page is lost.
 #include <linux/vfio.h>
 
 #include <postern/dirty_tracker.hpp>
@@ -43,10 +43,10 @@ class DirtyTracking : public ::testing::Test {
   void map(Iova iova, std::uint64_t first, std::uint64_t count) {
     ASSERT_TRUE(container_->map(iova, bytes_.subspan(first * page, count * page)));
   }
-  DirtyTracker& tracker() { return *container_->dirty_tracker(); }
+  DirtyTracker& tracker() { return *container_->get<DirtyTracker>(); }
 
-  // The numbers of the pages that a query marks.
-  std::vector<std::uint64_t> query(Iova iova, std::uint64_t count, AfterQuery after = AfterQuery::forget,
+  // The numbers of the pages that a query reports.
+  std::vector<std::uint64_t> query(Iova iova, std::uint64_t count, AfterQuery after = AfterQuery::clear,
                                    std::uint64_t page_size = page) {
     std::vector<std::uint64_t> words(DirtyBitmap::words_for(count * page, page_size));
     const auto answer = tracker().query({iova, iova + (count * page - 1)}, {page_size, words}, after);
@@ -76,6 +76,14 @@ class DirtyTracking : public ::testing::Test {
   std::shared_ptr<Container> container_;
   DirtyAnswer answer_ = DirtyAnswer::everything;
 };
+
+TEST(DirtyBitmap, HasABitForPartOfAPage) {
+  EXPECT_EQ(DirtyBitmap::words_for(0, page), 0U);
+  EXPECT_EQ(DirtyBitmap::words_for(1, page), 1U);
+  EXPECT_EQ(DirtyBitmap::words_for(64 * page, page), 1U);
+  EXPECT_EQ(DirtyBitmap::words_for(64 * page + 1, page), 2U);
+  EXPECT_EQ(DirtyBitmap::words_for(~std::uint64_t{0}, 1), (std::uint64_t{1} << 58));
+}
 
 TEST_F(DirtyTracking, TellsWhatTheIommuSawAndForgetsIt) {
   const Device device = attach_device({});
@@ -135,7 +143,7 @@ TEST_F(DirtyTracking, TellsLargerPagesAndPartsOfMappings) {
   write(0, 98);
   write(0, 103);
   EXPECT_THAT(query(base + 96 * page, 16), ElementsAre(2, 7));
-  EXPECT_THAT(query(base, pages, AfterQuery::forget, 16 * page), ElementsAre(1));
+  EXPECT_THAT(query(base, pages, AfterQuery::clear, 16 * page), ElementsAre(1));
 }
 
 TEST_F(DirtyTracking, ChoosesTheDeviceBeforeTheIommuBeforeNobody) {
@@ -145,11 +153,11 @@ TEST_F(DirtyTracking, ChoosesTheDeviceBeforeTheIommuBeforeNobody) {
   const auto devices = tracker().devices();
   EXPECT_EQ(devices[0].source, DirtySource::device);
   EXPECT_EQ(devices[1].source, DirtySource::iommu);
-  EXPECT_EQ(devices[2].source, DirtySource::nobody);
+  EXPECT_EQ(devices[2].source, DirtySource::none);
   EXPECT_THAT(devices[2].note, HasSubstr("IOMMU_HW_CAP_DIRTY_TRACKING"));
 }
 
-// One that could not tell would serve the second, too: the kernel would let it.
+// The kernel would also accept the second device on the page table without tracking.
 TEST_F(DirtyTracking, ADeviceWhoseIommuTracksGetsAPageTableThatDoes) {
   const Device without = attach_device({.iommu_tracks = false});
   const Device with = attach_device({.iommu_tracks = true});
@@ -164,7 +172,8 @@ TEST_F(DirtyTracking, SaysThatEverythingCountsAsWrittenWhereADeviceIsNotTracked)
   ASSERT_TRUE(tracker().start());
   EXPECT_EQ(query(base, 70).size(), 70U);
   EXPECT_EQ(answer_, DirtyAnswer::everything);
-  // What it may have written last is told once more when it is gone; then the other's pages are known one by one.
+  // Everything is reported once more after it has left, for its last writes; then the other's pages are reported
+  // singly.
   ASSERT_TRUE(b.detach());
   EXPECT_EQ(query(base, 70).size(), 70U);
   EXPECT_EQ(answer_, DirtyAnswer::pages);
@@ -245,7 +254,7 @@ TEST_F(DirtyTracking, ADeviceThatCannotBeTrackedAsNamedDoesNotJoin) {
   auto joined = attach(failing_, hosts_.back(), {.container = container_});
   ASSERT_FALSE(joined);
   EXPECT_EQ(joined.error().code(), EOPNOTSUPP);
-  EXPECT_THAT(container_->devices(), ElementsAre("0000:00:00.0"));
+  EXPECT_THAT(container_->devices(), ElementsAre(::testing::Field(&HostDevice::name, "0000:00:00.0")));
   EXPECT_EQ(tracker().devices().size(), 1U);
 }
 
@@ -289,8 +298,8 @@ TEST_F(DirtyTracking, MoreRangesThanADeviceTakesAreJoinedToTheirNearest) {
 
 TEST_F(DirtyTracking, OfManyRangesTheWidestGapsStayGaps) {
   const Device device = attach_device({.logs_itself = true});
-  // Of 60,000 mappings a page apart each, every 240th is farther from the one before: that makes 250 pieces, and six
-  // more where one of the small gaps, whichever, stays.
+  // 60,000 mappings with gaps of one page, and a wider gap before every 240th: 250 pieces. The device takes 256, so six
+  // of the small gaps stay.
   std::vector<Iova> pieces;
   Iova at = base;
   for (std::uint64_t i = 0; i < 60'000; ++i, at = at + 2 * page) {
@@ -314,7 +323,9 @@ TEST_F(DirtyTracking, OfManyRangesTheWidestGapsStayGaps) {
 
 TEST_F(DirtyTracking, WhatADeviceDoesNotLogCountsAsWrittenUpToTheLastPageOfAll) {
   const Device device = attach_device({.logs_itself = true});
-  DeviceLog log(kernel_, kernel_.open(hosts_[0].cdev->path.c_str(), 0), "it");
+  const Fd fd(kernel_, kernel_.open(hosts_[0].cdev->path.c_str(), 0));
+  const std::string name = "it";
+  DeviceLog log(fd, name);
   ASSERT_TRUE(log.start({{base, base + (page - 1)}}, page));
   std::uint64_t word = 0;
   ASSERT_TRUE(log.collect({.range = {{~(2 * page - 1)}, {~std::uint64_t{0}}}, .page_size = page, .bits = &word}));
@@ -342,7 +353,7 @@ TEST_F(DirtyTracking, AStopThatWasRefusedIsMadeUpForByTheNextStart) {
   EXPECT_TRUE(tracker().stop());
 }
 
-TEST_F(DirtyTracking, AnUnmapTellsWhatItForgets) {
+TEST_F(DirtyTracking, AnUnmapReportsTheDirtyPagesOfItsRange) {
   const Device a = attach_device({.iommu = 0});
   const Device b = attach_device({.iommu = 1, .logs_itself = true});
   map(base, 0, 65);
@@ -390,7 +401,7 @@ TEST_F(DirtyTracking, AnUnmapThatFailsKeepsTheMappingAndItsPages) {
   EXPECT_THAT(query(base, 10), ElementsAre(4));
 }
 
-// The kernel says that after an error the log is as good as lost.
+// The kernel documents that the log is corrupt after an error.
 TEST_F(DirtyTracking, AfterAQueryThatFailedEveryPageCountsAsWritten) {
   Device by_itself = attach_device({.iommu = 0, .logs_itself = true});
   Device by_iommu = attach_device({.iommu = 0});
@@ -404,7 +415,7 @@ TEST_F(DirtyTracking, AfterAQueryThatFailedEveryPageCountsAsWritten) {
     EXPECT_EQ(query(base, 10).size(), 10U);
     EXPECT_THAT(query(base, 10), ElementsAre());
   }
-  // A device that dies while it is tracked can leave.
+  // A device that dies while it is tracked can be detached.
   failing_.fail_ioctl(VFIO_DEVICE_FEATURE, ENODEV);
   EXPECT_TRUE(by_itself.detach());
   EXPECT_TRUE(tracker().is_on());
@@ -426,11 +437,16 @@ TEST_F(DirtyTracking, BadQueriesAreRefusedInWords) {
   EXPECT_THAT(hole.message(), HasSubstr("nothing is mapped at 0x10a000"));
   EXPECT_EQ(refused(range(50, 1), {page, words}).code(), ENOENT);
   EXPECT_THAT(refused(range(0, 10), {2048, words}).message(), HasSubstr("at least 4 KiB"));
-  EXPECT_THAT(refused(range(0, 10), {3 * page, words}).message(), HasSubstr("no power of two"));
-  EXPECT_THAT(refused(range(0, 10), {0, words}).message(), HasSubstr("no power of two"));
+  EXPECT_THAT(refused(range(0, 10), {3 * page, words}).message(), HasSubstr("not a power of two"));
+  EXPECT_THAT(refused(range(0, 10), {0, words}).message(), HasSubstr("not a power of two"));
   EXPECT_THAT(refused(range(0, 10), {4 * page, words}).message(), HasSubstr("multiples of the bitmap's page size"));
   EXPECT_THAT(refused({base + 1, base + page}, {page, words}).message(), HasSubstr("multiples"));
   EXPECT_THAT(refused({base, base - 1}, {page, words}).message(), HasSubstr("empty"));
+  EXPECT_THAT(refused({base, base + 10 * page}, {page, words}).message(), HasSubstr("ends with its last address"));
+  const auto inverted = refused({base, {page}}, {page, words});
+  EXPECT_EQ(inverted.code(), EINVAL);
+  EXPECT_THAT(inverted.message(),
+              HasSubstr("0x100000-0x1000: last is below first; ranges end with their last address"));
   EXPECT_THAT(refused(range(0, 10), {page, {}}).message(), HasSubstr("has 0 words, and this range needs 1"));
   EXPECT_THAT(query(base, 10), ElementsAre());
   std::vector<std::uint64_t> bits(1);
@@ -445,7 +461,7 @@ TEST_F(DirtyTracking, StartsAndStopsOnce) {
     ASSERT_TRUE(tracker().start());
     const auto again = tracker().start();
     EXPECT_EQ(again.error().code(), EBUSY);
-    EXPECT_THAT(again.error().message(), HasSubstr("it is on already; stop it first"));
+    EXPECT_THAT(again.error().message(), HasSubstr("it is already on; stop dirty tracking first"));
     ASSERT_TRUE(tracker().stop());
     EXPECT_EQ(tracker().stop().error().code(), EINVAL);
     ASSERT_TRUE(device.detach());

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernel seam: owned fds and mappings, events, and capability chains that must not be trusted.
+// The kernel layer: owners of fds and mappings, events, and untrusted capability chains.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/vfio.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -16,6 +18,14 @@
 
 namespace postern {
 namespace kernel_test {
+
+template <typename Of>
+concept GivesItsBytes = requires(Of of) {
+  static_cast<Of>(of).bytes();
+  static_cast<Of>(of).data();
+};
+static_assert(GivesItsBytes<Mmap&> && GivesItsBytes<const Mmap&>);
+static_assert(!GivesItsBytes<Mmap&&> && !GivesItsBytes<const Mmap&&>, "they are gone with it");
 
 bool is_open(int fd) { return ::fcntl(fd, F_GETFD) >= 0; }
 
@@ -90,7 +100,39 @@ TEST(Event, ThatCannotBeMadeSaysWhatRunsOut) {
   EXPECT_NE(event.error().message().find("ulimit -n"), std::string::npos);
 }
 
-// A region info with a chain behind it, written by hand.
+TEST(Event, IsMadeOfAnEventfdFromElsewhere) {
+  const int raw = ::eventfd(3, EFD_NONBLOCK | EFD_CLOEXEC);
+  ASSERT_GE(raw, 0);
+  {
+    auto event = Event::adopt(Fd(system_kernel(), raw));
+    ASSERT_TRUE(event) << event.error().message();
+    EXPECT_EQ(event->fd(), raw);
+    EXPECT_EQ(event->take().value(), 3U) << "what was signalled before counts";
+    ASSERT_TRUE(event->signal());
+    EXPECT_EQ(event->wait(std::chrono::seconds(30)).value(), 1U);
+  }
+  EXPECT_FALSE(is_open(raw)) << "it owns the descriptor";
+}
+
+TEST(Event, IsNotMadeOfAnythingElse) {
+  const auto refusal_of = [](int raw) {
+    auto event = Event::adopt(Fd(system_kernel(), raw));
+    EXPECT_FALSE(event);
+    EXPECT_FALSE(is_open(raw)) << "it is closed all the same";
+    return event ? std::string() : event.error().message();
+  };
+  const auto has = [](const std::string& message, std::string_view words) {
+    return message.find(words) != std::string::npos;
+  };
+  EXPECT_TRUE(has(refusal_of(::open("/dev/null", O_RDWR | O_NONBLOCK | O_CLOEXEC)),
+                  "refused: EINVAL: it is not an eventfd, but /dev/null"));
+  EXPECT_TRUE(has(refusal_of(::timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)), "anon_inode:[timerfd]"));
+  EXPECT_TRUE(has(refusal_of(::eventfd(0, EFD_CLOEXEC)), "EINVAL: it blocks, so a wait would not end in time"));
+  EXPECT_TRUE(has(refusal_of(-1), "EBADF"));
+  EXPECT_EQ(Event::adopt(Fd()).error().code(), EBADF);
+}
+
+// A region info with a capability chain, built by hand.
 struct Answer {
   vfio_region_info info;
   vfio_info_cap_header first, second;
@@ -135,7 +177,7 @@ TEST(InfoBuffer, AnOffsetIntoTheStructItselfOrUnalignedIsNotFollowed) {
   EXPECT_EQ(visits(first_offset + 1, 0, 0), 0);
 }
 
-// Kernels before 6.6 put them at multiples of 4.
+// Kernels before Linux 6.6 align capabilities only to 4 bytes.
 TEST(InfoBuffer, ACapabilityIsAlignedForItsFieldsWhereverItStands) {
   constexpr std::uint32_t offset = sizeof(vfio_region_info) + 4;
   constexpr vfio_info_cap_header odd{.id = 7, .version = 1, .next = 0};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tests of IovaAllocator: its rules, its edges, and a model it is held against.
+// Tests of IovaAllocator: its rules, edge cases, and a comparison with a model.
 #include <gtest/gtest.h>
 #include <rapidcheck.h>
 #include <rapidcheck/gtest.h>
@@ -42,13 +42,14 @@ TEST(IovaAllocator, WhatIsInTheWayIsToldWhereTheLengthAloneWouldFit) {
   IovaAllocator allocator = allocator_of({{{0}, {mib - 1}}});
   EXPECT_EQ(
       allocator.allocate(mib).error().reason(),
-      "the longest free range has 1 MiB, and 1 MiB are free in 1 range; iova 0, where it begins, is never chosen");
+      "the longest free range has 1 MiB, and 1 MiB are free in 1 range; iova 0, where it starts, is never chosen");
   EXPECT_EQ(allocator.allocate(2 * mib).error().reason(),
             "the longest free range has 1 MiB, and 1 MiB are free in 1 range");
   IovaAllocator other = allocator_of({{{page}, {mib - 1}}, {{mib + page}, {2 * mib - 1}}});
-  EXPECT_EQ(other.allocate(page, mib).error().reason(),
-            "the longest free range has 1020 KiB, and 2040 KiB are free in 2 ranges; none has so much behind an iova "
-            "that is aligned like this and is not 0");
+  EXPECT_EQ(
+      other.allocate(page, mib).error().reason(),
+      "the longest free range has 1020 KiB, and 2040 KiB are free in 2 ranges; none has that much after a suitably "
+      "aligned iova other than 0");
 }
 
 TEST(IovaAllocator, LongRangesAreAlignedToTheLargestPageThatTheyFill) {
@@ -106,7 +107,7 @@ TEST(IovaAllocator, AFitIsFoundBehindManyRangesThatAlignmentSpoils) {
 TEST(IovaAllocator, AFitIsFoundBehindManyRangesThatAreAPageShort) {
   IovaAllocator allocator = allocator_of({{{page}, {gib - 1}}});
   ASSERT_TRUE(allocator.allocate_at({page}, gib - page));
-  // 320 and 335 pages are kept together, in the order in which they come or with the last in front.
+  // Ranges of 320 and 335 pages are in one list, in the order of insertion or with the last in front.
   for (const std::uint64_t fitting : {1U, 50U, 100U}) {
     for (std::uint64_t i = 1; i <= 100; ++i) {
       ASSERT_TRUE(allocator.free({i * 2 * mib}, (i == fitting ? 335 : 320) * page));
@@ -240,7 +241,7 @@ TEST(IovaAllocator, RefusalsNameTheRangeAndTheReason) {
   EXPECT_EQ(allocator.allocate(0).error().code(), EINVAL);
 }
 
-// What is allocated, for the properties below.
+// The live allocations, for the properties below.
 struct Holder {
   std::map<std::uint64_t, std::uint64_t> live;  // first, length
   std::uint64_t bytes = 0;
@@ -256,7 +257,7 @@ struct Holder {
   }
 };
 
-// The longest gap between allocations that an aligned range could go to, looked for one address at a time.
+// Whether an aligned range fits into a gap between allocations, by a search of all addresses.
 bool fits_somewhere(const Holder& holder, const std::vector<IovaRange>& usable, std::uint64_t length,
                     std::uint64_t alignment) {
   for (const IovaRange& range : usable) {
@@ -306,7 +307,7 @@ RC_GTEST_PROP(IovaAllocator, AllocationsKeepEveryRuleAndAFitIsNeverMissed, ()) {
     } else if (!holder.live.empty()) {
       const auto entry = std::next(holder.live.begin(), static_cast<std::ptrdiff_t>(number % holder.live.size()));
       const auto [first, whole] = *entry;
-      // Whole, or only its tail.
+      // Frees all of it, or only its tail.
       const std::uint64_t kept = kind == 9 ? whole / page / 2 * page : 0;
       RC_ASSERT(allocator.free({first + kept}, whole - kept).has_value());
       RC_ASSERT(allocator.free({first + kept}, whole - kept).error().code() == ENOENT);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tests of IovaTree, mostly against a std::map that does the same.
+// Tests of IovaTree, mostly by comparison with a std::map.
 #include "memory/iova_tree.hpp"
 
 #include <gtest/gtest.h>
@@ -16,7 +16,7 @@ namespace iova_tree_test {
 
 constexpr std::uint64_t page = 4096;
 
-// A tree with its records, and the model it is held against.
+// A tree with its records, and a model to compare it with.
 class TreeAndModel {
  public:
   void insert(std::uint64_t first, std::uint64_t last) {

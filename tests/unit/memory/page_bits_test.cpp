@@ -88,7 +88,7 @@ RC_GTEST_PROP(PageBits, FoldsSmallPagesIntoLargeOnes, ()) {
   RC_ASSERT(set_of(words) == expected);
 }
 
-// A PageSet against a std::set, across the border of two chunks.
+// Compares a PageSet with a std::set, across the boundary between two chunks.
 RC_GTEST_PROP(PageSet, KeepsWhatIsAddedUntilItIsRemoved, ()) {
   constexpr std::uint64_t page = 4096;
   constexpr std::uint64_t base = (std::uint64_t{1} << 40) - 150 * page;

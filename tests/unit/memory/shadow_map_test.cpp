@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Tests of ShadowMap: refusals, what an unmap would meet, and a model it is held against.
+// Tests of ShadowMap: refusals, the mappings that an unmap covers, and a comparison with a model.
 #include "memory/shadow_map.hpp"
 
 #include <gtest/gtest.h>
@@ -22,7 +22,7 @@ IovaRange pages(std::uint64_t first, std::uint64_t count) { return {{first * pag
 
 void* address_of(std::uint64_t number) { return reinterpret_cast<void*>(number); }
 
-// In a map of its own, so that the test reads as what it says.
+// Inserts a mapping that must not be refused.
 void put(ShadowMap& map, IovaRange range) {
   ASSERT_EQ(map.insert(range, address_of(range.first.value), Access::read_write), nullptr) << to_string(range);
 }
@@ -156,7 +156,7 @@ TEST(ShadowMap, AMapThatHasShrunkGivesItsMemoryBack) {
   put(map, pages(1, 1));
 }
 
-// Bytes a mapping, for mappings that come in sequence or in random order.
+// Bytes per mapping, for mappings inserted in sequence or in random order.
 double bytes_each(std::size_t count, bool shuffled, std::size_t churn) {
   std::vector<std::uint64_t> places(2 * count);
   std::iota(places.begin(), places.end(), 1);
@@ -182,7 +182,7 @@ TEST(ShadowMap, AMappingTakesAtMost96Bytes) {
   }
 }
 
-// The same map, by way of std::map.
+// The same map, implemented by std::map.
 class Model {
  public:
   [[nodiscard]] const IovaRange* overlapping(IovaRange range) const {

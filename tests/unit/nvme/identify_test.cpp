@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// What a controller says of itself, when it says it well and when it does not.
+// Parsing valid and invalid Identify data.
 #include "nvme/identify.hpp"
 
 #include <gtest/gtest.h>
 
 #include <cerrno>
 #include <cstring>
+#include <postern/little_endian.hpp>
 
 #include "nvme/prp.hpp"
 
@@ -16,7 +17,7 @@ constexpr std::string_view device = "0000:00:01.0";
 
 template <typename T>
 void put(IdentifyData& data, std::size_t offset, T value) {
-  value = swap_unless_little(value);
+  value = little_endian(value);
   std::memcpy(data.data() + offset, &value, sizeof value);
 }
 
@@ -180,7 +181,7 @@ TEST(IdentifyNamespace, MoreBytesThanSixtyFourBitsCountAreRefused) {
   EXPECT_TRUE(parse_namespace(device, 1, data));
 }
 
-TEST(IdentifyNamespace, MetadataWouldReachMemoryThatNobodyGaveSoItIsRefused) {
+TEST(IdentifyNamespace, MetadataIsRefusedSinceItHasNoBuffer) {
   IdentifyData data = good_namespace();
   put<std::uint32_t>(data, 128, 9U << 16 | 8);
   const auto ns = parse_namespace(device, 1, data);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The NVMe driver and controllers that do not do what they say: what they may reach, and what they are believed.
+// The NVMe driver with misbehaving controllers: they must not access freed memory, and false reports must be detected.
 #include <gtest/gtest.h>
 #include <linux/vfio.h>
 
@@ -28,7 +28,7 @@ std::string why(const Result<T>& result) {
 
 class LyingController : public testing::Test {
  protected:
-  // Opens a controller, and gives up a read that it does not answer; it does not let itself be disabled either.
+  // Opens a controller that neither completes a read nor can be disabled, so that the driver gives up the read.
   std::optional<nvme::Controller> give_up_a_read(Iova data) {
     auto controller = disk.open({.timeout = 200ms});
     EXPECT_TRUE(controller) << why(controller);
@@ -48,7 +48,7 @@ class LyingController : public testing::Test {
 TEST_F(LyingController, ThatFinishesAReadThatWasGivenUpReachesNoMemory) {
   std::atomic<int> disabled = 0;
   disk.lies.on_disable = [&] {
-    if (++disabled == 2) disk.lies.holds_io = false;  // when it is opened again
+    if (++disabled == 2) disk.lies.holds_io = false;  // at the second open
   };
   disk.attach();
   std::optional<DmaBuffer> data = disk.buffer();
@@ -61,7 +61,7 @@ TEST_F(LyingController, ThatFinishesAReadThatWasGivenUpReachesNoMemory) {
 
   const auto again = disk.open();
   EXPECT_GE(disabled, 2);
-  EXPECT_TRUE(again) << why(again);  // a reset has made it forget
+  EXPECT_TRUE(again) << why(again);  // a reset has cancelled the read
   std::this_thread::sleep_for(50ms);
   EXPECT_EQ(std::count(other.data(), other.data() + other.size(), std::byte{0x42}),
             static_cast<std::ptrdiff_t>(other.size()));
@@ -102,7 +102,7 @@ TEST_F(LyingController, ThatReadsAsAllOnesIsNotLetAtMemory) {
 TEST_F(LyingController, ThatGoesWhileItIsDisabledIsNotWaitedFor) {
   std::atomic<int> disabled = 0;
   disk.lies.on_disable = [&] {
-    if (++disabled == 2) disk.lies.is_gone = true;  // when it is opened again
+    if (++disabled == 2) disk.lies.is_gone = true;  // at the second open
   };
   disk.attach();
   const DmaBuffer data = disk.buffer();
@@ -156,12 +156,12 @@ TEST_F(LyingController, WithoutInterruptsIsTold) {
   const auto submitted = controller->submit_read(ns, 0, 1, data.iova());
   ASSERT_TRUE(submitted) << why(submitted);
   std::this_thread::sleep_for(50ms);
-  const auto done = controller->poll();  // polling finds it without one
+  const auto done = controller->poll();  // polling works without an interrupt
   ASSERT_TRUE(done);
   EXPECT_EQ(done->command, *submitted);
   EXPECT_EQ(controller->interrupts(), 0U);
 
-  // One that is waited for is left to poll().
+  // wait() fails, but leaves the command to poll().
   disk.lies.holds_io = true;
   ASSERT_TRUE(controller->submit_read(ns, 0, 1, data.iova()));
   std::thread later([this] {
@@ -207,7 +207,7 @@ TEST_F(LyingController, ThatWasStoppedLeavesTheNextOneAlone) {
   ASSERT_TRUE(first) << why(first);
   const nvme::Namespace ns = first->namespaces().at(0);
   ASSERT_TRUE(first->submit_read(ns, 0, 1, data.iova()));
-  std::this_thread::sleep_for(20ms);  // a completion that nobody reaps
+  std::this_thread::sleep_for(20ms);  // for a completion that is not reaped
   disk.lies.holds_io = true;
   ASSERT_TRUE(first->submit_read(ns, 0, 1, data.iova()));
   EXPECT_TRUE(first->wait());
@@ -218,7 +218,7 @@ TEST_F(LyingController, ThatWasStoppedLeavesTheNextOneAlone) {
   EXPECT_TRUE(enabled) << "its MSI-X is on: " << why(enabled);
   EXPECT_TRUE(disk.pci->disable(PciInterrupt::intx));
 
-  // Another is put in its place: it goes when the other has the device.
+  // Replaces it by another one: it is destroyed after the other has opened the device.
   *first = test::LyingDisk::must(disk.open({.completion = Completion::msix}));
   for (int i = 0; i < 10; ++i) {
     const auto read = first->read(ns, 0, 1, data.iova());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How data is named for the controller: PRP1, PRP2 and the list, at every edge.
+// PRP1, PRP2 and the PRP list for data, with all edge cases.
 #include "nvme/prp.hpp"
 
 #include <gtest/gtest.h>
@@ -18,8 +18,8 @@ class Prp : public ::testing::Test {
   Prp() { entries_.fill(untouched); }
 
   Prps build(Iova iova, std::uint64_t bytes) {
-    // Guard entries around the page catch what is written beside it.
-    const std::span<Little<std::uint64_t>, prp_list_entries> page(entries_.data() + 1, prp_list_entries);
+    // Guard entries around the page detect writes outside of it.
+    const std::span<Le64, prp_list_entries> page(entries_.data() + 1, prp_list_entries);
     return build_prps(iova, bytes, {.entries = page, .iova = list_iova});
   }
   [[nodiscard]] std::uint64_t entry(std::size_t index) const { return entries_[index + 1]; }
@@ -31,7 +31,7 @@ class Prp : public ::testing::Test {
   [[nodiscard]] bool guards_are_whole() const { return entries_.front() == untouched && entries_.back() == untouched; }
 
  private:
-  std::array<Little<std::uint64_t>, prp_list_entries + 2> entries_;
+  std::array<Le64, prp_list_entries + 2> entries_;
 };
 
 TEST_F(Prp, OnePageNeedsNoSecondPrp) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Status fields in words.
+// Status fields as text.
 #include <gtest/gtest.h>
 
 #include <postern-nvme/controller.hpp>
@@ -17,13 +17,13 @@ TEST(NvmeStatus, KnownCodesAreWordsWithTheCodeBehind) {
 
 TEST(NvmeStatus, TheBitsThatSayWhetherToRetryAreNotPartOfTheCode) {
   EXPECT_EQ(status_text(0x4080), "LBA out of range (0x080)");  // do not retry
-  EXPECT_EQ(status_text(0x2080), "LBA out of range (0x080)");  // more is in the error log
+  EXPECT_EQ(status_text(0x2080), "LBA out of range (0x080)");  // more in the error log
 }
 
 TEST(NvmeStatus, OtherCodesAreHex) {
   EXPECT_EQ(status_text(0x07e), "unknown status (0x07e)");
   EXPECT_EQ(status_text(0x5ff), "unknown status (0x5ff)");
-  EXPECT_EQ(status_text(0x7c1), "a status of the vendor's own (0x7c1)");
+  EXPECT_EQ(status_text(0x7c1), "vendor-specific status (0x7c1)");
 }
 
 }  // namespace status_test

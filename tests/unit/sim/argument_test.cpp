@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What VFIO's calls are given need not be there: the simulated kernel says EFAULT, as the real one does.
+// Invalid argument pointers in VFIO's calls: the simulated kernel returns EFAULT, as the real one does.
 #include <gtest/gtest.h>
 #include <linux/vfio.h>
 #include <sanitizer/asan_interface.h>
@@ -28,8 +28,7 @@ class Argument : public ::testing::Test {
   int group_ = kernel_.open("/dev/vfio/1", 0);
 
  private:
-  // Behind its first page there is nothing. It lies far below all that is mapped without a wish for an address, so that
-  // nothing comes where it was.
+  // The second page is unmapped. Far below the addresses that mmap(2) chooses, so that nothing is mapped there later.
   void* memory_ = ::mmap(reinterpret_cast<void*>(0x7e9000000000), 2 * page, PROT_READ | PROT_WRITE,
                          MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 };
@@ -66,7 +65,7 @@ TEST_F(Argument, ThatWasThereBeforeIsLookedForAgain) {
   EXPECT_EQ(kernel_.ioctl(group_, VFIO_GROUP_GET_STATUS, status), -EFAULT);
 }
 
-// SET_CONTAINER takes a number alone, which is no size of anything: the address sanitizer sees who reads on.
+// The argument of SET_CONTAINER is an fd, not a struct with its size: the address sanitizer detects reads past it.
 TEST_F(Argument, ThatDoesNotBeginWithItsSizeIsReadNoFurther) {
   std::byte* const number = bytes() + page - 16;
   const int container = kernel_.open("/dev/vfio/vfio", 0);

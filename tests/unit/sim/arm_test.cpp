@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The simulated Arm server: what its SMMUv3 lets be mapped, as measured on QEMU's virt (Linux 7.3).
+// The simulated Arm server: the ranges that can be mapped with its SMMUv3, as measured on QEMU's virt (Linux 7.3).
 #include <gmock/gmock.h>
 
 #include <postern-sim/kernel.hpp>

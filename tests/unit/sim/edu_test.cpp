@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The simulated edu device: its registers by the device's fd and through a mapping, its DMA engine, its interrupts.
+// The simulated edu device: its registers through the device's fd and through a mapping, its DMA engine and interrupts.
 #include <gtest/gtest.h>
 
 #include <atomic>
 #include <cstring>
+#include <postern/registers.hpp>
 #include <vector>
 
 #include "sim/devices/edu/edu.hpp"
@@ -11,7 +12,7 @@
 namespace postern::sim {
 namespace edu_test {
 
-// 64 KiB from iova 0 on.
+// A slot with 64 KiB of memory at iova 0.
 class EduSlot final : public Slot {
  public:
   bool dma_read(Iova iova, std::span<std::byte> bytes) override {
@@ -36,18 +37,16 @@ class EduSlot final : public Slot {
 
 class EduHardware : public testing::Test {
  protected:
-  EduHardware() : edu_(make_edu()), bar_((1 << 20) / sizeof(std::uint64_t)) {
-    edu_->connect(slot_, {std::as_writable_bytes(std::span(bar_))});
-  }
-  // By the fd.
+  EduHardware() : edu_(make_edu()), bar_((1 << 20) / sizeof(std::uint64_t)) { edu_->connect(slot_, {bytes()}); }
+  // Access through the fd.
   template <typename T>
   void write(std::size_t offset, T value) {
     EXPECT_TRUE(edu_->write(0, offset, std::as_bytes(std::span(&value, 1))));
   }
   void write(std::size_t offset, int value) { write(offset, static_cast<std::uint32_t>(value)); }
-  // Through a mapping; reading is the same by both.
-  void store(std::size_t offset, std::uint32_t value) { word(offset) = value; }
-  [[nodiscard]] std::uint32_t read(std::size_t offset) { return word(offset); }
+  // Writes through a mapping; reads are the same both ways.
+  void store(std::size_t offset, std::uint32_t value) { word(offset).write(value); }
+  [[nodiscard]] std::uint32_t read(std::size_t offset) { return word(offset).read(); }
   void settle() {
     while (edu_->poll()) {
     }
@@ -63,8 +62,9 @@ class EduHardware : public testing::Test {
   std::unique_ptr<Hardware> edu_;
 
  private:
-  volatile std::uint32_t& word(std::size_t offset) {
-    return reinterpret_cast<volatile std::uint32_t*>(bar_.data())[offset / 4];
+  [[nodiscard]] std::span<std::byte> bytes() { return std::as_writable_bytes(std::span(bar_)); }
+  Register<std::uint32_t>& word(std::size_t offset) {
+    return *registers_at<Register<std::uint32_t>>(bytes(), offset).value();
   }
   std::vector<std::uint64_t> bar_;
 };

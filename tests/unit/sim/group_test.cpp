@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What becomes of an open group when its last function is unbound from vfio-pci.
+// An open group whose last function is unbound from vfio-pci.
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <linux/vfio.h>

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Simulated hosts by name and by description: what is understood, and what is said of the rest.
+// Simulated hosts by name and by description: valid ones, and the errors for others.
 #include <gmock/gmock.h>
 #include <sys/stat.h>
 
 #include <filesystem>
 #include <fstream>
 #include <postern-sim/kernel.hpp>
+#include <postern/log.hpp>
 
 namespace postern {
 namespace hosts_test {
@@ -19,7 +20,7 @@ Result<sim::Host> parse(const std::string& json) { return sim::parse_host(json, 
 std::string with_functions(const std::string& functions, const std::string& platform = "pc") {
   return R"({"platform": ")" + platform + R"(", "functions": [)" + functions + "]}";
 }
-// The place and the words of a refusal.
+// The position and the text of an error.
 std::string refusal(const std::string& json) {
   const auto host = parse(json);
   if (host) return "not refused";
@@ -30,6 +31,7 @@ std::string refusal(const std::string& json) {
 TEST(DescribedHost, HasAllThatItsDescriptionSays) {
   const auto host = parse(R"({
     "platform": "arm", "locked_memory": 8388608, "address_bits": 40, "mapping_limit": 9, "dirty_bits": true,
+    "dynamic_msix": false,
     "functions": [
       {"address": "0001:02:03.0", "model": "nvme", "iommu_group": 4, "driver": "vfio-pci", "serial": "S", "bytes": 512},
       {"address": "04:00.0", "model": "bridge", "iommu_group": null}
@@ -40,6 +42,7 @@ TEST(DescribedHost, HasAllThatItsDescriptionSays) {
   EXPECT_EQ(host->address_bits, 40U);
   EXPECT_EQ(host->mapping_limit, 9U);
   EXPECT_TRUE(host->dirty_bits);
+  EXPECT_FALSE(host->dynamic_msix);
   ASSERT_EQ(host->functions.size(), 2U);
   const sim::HostFunction& disk = host->functions[0];
   EXPECT_EQ(disk.address, (PciAddress{.domain = 1, .bus = 2, .device = 3}));
@@ -60,6 +63,7 @@ TEST(DescribedHost, IsAsTheStructIsWhereNothingIsSaid) {
   EXPECT_EQ(host->address_bits, plain.address_bits);
   EXPECT_EQ(host->mapping_limit, plain.mapping_limit);
   EXPECT_FALSE(host->dirty_bits);
+  EXPECT_TRUE(host->dynamic_msix);
   EXPECT_EQ(host->functions.at(0).bytes, sim::HostFunction().bytes);
   EXPECT_EQ(parse(with_functions("", "arm")).value().address_bits, 48U) << "as its IOMMU has them";
 }
@@ -77,7 +81,7 @@ TEST(DescribedHost, SaysWhichNumberIsOutOfRange) {
               HasSubstr("host.json: functions[1].bytes: the number -1e400"));
   EXPECT_THAT(refusal("[0, [1, 2e999]]"), HasSubstr("host.json: [1][1]: the number 2e999"));
   EXPECT_THAT(refusal("1e999"), HasSubstr("line 1, column 1"));
-  // No double, but no number that is taken for another either.
+  // Must not be parsed as a double, nor as another integer.
   EXPECT_THAT(refusal(R"({"platform": "pc", "locked_memory": 18446744073709551616, "functions": []})"),
               AllOf(HasSubstr("host.json: locked_memory"), HasSubstr("from 0 to 18446744073709551615")));
 }
@@ -98,13 +102,13 @@ TEST(DescribedHost, NamesTheKeysThatThereAre) {
   EXPECT_THAT(refusal("[]"), HasSubstr("write an object"));
   EXPECT_THAT(refusal(R"({"platform": "pc"})"), HasSubstr("the key \"functions\" is missing"));
   EXPECT_THAT(refusal(R"({"platform": "pc", "functions": [], "memory": 1})"),
-              AllOf(HasSubstr("host.json: memory: there is no such key"), HasSubstr("locked_memory, address_bits")));
+              AllOf(HasSubstr("host.json: memory: unknown key"), HasSubstr("locked_memory, address_bits")));
   EXPECT_THAT(refusal(with_functions(R"({"address": "00:01.0", "model": "nvme", "group": 1})")),
-              AllOf(HasSubstr("functions[0].group: there is no such key"), HasSubstr("iommu_group")));
+              AllOf(HasSubstr("functions[0].group: unknown key"), HasSubstr("iommu_group")));
   EXPECT_THAT(refusal(R"({"platform": "pc", "platform": "arm", "functions": []})"),
-              HasSubstr("host.json: platform: the key is there twice"));
+              HasSubstr("host.json: platform: the key appears twice"));
   EXPECT_THAT(refusal(with_functions(R"({"address": "00:01.0", "address": "00:01.0"})")),
-              HasSubstr("functions[0].address: the key is there twice"));
+              HasSubstr("functions[0].address: the key appears twice"));
 }
 
 TEST(DescribedHost, NamesTheValuesThatAreAllowed) {
@@ -126,12 +130,12 @@ TEST(DescribedHost, NamesTheValuesThatAreAllowed) {
 TEST(DescribedHost, MustBePossible) {
   const std::string disk(one_disk);
   EXPECT_THAT(refusal(with_functions(disk + "," + disk)),
-              HasSubstr("functions[1].address: functions[0] has the address 0000:00:01.0, too"));
+              HasSubstr("functions[1].address: functions[0] also has the address 0000:00:01.0"));
   EXPECT_THAT(refusal(with_functions(disk + R"(,{"address": "1:00:01.0", "model": "nvme", "iommu_group": 1})")),
               HasSubstr("functions[1].iommu_group: functions[0] of group 1 is in the PCI domain 0000"));
   EXPECT_THAT(refusal(with_functions(R"({"address": "00:01.1", "model": "nvme", "iommu_group": 1})")),
               HasSubstr("there is no 0000:00:01.0"));
-  // What comes before it is another domain's, or a bridge, or no slot's first function.
+  // It cannot be a virtual function of these: a bridge, a function of another domain, and one after it.
   for (const char* const before : {R"({"address": "0:0.0", "model": "bridge", "iommu_group": 2})",
                                    R"({"address": "ffff:00:00.0", "model": "nvme", "iommu_group": 2})",
                                    R"({"address": "00:03.0", "model": "nvme", "iommu_group": 2})"}) {
@@ -150,11 +154,61 @@ TEST(DescribedHost, MustBePossible) {
               HasSubstr("has no disk"));
   EXPECT_THAT(
       refusal(with_functions(R"({"address": "0:1.0", "model": "bridge", "iommu_group": 1, "driver": "vfio-pci"})")),
-      HasSubstr("takes no bridges"));
+      HasSubstr("does not support bridges"));
   EXPECT_THAT(refusal(R"({"platform": "arm", "functions": [], "address_bits": 57})"), HasSubstr("from 32 to 48"));
   EXPECT_THAT(refusal(R"({"platform": "pseries", "functions": [], "address_bits": 48})"),
-              HasSubstr("a POWER host has no such"));
+              HasSubstr("POWER hosts do not support"));
   EXPECT_THAT(refusal(with_functions(disk, "powernv")), HasSubstr("root port"));
+}
+
+// Impossible hosts that a program creates.
+struct ImpossibleHost {
+  sim::Host host;
+  const char* place;
+  const char* words;
+};
+std::vector<ImpossibleHost> impossible_hosts() {
+  const sim::HostFunction disk{.address = {.device = 1}};
+  sim::HostFunction odd = disk;
+  odd.bytes = 1000;
+  return {
+      {{.functions = {{.address = {.device = 99}}}, .locked_memory = {}}, "functions[0].address", "PCI has no"},
+      {{.functions = {disk, {.address = {.device = 2, .function = 8}}}, .locked_memory = {}},
+       "functions[1].address",
+       "a function from 0 to 7"},
+      {{.functions = {disk, disk}, .locked_memory = {}}, "functions[1].address", "functions[0] also has the address"},
+      {{.functions = {disk}, .locked_memory = {}, .address_bits = 5}, "address_bits", "from 32 to 57"},
+      {{.functions = {odd}, .locked_memory = {}}, "functions[0].bytes", "a multiple of 512"}};
+}
+
+TEST(Host, IsCheckedAsADescriptionIs) {
+  EXPECT_TRUE(sim::check_host({}));
+  for (const sim::Host& host : {sim::pc(), sim::arm(), sim::pseries(), sim::powernv()}) {
+    const auto checked = sim::check_host(host);
+    EXPECT_TRUE(checked) << checked.error().message();
+  }
+  for (const auto& [host, place, words] : impossible_hosts()) {
+    const auto checked = sim::check_host(host);
+    ASSERT_FALSE(checked) << place;
+    EXPECT_EQ(checked.error().code(), EINVAL);
+    EXPECT_EQ(checked.error().object(), place);
+    EXPECT_THAT(checked.error().message(), HasSubstr(words));
+  }
+}
+
+TEST(Host, ThatCannotBeIsNotBootedAndTheReasonIsLogged) {
+  static std::vector<std::string> logged;
+  for (const auto& [host, place, words] : impossible_hosts()) {
+    logged.clear();
+    set_log_handler([](LogKind, const Error& error) noexcept { logged.push_back(error.message()); });
+    sim::Kernel kernel(host);
+    set_log_handler(nullptr);
+    ASSERT_EQ(logged.size(), 1U) << place;
+    EXPECT_THAT(logged[0], AllOf(HasSubstr(place), HasSubstr(words)));
+    std::vector<std::string> names;
+    EXPECT_EQ(kernel.list_directory("/sys/bus/pci/devices", names), -EINVAL);
+    EXPECT_EQ(kernel.open("/dev/vfio/vfio", 0), -EINVAL);
+  }
 }
 
 TEST(DescribedHost, MayHaveVirtualFunctionsInSlotsWithoutAFirst) {
@@ -182,7 +236,7 @@ class HostFile : public testing::Test {
   HostFile() { EXPECT_NE(::mkdtemp(folder_.data()), nullptr); }
   ~HostFile() override { std::filesystem::remove_all(folder_); }
   [[nodiscard]] std::string path(const std::string& name) const { return folder_ + "/" + name; }
-  // What is said of a file. A file that waits, or has no end, would keep it here for ever.
+  // The error for a file. Would block forever if it read a FIFO or an endless file.
   static Error refused(const std::string& path) {
     const auto host = sim::find_host("sim:" + path);
     EXPECT_FALSE(host) << path;

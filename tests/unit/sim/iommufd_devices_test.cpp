@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The simulated /dev/iommu when devices are bound to it, by what Linux 7.3.4 answers to the same calls.
+// The simulated /dev/iommu with bound devices: the same results as Linux 7.3.4.
 #include "unit/sim/iommufd_rig.hpp"
 
 #include <linux/vfio.h>
@@ -17,7 +17,7 @@ TEST_F(SimulatedIommufd, PinsWhenThereIsAPageTable) {
   const std::uint32_t a = ioas();
   Device& device = bound();
   EXPECT_EQ(map(a, va(0), 2 * page, 0x1000), 0);
-  EXPECT_EQ(map(a, va(pages), page, 0x5000), 0);  // read-only memory, to be written to
+  EXPECT_EQ(map(a, va(pages), page, 0x5000), 0);  // read-only memory, mapped for writing
   EXPECT_EQ(pinned(), 0);
   EXPECT_EQ(attach(device, a), -EFAULT);
   EXPECT_EQ(hwpt(id_of(device), a), -EFAULT);
@@ -25,7 +25,7 @@ TEST_F(SimulatedIommufd, PinsWhenThereIsAPageTable) {
   EXPECT_EQ(device.domain, nullptr);
   EXPECT_EQ(unmap(a, 0x5000, page), 0);
   EXPECT_EQ(map(a, va(0), 3, 0x8000), 0);
-  EXPECT_EQ(attach(device, a), -EADDRINUSE);  // no page of this IOMMU's
+  EXPECT_EQ(attach(device, a), -EADDRINUSE);  // not a multiple of this IOMMU's page
   EXPECT_EQ(unmap(a, 0x8000, 3), 0);
   process_.memory_limit = page;
   EXPECT_EQ(attach(device, a), -ENOMEM);
@@ -65,7 +65,7 @@ TEST_F(SimulatedIommufd, PinsMemoryOfCopiesOnce) {
   EXPECT_EQ(copy(b, 0x400000, b, 0x301000, page), 0);
   EXPECT_EQ(unmap(b, 0x300000, 4 * page), 0);
   EXPECT_EQ(pinned(), 1);
-  EXPECT_EQ(map(a, va(5), page, 0x500000), 0);  // the same memory, but no copy
+  EXPECT_EQ(map(a, va(5), page, 0x500000), 0);  // the same memory, but not a copy
   EXPECT_EQ(pinned(), 2);
   EXPECT_EQ(map(a, va(pages), page, 0x501000, read_only), 0);
   EXPECT_EQ(copy(b, 0x500000, a, 0x500000, 2 * page), -EPERM);
@@ -90,7 +90,7 @@ TEST_F(SimulatedIommufd, MovesDevicesBetweenPageTables) {
   EXPECT_THAT(ranges(b), ElementsAre(Pair(0, msi - 1), Pair(msi + 0x100000, 0x7fffffffff)));
   EXPECT_EQ(destroy(b), -EBUSY);
   EXPECT_EQ(destroy(own), -EBUSY);
-  EXPECT_EQ(attach(second, b), 0);  // none that was made by hand is taken
+  EXPECT_EQ(attach(second, b), 0);  // does not use one created explicitly
   EXPECT_NE(hwpt_, own);
   EXPECT_EQ(destroy(automatic), -ENOENT);
   EXPECT_EQ(map(a, va(0), page, msi), 0);
@@ -170,7 +170,7 @@ TEST_F(SimulatedIommufd, TellsOfTheHardware) {
   EXPECT_EQ(info.out_data_type, IOMMU_HW_INFO_TYPE_INTEL_VTD);
   EXPECT_EQ(info.data_len, sizeof vtd[0]);
   EXPECT_EQ(info.out_capabilities, IOMMU_HW_CAP_DIRTY_TRACKING | IOMMU_HW_CAP_PCI_ATS_NOT_SUPPORTED);
-  EXPECT_EQ(vtd[0].cap_reg, 0xd2008c22260286);  // of QEMU's: 39 bits, 2 MiB, 1 GiB
+  EXPECT_EQ(vtd[0].cap_reg, 0xd2008c22260286);  // QEMU's: 39 bits, 2 MiB, 1 GiB
   EXPECT_EQ(vtd[1].flags, 0);
   info.flags = IOMMU_HW_INFO_FLAG_INPUT_TYPE;
   info.in_data_type = IOMMU_HW_INFO_TYPE_ARM_SMMUV3;
@@ -213,7 +213,7 @@ TEST_F(SimulatedIommufd, TellsWhatDevicesWrote) {
   EXPECT_EQ(bits, 0x29);
   EXPECT_EQ(get(0x10000, 8 * page, keep, 2 * page), 0);
   EXPECT_EQ(bits, 0x7);
-  EXPECT_EQ(get(0x10000, 0x14000, keep), 0);  // with a hole, behind which nothing is told
+  EXPECT_EQ(get(0x10000, 0x14000, keep), 0);  // with a hole, after which nothing is reported
   EXPECT_EQ(bits, 0x29);
   EXPECT_EQ(get(0x11000, 3 * page), 0);
   EXPECT_EQ(bits, 0x4);

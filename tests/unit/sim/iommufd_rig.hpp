@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// SimulatedIommufd: an open /dev/iommu of its own, memory to map, and its ioctls in one line each.
+// SimulatedIommufd: an open simulated /dev/iommu, memory to map, and helpers for its ioctls.
 #pragma once
 
 #include <gmock/gmock.h>
@@ -24,7 +24,7 @@ inline constexpr std::uint32_t read_only = IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_
 
 class SimulatedIommufd : public ::testing::Test {
  protected:
-  static constexpr std::uint64_t pages = 64;  // as many behind them are read-only, then as many are not to be had
+  static constexpr std::uint64_t pages = 64;  // followed by as many read-only and as many inaccessible ones
 
   SimulatedIommufd() {
     const int flags = MAP_PRIVATE | MAP_ANONYMOUS;
@@ -67,7 +67,7 @@ class SimulatedIommufd : public ::testing::Test {
     iova_ = command.iova;
     return result;
   }
-  // Where it is mapped; `most` where that fails.
+  // Returns the iova; `most` if it fails.
   std::uint64_t map_anywhere(std::uint32_t ioas, std::uint64_t va, std::uint64_t length) {
     return map(ioas, va, length, 0, any) == 0 ? iova_ : most;
   }
@@ -114,7 +114,7 @@ class SimulatedIommufd : public ::testing::Test {
     hwpt_ = command.out_hwpt_id;
     return result;
   }
-  // A device of the group, bound.
+  // A bound device of the group.
   Device& bound(int group = 1) {
     devices_.push_back(std::make_unique<Device>("device", group));
     std::uint32_t id = 0;

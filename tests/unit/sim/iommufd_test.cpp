@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The simulated /dev/iommu, ioctl by ioctl, by what Linux 7.3.4 answers to the same calls: its arguments, and what is
-// mapped.
+// The simulated /dev/iommu, ioctl by ioctl: arguments and mappings, with the same results as Linux 7.3.4.
 #include "unit/sim/iommufd_rig.hpp"
 
 #include <cstring>
@@ -41,7 +40,7 @@ TEST_F(SimulatedIommufd, TakesItsArgumentFromMemoryThatIsThere) {
   EXPECT_EQ(iommufd_->ioctl(IOMMU_DESTROY, nullptr), -EFAULT);
   EXPECT_EQ(iommufd_->ioctl(_IO(IOMMUFD_TYPE, 0x95), nullptr), -EFAULT);
   EXPECT_EQ(iommufd_->ioctl(IOMMU_IOAS_ALLOC, at(2 * pages) - 8), -EFAULT);
-  EXPECT_EQ(iommufd_->ioctl(IOMMU_IOAS_ALLOC, at(pages)), -EFAULT);  // there to be read, not for the answer
+  EXPECT_EQ(iommufd_->ioctl(IOMMU_IOAS_ALLOC, at(pages)), -EFAULT);  // readable, but the answer cannot be written
   iommu_ioas_alloc command{.size = sizeof command, .flags = 0, .out_ioas_id = 0};
   std::memcpy(at(1) - 6, &command, sizeof command);
   EXPECT_EQ(iommufd_->ioctl(IOMMU_IOAS_ALLOC, at(1) - 6), 0);
@@ -165,7 +164,7 @@ TEST_F(SimulatedIommufd, TellsRangesAsFarAsThereIsRoom) {
 TEST_F(SimulatedIommufd, FindsRoomAsLinuxDoes) {
   const std::uint32_t a = ioas();
   const std::uint64_t huge = 0x200000;
-  const std::uint64_t aligned = (memory_ + huge) & ~(huge - 1);  // nobody looks whether it is there
+  const std::uint64_t aligned = (memory_ + huge) & ~(huge - 1);  // the address is not checked
   EXPECT_EQ(map_anywhere(a, aligned, page), 0x1000);
   EXPECT_EQ(map_anywhere(a, aligned + page, page), 0x2000);
   EXPECT_EQ(map_anywhere(a, aligned, huge), huge);
@@ -177,7 +176,7 @@ TEST_F(SimulatedIommufd, FindsRoomAsLinuxDoes) {
   EXPECT_EQ(map_anywhere(a, aligned, page), 0x4000);
   EXPECT_EQ(map_anywhere(a, aligned, 2 * page), 0x20000);
   EXPECT_EQ(map(a, aligned, 2 * page, 0, any), -ENOSPC);
-  EXPECT_EQ(map(a, aligned, page, 0x100000), 0);  // what is said need not be allowed
+  EXPECT_EQ(map(a, aligned, page, 0x100000), 0);  // a fixed iova may be outside of the allowed ranges
 }
 
 TEST_F(SimulatedIommufd, UnmapsWholeMappings) {
@@ -188,7 +187,7 @@ TEST_F(SimulatedIommufd, UnmapsWholeMappings) {
   EXPECT_EQ(map(a, va(0), 2 * page, 0x12000), 0);
   EXPECT_EQ(map(a, va(0), 1, 0x13fff), -EEXIST);
   EXPECT_EQ(unmap(a, 0x13000, page), -ENOENT);
-  EXPECT_EQ(unmap(a, 0x10000, 3 * page), -ENOENT);  // and yet the first two are gone
+  EXPECT_EQ(unmap(a, 0x10000, 3 * page), -ENOENT);  // although the first two were unmapped
   EXPECT_EQ(unmap(a, 0x10000, 2 * page), -ENOENT);
   EXPECT_EQ(map(a, va(0), page, most - page + 1), 0);
   EXPECT_EQ(unmap(a, 0, most), 0);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where a simulated kernel's host, or its process, cannot do what is asked: drivers that refuse, memory that became
-// read-only, no fds left, a child of fork(2).
+// Limits of a simulated host and its process: drivers that refuse a device, memory that became read-only, no fds left,
+// a child of fork(2).
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <linux/vfio.h>
@@ -96,7 +96,7 @@ TEST(SimulatedProcess, NoticesAtOnceThatMemoryBecameReadOnly) {
   }
 }
 
-// No fd of the process is free as long as it lives.
+// Leaves the process without a free fd during its lifetime.
 class NoFdsLeft {
  public:
   NoFdsLeft() {
@@ -138,14 +138,14 @@ TEST(SimulatedKernelWithoutFds, WorksOnWithWhatItHas) {
     ASSERT_TRUE(device) << device.error().message();
     EXPECT_TRUE(device->container()->map(Iova{0x100000}, memory));
     EXPECT_TRUE(device->map_region(VFIO_PCI_BAR0_REGION_INDEX, 0, page));
-    // An interrupt takes an fd of its own here: that there is none is what it says.
+    // The simulated kernel needs an fd of its own for an interrupt, and returns EMFILE.
     const auto enabled = device->enable_interrupts(VFIO_PCI_MSIX_IRQ_INDEX, 0, {&*event, 1});
     ASSERT_FALSE(enabled);
     EXPECT_EQ(enabled.error().code(), EMFILE);
   }
 }
 
-std::string logged;  // NOLINT(cppcoreguidelines-avoid-non-const-global-variables): a log handler has no other place
+std::string logged;  // NOLINT(cppcoreguidelines-avoid-non-const-global-variables): for the log handler
 void keep(LogKind /*kind*/, const Error& error) noexcept { logged += error.message() + "\n"; }
 
 TEST(SimulatedKernelInAChild, SaysAtOnceThatItIsAnothers) {
@@ -189,7 +189,7 @@ TEST(SimulatedKernelInAChild, SaysAtOnceThatItIsAnothers) {
   kernel->munmap(memory, page);
 }
 
-// However much happens at the moment of the fork.
+// Even if another thread holds the lock at the moment of the fork.
 TEST(SimulatedKernelInAChild, NeverWaitsForTheParentsLock) {
   sim::Kernel kernel;
   const auto device = attach(kernel, find_pci_function(kernel, {.device = 1})->host);

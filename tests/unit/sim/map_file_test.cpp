@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// IOMMU_IOAS_MAP_FILE of the simulated /dev/iommu, by what Linux 7.3.4 answers to the same calls.
+// IOMMU_IOAS_MAP_FILE of the simulated /dev/iommu, with the same results as Linux 7.3.4.
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -71,7 +71,7 @@ TEST_F(MapFile, IsSharedByCopies) {
   EXPECT_TRUE(device.domain->write({0x21000}, std::as_bytes(std::span(text)))) << "the copy keeps the file mapped";
 }
 
-// Where there is no page table, nobody asks the file for its pages.
+// Without a page table, the kernel does not ask the file for its pages.
 TEST_F(MapFile, AsksForTheFilesPagesWhenADeviceNeedsThem) {
   const Fd counter(system_kernel(), ::eventfd(0, EFD_CLOEXEC));
   Device& device = bound();

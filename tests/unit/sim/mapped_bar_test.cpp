@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// A mapped BAR on the simulated kernel: it keeps its device open, and its address can be mapped for DMA, where the
-// kernel takes memory that is no page (Linux 7.3).
+// A mapped BAR on the simulated kernel: it keeps its device open, and can be mapped for DMA by interfaces that accept
+// memory without struct pages (Linux 7.3).
 #include <gtest/gtest.h>
 #include <linux/iommufd.h>
 #include <linux/pci_regs.h>
@@ -18,7 +18,7 @@ constexpr std::uint64_t page = 4096;
 constexpr std::uint64_t bar_length = 4 * page;
 constexpr std::uint64_t config = std::uint64_t{VFIO_PCI_CONFIG_REGION_INDEX} << 40;
 
-// A disk of a host, which has not much memory to lock where a test wants so.
+// A disk on a host whose locked-memory limit a test can set.
 class MappedBar : public ::testing::Test {
  protected:
   int open(const char* path) { return kernel_->open(path, 0); }
@@ -28,7 +28,7 @@ class MappedBar : public ::testing::Test {
     kernel_.emplace(host);
   }
 
-  // By its group, into a container of type1.
+  // Opens the disk through its group, in a type1 container.
   void open_in_container() {
     container_ = open("/dev/vfio/vfio");
     group_ = open("/dev/vfio/1");
@@ -40,7 +40,7 @@ class MappedBar : public ::testing::Test {
   }
   int unset_container() { return kernel_->ioctl(group_, VFIO_GROUP_UNSET_CONTAINER, nullptr); }
 
-  // By its cdev, and an IOAS.
+  // Binds its cdev to an iommufd.
   int bind(int cdev) {
     vfio_device_bind_iommufd bind{.argsz = sizeof bind, .iommufd = iommufd_};
     return kernel_->ioctl(cdev, VFIO_DEVICE_BIND_IOMMUFD, &bind);
@@ -146,7 +146,7 @@ TEST_F(MappedBar, KeepsItsDeviceOpenWithEachPieceOfItThatIsLeft) {
 TEST_F(MappedBar, KeepsItsDeviceOpenWithEachMappingThereIs) {
   open_in_container();
   std::byte* const bar = map_bar();
-  std::byte* const other = map_bar(nullptr, page / 2);  // which is a page
+  std::byte* const other = map_bar(nullptr, page / 2);  // rounded up to a page
   ASSERT_EQ(kernel_->close(device_), 0);
   ASSERT_EQ(unmap(bar, bar_length), 0);
   EXPECT_EQ(unset_container(), -EBUSY);
@@ -174,11 +174,11 @@ TEST_F(MappedBar, DoesNotKeepADeviceWhoseFdIsOpen) {
   EXPECT_EQ(unset_container(), 0);
 }
 
-// vaddr_get_pfns, vfio_pin_pages_remote: no page of it is pinned, and so none counts.
+// vaddr_get_pfns, vfio_pin_pages_remote: its pages are not pinned, so they do not count.
 TEST_F(MappedBar, IsTakenByType1AndDoesNotCountAsLockedMemory) {
   limit_memory(2 * page);
   open_in_container();
-  // Memory of the process in front of it and behind it.
+  // With ordinary memory before and after it.
   std::byte* const memory = map_memory(bar_length + 2 * page);
   const std::byte* const bar = map_bar(memory + page);
   EXPECT_EQ(map_for_dma(bar, bar_length), 0);
@@ -191,7 +191,7 @@ TEST_F(MappedBar, IsTakenByType1AndDoesNotCountAsLockedMemory) {
   ASSERT_EQ(unmap(memory, bar_length + 2 * page), 0);
 }
 
-// vfio_pci_vmf_insert_pfn gives SIGBUS, and follow_fault_pfn EFAULT for it.
+// vfio_pci_vmf_insert_pfn raises SIGBUS, for which follow_fault_pfn returns EFAULT.
 TEST_F(MappedBar, CannotBeMappedForDmaWhileItsMemoryIsOff) {
   open_in_container();
   std::byte* const bar = map_bar();
@@ -228,7 +228,7 @@ TEST_F(MappedBar, ThatMayOnlyBeReadIsTakenForNothingElse) {
   ASSERT_EQ(unmap(bar, bar_length), 0);
 }
 
-// check_vma_flags: an IOAS pins pages, and there are none; but not before it has a page table.
+// check_vma_flags: an IOAS with a page table pins pages, which a BAR does not have.
 TEST_F(MappedBar, IsRefusedByAnIoasAsSoonAsItHasAPageTable) {
   open_cdev();
   std::byte* const bar = map_bar();
@@ -241,7 +241,7 @@ TEST_F(MappedBar, IsRefusedByAnIoasAsSoonAsItHasAPageTable) {
   ASSERT_EQ(unmap(bar, bar_length), 0);
 }
 
-// The argument of a call may be anywhere.
+// The argument of a call may be in a mapped BAR.
 TEST_F(MappedBar, HoldsAnArgumentAsOtherMemoryDoesUnlessItsMemoryIsOff) {
   open_in_container();
   std::byte* const bar = map_bar();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The simulated device that migrates: what of it goes through the streams, and what it does meanwhile, by linux/vfio.h
-// (Linux 7.3). What every kernel answers about migration is in contract/migration_test.cpp.
+// The simulated migratable device: which state its streams contain, and what it does during migration, according to
+// linux/vfio.h (Linux 7.3). contract/migration_test.cpp has the behaviour common to all kernels.
 #include <gtest/gtest.h>
 #include <poll.h>
 
@@ -8,8 +8,8 @@
 #include <cstring>
 #include <memory>
 #include <postern-sim/kernel.hpp>
+#include <postern/deadline.hpp>
 #include <postern/pci_function.hpp>
-#include <thread>
 
 #include "support/raw_device.hpp"
 
@@ -53,14 +53,14 @@ class SimulatedMigration : public ::testing::Test {
     std::memset(memory_.get(), 0, length);
     for (const RawDevice* device : {&source_, &target_}) {
       device->map(iova, memory_.get(), length);
-      device->write(RawDevice::config + 4, std::uint16_t{6});  // memory, bus master
+      device->write(RawDevice::config + 4, std::uint16_t{6});  // enables memory and bus mastering
     }
   }
   [[nodiscard]] std::string cdev(std::uint8_t device) {
     return find_pci_function(kernel_, {.device = device}).value().host.cdev->path;
   }
 
-  // The stream that began, or -1.
+  // Changes the state. Returns the fd of the new stream, or -1.
   static int move(const RawDevice& device, std::uint32_t to) {
     vfio_device_feature_mig_state state{.device_state = to, .data_fd = 77};
     EXPECT_EQ(device.feature(set | VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE, state), 0) << "to " << to;
@@ -82,7 +82,7 @@ class SimulatedMigration : public ::testing::Test {
       ASSERT_EQ(kernel_.write(stream, bytes.data() + at, part), static_cast<ssize_t>(part));
     }
   }
-  // The state of a device that stops for it.
+  // Stops the device and returns its saved state.
   Bytes save(const RawDevice& device) {
     const int stream = move(device, stop_copy);
     Bytes state = read_all(stream);
@@ -102,11 +102,8 @@ class SimulatedMigration : public ::testing::Test {
     device.write(command, flags | 1);
   }
   static bool waits_for_copy(const RawDevice& device, int milliseconds = 5000) {
-    for (int i = 0; i < milliseconds; ++i) {
-      if ((device.read(command) & 1) == 0) return true;
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-    return false;
+    return poll_until(Deadline(std::chrono::milliseconds(milliseconds)), std::chrono::milliseconds(1),
+                      [&] { return (device.read(command) & 1) == 0; });
   }
   vfio_precopy_info precopy_info(int stream, int expected = 0) {
     vfio_precopy_info info{.argsz = sizeof info, .flags = 99};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// No-IOMMU mode of the simulated kernel: the group that VFIO makes, its container, and the cdev (Linux 7.3).
+// No-IOMMU mode of the simulated kernel: the group that VFIO creates, its container, and the cdev (Linux 7.3).
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <linux/iommufd.h>
@@ -8,9 +8,10 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
-#include <cstring>
 #include <postern-sim/kernel.hpp>
-#include <thread>
+#include <postern/barriers.hpp>
+#include <postern/deadline.hpp>
+#include <postern/little_endian.hpp>
 
 namespace postern {
 namespace noiommu_test {
@@ -18,7 +19,7 @@ namespace noiommu_test {
 constexpr const char* mode = "/sys/module/vfio/parameters/enable_unsafe_noiommu_mode";
 constexpr const char* disk_path = "/sys/bus/pci/devices/0000:00:01.0";
 
-// A disk that no IOMMU translates for, and one that has its group 0.
+// A host with a disk behind no IOMMU, and one in group 0 of an IOMMU.
 sim::Host half_a_host(bool enabled, std::optional<std::uint64_t> limit = {}) {
   return {.functions = {{.address = {.device = 1}, .iommu_group = -1, .driver = "vfio-pci"},
                         {.address = {.device = 2}, .iommu_group = 0, .driver = "vfio-pci"}},
@@ -42,9 +43,12 @@ class NoIommuMode : public ::testing::Test {
 };
 
 TEST(WithoutNoIommuMode, VfioTakesNoFunctionWithoutAGroup) {
-  sim::Kernel kernel(half_a_host(false));
+  sim::Host host = half_a_host(false);
+  host.functions[0].driver.clear();  // the native driver, nvme
+  sim::Kernel kernel(host);
   std::string text;
-  EXPECT_EQ(kernel.read_link(std::string(disk_path) + "/driver", text), -ENOENT);
+  ASSERT_EQ(kernel.write_file(std::string(disk_path) + "/driver_override", "vfio-pci"), 0);
+  ASSERT_EQ(kernel.write_file(std::string(disk_path) + "/driver/unbind", "0000:00:01.0"), 0);
   EXPECT_EQ(kernel.write_file("/sys/bus/pci/drivers/vfio-pci/bind", "0000:00:01.0"), -EINVAL);
   ASSERT_EQ(kernel.read_file(mode, text), 0);
   EXPECT_EQ(text, "N\n");
@@ -142,7 +146,7 @@ TEST_F(NoIommuMode, ACdevsIoasTellsPhysicalAddresses) {
   hwpt.dev_id = bind.out_devid;
   hwpt.pt_id = ioas.out_ioas_id;
   EXPECT_EQ(kernel.ioctl(iommufd, IOMMU_HWPT_ALLOC, &hwpt), -EOPNOTSUPP);
-  // A device with an IOMMU gets a page table of its own.
+  // A device with an IOMMU gets its own page table.
   const int other = open("/dev/vfio/devices/vfio1");
   ASSERT_EQ(kernel.ioctl(other, VFIO_DEVICE_BIND_IOMMUFD, &bind), 0);
   const std::uint32_t taken = attach.pt_id;
@@ -185,7 +189,7 @@ TEST_F(NoIommuMode, AnIommufdForAContainerHasNoIoas) {
   EXPECT_EQ(set_container(group, iommufd), -EINVAL);
 }
 
-// NVMe's Identify, with nothing but addresses of this process.
+// An NVMe Identify command, with addresses of this process as iovas.
 TEST_F(NoIommuMode, DmaGoesByPhysicalAddresses) {
   const int container = open("/dev/vfio/vfio");
   const int group = open("/dev/vfio/noiommu-1");
@@ -202,7 +206,7 @@ TEST_F(NoIommuMode, DmaGoesByPhysicalAddresses) {
   ASSERT_EQ(kernel.pwrite(device, &memory_and_master, 2, config.offset + 4), 2);
 
   struct alignas(4096) Page {
-    std::array<std::uint32_t, 1024> words{};
+    std::array<Le32, 1024> words{};
   };
   Page submissions;
   Page completions;
@@ -210,8 +214,8 @@ TEST_F(NoIommuMode, DmaGoesByPhysicalAddresses) {
   const auto address = [](const Page& page) { return reinterpret_cast<std::uintptr_t>(&page); };
   submissions.words[0] = 6;   // Identify,
   submissions.words[10] = 1;  // of the controller
-  const std::uint64_t to = address(identity);
-  std::memcpy(&submissions.words[6], &to, sizeof to);
+  submissions.words[6] = static_cast<std::uint32_t>(address(identity));
+  submissions.words[7] = static_cast<std::uint32_t>(address(identity) >> 32);
   const auto write = [&](std::uint64_t at, auto value) {
     EXPECT_EQ(kernel.pwrite(device, &value, sizeof value, at), static_cast<ssize_t>(sizeof value));
   };
@@ -219,18 +223,21 @@ TEST_F(NoIommuMode, DmaGoesByPhysicalAddresses) {
   write(0x28, static_cast<std::uint64_t>(address(submissions)));
   write(0x30, static_cast<std::uint64_t>(address(completions)));
   write(0x14, std::uint32_t{0x00460001});
-  const auto soon = [&](auto condition) {
-    for (int tries = 0; tries < 5000 && !condition(); ++tries)
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    return condition();
+  const auto soon = [](auto condition) {
+    return poll_until(Deadline(std::chrono::seconds(5)), std::chrono::milliseconds(1), condition);
   };
   ASSERT_TRUE(soon([&] {
     std::uint32_t status = 0;
     return kernel.pread(device, &status, sizeof status, 0x1c) == sizeof status && (status & 1) != 0;
   }));
   write(0x1000, std::uint32_t{1});
-  const volatile std::uint32_t& completed = completions.words[3];
-  ASSERT_TRUE(soon([&] { return (completed >> 16 & 1) != 0; }));
+  std::uint32_t completed = 0;
+  const auto has_completed = [&] {
+    completed = completions.words[3].load();
+    return (completed >> 16 & 1) != 0;
+  };
+  ASSERT_TRUE(soon(has_completed));
+  dma_rmb();
   EXPECT_EQ(completed >> 17, 0U);
   EXPECT_EQ(identity.words[0] & 0xffff, 0x1b36U);
 }

@@ -32,7 +32,7 @@ TEST_F(NvmeAdmin, IdentifiesItselfAndItsNamespace) {
   EXPECT_EQ(slot.get<std::uint32_t>(at + 516), 1U);
   EXPECT_EQ(slot.get<std::uint16_t>(at + 520), 0);
 
-  // From the middle of a page on: PRP2 has the rest.
+  // From the middle of a page: PRP2 is the rest.
   EXPECT_EQ(status_of({.opcode = 0x06, .nsid = 1, .prp1 = at + 0xff8, .prp2 = at + 0x4000}), 0);
   EXPECT_EQ(slot.get<std::uint64_t>(at + 0xff8), blocks);
   EXPECT_EQ(slot.get<std::uint64_t>(at + 0x4000), blocks);
@@ -90,10 +90,10 @@ TEST_F(NvmeAdmin, MakesAndDeletesQueuesAsTheSpecificationSays) {
   EXPECT_EQ(status_of(delete_cq(1)), 0);
   EXPECT_EQ(status_of(delete_cq(1)), 0x101);
 
-  reg(0x14) = enable_bits ^ 1U << 16;  // IOSQES 7
+  reg(0x14).write(enable_bits ^ 1U << 16);  // IOSQES 7
   EXPECT_EQ(status_of(create_cq(1, 8, 0x50000, 1)), 0);
   EXPECT_EQ(status_of(create_sq(1, 8, 0x40000, 1)), 0x102);
-  reg(0x14) = enable_bits ^ 1U << 20;  // IOCQES 5
+  reg(0x14).write(enable_bits ^ 1U << 20);  // IOCQES 5
   EXPECT_EQ(status_of(create_cq(2, 8, 0x50000, 1)), 0x102);
 }
 

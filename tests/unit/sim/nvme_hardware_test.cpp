@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The simulated NVMe controller: registers, queues and doorbells, and whatever a hostile driver writes.
+// The simulated NVMe controller: registers, queues and doorbells, and arbitrary writes of a hostile driver.
 #include <gtest/gtest.h>
 
 #include <random>
@@ -24,21 +24,21 @@ TEST_F(NvmeHardware, SaysWhatItIs) {
   EXPECT_EQ(info.bars[1].size, 0U);
   EXPECT_EQ(info.msix_vectors, 65U);
   EXPECT_TRUE(info.has_flr);
-  EXPECT_EQ(reg(0x00), 0x0f0107ffU);  // TO 7.5 s, CQR, MQES 2047
-  EXPECT_EQ(reg(0x04), 0x00400020U);  // MPSMAX 64 KiB, NVM commands
-  EXPECT_EQ(reg(0x08), 0x00010400U);
+  EXPECT_EQ(reg(0x00).read(), 0x0f0107ffU);  // TO 7.5 s, CQR, MQES 2047
+  EXPECT_EQ(reg(0x04).read(), 0x00400020U);  // MPSMAX 64 KiB, NVM commands
+  EXPECT_EQ(reg(0x08).read(), 0x00010400U);
   EXPECT_EQ(csts(), 0U);
   EXPECT_FALSE(poll());
 }
 
 TEST_F(NvmeHardware, IsReadyWhileItIsEnabled) {
   set_admin_queue();
-  reg(0x14) = enable_bits;
+  reg(0x14).write(enable_bits);
   EXPECT_EQ(csts(), 0U);
   EXPECT_TRUE(poll());
   EXPECT_EQ(csts(), rdy);
   EXPECT_FALSE(poll());
-  reg(0x14) = enable_bits & ~1U;
+  reg(0x14).write(enable_bits & ~1U);
   EXPECT_TRUE(poll());
   EXPECT_EQ(csts(), 0U);
   EXPECT_FALSE(poll());
@@ -56,26 +56,26 @@ TEST_F(NvmeHardware, IsFatalWhereEnablingMakesNoSense) {
   };
   for (const auto& [offset, value] : odd) {
     set_admin_queue();
-    reg(0x14) = 0;
-    reg(offset) = value;
-    reg(0x14) = reg(0x14) | enable_bits;
+    reg(0x14).write(0);
+    reg(offset).write(value);
+    reg(0x14).write(reg(0x14).read() | enable_bits);
     EXPECT_TRUE(poll());
     EXPECT_EQ(csts(), cfs) << std::hex << offset << " " << value;
     EXPECT_FALSE(poll());
     disable();
   }
-  ASSERT_NO_FATAL_FAILURE(start());  // all of that goes with a reset
+  ASSERT_NO_FATAL_FAILURE(start());  // a reset clears all of that
 }
 
 TEST_F(NvmeHardware, TakesPagesOf64KiB) {
   set_admin_queue();
-  reg(0x14) = enable_bits | 4U << 7;
-  reg(0x28) = 0x11000;
+  reg(0x14).write(enable_bits | 4U << 7);
+  reg(0x28).write(0x11000);
   poll();
   EXPECT_EQ(csts(), cfs);
   disable();
   set_admin_queue();
-  reg(0x14) = enable_bits | 4U << 7;
+  reg(0x14).write(enable_bits | 4U << 7);
   poll();
   ASSERT_EQ(csts(), rdy);
   EXPECT_EQ(status_of(create_cq(1, 8, 0x51000, 1)), 0x013);
@@ -91,16 +91,16 @@ TEST_F(NvmeHardware, TakesPagesOf64KiB) {
 TEST_F(NvmeHardware, AShutdownEndsCommandsUntilAReset) {
   ASSERT_NO_FATAL_FAILURE(start());
   for (const std::uint32_t shn : {1U, 2U}) {
-    reg(0x14) = enable_bits | shn << 14;
+    reg(0x14).write(enable_bits | shn << 14);
     EXPECT_TRUE(poll());
     EXPECT_EQ(csts(), rdy | shut_down);
     submit(admin, {.opcode = 0x0a, .dword10 = 7});
     EXPECT_FALSE(poll());
     EXPECT_FALSE(reap(admin));
-    reg(0x14) = enable_bits;
+    reg(0x14).write(enable_bits);
     poll();
     EXPECT_FALSE(reap(admin));
-    reg(0x14) = shn << 14;  // as a driver leaves it that only takes EN away
+    reg(0x14).write(shn << 14);  // as after a driver that only clears EN
     poll();
     EXPECT_EQ(csts(), shut_down);
     ASSERT_NO_FATAL_FAILURE(enable());
@@ -111,10 +111,10 @@ TEST_F(NvmeHardware, AShutdownEndsCommandsUntilAReset) {
 TEST_F(NvmeHardware, RegistersThatCanOnlyBeReadStayWhatTheyAre) {
   ASSERT_NO_FATAL_FAILURE(start());
   for (const unsigned offset : {0x00U, 0x04U, 0x08U, 0x1cU}) {
-    const std::uint32_t before = reg(offset);
-    reg(offset) = ~before;
+    const std::uint32_t before = reg(offset).read();
+    reg(offset).write(~before);
     poll();
-    EXPECT_EQ(reg(offset), before);
+    EXPECT_EQ(reg(offset).read(), before);
   }
 }
 
@@ -158,7 +158,7 @@ TEST_F(NvmeHardware, AFullCompletionQueueWaits) {
     EXPECT_EQ(reap(pair, false)->id, next++);
     EXPECT_EQ(reap(pair, false)->id, next++);
     EXPECT_FALSE(reap(pair, false));
-    EXPECT_EQ(status_of({.opcode = 0x0a, .dword10 = 7}), 0);  // other queues go on
+    EXPECT_EQ(status_of({.opcode = 0x0a, .dword10 = 7}), 0);  // other queues still work
     give_back(pair);
   }
   EXPECT_FALSE(poll());
@@ -193,7 +193,7 @@ TEST_F(NvmeHardware, SeveralSubmissionQueuesShareACompletionQueue) {
   poll();
   EXPECT_EQ(reap(io), (Done{.head = 1, .queue = 9, .id = 700}));
   EXPECT_EQ(status_of({.opcode = 0x00, .dword10 = 1}), 0);
-  EXPECT_EQ(status_of({.opcode = 0x04, .dword10 = 1}), 0x10c);  // the second needs it still
+  EXPECT_EQ(status_of({.opcode = 0x04, .dword10 = 1}), 0x10c);  // the second still needs it
 }
 
 TEST_F(NvmeHardware, InterruptsWhereTheQueueWantsThem) {
@@ -234,11 +234,11 @@ TEST_F(NvmeHardware, ABlockedQueueIsFatal) {
 
 TEST_F(NvmeHardware, ADoorbellThatMakesNoSenseIsFatal) {
   const std::vector<std::function<void()>> odd = {
-      [&] { doorbell(0) = 8; },           // beyond the queue
-      [&] { doorbell(2) = 0xffffffff; },  //
-      [&] { doorbell(3) = 8; },           //
-      [&] { doorbell(3) = 1; },           // nothing has completed there
-      [&] { doorbell(3) = 0x10000; },     // the reserved bits
+      [&] { doorbell(0).write(8); },           // beyond the queue
+      [&] { doorbell(2).write(0xffffffff); },  //
+      [&] { doorbell(3).write(8); },           //
+      [&] { doorbell(3).write(1); },           // nothing has completed there
+      [&] { doorbell(3).write(0x10000); },     // the reserved bits
   };
   for (const auto& ring : odd) {
     ASSERT_NO_FATAL_FAILURE(start());
@@ -251,22 +251,22 @@ TEST_F(NvmeHardware, ADoorbellThatMakesNoSenseIsFatal) {
   ASSERT_NO_FATAL_FAILURE(start());
   Pair pair = make_pair(2, 4, 2);
   for (int i = 0; i < 3; ++i) submit(pair, transfer(0, 0, 1, 0));
-  poll();  // runs one, and has no room for the completion of the others
+  poll();  // runs one; no room for the completions of the others
   EXPECT_EQ(csts(), rdy);
-  submit(pair, transfer(0, 0, 1, 0));  // there is room for this
+  submit(pair, transfer(0, 0, 1, 0));  // room for this
   poll();
   EXPECT_EQ(csts(), rdy);
-  submit(pair, transfer(0, 0, 1, 0));  // and none for this
+  submit(pair, transfer(0, 0, 1, 0));  // no room for this
   poll();
   EXPECT_EQ(csts(), rdy | cfs);
 }
 
 TEST_F(NvmeHardware, DoorbellsOfNoQueueDoNothing) {
   ASSERT_NO_FATAL_FAILURE(start());
-  for (std::size_t i = 4; i < 0xc00; ++i) doorbell(i) = 3;
+  for (std::size_t i = 4; i < 0xc00; ++i) doorbell(i).write(3);
   EXPECT_FALSE(poll());
   EXPECT_EQ(csts(), rdy);
-  Pair pair = make_pair(2, 4, 4);  // what was written before does not count
+  Pair pair = make_pair(2, 4, 4);  // earlier doorbell writes have no effect
   EXPECT_FALSE(poll());
   EXPECT_EQ(run(pair, transfer(0, 0, 1, 0)), (Done{.head = 1, .queue = 2, .id = 0}));
 }
@@ -295,11 +295,11 @@ TEST_F(NvmeHardware, AResetInTheMiddleEndsEverything) {
     const Bytes memory = slot.memory;
     if (by_function) {
       nvme->reset();
-      EXPECT_EQ(reg(0x14), 0U);
-      EXPECT_EQ(doorbell(4), 0U);
-      EXPECT_EQ(reg(0x08), 0x00010400U);
+      EXPECT_EQ(reg(0x14).read(), 0U);
+      EXPECT_EQ(doorbell(4).read(), 0U);
+      EXPECT_EQ(reg(0x08).read(), 0x00010400U);
     } else {
-      reg(0x14) = 0;
+      reg(0x14).write(0);
       EXPECT_TRUE(poll());
     }
     EXPECT_EQ(csts(), 0U);
@@ -311,8 +311,8 @@ TEST_F(NvmeHardware, AResetInTheMiddleEndsEverything) {
   }
 }
 
-// A driver that writes anything anywhere. What counts is that this ends, without a sanitizer's word, and that a reset
-// makes up for all of it.
+// A driver that writes arbitrary values to arbitrary registers: polling must terminate without a sanitizer's report,
+// and a reset must recover.
 TEST_F(NvmeHardware, AHostileDriverHarmsOnlyItself) {
   std::mt19937_64 random(20260723);
   const auto below = [&](std::uint64_t end) { return random() % end; };
@@ -344,12 +344,12 @@ TEST_F(NvmeHardware, AHostileDriverHarmsOnlyItself) {
                         .flags = static_cast<std::uint8_t>(below(16) == 0 ? random() : 0)};
       submit(pair, entry);
       slot.put(list_page + below(page * 64), odd_number());
-      if (below(20) == 0) doorbell(below(0xc00)) = static_cast<std::uint32_t>(odd_number());
-      if (below(20) == 0) doorbell(below(4)) = static_cast<std::uint32_t>(odd_number());
-      if (below(40) == 0) reg(4 * below(0x400)) = static_cast<std::uint32_t>(odd_number());
+      if (below(20) == 0) doorbell(below(0xc00)).write(static_cast<std::uint32_t>(odd_number()));
+      if (below(20) == 0) doorbell(below(4)).write(static_cast<std::uint32_t>(odd_number()));
+      if (below(40) == 0) reg(4 * below(0x400)).write(static_cast<std::uint32_t>(odd_number()));
       const std::uint64_t before = slot.reads + slot.writes;
       if (poll()) ++commands;
-      // At most 64 commands, each with its entry, its lists, its pages, and its completion.
+      // Limits the DMA to 64 commands, each with its entry, lists, pages and completion.
       ASSERT_LE(slot.reads + slot.writes - before, 64U * (1 + 2 + 129 + 2));
       while (reap(pair)) continue;
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The simulated NVMe controller: reading and writing through every form of PRPs, what is wrong with a command, and data
-// that the IOMMU blocks.
+// The simulated NVMe controller: reads and writes with every form of PRPs, invalid commands, and data that the IOMMU
+// blocks.
 #include <gtest/gtest.h>
 
 #include <ostream>
@@ -18,7 +18,7 @@ class NvmeIo : public testing::Test, public NvmeRig {
  protected:
   void SetUp() override { start(); }
 
-  // Data in pages that are in no order, and lists where there are more than two of them.
+  // Data in pages in random order, with PRP lists if there are more than two.
   struct Layout {
     std::uint64_t prp1 = 0;
     std::uint64_t prp2 = 0;
@@ -29,7 +29,7 @@ class NvmeIo : public testing::Test, public NvmeRig {
     Layout layout;
     std::size_t left = length;
     for (std::uint64_t i = 0; left > 0; ++i) {
-      const std::uint64_t at = data + (i * 37 % 256) * 2 * page + (i == 0 ? offset : 0);  // 37 has no divisor with 256
+      const std::uint64_t at = data + (i * 37 % 256) * 2 * page + (i == 0 ? offset : 0);  // 37 and 256 are coprime
       const std::size_t part = std::min<std::size_t>(left, page - at % page);
       layout.pieces.emplace_back(at, part);
       left -= part;
@@ -107,7 +107,7 @@ TEST_P(NvmePrp, ReadsAndWritesAllOfIt) {
   EXPECT_EQ(disk_blocks(1000, count), written);
   EXPECT_EQ(disk(1000 + count), after);
 
-  // And nothing beside it.
+  // And nothing else.
   scatter(layout, Bytes(length));
   const auto all = [](std::uint64_t at) { return static_cast<std::ptrdiff_t>(at); };
   EXPECT_TRUE(std::equal(slot.memory.begin() + all(0x400000), slot.memory.begin() + all(0xf00000),
@@ -144,7 +144,7 @@ TEST_F(NvmeIo, PrpsThatAreNotAligned) {
   slot.put(list_page + 16, layout.pieces[3].first + 8);
   EXPECT_EQ(status(64, layout.prp1, layout.prp2), 0x013);
   layout = lay_out(0, 8 * page, page - 16);
-  slot.put(list_page + page - 8, list_page + page + 8);  // the next list, not at its page's start
+  slot.put(list_page + page - 8, list_page + page + 8);  // the next list, not at the start of its page
   EXPECT_EQ(status(64, layout.prp1, layout.prp2), 0x013);
   EXPECT_EQ(csts(), 1U);
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// NvmeRig: the simulated NVMe controller in a slot over plain memory, and a tiny driver that rings its doorbells.
+// NvmeRig: the simulated NVMe controller in a slot with plain memory, and a small driver for it.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -10,6 +10,8 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <postern/registers.hpp>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -19,7 +21,7 @@ namespace postern::sim::nvme_test {
 
 using Bytes = std::vector<std::byte>;
 
-// 16 MiB from iova 0 on, all of which a device reaches but for what is blocked.
+// A slot with 16 MiB of memory at iova 0, except blocked ranges.
 class TestSlot final : public Slot {
  public:
   static constexpr std::uint64_t size = 16 << 20;
@@ -88,12 +90,12 @@ struct Done {
   std::uint16_t head = 0;
   std::uint16_t queue = 0;
   std::uint16_t id = 0;
-  std::uint16_t status = 0;  // without the phase
+  std::uint16_t status = 0;  // without the phase bit
 
   friend bool operator==(const Done&, const Done&) = default;
 };
 
-// A submission queue and its completion queue as the driver has them.
+// The driver's state of a submission queue and its completion queue.
 struct Pair {
   std::uint16_t id = 0;
   std::uint64_t submissions = 0;
@@ -109,7 +111,7 @@ struct Pair {
 class NvmeRig {
  public:
   static constexpr std::uint64_t page = 4096;
-  static constexpr std::uint64_t list_page = 0x200000;  // for data and lists this is free, and all from here on
+  static constexpr std::uint64_t list_page = 0x200000;  // free for data and lists, to the end
   static constexpr std::uint32_t enable_bits = 4U << 20 | 6U << 16 | 1;
   static constexpr std::uint64_t blocks = 1 << 20;
 
@@ -118,30 +120,32 @@ class NvmeRig {
     nvme->connect(slot, {std::as_writable_bytes(std::span(bar_))});
   }
 
-  volatile std::uint32_t& reg(std::size_t offset) { return bar_[offset / 4]; }
-  volatile std::uint32_t& doorbell(std::size_t index) { return reg(0x1000 + 4 * index); }
-  [[nodiscard]] std::uint32_t csts() { return reg(0x1c); }
+  Register<std::uint32_t>& reg(std::size_t offset) {
+    return *registers_at<Register<std::uint32_t>>(std::as_writable_bytes(std::span(bar_)), offset).value();
+  }
+  Register<std::uint32_t>& doorbell(std::size_t index) { return reg(0x1000 + 4 * index); }
+  [[nodiscard]] std::uint32_t csts() { return reg(0x1c).read(); }
   bool poll() { return nvme->poll(); }
 
-  // With an admin queue at 0x10000.
+  // Sets up the admin queues at 0x10000 and 0x20000.
   void set_admin_queue(std::uint32_t entries = 8) {
-    reg(0x24) = (entries - 1) << 16 | (entries - 1);
-    reg(0x28) = 0x10000;
-    reg(0x2c) = 0;
-    reg(0x30) = 0x20000;
-    reg(0x34) = 0;
+    reg(0x24).write((entries - 1) << 16 | (entries - 1));
+    reg(0x28).write(0x10000);
+    reg(0x2c).write(0);
+    reg(0x30).write(0x20000);
+    reg(0x34).write(0);
     admin = {
         .id = 0, .submissions = 0x10000, .completions = 0x20000, .entries = entries, .completion_entries = entries};
     clear(admin);
   }
   void enable() {
     set_admin_queue();
-    reg(0x14) = enable_bits;
+    reg(0x14).write(enable_bits);
     poll();
     ASSERT_EQ(csts(), 1U);
   }
   void disable() {
-    reg(0x14) = 0;
+    reg(0x14).write(0);
     poll();
     ASSERT_EQ(csts(), 0U);
   }
@@ -159,9 +163,9 @@ class NvmeRig {
     slot.put(at + 44, entry.dword11);
     slot.put(at + 48, entry.dword12);
     pair.tail = (pair.tail + 1) % pair.entries;
-    doorbell(std::size_t{2} * pair.id) = pair.tail;
+    doorbell(std::size_t{2} * pair.id).write(pair.tail);
   }
-  // The completion is given back at once, or by give_back() later.
+  // Rings the completion doorbell at once, or leaves that to give_back().
   std::optional<Done> reap(Pair& pair, bool gives_back = true) {
     const std::uint64_t at = pair.completions + std::uint64_t{16} * pair.head;
     const auto last = slot.get<std::uint16_t>(at + 14);
@@ -175,7 +179,7 @@ class NvmeRig {
                 .id = slot.get<std::uint16_t>(at + 12),
                 .status = static_cast<std::uint16_t>(last >> 1)};
   }
-  void give_back(const Pair& pair) { doorbell(std::size_t{2} * pair.id + 1) = pair.head; }
+  void give_back(const Pair& pair) { doorbell(std::size_t{2} * pair.id + 1).write(pair.head); }
 
   Done run(Pair& pair, const Entry& entry) {
     submit(pair, entry);
@@ -193,7 +197,7 @@ class NvmeRig {
   static Entry create_sq(std::uint32_t id, std::uint32_t entries, std::uint64_t at, std::uint32_t cq) {
     return {.opcode = 0x01, .prp1 = at, .dword10 = (entries - 1) << 16 | id, .dword11 = cq << 16 | 1};
   }
-  // Interrupts by vector `id`.
+  // Creates both queues; interrupts use vector `id`.
   Pair make_pair(std::uint16_t id, std::uint32_t entries, std::uint32_t completion_entries) {
     Pair pair{.id = id,
               .submissions = 0x40000 + std::uint64_t{id} * 0x20000,
@@ -215,7 +219,7 @@ class NvmeRig {
                 std::byte{0});
   }
 
-  // Read or write of `count` blocks with its data in one page.
+  // A read or write of `count` blocks with data in one page.
   static Entry transfer(std::uint8_t opcode, std::uint64_t block, std::uint32_t count, std::uint64_t prp1,
                         std::uint64_t prp2 = 0) {
     return {.opcode = opcode,
@@ -226,7 +230,7 @@ class NvmeRig {
             .dword11 = static_cast<std::uint32_t>(block >> 32),
             .dword12 = count - 1};
   }
-  // Up to 8 blocks of the disk as they are.
+  // The contents of up to 8 blocks of the disk.
   Bytes disk(std::uint64_t block, std::uint32_t count = 1) {
     constexpr std::uint64_t at = 0xf00000;
     EXPECT_EQ(io_status(transfer(2, block, count, at)), 0);

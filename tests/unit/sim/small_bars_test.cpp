@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// BARs below a page on the simulated kernel, by the rules of vfio_pci_probe_mmaps, vfio_pci_core_mmap, vfio_bar_fixup
-// and vfio_pci_bar_rw (Linux 7.3).
+// BARs smaller than a page on the simulated kernel, as in vfio_pci_probe_mmaps, vfio_pci_core_mmap, vfio_bar_fixup and
+// vfio_pci_bar_rw (Linux 7.3).
 #include <gtest/gtest.h>
 #include <linux/pci_regs.h>
 #include <sys/mman.h>
 
 #include <array>
 #include <postern-sim/kernel.hpp>
+#include <postern/fd.hpp>
 #include <postern/pci_function.hpp>
+#include <postern/registers.hpp>
 #include <span>
 
 #include "support/raw_device.hpp"
@@ -69,8 +71,8 @@ TEST_F(SimulatedSmallBars, AMappingShowsWhatTheFdWrites) {
   device_.write(bar(2) + 16, std::uint32_t{0xfeedbeef});
   const std::intptr_t mapped = kernel_.mmap(nullptr, page, PROT_READ, MAP_SHARED, device_.fd(), bar(2));
   ASSERT_FALSE(is_errno(mapped));
-  EXPECT_EQ(reinterpret_cast<const volatile std::uint32_t*>(mapped)[4], 0xfeedbeefU);
-  kernel_.munmap(reinterpret_cast<void*>(mapped), page);
+  const Mmap memory(kernel_, reinterpret_cast<void*>(mapped), page);
+  EXPECT_EQ(registers_at<Register<std::uint32_t>>(memory.bytes(), 16).value()->read(), 0xfeedbeefU);
 }
 
 TEST_F(SimulatedSmallBars, AReadEndsWithTheBar) {

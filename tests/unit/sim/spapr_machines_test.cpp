@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// sPAPR on the simulated POWER hosts: where the two machines differ, and what their devices see.
+// sPAPR on the simulated POWER hosts: differences between the two machines, and DMA of their devices.
 #include <algorithm>
 #include <array>
 #include <cerrno>
@@ -15,7 +15,7 @@ class OnPseries : public SpaprRig {
   void begin(int version, std::optional<std::uint64_t> limit = {}) {
     SpaprRig::begin(sim::Platform::pseries, version, limit);
   }
-  // Whether the host bridge of group 0 still gives windows.
+  // Whether windows can still be created on the host bridge of group 0.
   bool gives_windows() {
     container.emplace(*kernel);
     EXPECT_EQ(container->join(0), 0);
@@ -83,7 +83,7 @@ TEST_F(OnPseries, TwoHostBridgesHaveNoWindowInOneContainer) {
   begin(2);
   const Memory memory(page);
   ASSERT_EQ(container->add(memory.at(), page), 0);
-  ASSERT_EQ(container->unmap(0, page), 0);  // so that the default window is there
+  ASSERT_EQ(container->unmap(0, page), 0);  // creates the default window
   EXPECT_EQ(container->join(1), -EPERM);
   begin(2);
   ASSERT_EQ(container->join(1), 0) << "while there is none";
@@ -199,7 +199,7 @@ TEST_F(OnPowernv, EehAnswersAsAMachineThatNeverFreezes) {
   EXPECT_EQ(container->eeh(VFIO_EEH_PE_GET_STATE, 1), -EINVAL);
 }
 
-// What devices see, through the domain that their DMA goes through.
+// Makes DMA accesses through the domain of a container.
 class Wires {
  public:
   explicit Wires(sim::Platform platform) : tce(make_tce_platform(platform)) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// SpaprRig: a simulated POWER host with its disks bound to vfio-pci, and a container's calls in one line each.
+// SpaprRig: a simulated POWER host with its disks bound to vfio-pci, and helpers for a container's calls.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -17,7 +17,7 @@ namespace postern::sim::spapr_test {
 inline constexpr std::uint64_t kib = 1024;
 inline constexpr std::uint64_t mib = 1024 * kib;
 inline constexpr std::uint64_t gib = 1024 * mib;
-inline constexpr std::uint64_t high = 0x800000000000000;  // where both machines put the second window
+inline constexpr std::uint64_t high = 0x800000000000000;  // start of the second window on both machines
 
 // Ordinary memory, filled with zeros.
 class Memory {
@@ -109,7 +109,7 @@ class Handle {
     vfio_iommu_spapr_register_memory memory{.argsz = sizeof memory, .flags = 0, .vaddr = address, .size = size};
     return call(VFIO_IOMMU_SPAPR_UNREGISTER_MEMORY, memory);
   }
-  // 0, with the start in `start`, or a negated errno.
+  // Returns 0 and sets `start`, or returns a negated errno.
   [[nodiscard]] int create(std::uint32_t page_shift, std::uint64_t size, std::uint32_t levels = 1) {
     vfio_iommu_spapr_tce_create create{};
     create.argsz = sizeof create;
@@ -132,7 +132,7 @@ class Handle {
     return call(VFIO_EEH_PE_OP, argument);
   }
 
-  std::uint64_t start = 0;  // of the window that was created last
+  std::uint64_t start = 0;  // of the last window created
 
  private:
   Kernel& kernel_;
@@ -140,7 +140,7 @@ class Handle {
   std::vector<int> groups_;
 };
 
-// A host, and a container of it with group 0 in it.
+// A host, and a container with its group 0.
 class SpaprRig : public ::testing::Test {
  protected:
   void begin(sim::Platform platform, int version, std::optional<std::uint64_t> limit = {}) {

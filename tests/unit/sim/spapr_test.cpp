@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// sPAPR on the simulated POWER hosts, by the calls themselves: what was measured on real kernels, line by line. What
-// both machines do.
+// sPAPR on the simulated POWER hosts with plain system calls, as measured on real kernels: the behaviour common to both
+// machines.
 #include <cerrno>
 
 #include "spapr_rig.hpp"
@@ -33,7 +33,8 @@ TEST_P(OnPower, TellsItsExtensionsBeforeAndAfterItsIommuIsSet) {
   }
 }
 
-// pin_user_pages finds no pages in a BAR (check_vma_flags), whoever asks: tce_iommu_use_page, mm_iommu_do_alloc.
+// pin_user_pages finds no pages in a BAR (check_vma_flags): neither tce_iommu_use_page nor mm_iommu_do_alloc can use
+// it.
 TEST_P(OnPower, TakesNoBarForDma) {
   for (const int version : {1, 2}) {
     begin(version);

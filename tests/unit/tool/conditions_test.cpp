@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// The conditions of passing a device through, judged on hosts that are made up.
+// The conditions for passing a device through, judged on fake hosts.
 #include "host/conditions.hpp"
 
 #include <gtest/gtest.h>
 #include <sys/sysmacros.h>
 
 #include <algorithm>
+#include <limits>
 #include <postern/host_device.hpp>
 
+#include "host/backend_conditions.hpp"
 #include "support/tree_kernel.hpp"
 
 namespace postern::tool {
@@ -61,6 +63,7 @@ constexpr const char* not_remapped =
 class Host : public test::TreeKernel {
  public:
   Host() {
+    file("/proc/cpuinfo", "vendor_id\t: GenuineIntel\n");
     file("/proc/self/limits", limits_of("8388608"));
     file("/proc/self/status", status_of("0000000000000000"));
     file("/proc/cmdline", "console=ttyS0 intel_iommu=on\n");
@@ -85,12 +88,23 @@ const Condition* find(const std::vector<Condition>& conditions, std::string_view
   return found == conditions.end() ? nullptr : &*found;
 }
 
-Condition of_device(Kernel& kernel, std::string_view key, PciAddress address = nvme) {
-  const auto conditions = judge_device(kernel, address);
+std::vector<Condition> conditions_of(Kernel& kernel, PciAddress address,
+                                     const std::optional<VfToken>& token = std::nullopt) {
+  const PciFunction function = find_pci_function(kernel, address).value();
+  return judge_device(kernel, function, token, examine_backends(kernel, &function.host));
+}
+
+Condition one_of(const std::vector<Condition>& conditions, std::string_view key) {
   const Condition* found = find(conditions, key);
   if (found == nullptr) return {.key = "missing", .title = {}, .verdict = Verdict::unknown, .detail = {}, .remedy = {}};
   return *found;
 }
+
+Condition of_device(Kernel& kernel, std::string_view key, PciAddress address = nvme) {
+  return one_of(conditions_of(kernel, address), key);
+}
+
+Condition of_host(Kernel& kernel, std::string_view key) { return one_of(diagnose(kernel, {}).host, key); }
 
 bool mentions(const std::string& text, std::string_view word) { return text.find(word) != std::string::npos; }
 
@@ -118,35 +132,109 @@ TEST(Iommu, IsOffWithoutGroupsAndTheRemedyFitsTheMachine) {
   EXPECT_TRUE(mentions(judge_iommu(kernel).remedy, "\"iommu=off\""));
 }
 
-TEST(LockedMemory, HasNoLimitForAProcessWithCapIpcLock) {
-  Host host;
-  host.file("/proc/self/status", status_of("0000000000004000"));
-  EXPECT_EQ(judge_locked_memory(host, 64 * mib).verdict, Verdict::met);
+class LockedMemoryOfBackends : public ::testing::Test {
+ protected:
+  // Of these backends, each of which can be used.
+  [[nodiscard]] Condition judge(const std::vector<std::string_view>& names, std::optional<std::uint64_t> asked,
+                                const std::vector<HostDevice>& devices = {}) {
+    std::vector<Examined> examined;
+    examined.reserve(names.size());
+    for (const std::string_view name : names) {
+      examined.push_back({.backend = find_backend(name).value(), .suits = true, .requirements = {}});
+    }
+    return judge_memory(find_memory_needs(host_, examined, devices, asked));
+  }
+  [[nodiscard]] Condition judge(std::optional<std::uint64_t> asked) { return judge({"iommufd", "type1"}, asked); }
+  void use(std::uint64_t locked_kib, std::uint64_t pinned_kib) {
+    host_.file("/proc/self/status", "VmLck:\t" + std::to_string(locked_kib) + " kB\nVmPin:\t" +
+                                        std::to_string(pinned_kib) + " kB\nCapEff:\t0\n");
+  }
+
+  Host host_;
+};
+
+TEST_F(LockedMemoryOfBackends, HasNoLimitForAProcessWithCapIpcLock) {
+  host_.file("/proc/self/status", status_of("0000000000004000"));
+  const Condition condition = judge(64 * mib);
+  EXPECT_EQ(condition.verdict, Verdict::met);
+  EXPECT_TRUE(mentions(condition.detail, "type1 counts 64 MiB to be mapped: no limit")) << condition.detail;
 }
 
-TEST(LockedMemory, IsJudgedAgainstWhatIsNeededAndTheRemedyIsInKib) {
-  Host host;
-  EXPECT_EQ(judge_locked_memory(host, 8 * mib).verdict, Verdict::met);
-  const Condition condition = judge_locked_memory(host, 8 * mib + 1);
+TEST_F(LockedMemoryOfBackends, IsJudgedAgainstWhatIsNeededAndTheRemedyIsInKib) {
+  EXPECT_EQ(judge(8 * mib).verdict, Verdict::met);
+  const Condition condition = judge(8 * mib + 1);
   EXPECT_EQ(condition.verdict, Verdict::not_met);
-  EXPECT_TRUE(mentions(condition.remedy, "\"ulimit -l 8193\"")) << condition.remedy;
+  EXPECT_TRUE(mentions(condition.detail, "by user: too much; type1 counts")) << condition.detail;
+  EXPECT_TRUE(mentions(condition.remedy, "\"ulimit -l 8196\"")) << "whole pages: " << condition.remedy;
+  EXPECT_TRUE(mentions(condition.remedy, "LimitMEMLOCK=8196K")) << condition.remedy;
+  EXPECT_TRUE(mentions(condition.remedy, "\"sudo prlimit -p $$ -l$((8196*1024))\"")) << condition.remedy;
 }
 
-TEST(LockedMemory, CannotBeJudgedAgainstNothing) {
-  Host host;
-  EXPECT_EQ(judge_locked_memory(host, std::nullopt).verdict, Verdict::unknown);
-  EXPECT_TRUE(mentions(judge_locked_memory(host, std::nullopt).detail, "8 MiB"));
+TEST_F(LockedMemoryOfBackends, IsCountedBesideWhatIsInUseOfTheSameCounter) {
+  use(1024, 2048);
+  const Condition condition = judge(6 * mib);
+  EXPECT_TRUE(mentions(condition.detail,
+                       "by user, beside 2 MiB in use: allowed unless other processes of this user "
+                       "have pinned more than 0 bytes"))
+      << condition.detail;
+  EXPECT_TRUE(mentions(condition.detail, "type1 counts 6 MiB to be mapped, beside 1 MiB in use: allowed"))
+      << condition.detail;
+  const Condition more = judge(7 * mib);
+  EXPECT_EQ(more.verdict, Verdict::met) << "type1 will do: " << more.detail;
+  const Condition most = judge(8 * mib);
+  EXPECT_EQ(most.verdict, Verdict::not_met);
+  EXPECT_TRUE(mentions(most.remedy, "\"ulimit -l 10240\"")) << "of the first: " << most.remedy;
 }
 
-TEST(LockedMemory, IsMetWithoutALimit) {
-  Host host;
-  host.file("/proc/self/limits", limits_of("unlimited"));
-  EXPECT_EQ(judge_locked_memory(host, std::nullopt).verdict, Verdict::met);
+TEST_F(LockedMemoryOfBackends, ThatTheUserSharesIsUncertain) {
+  EXPECT_EQ(judge({"iommufd"}, 8 * mib).verdict, Verdict::unknown);
+  EXPECT_EQ(judge({"iommufd"}, 8 * mib).remedy, "");
+  EXPECT_EQ(judge({"iommufd"}, 9 * mib).verdict, Verdict::not_met);
 }
 
-TEST(LockedMemory, IsUnknownWithoutProc) {
+TEST_F(LockedMemoryOfBackends, OfDevicesThatMayNeedTwoContainersIsUncertain) {
+  std::vector<HostDevice> devices(2);
+  devices[0].iommu_group = GroupId{1};
+  devices[1].iommu_group = GroupId{2};
+  EXPECT_EQ(judge({"type1"}, 4 * mib, devices).verdict, Verdict::met);
+  const Condition condition = judge({"type1"}, 8 * mib, devices);
+  EXPECT_EQ(condition.verdict, Verdict::unknown);
+  EXPECT_TRUE(mentions(condition.detail, "8 MiB to be mapped, in 1 to 2 containers: too much if they cannot share"))
+      << condition.detail;
+  EXPECT_TRUE(mentions(condition.remedy, "\"ulimit -l 16384\"")) << condition.remedy;
+}
+
+TEST_F(LockedMemoryOfBackends, OfABackendThatCannotBeUsedDoesNotDecide) {
+  std::vector<Examined> examined;
+  examined.push_back({.backend = find_backend("type1").value(), .suits = true, .requirements = {}});
+  examined.front().requirements.push_back(
+      {.key = "iommu", .title = "IOMMU", .node = "", .found = tl::unexpected(Error({.code = ENODEV}))});
+  examined.push_back({.backend = find_backend("iommufd").value(), .suits = true, .requirements = {}});
+  const MemoryNeeds found = find_memory_needs(host_, examined, {}, 8 * mib);
+  ASSERT_EQ(found.needs.size(), 2U);
+  EXPECT_EQ(found.needs.front().backend, "iommufd");
+  EXPECT_EQ(judge_memory(found).verdict, Verdict::unknown) << "type1 alone would be met";
+}
+
+TEST_F(LockedMemoryOfBackends, CannotBeJudgedAgainstNothing) {
+  const Condition condition = judge(std::nullopt);
+  EXPECT_EQ(condition.verdict, Verdict::unknown);
+  EXPECT_TRUE(mentions(condition.detail, "8 MiB")) << condition.detail;
+  EXPECT_TRUE(mentions(condition.detail, "--memory SIZE")) << condition.detail;
+  EXPECT_EQ(judge({}, mib).verdict, Verdict::unknown) << "no backend";
+}
+
+TEST_F(LockedMemoryOfBackends, IsMetWithoutALimit) {
+  host_.file("/proc/self/limits", limits_of("unlimited"));
+  EXPECT_EQ(judge(std::nullopt).verdict, Verdict::met);
+  EXPECT_EQ(judge(std::numeric_limits<std::uint64_t>::max()).verdict, Verdict::met);
+}
+
+TEST_F(LockedMemoryOfBackends, IsUnknownWithoutProc) {
   test::TreeKernel kernel;
-  EXPECT_EQ(judge_locked_memory(kernel, mib).verdict, Verdict::unknown);
+  const Condition condition = judge_memory(find_memory_needs(kernel, {}, {}, mib));
+  EXPECT_EQ(condition.verdict, Verdict::unknown);
+  EXPECT_TRUE(mentions(condition.remedy, "/proc")) << condition.remedy;
 }
 
 TEST(InterruptIsolation, IsMetWhereTheKernelRemapsInterrupts) {
@@ -173,9 +261,9 @@ TEST(InterruptIsolation, IsTakenFromTheKernelAndNotFromItsParameters) {
   host.file("/proc/cmdline", "intremap=off,nosid\n");
   const Condition condition = judge_interrupt_isolation(host, std::nullopt);
   EXPECT_EQ(condition.verdict, Verdict::not_met);
-  EXPECT_TRUE(mentions(condition.remedy, "take \"off\" out of \"intremap=off,nosid\"")) << condition.remedy;
+  EXPECT_TRUE(mentions(condition.remedy, "remove \"off\" from \"intremap=off,nosid\"")) << condition.remedy;
   host.file("/proc/cmdline", "nointremap\n");
-  EXPECT_TRUE(mentions(judge_interrupt_isolation(host, std::nullopt).remedy, "take \"nointremap\" off"));
+  EXPECT_TRUE(mentions(judge_interrupt_isolation(host, std::nullopt).remedy, "remove \"nointremap\" from"));
 }
 
 TEST(InterruptIsolation, IsToldOfAmdInTheSameWay) {
@@ -193,7 +281,7 @@ TEST(InterruptIsolation, IsNotMetWhereNothingShowsAndBit3OfEcapIsMissing) {
   host.remove("/proc/interrupts");
   EXPECT_EQ(judge_interrupt_isolation(host, std::nullopt).verdict, Verdict::unknown) << "that it could is no proof";
   host.file("/sys/class/iommu/dmar0/intel-iommu/ecap", "f00f52\n");
-  const Condition condition = judge_interrupt_isolation(host, std::nullopt);
+  const Condition condition = of_host(host, "interrupt-isolation");
   EXPECT_EQ(condition.verdict, Verdict::not_met);
   EXPECT_TRUE(mentions(condition.detail, "dmar0 cannot"));
   EXPECT_TRUE(mentions(condition.remedy, "allow_unsafe_interrupts"));
@@ -204,9 +292,9 @@ TEST(InterruptIsolation, IsNotNeededForTheBackendAloneThatWasToldSo) {
   host.file("/proc/interrupts", not_remapped);
   host.file("/sys/module/vfio_iommu_type1/parameters/allow_unsafe_interrupts", "Y\n");
   host.file("/sys/module/iommufd/parameters/allow_unsafe_interrupts", "N\n");
-  const Condition condition = judge_interrupt_isolation(host, std::nullopt);
+  const Condition condition = of_host(host, "interrupt-isolation");
   EXPECT_EQ(condition.verdict, Verdict::optional);
-  EXPECT_TRUE(mentions(condition.detail, "type1 is told")) << condition.detail;
+  EXPECT_TRUE(mentions(condition.detail, "allow_unsafe_interrupts makes type1 accept that")) << condition.detail;
   const Diagnosis diagnosis = diagnose(host, {.device = nvme, .memory = std::nullopt});
   const Condition* iommufd = find(diagnosis.device, "backend-iommufd");
   ASSERT_NE(iommufd, nullptr);
@@ -214,7 +302,7 @@ TEST(InterruptIsolation, IsNotNeededForTheBackendAloneThatWasToldSo) {
   EXPECT_TRUE(mentions(iommufd->detail, "not isolated")) << iommufd->detail;
 }
 
-TEST(InterruptIsolation, CannotBeToldOfArm) {
+TEST(InterruptIsolation, IsUnknownOnArm) {
   Host host;
   host.directory("/sys/class/iommu/smmu3.0x9050000/devices/0000:00:02.0");
   const Condition condition = judge_interrupt_isolation(host, "smmu3.0x9050000");
@@ -230,7 +318,7 @@ TEST(InterruptIsolation, DoesNotDependOnAnIommuWithoutDevices) {
 
 TEST(Node, ThatDoesNotExistHasTheRemedyThatBringsIt) {
   test::TreeKernel kernel;
-  const Condition condition = judge_node(kernel, "iommufd-node", "/dev/iommu");
+  const Condition condition = of_host(kernel, "iommufd-node");
   EXPECT_EQ(condition.verdict, Verdict::not_met);
   EXPECT_EQ(condition.detail, "does not exist");
   EXPECT_TRUE(mentions(condition.remedy, "modprobe iommufd")) << condition.remedy;
@@ -239,7 +327,7 @@ TEST(Node, ThatDoesNotExistHasTheRemedyThatBringsIt) {
 TEST(Node, ThatIsMissingInAContainerAloneIsGivenToIt) {
   test::TreeKernel kernel;
   kernel.file("/sys/class/misc/vfio/dev", "10:196\n");
-  const Condition condition = judge_node(kernel, "container-node", "/dev/vfio/vfio");
+  const Condition condition = of_host(kernel, "container-node");
   EXPECT_EQ(condition.verdict, Verdict::not_met);
   EXPECT_FALSE(mentions(condition.remedy, "modprobe")) << condition.remedy;
   EXPECT_TRUE(mentions(condition.remedy, "--device /dev/vfio/vfio")) << condition.remedy;
@@ -249,16 +337,16 @@ TEST(Node, ThatIsMissingInAContainerAloneIsGivenToIt) {
 TEST(Node, WhoseFolderIsMissingTooIsMadeWithIt) {
   test::TreeKernel kernel;
   kernel.file("/sys/class/misc/vfio/dev", "10:196\n");
-  EXPECT_TRUE(mentions(judge_node(kernel, "container-node", "/dev/vfio/vfio").remedy,
-                       "\"mkdir -p /dev/vfio && mknod /dev/vfio/vfio c 10 196\""));
+  EXPECT_TRUE(
+      mentions(of_host(kernel, "container-node").remedy, "\"mkdir -p /dev/vfio && mknod /dev/vfio/vfio c 10 196\""));
   kernel.directory("/dev/vfio");
-  EXPECT_FALSE(mentions(judge_node(kernel, "container-node", "/dev/vfio/vfio").remedy, "mkdir"));
+  EXPECT_FALSE(mentions(of_host(kernel, "container-node").remedy, "mkdir"));
 }
 
 TEST(Node, ThatMayNotBeOpenedIsShownWithModeAndOwnerAndHowToChangeThem) {
   Host host;
   host.access_gives("/dev/vfio/2", -EACCES);
-  const Condition condition = judge_node(host, "group-node", "/dev/vfio/2");
+  const Condition condition = of_device(host, "group-node");
   EXPECT_EQ(condition.verdict, Verdict::not_met);
   EXPECT_TRUE(mentions(condition.detail, "crw------- root root")) << condition.detail;
   EXPECT_TRUE(mentions(condition.remedy, "chown")) << condition.remedy;
@@ -281,7 +369,7 @@ TEST(Node, OfAGroupThatSomebodyHasOpenIsThere) {
   EXPECT_EQ(of_device(host, "group-node").verdict, Verdict::met) << "\"in use\" tells of that";
 }
 
-// One whose every read gives ones.
+// A host on which every read from a device returns ones.
 class SilentHost : public Host {
  public:
   SilentHost() { node("/sys/bus/pci/devices/0000:00:01.0/config", {.mode = S_IFREG | 0644U}); }
@@ -316,7 +404,7 @@ TEST(AddressWidth, IsTheNarrowerOfWhatVtdTakesAndWhatItsPageTablesReach) {
   EXPECT_EQ(narrow.verdict, Verdict::not_met);
   EXPECT_TRUE(mentions(narrow.detail, "0x0-0x7fffffffff")) << narrow.detail;
   EXPECT_EQ(judge_address_width(host, "dmar0", 512 * gib)->verdict, Verdict::not_met) << "interrupts take a part of it";
-  // MGAW 57 bits, of which page tables of 48 bits reach no more than that.
+  // MGAW 57 bits, but page tables for only 48.
   host.file("/sys/class/iommu/dmar0/intel-iommu/cap", "d2008c40380462\n");
   EXPECT_EQ(judge_address_width(host, "dmar0", 1024 * gib)->verdict, Verdict::met);
   EXPECT_EQ(judge_address_width(host, "dmar0", gib << 18)->verdict, Verdict::not_met);
@@ -324,7 +412,7 @@ TEST(AddressWidth, IsTheNarrowerOfWhatVtdTakesAndWhatItsPageTablesReach) {
 
 TEST(Device, ThatIsReadyMeetsEveryCondition) {
   Host host;
-  for (const Condition& condition : judge_device(host, nvme)) {
+  for (const Condition& condition : conditions_of(host, nvme)) {
     EXPECT_EQ(condition.verdict, Verdict::met) << condition.key << ": " << condition.detail;
     EXPECT_EQ(condition.remedy, "") << condition.key;
   }
@@ -332,7 +420,8 @@ TEST(Device, ThatIsReadyMeetsEveryCondition) {
 
 TEST(Device, ThatDoesNotExistHasNoOtherCondition) {
   Host host;
-  const auto conditions = judge_device(host, {.domain = 0, .bus = 9, .device = 9, .function = 0});
+  const auto conditions =
+      diagnose(host, {.device = PciAddress{.domain = 0, .bus = 9, .device = 9, .function = 0}}).device;
   ASSERT_EQ(conditions.size(), 1U);
   EXPECT_EQ(conditions.front().verdict, Verdict::not_met);
   EXPECT_TRUE(mentions(conditions.front().remedy, "postern devices"));
@@ -404,7 +493,7 @@ TEST(Device, ThatIsAVirtualFunctionOfOneThatVfioHasNeedsAToken) {
   EXPECT_EQ(condition.verdict, Verdict::not_met);
   EXPECT_TRUE(mentions(condition.detail, "0000:00:02.0")) << condition.detail;
   EXPECT_TRUE(mentions(condition.remedy, "--vf-token")) << condition.remedy;
-  const auto conditions = judge_device(host, nvme, VfToken());
+  const auto conditions = conditions_of(host, nvme, VfToken());
   ASSERT_NE(find(conditions, "vf-token"), nullptr);
   EXPECT_EQ(find(conditions, "vf-token")->verdict, Verdict::unknown);
 }
@@ -420,7 +509,8 @@ TEST(Device, OfTheChipsetIsNotToldToTakeTheChipset) {
   EXPECT_EQ(condition.verdict, Verdict::not_met);
   EXPECT_FALSE(mentions(condition.remedy, "postern bind")) << condition.remedy;
   EXPECT_TRUE(mentions(condition.remedy, "another slot")) << condition.remedy;
-  EXPECT_TRUE(mentions(condition.remedy, "0000:00:01.1: it is a part of the chipset")) << condition.remedy;
+  EXPECT_TRUE(mentions(condition.remedy, "0000:00:01.1 must keep its driver: it is part of the chipset"))
+      << condition.remedy;
   EXPECT_TRUE(mentions(condition.detail, "functions of 0000:00:01 have no ACS")) << condition.detail;
 }
 
@@ -434,7 +524,7 @@ TEST(Device, WhosePortDoesNotIsolateItNamesThePort) {
   EXPECT_TRUE(mentions(condition.remedy, "\"postern bind 0000:02:00.0\"")) << condition.remedy;
 }
 
-// The controller of a disk shares the device's group; opening the disk's partition exclusively gives this.
+// Adds a disk controller to the device's group. `opened` is the result of opening the disk's partition exclusively.
 void add_disk_in_group(Host& host, int opened) {
   add_device(host, "0000:00:01.1", "2", "ahci");
   host.link("/sys/class/block/sda1", "../../devices/pci0000:00/0000:00:01.1/ata1/host0/block/sda/sda1");
@@ -449,10 +539,10 @@ TEST(Device, IsNotToldToTakeTheControllerThatADiskOfTheHostIsBehind) {
   host.file("/proc/self/mountinfo", "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n");
   const Condition condition = of_device(host, "group-viable");
   EXPECT_FALSE(mentions(condition.remedy, "postern bind")) << condition.remedy;
-  EXPECT_TRUE(mentions(condition.remedy, "sda1 has the root file system")) << condition.remedy;
+  EXPECT_TRUE(mentions(condition.remedy, "sda1 holds the root file system")) << condition.remedy;
 }
 
-TEST(Device, IsNotToldToTakeWhatCannotBeToldToBeUnused) {
+TEST(Device, IsNotAdvisedToTakeMembersWhoseUseIsUnknown) {
   Host host;
   add_disk_in_group(host, -EACCES);
   host.file("/proc/self/mountinfo", "");
@@ -460,7 +550,7 @@ TEST(Device, IsNotToldToTakeWhatCannotBeToldToBeUnused) {
   EXPECT_EQ(condition.verdict, Verdict::not_met);
   EXPECT_FALSE(mentions(condition.remedy, "postern bind")) << condition.remedy;
   EXPECT_TRUE(mentions(condition.remedy, "0000:00:01.1")) << condition.remedy;
-  EXPECT_TRUE(mentions(condition.remedy, "cannot be told")) << condition.remedy;
+  EXPECT_TRUE(mentions(condition.remedy, "unknown whether")) << condition.remedy;
 }
 
 TEST(Device, IsNotToldToTakeAMemberOfAnotherBus) {
@@ -528,14 +618,14 @@ TEST(Device, ThatMayBeOpenOutsideOfThisPidNamespaceIsNotCalledUnused) {
   host.link("/proc/self/ns/pid", "pid:[4026532441]");
   const Condition condition = of_device(host, "not-in-use");
   EXPECT_EQ(condition.verdict, Verdict::unknown);
-  EXPECT_TRUE(mentions(condition.detail, "cannot tell: this is a PID namespace")) << condition.detail;
+  EXPECT_TRUE(mentions(condition.detail, "unknown: this is a PID namespace")) << condition.detail;
 }
 
 TEST(Device, ThatThisHostUsesIsToldSoBeforeItIsBound) {
   Host host;
   add_device(host, "0000:00:01.0", "2", "mlx5_core");
   host.file("/sys/bus/pci/devices/0000:00:01.0/sriov_numvfs", "2\n");
-  const auto conditions = judge_device(host, nvme);
+  const auto conditions = conditions_of(host, nvme);
   const Condition* use = find(conditions, "not-in-use");
   ASSERT_NE(use, nullptr);
   EXPECT_EQ(use->verdict, Verdict::not_met);
@@ -549,7 +639,7 @@ TEST(Device, ThatIsABridgeIsNotPassedThrough) {
   EXPECT_EQ(of_device(host, "device").verdict, Verdict::not_met);
 }
 
-// Of a process that may open no more files: that nothing can be read does not mean that nothing is there.
+// A process without free fds: a failed read does not mean that something does not exist.
 class ExhaustedHost : public Host {
  public:
   int lack = -EMFILE;
@@ -609,7 +699,7 @@ TEST(Diagnosis, ForgivesWhatOnlyOneOfTwoWaysNeeds) {
   const Diagnosis diagnosis = diagnose(host, {.device = nvme, .memory = std::nullopt});
   const Condition* node = find(diagnosis.host, "container-node");
   ASSERT_NE(node, nullptr);
-  // Only where the other way is open, which the probe of the backend decides.
+  // Forgiven only if the other backend can be used, as its probe decides.
   const Condition* iommufd = find(diagnosis.device, "backend-iommufd");
   if (iommufd != nullptr && iommufd->verdict == Verdict::met) {
     EXPECT_EQ(node->verdict, Verdict::optional);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// The proof for QEMU's edu device, with one that is not at rest, and one that answers once.
+// The proof for QEMU's edu device, with a device that is always busy, and one that answers only once.
 #include <gtest/gtest.h>
 
-#include <postern-sim/faults.hpp>
 #include <postern-sim/kernel.hpp>
 #include <postern/attach.hpp>
+#include <postern/forwarding_kernel.hpp>
 #include <postern/pci_function.hpp>
 
 #include "proofs/proof.hpp"
@@ -19,7 +19,7 @@ constexpr std::size_t interrupt_raise = 0x60;
 constexpr std::size_t interrupt_acknowledge = 0x64;
 constexpr std::size_t dma_command = 0x98;
 
-// An edu device whose registers the test answers.
+// An edu device whose registers the test controls.
 class LyingEdu : public sim::Hardware {
  public:
   explicit LyingEdu(std::unique_ptr<sim::Hardware> honest) : honest_(std::move(honest)) {}
@@ -38,7 +38,7 @@ class LyingEdu : public sim::Hardware {
   std::uint32_t answer_ = 0;
 };
 
-// Its DMA engine is copying, whatever it is told.
+// Its DMA engine is always busy.
 class BusyEdu final : public LyingEdu {
  public:
   using LyingEdu::LyingEdu;
@@ -52,7 +52,7 @@ class BusyEdu final : public LyingEdu {
   }
 };
 
-// Keeps its answer to the first question, whatever it is asked; its copies end and move nothing.
+// Always returns its answer to the first question; its copies complete but move nothing.
 class OnceEdu final : public LyingEdu {
  public:
   using LyingEdu::LyingEdu;
@@ -73,31 +73,31 @@ class OnceEdu final : public LyingEdu {
   }
 };
 
-// Sees whether bus mastering is ever turned on, in the command register of config space.
-class MasterWatch final : public sim::FailingKernel {
+// Records whether bus mastering was ever enabled in the command register.
+class MasterWatch final : public ForwardingKernel {
  public:
-  using FailingKernel::FailingKernel;
+  using ForwardingKernel::ForwardingKernel;
   ssize_t pwrite(int fd, const void* buffer, std::size_t length, std::uint64_t offset) override {
     constexpr std::uint64_t command = (std::uint64_t{7} << 40) + 4;
     constexpr unsigned char master = 4;
     if (offset == command && (*static_cast<const unsigned char*>(buffer) & master) != 0) was_master = true;
-    return FailingKernel::pwrite(fd, buffer, length, offset);
+    return ForwardingKernel::pwrite(fd, buffer, length, offset);
   }
   bool was_master = false;
 };
 
 constexpr PciAddress edu{.bus = 0, .device = 4};
 
-// The steps of the proof that fail.
+// Runs the proof, and returns the steps that failed.
 std::vector<std::string> run_proof(Kernel& kernel, PciDevice& device) {
   const auto ranges = device.device().container()->usable_ranges();
   IovaAllocator iovas(ranges, device.device().container()->page_sizes());
   const ProofOptions options;
   const Session session{.kernel = kernel, .bindings_folder = "", .format = Format::json};
   Steps steps(session);
-  Bench bench{
+  ProofContext context{
       .session = session, .device = device, .ranges = ranges, .allocator = iovas, .options = options, .steps = steps};
-  edu_proof.run(bench);
+  edu_proof.run(context);
   return steps.failures();
 }
 

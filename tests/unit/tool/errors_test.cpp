@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Errors as people and programs get them.
+// Errors as text and as JSON.
 #include "text/errors.hpp"
 
 #include <gtest/gtest.h>
@@ -14,8 +14,7 @@ Error locked() {
                 .operation = "VFIO_IOMMU_MAP_DMA",
                 .object = "map 0x1000+64 MiB into container type1",
                 .reason = "locked memory is limited to 8 MiB",
-                .remedy = "\"ulimit -l 65536\"",
-                .causes = {}});
+                .remedy = "\"ulimit -l 65536\""});
 }
 
 Error with_causes() {
@@ -31,7 +30,7 @@ Error with_causes() {
   return Error(std::move(details));
 }
 
-// Says "--host" only while it lives.
+// Sets the name given by --host during its lifetime.
 struct NamedHost {
   explicit NamedHost(const std::string& name) { name_host(name); }
   NamedHost(const NamedHost&) = delete;
@@ -54,8 +53,8 @@ TEST(ForHost, PutsTheHostIntoEachCommandOfPosterns) {
 TEST(ForHost, SaysThatASimulatedHostBeginsAnewWhereSomethingIsToBeBound) {
   const NamedHost named("sim:./my host's.json");
   EXPECT_EQ(for_host("\"postern bind 00:02.0\""),
-            "\"postern bind 00:02.0 --host 'sim:./my host'\\''s.json'\"; a simulated host begins anew in each run: to "
-            "find it bound, describe the function with \"driver\": \"vfio-pci\"");
+            "\"postern bind 00:02.0 --host 'sim:./my host'\\''s.json'\"; a simulated host starts fresh in each run: to "
+            "have it bound, describe the function with \"driver\": \"vfio-pci\"");
 }
 
 TEST(ForHost, IsDoneInJsonToo) {
@@ -88,6 +87,14 @@ TEST(ErrorDetails, PutsTheRemedyAndEveryCauseOnLinesOfTheirOwn) {
       "  - /dev/iommu: No such file or directory (open: ENOENT)\n");
 }
 
+TEST(ErrorDetails, HasEqualCausesOnce) {
+  Error::Details details = with_causes().details();
+  details.causes.push_back(locked());
+  EXPECT_EQ(error_details(Error(details), {}, 2), error_details(with_causes(), {}, 2));
+  EXPECT_EQ(Error(details).message(), with_causes().message());
+  EXPECT_EQ(error_json(Error(details))["causes"].size(), 3U) << "programs get each";
+}
+
 TEST(ErrorJson, HasEveryPart) {
   const Json json = error_json(with_causes());
   EXPECT_EQ(json["operation"], "choose backend");
@@ -99,6 +106,22 @@ TEST(ErrorJson, HasEveryPart) {
   ASSERT_EQ(json["causes"].size(), 2U);
   EXPECT_EQ(json["causes"][0]["remedy"], "\"ulimit -l 65536\"");
   EXPECT_EQ(json["causes"][1]["reason"], "No such file or directory");
+}
+
+TEST(ErrorJson, HasTheKindAndEachRemedyWithItsCode) {
+  const Json json =
+      error_json(Error({.code = EPERM,
+                        .kind = ErrorKind::not_bound,
+                        .object = "0000:00:01.0",
+                        .remedy = Remedies({{.code = RemedyCode::bind_to_vfio_driver, .arguments = {"0000:00:01.0"}},
+                                            {.code = RemedyCode::try_again, .arguments = {}}})}));
+  EXPECT_EQ(json["kind"], "not_bound");
+  EXPECT_EQ(json["remedy"], "\"postern bind 0000:00:01.0\"; try again");
+  EXPECT_EQ(json["remedies"][0], Json({{"code", "bind_to_vfio_driver"},
+                                       {"arguments", {"0000:00:01.0"}},
+                                       {"text", "\"postern bind 0000:00:01.0\""}}));
+  EXPECT_EQ(json["remedies"][1]["code"], "try_again");
+  EXPECT_TRUE(json["remedies"][1]["arguments"].empty());
 }
 
 TEST(ErrorLine, IsOneLineWhateverTheErrorHasInIt) {

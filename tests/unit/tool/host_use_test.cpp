@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Who has a device open.
+// Finds the processes that have a device open.
 #include <gtest/gtest.h>
 
 #include <array>
@@ -12,7 +12,7 @@ namespace host_use_test {
 
 const std::array<std::string, 2> nodes = {"/dev/vfio/2", "/dev/vfio/devices/vfio0"};
 
-// A kernel that shows the files of no other user's process.
+// A kernel that hides the open files of other users' processes.
 class Secretive : public test::TreeKernel {
  public:
   int list_directory(const std::string& path, std::vector<std::string>& names) override {
@@ -64,7 +64,7 @@ TEST(Holders, LeaveThisProcessOut) {
 TEST(Holders, MayBeHiddenWhereAProcessDoesNotShowItsFiles) {
   Secretive kernel;
   kernel.directory("/proc/1/fd");
-  EXPECT_EQ(find_holders(kernel, nodes).hidden, "only root can look at the processes of other users");
+  EXPECT_EQ(find_holders(kernel, nodes).hidden, "only root can see which files other users have open");
 }
 
 TEST(Holders, MayBeHiddenOutsideOfAPidNamespace) {
@@ -73,8 +73,7 @@ TEST(Holders, MayBeHiddenOutsideOfAPidNamespace) {
   kernel.link("/proc/self/ns/pid", "pid:[4026531836]");
   EXPECT_EQ(find_holders(kernel, nodes).hidden, "");
   kernel.link("/proc/self/ns/pid", "pid:[4026532441]");
-  EXPECT_EQ(find_holders(kernel, nodes).hidden,
-            "this is a PID namespace of its own, and processes outside of it cannot be seen");
+  EXPECT_EQ(find_holders(kernel, nodes).hidden, "this is a PID namespace, and processes outside of it are not visible");
 }
 
 TEST(Holders, MayBeHiddenWhereProcHidesTheProcessesOfOthers) {
@@ -89,15 +88,14 @@ TEST(Holders, MayBeHiddenWhereThereIsNoProc) {
   EXPECT_NE(find_holders(kernel, nodes).hidden, "");
 }
 
-TEST(HoldersText, SaysWhereItCannotBeTold) {
+TEST(HoldersText, SaysWhenHoldersAreUnknown) {
   test::TreeKernel kernel;
   kernel.directory("/proc/900/fd");
   const HostDevice device{.name = "0000:00:01.0", .bus = "pci", .iommu_group = GroupId{2}};
   EXPECT_EQ(holders_text(kernel, device), "");
   kernel.link("/proc/self/ns/pid", "pid:[4026532441]");
   EXPECT_EQ(holders_text(kernel, device),
-            "who has it open cannot be told: this is a PID namespace of its own, and processes outside of it cannot be "
-            "seen");
+            "it is unknown who has it open: this is a PID namespace, and processes outside of it are not visible");
 }
 
 TEST(ListOf, IsAsASentenceHasIt) {

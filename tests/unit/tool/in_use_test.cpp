@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// What this host does with a device, over files in memory and disks whose exclusive open gives what a test says.
+// Uses of a device by this host, on a file tree in memory, with disks whose exclusive open returns a result of the
+// test's choice.
 #include "host/in_use.hpp"
 
 #include <gmock/gmock.h>
@@ -17,7 +18,7 @@ namespace in_use_test {
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-// A kernel with block devices, none of which anybody has claimed.
+// A kernel with block devices that are not in use.
 class Host : public test::TreeKernel {
  public:
   Host() {
@@ -46,7 +47,7 @@ class Host : public test::TreeKernel {
     return 0;
   }
 
-  std::map<std::string, int> opens;  // what an exclusive open gives
+  std::map<std::string, int> opens;  // results of exclusive opens
 };
 
 class InUseTest : public testing::Test {
@@ -76,12 +77,12 @@ TEST_F(InUseTest, ThePartitionWithTheRootFileSystemIsNamedThoughItsMountDoesNotN
   claim("nvme0n1");
   claim("nvme0n1p1");
   host_.file("/proc/self/mountinfo", "22 1 259:1 / / rw,relatime shared:1 - ext4 /dev/root rw\n");
-  EXPECT_EQ(uses(), "nvme0n1p1 has the root file system");
+  EXPECT_EQ(uses(), "nvme0n1p1 holds the root file system");
   const auto refused = require_unused(look(), device_, "bind");
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code(), EBUSY);
-  EXPECT_THAT(refused.error().reason(), HasSubstr("nvme0n1p1 has the root file system"));
-  EXPECT_THAT(refused.error().remedy(), HasSubstr("\"--force\" takes the device all the same, and loses what is"));
+  EXPECT_THAT(refused.error().reason(), HasSubstr("nvme0n1p1 holds the root file system"));
+  EXPECT_THAT(refused.error().remedy(), HasSubstr("\"--force\" takes the device anyway, and loses the file"));
 }
 
 TEST_F(InUseTest, AFileSystemWithANumberOfItsOwnIsFoundByItsNode) {
@@ -94,7 +95,7 @@ TEST_F(InUseTest, ADiskWhoseUserNobodyNamesIsUsedAllTheSame) {
   claim("nvme0n1");
   claim("nvme0n1p1");
   host_.file("/proc/self/mountinfo", "30 1 0:33 / /tank rw - zfs tank rw\n");
-  EXPECT_THAT(uses(), HasSubstr("nvme0n1p1 refuses an exclusive open (EBUSY)"));
+  EXPECT_THAT(uses(), HasSubstr("nvme0n1p1 cannot be opened exclusively (EBUSY)"));
   EXPECT_THAT(look().uses, testing::SizeIs(1)) << "the disk is refused for its partition";
 }
 
@@ -130,7 +131,7 @@ TEST_F(InUseTest, ADiskThatCannotBeAskedIsNotUnused) {
   const auto refused = require_unused(look(), device_, "bind");
   ASSERT_FALSE(refused);
   EXPECT_EQ(refused.error().code(), EBUSY);
-  EXPECT_THAT(refused.error().reason(), HasSubstr("cannot be told"));
+  EXPECT_THAT(refused.error().reason(), HasSubstr("unknown whether"));
   host_.remove("/dev/nvme0n1");
   EXPECT_EQ(unknown(), "nvme0n1: open /dev/nvme0n1: No such file or directory");
   host_.node("/dev/nvme0n1", {.mode = S_IFBLK | 0660U, .device = makedev(8, 7)});
@@ -185,7 +186,7 @@ TEST_F(InUseTest, APhysicalFunctionWithVirtualOnesIsUsed) {
   EXPECT_EQ(uses(), "");
   host_.file(device_.sysfs_path + "/sriov_numvfs", "2\n");
   EXPECT_EQ(uses(), "it has 2 virtual functions enabled (sriov_numvfs)");
-  EXPECT_EQ(look().losses_text(), "its 2 virtual functions, and what uses them");
+  EXPECT_EQ(look().losses_text(), "its 2 virtual functions and their users");
 }
 
 TEST_F(InUseTest, TheBootDisplayIsUsed) {
@@ -236,7 +237,7 @@ TEST_F(InUseTest, ItIsNotTheUseOfAnotherDevice) {
   EXPECT_EQ(uses() + unknown(), "");
   device_.name = "0000:00:1f.2";
   device_.sysfs_path = "/sys/bus/pci/devices/0000:00:1f.2";
-  EXPECT_EQ(uses(), "sda1 has the root file system");
+  EXPECT_EQ(uses(), "sda1 holds the root file system");
 }
 
 }  // namespace in_use_test

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the numbers of PCI and VFIO are called.
+// Names for the numbers of PCI and VFIO.
 #include "text/names.hpp"
 
 #include <gtest/gtest.h>

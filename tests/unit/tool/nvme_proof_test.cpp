@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The proof for NVMe controllers, with controllers that lie, fail, and stop in the middle: what it certifies, and what
+// The proof for NVMe controllers, with controllers that lie, fail, or stop midway: its results, and the contents that
 // it leaves on the disk.
 #include <gtest/gtest.h>
 
@@ -12,6 +12,7 @@
 #include <fstream>
 #include <iterator>
 #include <optional>
+#include <postern/dirty_tracker.hpp>
 #include <postern/log.hpp>
 #include <string>
 #include <vector>
@@ -33,7 +34,7 @@ using test::NvmeCommand;
 using test::NvmeFate;
 
 constexpr std::uint8_t nvme_write = 1;
-constexpr std::uint32_t count = 128;  // blocks of 512 bytes that the write test takes
+constexpr std::uint32_t count = 128;  // blocks of 512 bytes used by the write test
 
 template <typename T>
 std::string why(const Result<T>& result) {
@@ -47,7 +48,7 @@ Bytes bytes_of(const std::filesystem::path& path) {
   return {first, first + text.size()};
 }
 
-// A lying disk, attached, and what a proof wants.
+// An attached lying disk, and the arguments of a proof.
 class ProofRig {
  public:
   explicit ProofRig(const sim::Host& host = sim::pc())
@@ -66,7 +67,7 @@ class ProofRig {
     disk.attach();
     ranges_ = disk.container->usable_ranges();
   }
-  [[nodiscard]] Bench bench() {
+  [[nodiscard]] ProofContext context() {
     return {.session = session_,
             .device = *disk.pci,
             .ranges = ranges_,
@@ -74,16 +75,16 @@ class ProofRig {
             .options = options,
             .steps = steps};
   }
-  // The disk takes the pattern, and fails each write after it.
+  // Makes the disk accept the pattern, and fail each write after it.
   void fail_restoring() {
     disk.lies.fate = [this, writes = 0](const NvmeCommand& command) mutable {
       const bool is_restoring = is_on && command.opcode == nvme_write && ++writes > 1;
       return is_restoring ? NvmeFate{.is_run = false, .status = 0x280} : NvmeFate{};
     };
   }
-  // How long a command may take; one that is answered at last must have the time, however busy the machine is.
-  std::chrono::milliseconds patience = 60s;
-  // The last blocks, as an honest controller reads them.
+  // The timeout of commands; long enough for those that complete, however busy the machine is.
+  std::chrono::milliseconds timeout = 60s;
+  // Reads the last blocks with an honest controller.
   [[nodiscard]] Bytes last_blocks() {
     const DmaBuffer buffer = disk.buffer(std::uint64_t{count} * 512);
     auto controller = LyingDisk::must(disk.open());
@@ -92,21 +93,21 @@ class ProofRig {
     return {buffer.data(), buffer.data() + buffer.size()};
   }
   [[nodiscard]] Result<std::string> write_and_restore() {
-    std::optional<nvme::Controller> controller(LyingDisk::must(disk.open({.timeout = patience})));
+    std::optional<nvme::Controller> controller(LyingDisk::must(disk.open({.timeout = timeout})));
     const nvme::Namespace ns = controller->namespaces().at(0);
     is_on = true;
-    auto bench_of_this = bench();
-    auto done = tool::write_and_restore(bench_of_this, controller, ns);
+    auto its_context = context();
+    auto done = tool::write_and_restore(its_context, controller, ns);
     is_on = false;
     return done;
   }
   [[nodiscard]] Result<DirtyReport> compare_dirty_pages() {
     auto controller = LyingDisk::must(disk.open());
     const nvme::Namespace ns = controller.namespaces().at(0);
-    auto bench_of_this = bench();
-    return tool::compare_dirty_pages(bench_of_this, *disk.container->dirty_tracker(), controller, ns);
+    auto its_context = context();
+    return tool::compare_dirty_pages(its_context, *disk.container->get<DirtyTracker>(), controller, ns);
   }
-  // The file that is there of all that were kept; empty where there is none.
+  // The file with kept blocks; empty if there is none.
   [[nodiscard]] std::filesystem::path kept() const {
     std::error_code none;
     for (const auto& entry : std::filesystem::directory_iterator(options.keep_in, none)) return entry.path();
@@ -122,7 +123,7 @@ class ProofRig {
   LyingDisk disk;
   ProofOptions options;
   std::filesystem::path folder;
-  std::atomic<bool> is_on = false;  // the write test runs
+  std::atomic<bool> is_on = false;  // the write test is running
 
  private:
   Session session_;
@@ -137,8 +138,8 @@ TEST(NvmeProof, PassesAnHonestController) {
   rig.options.write_test = true;
   rig.attach();
   const Bytes old = rig.last_blocks();
-  auto bench = rig.bench();
-  nvme_proof.run(bench);
+  auto context = rig.context();
+  nvme_proof.run(context);
   EXPECT_TRUE(rig.steps.failures().empty());
   EXPECT_EQ(rig.step("interrupt")["outcome"], "ok");
   EXPECT_GE(rig.step("interrupt")["interrupts"], 1);
@@ -151,8 +152,8 @@ TEST(NvmeProof, FailsOneThatNeverInterrupts) {
   ProofRig rig;
   rig.disk.lies.no_interrupts = true;
   rig.attach();
-  auto bench = rig.bench();
-  nvme_proof.run(bench);
+  auto context = rig.context();
+  nvme_proof.run(context);
   EXPECT_EQ(rig.steps.failures(), std::vector<std::string>{"interrupt"});
   EXPECT_EQ(rig.step("interrupt")["error"]["errno"], "ENOMSG") << rig.step("interrupt");
 }
@@ -163,13 +164,13 @@ TEST(NvmeProof, TakesDirtyPagesThatNobodyTracksForNoProof) {
     host.dirty_bits = has_dirty_bits;
     ProofRig rig(host);
     rig.attach();
-    auto bench = rig.bench();
-    nvme_proof.run(bench);
+    auto context = rig.context();
+    nvme_proof.run(context);
     EXPECT_EQ(rig.step("dirty pages")["outcome"], has_dirty_bits ? "ok" : "skipped") << rig.step("dirty pages");
   }
 }
 
-// The page is one that the proof has read into.
+// The hidden page is one that the proof has read into.
 TEST(DirtyPages, FailWhereAWrittenOneIsNotTold) {
   constexpr std::uint64_t page = std::uint64_t{1} << 63;
   ProofRig rig;
@@ -182,7 +183,7 @@ TEST(DirtyPages, FailWhereAWrittenOneIsNotTold) {
   };
   const auto report = rig.compare_dirty_pages();
   ASSERT_FALSE(report);
-  EXPECT_NE(report.error().reason().find("no query told"), std::string::npos) << why(report);
+  EXPECT_NE(report.error().reason().find("no query reported it"), std::string::npos) << why(report);
 }
 
 TEST(DirtyPages, FailWhereOthersAreWrittenThanWereAskedFor) {
@@ -192,22 +193,22 @@ TEST(DirtyPages, FailWhereOthersAreWrittenThanWereAskedFor) {
     rig.attach();
     const auto report = rig.compare_dirty_pages();
     ASSERT_FALSE(report);
-    const std::string_view reason = strays ? "was not asked to" : "nothing arrived";
+    const std::string_view reason = strays ? "without a command" : "no data arrived";
     EXPECT_NE(report.error().reason().find(reason), std::string::npos) << why(report);
   }
 }
 
-TEST(NvmeProof, TellsWhatADeviceDidNotDoBesideItsStepsAndBlamesNobody) {
+TEST(NvmeProof, ReportsADeviceThatIgnoresDisableAsARemarkNotAFailure) {
   show_logged_errors();
   const std::size_t before = logged_errors();
   ProofRig rig;
   rig.attach();
   rig.disk.lies.ignores_disable = true;
-  auto bench = rig.bench();
-  nvme_proof.run(bench);
+  auto context = rig.context();
+  nvme_proof.run(context);
   set_log_handler(nullptr);
   EXPECT_TRUE(rig.steps.failures().empty());
-  const Json step = rig.step("interrupt");  // it has reset the device, which had not let itself be disabled
+  const Json step = rig.step("interrupt");  // it reset the device, which could not be disabled
   ASSERT_TRUE(step.contains("remarks")) << step;
   EXPECT_EQ(step["remarks"][0]["kind"], "device");
   EXPECT_EQ(step["remarks"][0]["error"]["errno"], "ETIMEDOUT");
@@ -217,15 +218,15 @@ TEST(NvmeProof, TellsWhatADeviceDidNotDoBesideItsStepsAndBlamesNobody) {
 TEST(NvmeProof, MovesBlocksLongerThanItWants) {
   EXPECT_EQ(blocks_at_a_time(512, 1 << 20, 64 << 10), 128U);
   EXPECT_EQ(blocks_at_a_time(512, 4096, 64 << 10), 8U);
-  EXPECT_EQ(blocks_at_a_time(128 << 10, 1 << 20, 64 << 10), 1U);   // one block, longer than is wanted
+  EXPECT_EQ(blocks_at_a_time(128 << 10, 1 << 20, 64 << 10), 1U);   // one block, longer than requested
   EXPECT_EQ(blocks_at_a_time(128 << 10, 64 << 10, 64 << 10), 0U);  // the controller cannot move a block
 }
 
-// Some commands are never answered, and waited for in vain; the others must be answered within that time.
+// The timeout in tests with commands that never complete; all others must complete within it.
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr auto unanswered_patience = 3s;
+constexpr auto short_timeout = 3s;
 #else
-constexpr auto unanswered_patience = 500ms;
+constexpr auto short_timeout = 500ms;
 #endif
 
 // How a command goes wrong.
@@ -240,14 +241,14 @@ constexpr std::array mishaps = {
     Mishap{"is done, but not answered", {.is_answered = false}},
 };
 
-// At each moment the disk has the old content, or the file has: so whoever kills the process loses nothing.
+// At any moment the disk or the file has the old content, so killing the process loses nothing.
 TEST(WriteTest, LosesNothingWhicheverCommandGoesWrong) {
   for (const Mishap& mishap : mishaps) {
     bool has_gone_wrong = true;
     for (int which = 1; has_gone_wrong; ++which) {
       SCOPED_TRACE("command " + std::to_string(which) + " " + std::string(mishap.name));
       ProofRig rig;
-      if (!mishap.fate.is_answered) rig.patience = unanswered_patience;
+      if (!mishap.fate.is_answered) rig.timeout = short_timeout;
       Bytes old;
       int commands = 0;
       int writes = 0;
@@ -255,7 +256,7 @@ TEST(WriteTest, LosesNothingWhicheverCommandGoesWrong) {
       int lost = 0;
       has_gone_wrong = false;
       const auto look = [&] {
-        if (!rig.is_on || writes % 2 == 0) return;  // the first write is the pattern's, the next the old content's
+        if (!rig.is_on || writes % 2 == 0) return;  // odd: the pattern was written, the old content not yet
         ++moments;
         const auto kept = rig.kept();
         if (kept.empty() || bytes_of(kept) != old) ++lost;
@@ -277,7 +278,7 @@ TEST(WriteTest, LosesNothingWhicheverCommandGoesWrong) {
       EXPECT_EQ(lost, 0) << "of " << moments;
       EXPECT_TRUE(rig.kept().empty()) << why(done);
       EXPECT_TRUE(rig.last_blocks() == old) << why(done);
-      // What went wrong with the restoring was made good; what went wrong before is told.
+      // A failure while restoring was recovered from; an earlier one is reported.
       EXPECT_EQ(done.has_value(), !has_gone_wrong || which > 4) << why(done);
       EXPECT_TRUE(moments > 0 || writes == 0);
     }
@@ -297,7 +298,7 @@ TEST(WriteTest, SaysWhereTheOldContentIsWhenItCannotBeRestored) {
   EXPECT_NE(done.error().reason().find(kept.string()), std::string::npos) << why(done);
   EXPECT_FALSE(rig.last_blocks() == old);
 
-  // The next test does not take what is there for the old content.
+  // The next test must not take the current content for the old one.
   const auto next = rig.write_and_restore();
   ASSERT_FALSE(next);
   EXPECT_EQ(next.error().code(), EEXIST) << why(next);
@@ -316,11 +317,11 @@ TEST(WriteTest, FailsADiskThatLosesAWrite) {
   const Bytes old = rig.last_blocks();
   const auto done = rig.write_and_restore();
   ASSERT_FALSE(done);
-  EXPECT_NE(done.error().reason().find("other bytes were read back"), std::string::npos) << why(done);
+  EXPECT_NE(done.error().reason().find("the bytes read back differ"), std::string::npos) << why(done);
   EXPECT_TRUE(rig.last_blocks() == old);
 }
 
-// Or a disk that loses a write, and has what an earlier run left, would pass.
+// Otherwise a disk that loses a write but has the pattern of an earlier run would pass.
 TEST(WriteTest, WritesAnotherPatternInEachRun) {
   std::vector<Bytes> left;
   for (int run = 0; run < 2; ++run) {
@@ -342,8 +343,8 @@ TEST(WriteTest, TakesAWriteProtectedNamespaceForWhatItIs) {
     return command.opcode == nvme_write ? NvmeFate{.is_run = false, .status = 0x020} : NvmeFate{};
   };
   rig.attach();
-  auto bench = rig.bench();
-  nvme_proof.run(bench);
+  auto context = rig.context();
+  nvme_proof.run(context);
   EXPECT_TRUE(rig.steps.failures().empty());
   EXPECT_EQ(rig.step("write")["outcome"], "skipped") << rig.step("write");
   EXPECT_TRUE(rig.kept().empty());
@@ -390,8 +391,8 @@ TEST(WriteTest, PutsSignalsOffWhicheverThreadTheyComeTo) {
   rig.disk.lies.fate = [&](const NvmeCommand& command) {
     if (!rig.is_on || command.opcode == 2) return NvmeFate{};
     for (const int signal : deadly) {
-      (void)::kill(::getpid(), signal);  // to whichever thread
-      (void)::raise(signal);             // to that of the simulated machine
+      (void)::kill(::getpid(), signal);  // to any thread
+      (void)::raise(signal);             // to the simulated machine's thread
       ++sent;
     }
     seen_meanwhile = std::max(seen_meanwhile, seen());
@@ -403,7 +404,7 @@ TEST(WriteTest, PutsSignalsOffWhicheverThreadTheyComeTo) {
   EXPECT_TRUE(done) << why(done);
   EXPECT_GE(sent, 4 * static_cast<int>(deadly.size()));  // two writes, two flushes
   EXPECT_EQ(seen_meanwhile, 0);
-  EXPECT_EQ(seen(), static_cast<int>(deadly.size()));  // each comes once, when it is over
+  EXPECT_EQ(seen(), static_cast<int>(deadly.size()));  // each is delivered once, at the end
   EXPECT_TRUE(rig.last_blocks() == old);
   for (const auto& [signal, was] : before) (void)::sigaction(signal, &was, nullptr);
 }

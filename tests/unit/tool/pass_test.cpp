@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which passes a check has, by what a backend and the kernel know.
-#include "verbs/pass.hpp"
+// The passes of a check, which depend on the backend and the kernel.
+#include "commands/pass.hpp"
 
 #include <gtest/gtest.h>
 
 #include <array>
 #include <cerrno>
-#include <postern/dma_windows.hpp>
+#include <memory>
 
+#include "iommu/backend_ops.hpp"
+#include "iommu/capabilities.hpp"
 #include "support/tree_kernel.hpp"
 
 namespace postern::tool {
 namespace pass_test {
 
-class NoWindows : public DmaWindows {
+class NoWindows final : public DmaWindows::Impl {
  public:
   [[nodiscard]] DmaWindowLimits limits() const override { return {}; }
   [[nodiscard]] std::vector<DmaWindow> list() const override { return {}; }
@@ -22,39 +24,43 @@ class NoWindows : public DmaWindows {
   Result<DmaWindow> make_room(std::uint64_t, std::uint64_t) override { return DmaWindow{}; }
 };
 
-// Does nothing. Like spapr's, it has windows in version 2.
-class IdleContainer : public Container {
+// A container that does nothing. Like spapr's, it has windows in version 2.
+class IdleContainer : public BackendContainer {
  public:
   IdleContainer(Kernel& kernel, std::uint32_t version)
-      : Container(kernel, {.backend = "idle", .map = {}, .unmap = {}, .when_empty = WhenEmpty::keeps_mappings}),
+      : BackendContainer(kernel, {.name = "idle", .unmap = {}, .when_empty = WhenEmpty::keeps_mappings}),
         version_(version) {}
-  [[nodiscard]] Facts facts() const override { return {}; }
-  DmaWindows* dma_windows() noexcept override { return version_ == 2 ? &windows_ : nullptr; }
+
+  CallResult map(Iova, std::uint64_t, void*, Access) override { return {}; }
+  int unmap(Iova, std::uint64_t) override { return 0; }
+  [[nodiscard]] Result<std::unique_ptr<Attached>> open(
+      const HostDevice& device, const std::shared_ptr<const KvmVfioDevice>& /*kvm*/) const override {
+    return std::make_unique<Attached>(device, NodeFd(), nullptr);
+  }
+  Result<void> detach(Attached&) override { return {}; }
+  Result<void> close() override { return {}; }
+  Result<ContainerLimits> read_limits() override { return ContainerLimits{}; }
+  [[nodiscard]] Container::Properties properties() const override { return {}; }
+  void* find_capability(std::string_view name) noexcept override {
+    return version_ == 2 && name == DmaWindows::capability ? &windows_ : nullptr;
+  }
 
  private:
-  int do_map(Iova, std::uint64_t, void*, Access) override { return 0; }
-  int do_unmap(Iova, std::uint64_t) override { return 0; }
-  int do_unmap_all() override { return 0; }
-  Result<Fd> do_attach(const HostDevice&) override { return Fd(); }
-  Result<void> do_detach(const std::string&, Fd) override { return {}; }
-  Result<void> do_close() override { return {}; }
-  Result<ContainerLimits> read_limits() override { return ContainerLimits{}; }
-
   std::uint32_t version_;
-  NoWindows windows_;
+  NoWindows no_windows_;
+  DmaWindows windows_{no_windows_};
 };
 
-Result<Fd> probe(Kernel&, const HostDevice*) { return Fd(); }
-
-// The kernel does not know version 3.
-Result<std::shared_ptr<Container>> open_at(Fd, Kernel& kernel, const ContainerOptions& options) {
+// The kernel does not have version 3.
+Result<std::unique_ptr<BackendContainer>> open(Probed, Kernel& kernel, const ContainerOptions& options) {
   if (options.version == 3) return failure(proof_error(ENODEV, "open", "container idle", "the kernel is too old"));
-  return std::make_shared<IdleContainer>(kernel, options.version);
+  return std::make_unique<IdleContainer>(kernel, options.version);
 }
 
+constexpr BackendOps ops{.requirements = {}, .open = open};
 constexpr std::array<std::uint32_t, 3> versions = {3, 2, 1};
-constexpr Backend versioned{.name = "idle", .summary = {}, .versions = versions, .probe = probe, .open_at = open_at};
-constexpr Backend plain{.name = "plain", .summary = {}, .versions = {}, .probe = probe, .open_at = open_at};
+constexpr Backend versioned{.name = "idle", .summary = {}, .versions = versions, .ops = &ops};
+constexpr Backend plain{.name = "plain", .summary = {}, .versions = {}, .ops = &ops};
 
 std::vector<std::string> passes_of(const Backend& backend, std::optional<std::uint32_t> version) {
   test::TreeKernel kernel;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Poison and digests: what a check of DMA rests on.
+// Poison and digests, by which DMA is checked.
 #include "proofs/poison.hpp"
 
 #include <gtest/gtest.h>

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is particular to POWER hosts, judged on hosts that are made up; the figures are those of real kernels.
+// Conditions of POWER hosts, judged on fake hosts with figures of real kernels.
 #include "host/power.hpp"
 
 #include <gtest/gtest.h>
+#include <linux/vfio.h>
 
 #include <algorithm>
 #include <postern-sim/kernel.hpp>
+#include <postern/backend.hpp>
+#include <postern/forwarding_kernel.hpp>
 
+#include "host/backend_conditions.hpp"
 #include "support/tree_kernel.hpp"
 
 namespace postern::tool {
@@ -14,10 +18,8 @@ namespace power_test {
 
 using namespace std::string_literals;
 
-constexpr std::uint64_t kib = 1 << 10;
 constexpr std::uint64_t mib = 1 << 20;
 constexpr std::uint64_t gib = 1 << 30;
-constexpr std::uint64_t page = 4 * kib;
 constexpr PciAddress nvme{.domain = 0, .bus = 0, .device = 0, .function = 0};
 const std::string device_path = "/sys/bus/pci/devices/0000:00:00.0";
 const std::string bridge_node = "/sys/firmware/devicetree/base/pci@800000020000000";
@@ -26,7 +28,7 @@ std::string limits_of(std::uint64_t bytes) {
   return "Max locked memory         " + std::to_string(bytes) + "             8388608              bytes     \n";
 }
 
-// A partition of a POWER machine, with an NVMe at 0000:00:00.0 that is bound to vfio-pci.
+// A partition of a POWER machine, with an NVMe at 0000:00:00.0 bound to vfio-pci.
 class Partition : public test::TreeKernel {
  public:
   Partition() {
@@ -42,6 +44,7 @@ class Partition : public test::TreeKernel {
     file(device_path + "/class", "0x010802\n");
     link("/sys/kernel/iommu_groups/0/devices/0000:00:00.0", "../../../../devices/pci0000:00/0000:00:00.0");
     directory(bridge_node + "/mass-storage@0");
+    file("/sys/firmware/devicetree/base/#address-cells", "\0\0\0\x02"s);  // a property, listed among the nodes
     file(bridge_node + "/ibm,dma-window", "\x80\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x40\0\0\0"s);
     file(bridge_node + "/ibm,ddw-applicable", "\0\0\0\x63"s);
   }
@@ -71,10 +74,7 @@ TEST(Machine, IsReadFromThePlatformOfTheProcessors) {
 TEST(Machine, OfTheSimulatedHostsIsWhatTheyAre) {
   sim::Kernel partition(sim::pseries());
   EXPECT_EQ(read_machine(partition), Machine::pseries);
-  const HostDevice disk = device_of(partition);
-  EXPECT_EQ(default_window_size(partition, Machine::pseries, &disk), gib);
-  EXPECT_EQ(default_window_size(partition, Machine::pseries, nullptr), gib);
-  EXPECT_EQ(judge_dma_windows(partition, disk).verdict, Verdict::met);
+  EXPECT_EQ(judge_dma_windows(partition, device_of(partition)).verdict, Verdict::met);
   sim::Kernel bare(sim::powernv());
   EXPECT_EQ(read_machine(bare), Machine::powernv);
   EXPECT_FALSE(device_of(bare).iommu_group) << "a root port";
@@ -83,67 +83,53 @@ TEST(Machine, OfTheSimulatedHostsIsWhatTheyAre) {
   EXPECT_NE(read_machine(pc), Machine::pseries);
 }
 
-TEST(DefaultWindow, IsTheOneOfTheHostBridgeInTheDeviceTree) {
-  Partition host;
-  const HostDevice device = device_of(host);
-  EXPECT_EQ(default_window_size(host, Machine::pseries, &device), gib);
-  EXPECT_EQ(default_window_size(host, Machine::pseries, nullptr), gib);
-  host.file(bridge_node + "/ibm,dma-window", "\x80\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0"s);
-  EXPECT_EQ(default_window_size(host, Machine::pseries, &device), 4 * gib);
-  host.file(bridge_node + "/ibm,dma-window", "short");
-  EXPECT_EQ(default_window_size(host, Machine::pseries, &device), std::nullopt);
-  EXPECT_EQ(default_window_size(host, Machine::powernv, &device), 2 * gib);
-}
+class LockedOnPower : public ::testing::Test {
+ protected:
+  [[nodiscard]] Condition judge(std::optional<std::uint64_t> asked) {
+    const Backend* const spapr = find_backend("spapr").value();
+    const std::vector<Examined> examined = {{.backend = spapr, .suits = true, .requirements = {}}};
+    const HostDevice device = device_of(host_);
+    return judge_memory(find_memory_needs(host_, examined, std::span(&device, 1), asked));
+  }
+  void SetUp() override {
+    if (!find_backend("spapr")) GTEST_SKIP() << "this build leaves it out";
+  }
 
-TEST(LockedOnPower, IsWhatTheKernelsWereSeenToCount) {
-  const LockedOnPower partition = locked_on_power(Machine::pseries, gib, 8 * mib, page);
-  EXPECT_EQ(partition.tables, 2 * mib);
-  EXPECT_EQ(partition.version2, 10 * mib);
-  EXPECT_EQ(partition.version1, gib + 2 * mib);
-  const LockedOnPower bare = locked_on_power(Machine::powernv, 2 * gib, 8 * mib, page);
-  EXPECT_EQ(bare.tables, 8 * mib);
-  EXPECT_EQ(bare.version2, 16 * mib);
-  EXPECT_EQ(bare.version1, 2 * gib + 8 * mib);
-}
+  Partition host_;
+};
 
-TEST(LockedOnPower, HasASecondTableWhereTheDefaultWindowIsTooSmall) {
-  EXPECT_EQ(locked_on_power(Machine::pseries, gib, gib, page).tables, 2 * mib);
-  EXPECT_EQ(locked_on_power(Machine::pseries, gib, 3 * gib, page).tables, 2 * mib + 8 * mib);
-  EXPECT_EQ(locked_on_power(Machine::powernv, 2 * gib, 16 * gib, 64 * kib).tables, 8 * mib + 4 * mib);
-}
-
-TEST(LockedOnPower, OfMoreThanAnyWindowIsMoreThanAnyLimit) {
-  constexpr std::uint64_t all = ~std::uint64_t{0};
-  EXPECT_EQ(locked_on_power(Machine::pseries, gib, all, page).version2, all);
-}
-
-TEST(LockedOnPower, IsJudgedByVersion2) {
-  Partition host;
-  const Condition condition = judge_locked_on_power(host, 8 * mib, gib);
+TEST_F(LockedOnPower, IsJudgedByVersion2) {
+  const Condition condition = judge(8 * mib);
   EXPECT_EQ(condition.verdict, Verdict::not_met);
   EXPECT_TRUE(mentions(condition.detail, "8 MiB to be mapped and 2 MiB for tables: too much")) << condition.detail;
   EXPECT_TRUE(mentions(condition.remedy, "\"ulimit -l 10240\"")) << condition.remedy;
-  host.file("/proc/self/limits", limits_of(10 * mib));
-  const Condition raised = judge_locked_on_power(host, 8 * mib, gib);
+  host_.file("/proc/self/limits", limits_of(10 * mib));
+  const Condition raised = judge(8 * mib);
   EXPECT_EQ(raised.verdict, Verdict::met);
   EXPECT_EQ(raised.remedy, "");
   EXPECT_TRUE(mentions(raised.detail, "for tables: allowed")) << raised.detail;
   EXPECT_TRUE(mentions(raised.detail, "1026 MiB for its whole window and table: too much")) << raised.detail;
-  host.file("/proc/self/limits", limits_of(gib + 2 * mib));
-  EXPECT_FALSE(mentions(judge_locked_on_power(host, 8 * mib, gib).detail, "too much"));
+  host_.file("/proc/self/limits", limits_of(gib + 2 * mib));
+  EXPECT_FALSE(mentions(judge(8 * mib).detail, "too much"));
 }
 
-TEST(LockedOnPower, CannotBeJudgedWithoutAnAmountUnlessTheTableAloneIsTooMuch) {
-  Partition host;
-  EXPECT_EQ(judge_locked_on_power(host, std::nullopt, gib).verdict, Verdict::unknown);
-  host.file("/proc/self/limits", limits_of(mib));
-  EXPECT_EQ(judge_locked_on_power(host, std::nullopt, gib).verdict, Verdict::not_met);
+TEST_F(LockedOnPower, CannotBeJudgedWithoutAnAmountUnlessTheTableAloneIsTooMuch) {
+  EXPECT_EQ(judge(std::nullopt).verdict, Verdict::unknown);
+  host_.file("/proc/self/limits", limits_of(mib));
+  EXPECT_EQ(judge(std::nullopt).verdict, Verdict::not_met);
 }
 
-TEST(LockedOnPower, HasNoLimitForAProcessWithCapIpcLock) {
-  Partition host;
-  host.file("/proc/self/status", "VmLck:\t0 kB\nVmPin:\t0 kB\nCapEff:\t0000000000004000\n");
-  EXPECT_EQ(judge_locked_on_power(host, 64 * gib, gib).verdict, Verdict::met);
+TEST_F(LockedOnPower, IsUnknownWithoutADefaultWindow) {
+  host_.remove(bridge_node + "/ibm,dma-window");
+  const Condition condition = judge(8 * mib);
+  EXPECT_EQ(condition.verdict, Verdict::unknown);
+  EXPECT_TRUE(mentions(condition.detail, "the size of the default DMA window is unknown")) << condition.detail;
+  EXPECT_EQ(condition.remedy, "");
+}
+
+TEST_F(LockedOnPower, HasNoLimitForAProcessWithCapIpcLock) {
+  host_.file("/proc/self/status", "VmLck:\t0 kB\nVmPin:\t0 kB\nCapEff:\t0000000000004000\n");
+  EXPECT_EQ(judge(64 * gib).verdict, Verdict::met);
 }
 
 TEST(DmaWindows, AreMadeByAHypervisorThatSaysSo) {
@@ -187,6 +173,27 @@ TEST(PowerHost, LacksIommufdAndCdevsWithoutFault) {
   EXPECT_EQ(find(diagnosis.device, "cdev-node"), nullptr);
 }
 
+// A partition whose kernel has not loaded the module for its IOMMU.
+class WithoutModule : public ForwardingKernel {
+ public:
+  using ForwardingKernel::ForwardingKernel;
+  int ioctl(int fd, unsigned long request, void* argument) override {
+    return request == VFIO_CHECK_EXTENSION ? 0 : ForwardingKernel::ioctl(fd, request, argument);
+  }
+};
+
+TEST(PowerHost, WithoutItsModuleHasOneFaultWithOneRemedy) {
+  if (!find_backend("spapr")) GTEST_SKIP() << "this build leaves it out";
+  sim::Kernel partition(sim::pseries());
+  WithoutModule kernel(partition);
+  const Diagnosis diagnosis = diagnose(kernel, {.device = nvme, .memory = std::nullopt});
+  EXPECT_EQ(diagnosis.not_met(), 1U);
+  const Condition* backend = find(diagnosis.device, "backend-spapr");
+  ASSERT_NE(backend, nullptr);
+  EXPECT_EQ(backend->verdict, Verdict::not_met);
+  EXPECT_TRUE(mentions(backend->remedy, "\"modprobe vfio_iommu_spapr_tce\"")) << backend->remedy;
+}
+
 TEST(PowerHost, IsolatesInterruptsByItsHostBridges) {
   Partition host;
   EXPECT_EQ(judge_interrupt_isolation(host, std::nullopt).verdict, Verdict::met);
@@ -203,9 +210,9 @@ TEST(PowerHost, HasNothingToTurnOnThatIntelHas) {
 
 TEST(PowerHost, OfTheBareMachineHasNoHypervisorToAskForWindows) {
   Partition host;
-  EXPECT_NE(find(judge_device(host, nvme), "dma-windows"), nullptr);
+  EXPECT_NE(find(judge_device(host, find_pci_function(host, nvme).value()), "dma-windows"), nullptr);
   host.file("/proc/cpuinfo", "platform\t: PowerNV\n");
-  EXPECT_EQ(find(judge_device(host, nvme), "dma-windows"), nullptr);
+  EXPECT_EQ(find(judge_device(host, find_pci_function(host, nvme).value()), "dma-windows"), nullptr);
 }
 
 }  // namespace power_test

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sizes, rates and durations as people write and read them.
+// Sizes, rates and durations: parsing and formatting.
 #include "text/sizes.hpp"
 
 #include <gtest/gtest.h>

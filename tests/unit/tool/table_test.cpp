@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Columns: aligned, shortened where the terminal is narrow, and never with blanks at a line's end.
+// Columns: aligned, shortened on a narrow terminal, and without trailing blanks.
 #include "text/table.hpp"
 
 #include <gtest/gtest.h>

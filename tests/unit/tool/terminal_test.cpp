@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Text that fits a terminal, and colour where it is wanted.
+// Folding text to the terminal's width, escaping control characters, and colours.
 #include "text/terminal.hpp"
 
 #include <gtest/gtest.h>
@@ -44,7 +44,7 @@ TEST(Printable, ShowsControlCharactersAsWhatTheyAre) {
   EXPECT_EQ(printable(printable("\033")), printable("\033"));
 }
 
-// What put() writes to a file.
+// Returns what put() writes to a file.
 std::string written(const Terminal& terminal, std::string_view text) {
   std::FILE* file = std::tmpfile();
   put(file, terminal, text);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Whether a device is bound to a VFIO driver, for the verbs that need it to be.
+// require_bound(): checks that a device is bound to a VFIO driver, for the commands that need that.
 #pragma once
 
 #include <postern/pci_function.hpp>
@@ -8,8 +8,8 @@
 
 namespace postern::tool {
 
-// Errors: ENODEV (its driver is named; the remedy binds it, unless that cannot be or would be for nothing: then it says
-// what doctor does). `verb` is the operation in it.
-[[nodiscard]] Result<void> require_bound(Kernel& kernel, const PciFunction& function, const std::string& verb);
+// Errors: ENODEV (its driver is named; the remedy is to bind it, unless that is impossible or useless: then it is that
+// of doctor). `command` is the error's operation.
+[[nodiscard]] Result<void> require_bound(Kernel& kernel, const PciFunction& function, const std::string& command);
 
 }  // namespace postern::tool

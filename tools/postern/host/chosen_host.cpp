@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// ChosenHost: a simulated host by its name.
+// ChosenHost: finds a simulated host by its name.
 #include "host/chosen_host.hpp"
 
 #include <fmt/format.h>
+
+#include "text/remedies.hpp"
 
 namespace postern::tool {
 
@@ -10,8 +12,8 @@ std::string ChosenHost::choose(const std::string& name) {
   const auto host = sim::find_host(name);
   if (!host) {
     const Error& wrong = host.error();
-    return fmt::format("{}: {}{}{}", wrong.object(), wrong.reason(), wrong.remedy().empty() ? "" : "; ",
-                       wrong.remedy());
+    const std::string remedy = words_of(wrong.remedies());
+    return fmt::format("{}: {}{}{}", wrong.object(), wrong.reason(), remedy.empty() ? "" : "; ", remedy);
   }
   bindings_folder_.clear();
   simulated_.emplace(*host);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// ChosenHost: the host that a verb works on: this one, or a simulated one (--host sim).
+// ChosenHost: the host that a command works on: this machine, or a simulated host (--host sim).
 #pragma once
 
 #include <optional>
@@ -8,15 +8,14 @@
 
 namespace postern::tool {
 
-// A simulated host begins anew in each run of the tool: nothing of it is in a file, so that nothing stays, whatever
-// ends the run.
+// A simulated host exists in memory only: it starts fresh in each run of the tool, and leaves nothing behind.
 class ChosenHost {
  public:
-  // "sim", "sim:NAME" or "sim:FILE". What is wrong with it, empty where nothing is.
+  // Takes "sim", "sim:NAME" or "sim:FILE". Returns an error message; empty on success.
   [[nodiscard]] std::string choose(const std::string& name);
 
   [[nodiscard]] Kernel& kernel() { return simulated_ ? *simulated_ : system_kernel(); }
-  // Where bind remembers what was there before; empty on a simulated host, where nobody could ask for it.
+  // Where bind records previous drivers; empty on a simulated host, whose bindings end with the run.
   [[nodiscard]] const std::string& bindings_folder() const noexcept { return bindings_folder_; }
 
  private:

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Whether this host uses a disk. The kernel decides, by an exclusive open; the rest finds words for it.
+// find_disk_uses(): whether this host uses a disk. An exclusive open decides that; the rest names the use.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/sysmacros.h>
@@ -12,6 +12,7 @@
 #include <sstream>
 
 #include "host/in_use.hpp"
+#include "host/reading.hpp"
 
 namespace postern::tool {
 namespace {
@@ -24,7 +25,7 @@ struct Block {
   std::string place;   // where its link in /sys/class/block leads: ".../nvme0n1/nvme0n1p1"
   std::string number;  // "259:1"
   [[nodiscard]] std::string folder() const { return block_class + name; }
-  // The kernel spells a slash of /dev/cciss/c0d0 as "!" where it is a file's name.
+  // In sysfs, the kernel writes the slash of /dev/cciss/c0d0 as "!".
   [[nodiscard]] std::string node() const {
     std::string path = "/dev/" + name;
     std::replace(path.begin(), path.end(), '!', '/');
@@ -32,66 +33,62 @@ struct Block {
   }
 };
 
-// The names of NVMe subsystems that a controller of this device is a path of. A namespace that several controllers
-// may share (CMIC) hangs beneath its subsystem, not beneath a controller.
-std::vector<std::string> nvme_subsystems(Kernel& kernel, const HostDevice& device) {
+// Returns the NVMe subsystems to which this device's controllers belong. In sysfs, a namespace that several controllers
+// may share (CMIC) is a child of its subsystem, not of a controller.
+std::vector<std::string> nvme_subsystems(Reading& reading, const HostDevice& device) {
   const std::string root = "/sys/class/nvme-subsystem";
-  std::vector<std::string> names;
-  if (kernel.list_directory(root, names) < 0) return {};
+  std::vector<std::string> names = reading.entries(root);
   std::erase_if(names, [&](const std::string& name) {
     const std::string folder = root + "/" + name;
-    std::vector<std::string> entries;
-    if (kernel.list_directory(folder, entries) < 0) return true;
+    const std::vector<std::string> entries = reading.entries(folder);
     return std::none_of(entries.begin(), entries.end(), [&](const std::string& entry) {
-      return leads_to(kernel, folder + "/" + entry, device) || leads_to(kernel, "/sys/class/nvme/" + entry, device);
+      return reading.leads_to(folder + "/" + entry, device) || reading.leads_to("/sys/class/nvme/" + entry, device);
     });
   });
   return names;
 }
 
 std::vector<Block> blocks_of(Kernel& kernel, const HostDevice& device, InUse& found) {
-  std::vector<std::string> names;
-  if (const int result = kernel.list_directory("/sys/class/block", names); result < 0 && result != -ENOENT) {
-    found.unknown.push_back(fmt::format("its disks: /sys/class/block: {}", std::strerror(-result)));
-  }
-  const std::vector<std::string> subsystems = nvme_subsystems(kernel, device);
+  Reading reading(kernel, "its disks", found.unknown);
+  const std::vector<std::string> names = reading.entries("/sys/class/block");
+  const std::vector<std::string> subsystems = nvme_subsystems(reading, device);
   std::vector<Block> blocks;
   for (const std::string& name : names) {
     Block block{.name = name, .place = {}, .number = {}};
-    if (kernel.read_link(block.folder(), block.place) < 0) continue;
-    const bool ours = leads_to(kernel, block.folder(), device) ||
-                      std::any_of(subsystems.begin(), subsystems.end(), [&](const std::string& subsystem) {
-                        return block.place.find("/" + subsystem + "/") != std::string::npos;
-                      });
-    // One path of a disk with several is hidden: nobody can open it.
-    if (!ours || attribute(kernel, block.folder() + "/hidden") == "1") continue;
-    block.number = attribute(kernel, block.folder() + "/dev");
+    block.place = reading.target(block.folder());
+    const bool owned = reading.leads_to(block.folder(), device) ||
+                       std::any_of(subsystems.begin(), subsystems.end(), [&](const std::string& subsystem) {
+                         return block.place.find("/" + subsystem + "/") != std::string::npos;
+                       });
+    // A single path of a multipath disk is hidden, and cannot be opened.
+    if (!owned || reading.line(block.folder() + "/hidden") == "1") continue;
+    block.number = reading.line(block.folder() + "/dev");
     blocks.push_back(std::move(block));
   }
   return blocks;
 }
 
-// How the kernel answers an exclusive open: 0 (nobody has claimed it), -EBUSY, or why it cannot be told. Mounts in any
-// namespace claim a disk, as do md, dm, ZFS, each disk of a btrfs, swap, and what exports disks; and a partition that
-// is claimed refuses the whole disk.
+// Tries an exclusive open: 0 (not claimed), -EBUSY (claimed), or another errno (unknown). Mounts in any namespace claim
+// a disk, and so do md, dm, ZFS, btrfs (each of its disks), swap, and disk exports. The open of a whole disk fails if
+// one of its partitions is claimed.
 int ask_exclusively(Kernel& kernel, const Block& block) {
   FileStatus status;
   if (const int result = kernel.status(block.node(), status); result < 0) return result;
   const std::string number = fmt::format("{}:{}", major(status.device), minor(status.device));
-  if (!block.number.empty() && number != block.number) return -ENODEV;  // a node that was left over
+  if (!block.number.empty() && number != block.number) return -ENODEV;  // a stale node
   const Fd fd(kernel, kernel.open(block.node().c_str(), O_RDONLY | O_EXCL | O_NONBLOCK));
-  // In a drive without a medium nothing can be claimed.
+  // A drive without a medium is not claimed.
   return fd || fd.get() == -ENOMEDIUM ? 0 : fd.get();
 }
 
-// The fields of a line, by white space.
+// Splits a line at white space.
 std::vector<std::string> fields_of(const std::string& line) {
   std::istringstream words(line);
   return {std::istream_iterator<std::string>(words), std::istream_iterator<std::string>()};
 }
 
-// Where it is mounted, as far as this mount namespace shows: by its number or, where a file system has one of its own
-// (btrfs), by its node's name. A line: ID PARENT MAJOR:MINOR ROOT PLACE OPTIONS [TAG...] - TYPE SOURCE OPTIONS.
+// Returns where it is mounted in this mount namespace. Compares its device number and, for file systems with a number
+// of their own (btrfs), its node. A line: ID PARENT MAJOR:MINOR ROOT PLACE OPTIONS [TAG...] - TYPE SOURCE OPTIONS.
 std::string mount_of(Kernel& kernel, const Block& block) {
   std::string text;
   if (kernel.read_file("/proc/self/mountinfo", text) < 0) return {};
@@ -115,21 +112,22 @@ bool holds_swap(Kernel& kernel, const Block& block) {
   return false;
 }
 
-// What /proc and sysfs know of its use; empty where they do not.
+// Returns its use according to /proc and sysfs; empty if they do not show it or cannot be read. It only names the use
+// that the exclusive open has found.
 InUse::Use named_use(Kernel& kernel, const Block& block) {
   if (const std::string place = mount_of(kernel, block); !place.empty()) {
-    return {.what = place == "/" ? fmt::format("{} has the root file system", block.name)
+    return {.what = place == "/" ? fmt::format("{} holds the root file system", block.name)
                                  : fmt::format("{} is mounted on {}", block.name, place),
-            .loss = fmt::format("what is mounted on {}", place)};
+            .loss = fmt::format("the file system on {}", place)};
   }
   if (holds_swap(kernel, block)) {
-    return {.what = fmt::format("{} holds swap", block.name),
-            .loss = "the memory of processes that is swapped out to it"};
+    return {.what = fmt::format("{} holds swap", block.name), .loss = "the process memory that is swapped out to it"};
   }
   std::vector<std::string> upper;
   if (kernel.list_directory(block.folder() + "/holders", upper) >= 0 && !upper.empty()) {
-    const std::string volume = attribute(kernel, block_class + upper.front() + "/dm/name");
-    const std::string name = volume.empty() ? upper.front() : fmt::format("{} ({})", upper.front(), volume);
+    const auto volume = read_text(kernel, block_class + upper.front() + "/dm/name").value_or(std::nullopt);
+    const std::string name =
+        volume ? fmt::format("{} ({})", upper.front(), volume->substr(0, volume->find('\n'))) : upper.front();
     return {.what = fmt::format("{} is part of {}", block.name, name), .loss = name};
   }
   return {};
@@ -152,17 +150,16 @@ void find_disk_uses(Kernel& kernel, const HostDevice& device, InUse& found) {
       found.unknown.push_back(fmt::format("{}: open {}: {}", block.name, block.node(), std::strerror(-answer)));
     }
   }
-  // A disk is refused for its partitions, too; where such a one is named, that says it.
+  // The open of a whole disk also fails for its partitions; it is left out if one of them is reported.
   for (const Block& block : unnamed) {
     const auto is_within = [&](const std::string& place) { return place.starts_with(block.place + "/"); };
     const auto is_part = [&](const Block& other) { return is_within(other.place); };
     if (std::any_of(used_places.begin(), used_places.end(), is_within)) continue;
     if (std::any_of(unnamed.begin(), unnamed.end(), is_part)) continue;
-    found.uses.push_back(
-        {.what = fmt::format("{} refuses an exclusive open (EBUSY): it is mounted in another namespace, or part of a "
-                             "pool, an array or a volume, or exported",
-                             block.name),
-         .loss = fmt::format("what is on {}", block.name)});
+    found.uses.push_back({.what = fmt::format("{} cannot be opened exclusively (EBUSY): it is mounted in another "
+                                              "namespace, or part of a pool, an array or a volume, or exported",
+                                              block.name),
+                          .loss = fmt::format("the data on {}", block.name)});
   }
 }
 

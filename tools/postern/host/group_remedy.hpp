@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
-// What to do about the rest of a device's group, by what this host does with it: the library cannot see that.
+// GroupRemedy: what to do about the other members of a device's group. Considers how this host uses them, which the
+// library does not know.
 #pragma once
 
 #include <postern/error.hpp>
 #include <postern/host_device.hpp>
-#include <string>
 
 namespace postern::tool {
 
 struct GroupRemedy {
-  std::string text;       // empty where nothing is in the way
-  bool can_take = false;  // all that is in the way can be bound to VFIO
+  Remedies remedies = {};  // empty if there are no blockers
+  bool can_take = false;   // all blockers can be bound to VFIO
 };
-// Of what advise_on_group() gave: it goes, must stay, or cannot be told to be unused.
+// Turns the advice of advise_on_group() into a remedy: bind the members, keep them, or find out whether they are used.
 [[nodiscard]] GroupRemedy remedy_for_group(Kernel& kernel, const GroupAdvice& advice);
-// The same for a device, which is never in its own way.
+// The same for a device, which never blocks itself.
 [[nodiscard]] GroupRemedy remedy_for_group(Kernel& kernel, const HostDevice& device);
 
-// The error, in which this stands in place of the library's own advice on that group, in causes too.
+// Returns the error with this remedy in place of the library's advice on the group, also in its causes.
 [[nodiscard]] Error with_group_remedy(Kernel& kernel, const HostDevice& device, const Error& error);
 
 }  // namespace postern::tool

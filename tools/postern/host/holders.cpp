@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Which processes have a device node open.
+// Holders: finds the processes that have a device node open.
 #include "host/holders.hpp"
 
 #include <fmt/format.h>
@@ -11,12 +11,13 @@
 #include <set>
 #include <string_view>
 
+#include "host/reading.hpp"
 #include "text/names.hpp"
 
 namespace postern::tool {
 namespace {
 
-// The pid that a name under /proc stands for; 0 where it is something else.
+// Returns the pid that an entry of /proc names; 0 if the entry is not a process.
 unsigned long pid_of(const std::string& name) {
   unsigned long pid = 0;
   const char* end = name.data() + name.size();
@@ -24,7 +25,7 @@ unsigned long pid_of(const std::string& name) {
   return error == std::errc() && rest == end ? pid : 0;
 }
 
-// Which of `paths` the process has open. A negated errno where it does not show its files.
+// Collects which of `paths` the process has open. Returns 0, or a negated errno if its open files cannot be read.
 int list_open(Kernel& kernel, const std::string& process, std::span<const std::string> paths,
               std::set<std::string>& open) {
   const std::string folder = process + "/fd";
@@ -32,8 +33,10 @@ int list_open(Kernel& kernel, const std::string& process, std::span<const std::s
   if (const int result = kernel.list_directory(folder, fds); result < 0) return result;
   for (const std::string& fd : fds) {
     std::string target;
-    if (kernel.read_link(fmt::format("{}/{}", folder, fd), target) < 0) continue;
-    // A cdev that is being unbound has lost its node, but not those who have it open.
+    const int result = kernel.read_link(fmt::format("{}/{}", folder, fd), target);
+    if (result == -ENOENT) continue;  // closed meanwhile
+    if (result < 0) return result;
+    // The node of a cdev that is being unbound is gone, but processes may still have it open.
     constexpr std::string_view removed = " (deleted)";
     if (target.ends_with(removed)) target.resize(target.size() - removed.size());
     if (std::find(paths.begin(), paths.end(), target) != paths.end()) open.insert(target);
@@ -41,7 +44,7 @@ int list_open(Kernel& kernel, const std::string& process, std::span<const std::s
   return 0;
 }
 
-// Why processes of this host may not be in /proc at all; empty where all are.
+// Returns why /proc may not show all processes of this host; empty if it does.
 std::string hidden_processes(Kernel& kernel) {
   constexpr std::string_view initial = "pid:[4026531836]";  // PROC_PID_INIT_INO of linux/proc_ns.h
   std::string space;
@@ -49,10 +52,10 @@ std::string hidden_processes(Kernel& kernel) {
   // A kernel without PID namespaces has no such link.
   if (result == -ENOENT) return {};
   if (result < 0) return fmt::format("/proc/self/ns/pid: {}", std::strerror(-result));
-  if (space != initial) return "this is a PID namespace of its own, and processes outside of it cannot be seen";
-  FileStatus first;
-  if (kernel.status("/proc/1", first) < 0) return "/proc hides the processes of other users (hidepid)";
-  return {};
+  if (space != initial) return "this is a PID namespace, and processes outside of it are not visible";
+  const auto shows_first = is_there(kernel, "/proc/1");
+  if (!shows_first) return fmt::format("/proc/1: {}", std::strerror(shows_first.error().code()));
+  return *shows_first ? "" : "/proc hides the processes of other users (hidepid)";
 }
 
 }  // namespace
@@ -77,8 +80,11 @@ Holders find_holders(Kernel& kernel, std::span<const std::string> paths) {
     const std::string process = fmt::format("/proc/{}", pid);
     std::set<std::string> open;
     const int result = list_open(kernel, process, paths, open);
-    // One that has ended since hides nothing.
-    if (result == -EACCES || result == -EPERM) holders.hidden = "only root can look at the processes of other users";
+    if (result == -EACCES || result == -EPERM) {
+      holders.hidden = "only root can see which files other users have open";
+    } else if (result < 0 && result != -ENOENT && result != -ESRCH) {  // a process that has ended hides nothing
+      holders.hidden = fmt::format("{}/fd: {}", process, std::strerror(-result));
+    }
     if (open.empty()) continue;
     std::string command;
     if (kernel.read_file(process + "/comm", command) < 0) command = "a process";
@@ -101,7 +107,7 @@ std::string holders_text(Kernel& kernel, const HostDevice& device) {
   const Holders holders = find_holders(kernel, device);
   const char* have = holders.processes.size() == 1 ? "has" : "have";
   if (!holders.processes.empty()) return fmt::format("{} {} it, or its group, open", list_of(holders.processes), have);
-  return holders.hidden.empty() ? "" : fmt::format("who has it open cannot be told: {}", holders.hidden);
+  return holders.hidden.empty() ? "" : fmt::format("it is unknown who has it open: {}", holders.hidden);
 }
 
 std::string list_of(std::span<const std::string> words) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Whether this host uses a network interface.
+// find_network_uses(): whether this host uses a device's network interfaces.
 #include <fmt/format.h>
 #include <net/if.h>
 
@@ -12,94 +12,89 @@
 
 #include "host/holders.hpp"
 #include "host/in_use.hpp"
+#include "host/reading.hpp"
 
 namespace postern::tool {
 namespace {
 
 constexpr const char* net_class = "/sys/class/net/";
 
-// Interfaces that a default route goes through: of IPv4 by destination and mask, of IPv6 by destination and length.
-std::set<std::string> default_routes(Kernel& kernel) {
+// Returns the interfaces of default routes: IPv4 by destination and mask, IPv6 by destination and prefix length.
+std::set<std::string> default_routes(Reading& reading) {
   std::set<std::string> names;
-  std::string text;
-  if (kernel.read_file("/proc/net/route", text) >= 0) {
-    std::istringstream lines(text);
-    for (std::string line; std::getline(lines, line);) {
-      std::istringstream words(line);
-      std::string name, destination, gateway, flags, count, use, metric, mask;
-      words >> name >> destination >> gateway >> flags >> count >> use >> metric >> mask;
-      if (destination == "00000000" && mask == "00000000") names.insert(name);
-    }
+  std::istringstream lines(reading.text("/proc/net/route"));
+  for (std::string line; std::getline(lines, line);) {
+    std::istringstream words(line);
+    std::string name, destination, gateway, flags, count, use, metric, mask;
+    words >> name >> destination >> gateway >> flags >> count >> use >> metric >> mask;
+    if (destination == "00000000" && mask == "00000000") names.insert(name);
   }
-  if (kernel.read_file("/proc/net/ipv6_route", text) >= 0) {
-    std::istringstream lines(text);
-    for (std::string line; std::getline(lines, line);) {
-      std::istringstream words(line);
-      std::string destination, length, word, name;
-      words >> destination >> length;
-      while (words >> word) name = word;
-      if (destination == std::string(32, '0') && length == "00" && name != "lo") names.insert(name);
-    }
+  std::istringstream lines_of_ipv6(reading.text("/proc/net/ipv6_route"));
+  for (std::string line; std::getline(lines_of_ipv6, line);) {
+    std::istringstream words(line);
+    std::string destination, length, word, name;
+    words >> destination >> length;
+    while (words >> word) name = word;
+    if (destination == std::string(32, '0') && length == "00" && name != "lo") names.insert(name);
   }
   return names;
 }
 
-bool is_up(Kernel& kernel, const std::string& interface) {
-  const std::string text = attribute(kernel, net_class + interface + "/flags");
+bool is_up(Reading& reading, const std::string& interface) {
+  const std::string text = reading.line(net_class + interface + "/flags");
   unsigned flags = 0;
   if (!text.starts_with("0x")) return false;
   std::from_chars(text.data() + 2, text.data() + text.size(), flags, 16);
   return (flags & IFF_UP) != 0;
 }
 
-// What stands on top of it: bonds, bridges, VLANs.
-std::vector<std::string> uppers_of(Kernel& kernel, const std::string& interface) {
+// Returns the interfaces on top of it: bonds, bridges, VLANs.
+std::vector<std::string> uppers_of(Reading& reading, const std::string& interface) {
   constexpr std::string_view prefix = "upper_";
-  std::vector<std::string> names;
-  if (kernel.list_directory(net_class + interface, names) < 0) return {};
+  std::vector<std::string> names = reading.entries(net_class + interface);
   std::erase_if(names, [&](const std::string& name) { return !name.starts_with(prefix); });
   for (std::string& name : names) name.erase(0, prefix.size());
-  std::string master;
-  if (kernel.read_link(net_class + interface + "/master", master) >= 0) {
-    master.erase(0, master.rfind('/') + 1);
-    if (std::find(names.begin(), names.end(), master) == names.end()) names.push_back(master);
-  }
+  std::string master = reading.target(net_class + interface + "/master");
+  master.erase(0, master.rfind('/') + 1);
+  if (!master.empty() && std::find(names.begin(), names.end(), master) == names.end()) names.push_back(master);
   return names;
 }
 
-// sysfs shows the interfaces of one network namespace alone. The folder that they stand in is there all the same.
-bool has_hidden_interface(Kernel& kernel, const HostDevice& device) {
+// sysfs shows only the interfaces of this network namespace, but the folder of the others exists, too.
+Result<bool> has_hidden_interface(Kernel& kernel, const HostDevice& device) {
   std::vector<std::string> folders = {device.sysfs_path};
-  std::vector<std::string> children;
-  if (kernel.list_directory(device.sysfs_path, children) >= 0) {
-    for (const std::string& child : children) {
-      if (child.starts_with("virtio")) folders.push_back(device.sysfs_path + "/" + child);
-    }
+  for (const std::string& child : POSTERN_TRY(read_entries(kernel, device.sysfs_path))) {
+    if (child.starts_with("virtio")) folders.push_back(device.sysfs_path + "/" + child);
   }
-  return std::any_of(folders.begin(), folders.end(), [&](const std::string& folder) {
-    std::vector<std::string> interfaces;
-    return kernel.list_directory(folder + "/net", interfaces) >= 0 && interfaces.empty();
-  });
+  for (const std::string& folder : folders) {
+    const std::string interfaces = folder + "/net";
+    if (POSTERN_TRY(is_there(kernel, interfaces)) && POSTERN_TRY(read_entries(kernel, interfaces)).empty()) return true;
+  }
+  return false;
 }
 
 }  // namespace
 
 void find_network_uses(Kernel& kernel, const HostDevice& device, InUse& found) {
-  std::vector<std::string> interfaces;
-  if (const int result = kernel.list_directory("/sys/class/net", interfaces); result < 0 && result != -ENOENT) {
-    found.unknown.push_back(fmt::format("its network interfaces: /sys/class/net: {}", std::strerror(-result)));
-  }
-  std::erase_if(interfaces, [&](const std::string& name) { return !leads_to(kernel, net_class + name, device); });
+  Reading reading(kernel, "its network interfaces", found.unknown);
+  std::vector<std::string> interfaces = reading.entries("/sys/class/net");
+  std::erase_if(interfaces, [&](const std::string& name) { return !reading.leads_to(net_class + name, device); });
   if (interfaces.empty()) {
-    if (has_hidden_interface(kernel, device))
+    const auto hidden = has_hidden_interface(kernel, device);
+    if (!hidden) {
+      const Error& error = hidden.error();
+      found.unknown.push_back(
+          fmt::format("its network interfaces: {}: {}", error.object(), std::strerror(error.code())));
+    } else if (*hidden) {
       found.unknown.emplace_back("its network interface is in another network namespace");
+    }
     return;
   }
-  const std::set<std::string> defaults = default_routes(kernel);
+  const std::set<std::string> defaults = default_routes(reading);
   for (const std::string& name : interfaces) {
     std::vector<std::string> ways;
-    if (is_up(kernel, name)) ways.emplace_back("is up");
-    const std::vector<std::string> uppers = uppers_of(kernel, name);
+    if (is_up(reading, name)) ways.emplace_back("is up");
+    const std::vector<std::string> uppers = uppers_of(reading, name);
     if (defaults.contains(name)) ways.emplace_back("has the default route");
     for (const std::string& upper : uppers) {
       ways.push_back(

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A file on stable storage.
+// KeptBlocks: a file on stable storage that holds the content of disk blocks.
 #include "proofs/kept_blocks.hpp"
 
 #include <fcntl.h>
@@ -18,7 +18,7 @@ tl::unexpected<Error> kept_failure(const char* operation, const std::string& pat
                   .operation = operation,
                   .object = path,
                   .reason = {},
-                  .remedy = "name a folder on a disk that takes it with --keep-in",
+                  .remedy = "choose a folder on another disk with --keep-in",
                   .causes = {}});
 }
 
@@ -31,7 +31,7 @@ int write_whole(int fd, std::span<const std::byte> bytes) {
   return 0;
 }
 
-// That a file is in it, or not any more.
+// Makes the entries of a folder durable.
 Result<void> sync_folder(const std::string& folder) {
   const Fd fd(system_kernel(), ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (fd.get() < 0) return kept_failure("open", folder, errno);
@@ -43,7 +43,7 @@ Result<void> write_kept(const Fd& fd, const std::filesystem::path& path, std::sp
   if (const int code = write_whole(fd.get(), bytes); code != 0) return kept_failure("write", path, code);
   if (::fsync(fd.get()) < 0) return kept_failure("fsync", path, errno);
   const auto folder = path.parent_path();
-  if (auto done = sync_folder(folder); !done) return done;
+  POSTERN_TRY(sync_folder(folder));
   return sync_folder(folder.parent_path());
 }
 
@@ -63,7 +63,7 @@ Result<KeptBlocks> KeptBlocks::keep(const std::string& path, std::span<const std
   return KeptBlocks(absolute);
 }
 
-Result<void> KeptBlocks::forget() const {
+Result<void> KeptBlocks::remove() const {
   if (::unlink(path_.c_str()) < 0) return kept_failure("unlink", path_, errno);
   return sync_folder(std::filesystem::path(path_).parent_path());
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// KeptBlocks: what a disk held, in a file, while the disk holds something else.
+// KeptBlocks: a file that holds the content of disk blocks while these are overwritten.
 #pragma once
 
 #include <cstddef>
@@ -9,18 +9,18 @@
 
 namespace postern::tool {
 
-// The file stays unless forget() is called, so that it outlives this process however that ends.
+// The file stays until remove() is called, so that it survives any end of this process.
 class KeptBlocks {
  public:
-  // Makes the file, and its folder where that is missing, and returns once they are on stable storage (fsync(2)).
-  // Errors: EEXIST (an earlier one is there, which nobody forgot), those of the system calls; then the file is not
-  // there.
+  // Creates the file, and its folder if that is missing, and returns once both are on stable storage (fsync(2)).
+  // Errors: EEXIST (the file of an earlier run was not removed), those of the system calls. After an error there is no
+  // new file.
   [[nodiscard]] static Result<KeptBlocks> keep(const std::string& path, std::span<const std::byte> bytes);
 
   [[nodiscard]] const std::string& path() const noexcept { return path_; }
 
-  // The disk has them again: removes the file.
-  [[nodiscard]] Result<void> forget() const;
+  // Removes the file, once the disk has its content again.
+  [[nodiscard]] Result<void> remove() const;
 
  private:
   explicit KeptBlocks(std::string path) : path_(std::move(path)) {}

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The proof for NVMe controllers: Identify, reading at depth, a completion by interrupt, and on demand writing.
+// nvme_proof: NVMe controllers: Identify, reads at depth, dirty pages, a completion by interrupt and, on request,
+// writes.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -7,6 +8,7 @@
 #include <chrono>
 #include <optional>
 #include <postern-nvme/controller.hpp>
+#include <postern/dirty_tracker.hpp>
 #include <postern/dma_buffer.hpp>
 #include <utility>
 
@@ -23,7 +25,7 @@ namespace {
 
 constexpr unsigned read_depth = 32;
 
-void identify(Bench& bench, const nvme::Controller& controller) {
+void identify(ProofContext& context, const nvme::Controller& controller) {
   const nvme::ControllerInfo& info = controller.info();
   Json namespaces = Json::array();
   std::string sizes;
@@ -32,27 +34,27 @@ void identify(Bench& bench, const nvme::Controller& controller) {
         fmt::format("; namespace {}: {} in blocks of {}", ns.id, size_text(ns.blocks * ns.block_size), ns.block_size);
     namespaces.push_back({{"id", ns.id}, {"blocks", ns.blocks}, {"block_size", ns.block_size}});
   }
-  bench.steps.ok("identify",
-                 fmt::format("model {}, serial {}, firmware {}, NVMe {}.{}{}", info.model, info.serial, info.firmware,
-                             info.version >> 16, info.version >> 8 & 0xff, sizes),
-                 {{"model", info.model},
-                  {"serial", info.serial},
-                  {"firmware", info.firmware},
-                  {"namespaces", std::move(namespaces)}});
+  context.steps.ok("identify",
+                   fmt::format("model {}, serial {}, firmware {}, NVMe {}.{}{}", info.model, info.serial, info.firmware,
+                               info.version >> 16, info.version >> 8 & 0xff, sizes),
+                   {{"model", info.model},
+                    {"serial", info.serial},
+                    {"firmware", info.firmware},
+                    {"namespaces", std::move(namespaces)}});
 }
 
-void read_at_depth(Bench& bench, nvme::Controller& controller, const nvme::Namespace& ns) {
+void read_at_depth(ProofContext& context, nvme::Controller& controller, const nvme::Namespace& ns) {
   const std::uint64_t all = ns.blocks * ns.block_size;
-  const std::uint64_t bytes = std::min(all, bench.options.bytes.value_or(all));
+  const std::uint64_t bytes = std::min(all, context.options.bytes.value_or(all));
   if (bytes < ns.block_size)
-    return bench.steps.skipped(
-        "dma", fmt::format("a block has {}: nothing to read in {}", size_text(ns.block_size), size_text(bytes)));
-  auto report = read_namespace(bench, controller, ns, bytes, read_depth);
-  if (!report) return bench.steps.failed("dma", report.error());
+    return context.steps.skipped(
+        "dma", fmt::format("a block has {}, but only {} may be read", size_text(ns.block_size), size_text(bytes)));
+  auto report = read_namespace(context, controller, ns, bytes, read_depth);
+  if (!report) return context.steps.failed("dma", report.error());
   const double per_second = report->seconds > 0 ? static_cast<double>(report->commands) / report->seconds : 0;
-  bench.steps.ok(
+  context.steps.ok(
       "dma",
-      fmt::format("{} read into {} with {} commands at a time: {}, {} commands/s, digest included",
+      fmt::format("{} read into {} with {} commands in flight: {}, {} commands/s, including the digest",
                   size_text(report->bytes), to_string(report->buffers), report->depth,
                   rate_text(report->bytes, report->seconds), count_text(static_cast<std::uint64_t>(per_second))),
       {{"namespace", ns.id},
@@ -61,47 +63,47 @@ void read_at_depth(Bench& bench, nvme::Controller& controller, const nvme::Names
        {"first", to_string(report->buffers.first)},
        {"last", to_string(report->buffers.last)},
        {"sha256", report->sha256}});
-  bench.steps.line(fmt::format("sha256 {}  first {} bytes of namespace {}", report->sha256, report->bytes, ns.id));
+  context.steps.line(fmt::format("sha256 {}  first {} bytes of namespace {}", report->sha256, report->bytes, ns.id));
 }
 
 std::string dirty_text(const DirtyReport& report) {
   const std::string note = report.tracked.note.empty() ? "" : ": " + report.tracked.note;
-  if (report.tracked.source == DirtySource::nobody) return "not tracked, so that every page counts as written" + note;
-  return fmt::format("{} pages written, all of them among the {} of {} that {} told{}", report.written, report.marked,
-                     report.pages, dirty_source_text(report.tracked.source), note);
+  if (report.tracked.source == DirtySource::none) return "not tracked, so every page is reported dirty" + note;
+  return fmt::format("{} pages written, all of them among the {} of {} reported dirty; {}{}", report.written,
+                     report.marked, report.pages, dirty_source_text(report.tracked.source), note);
 }
 
-void dirty_pages(Bench& bench, nvme::Controller& controller, const nvme::Namespace& ns) {
-  DirtyTracker* const tracker = bench.device.device().container()->dirty_tracker();
+void dirty_pages(ProofContext& context, nvme::Controller& controller, const nvme::Namespace& ns) {
+  DirtyTracker* const tracker = context.device.device().container()->get<DirtyTracker>();
   if (tracker == nullptr) {
-    return bench.steps.skipped(
+    return context.steps.skipped(
         "dirty pages",
-        "this interface of the kernel tells of none: who moves a running device must copy all of "
-        "its memory while it stands still");
+        "not supported by this kernel interface; migration must copy all memory with the device stopped");
   }
-  auto report = compare_dirty_pages(bench, *tracker, controller, ns);
-  if (!report) return bench.steps.failed("dirty pages", report.error());
-  // Then every page is marked, and that the written ones are among them shows nothing.
-  if (report->tracked.source == DirtySource::nobody) return bench.steps.skipped("dirty pages", dirty_text(*report));
-  bench.steps.ok("dirty pages", dirty_text(*report),
-                 {{"source", to_string(report->tracked.source)},
-                  {"pages", report->pages},
-                  {"written", report->written},
-                  {"marked", report->marked}});
+  auto report = compare_dirty_pages(context, *tracker, controller, ns);
+  if (!report) return context.steps.failed("dirty pages", report.error());
+  // Every page is then reported, so the comparison shows nothing.
+  if (report->tracked.source == DirtySource::none) return context.steps.skipped("dirty pages", dirty_text(*report));
+  context.steps.ok("dirty pages", dirty_text(*report),
+                   {{"source", to_string(report->tracked.source)},
+                    {"pages", report->pages},
+                    {"written", report->written},
+                    {"marked", report->marked}});
 }
 
-void write_test(Bench& bench, std::optional<nvme::Controller>& controller, const nvme::Namespace& ns) {
-  if (!bench.options.write_test)
-    return bench.steps.skipped("write", "not asked for; --write-test writes, and restores");
-  auto done = write_and_restore(bench, controller, ns);
+void write_test(ProofContext& context, std::optional<nvme::Controller>& controller, const nvme::Namespace& ns) {
+  if (!context.options.write_test)
+    return context.steps.skipped("write", "not requested; --write-test writes and restores");
+  auto done = write_and_restore(context, controller, ns);
   if (!done && done.error().code() == EROFS) {
-    return bench.steps.skipped("write", fmt::format("namespace {} is write-protected, and holds what it held", ns.id));
+    return context.steps.skipped("write",
+                                 fmt::format("namespace {} is write-protected; its content is unchanged", ns.id));
   }
-  if (!done) return bench.steps.failed("write", done.error());
-  bench.steps.ok("write", *done);
+  if (!done) return context.steps.failed("write", done.error());
+  context.steps.ok("write", *done);
 }
 
-// The first that can be read. Where there is none the step is skipped, with the reason.
+// Returns the first namespace that can be read. If there is none, skips the step, with the reason.
 const nvme::Namespace* readable_namespace(const nvme::Controller& controller, std::string_view step, Steps& steps) {
   const auto& all = controller.namespaces();
   const auto with_blocks =
@@ -111,59 +113,60 @@ const nvme::Namespace* readable_namespace(const nvme::Controller& controller, st
   });
   if (usable != all.end()) return &*usable;
   if (with_blocks == all.end()) {
-    steps.skipped(step, "it has no namespace to read; Identify came by DMA");
+    steps.skipped(step, "the controller has no namespace to read; Identify used DMA");
   } else {
-    steps.skipped(step,
-                  fmt::format("a block of namespace {} has {}, and the controller moves {} at a time", with_blocks->id,
-                              size_text(with_blocks->block_size), size_text(controller.info().max_transfer)));
+    steps.skipped(step, fmt::format("a block of namespace {} has {}, but the controller transfers at most {} at a time",
+                                    with_blocks->id, size_text(with_blocks->block_size),
+                                    size_text(controller.info().max_transfer)));
   }
   return nullptr;
 }
 
-// A controller started anew, so that its completions come by interrupt.
-void interrupt(Bench& bench) {
-  if (bench.device.interrupt(PciInterrupt::msix).count == 0)
-    return bench.steps.skipped("interrupt", "the device has no MSI-X");
-  auto controller = nvme::Controller::open(bench.device, bench.allocator, {.completion = nvme::Completion::msix});
-  if (!controller) return bench.steps.failed("interrupt", controller.error());
-  const nvme::Namespace* const usable = readable_namespace(*controller, "interrupt", bench.steps);
+// Restarts the controller with completions by interrupt.
+void interrupt(ProofContext& context) {
+  if (context.device.interrupt(PciInterrupt::msix).count == 0)
+    return context.steps.skipped("interrupt", "the device has no MSI-X");
+  auto controller = nvme::Controller::open(context.device, context.allocator, {.completion = nvme::Completion::msix});
+  if (!controller) return context.steps.failed("interrupt", controller.error());
+  const nvme::Namespace* const usable = readable_namespace(*controller, "interrupt", context.steps);
   if (usable == nullptr) return;
   const nvme::Namespace& ns = *usable;
-  auto buffer = DmaBuffer::allocate(bench.device.device().container(), bench.allocator, ns.block_size);
-  if (!buffer) return bench.steps.failed("interrupt", buffer.error());
+  auto buffer = DmaBuffer::allocate(context.device.device().container(), context.allocator, ns.block_size);
+  if (!buffer) return context.steps.failed("interrupt", buffer.error());
   const Poison poison(ns.block_size);
   poison.fill(buffer->bytes().first(ns.block_size));
   const auto started = std::chrono::steady_clock::now();
   auto done = controller->read(ns, 0, 1, buffer->iova());
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
-  if (!done) return bench.steps.failed("interrupt", done.error());
+  if (!done) return context.steps.failed("interrupt", done.error());
   const std::uint64_t interrupts = controller->interrupts();
   if (interrupts == 0) {
-    return bench.steps.failed("interrupt", proof_error(ENOMSG, "wait", fmt::format("block 0 of namespace {}", ns.id),
-                                                       "it was read, but no interrupt told of it"));
+    return context.steps.failed("interrupt", proof_error(ENOMSG, "wait", fmt::format("block 0 of namespace {}", ns.id),
+                                                         "the read completed, but no interrupt was received"));
   }
   if (poison.first_left(buffer->bytes().first(ns.block_size), ns.block_size)) {
-    return bench.steps.failed("interrupt", proof_error(EIO, "compare", fmt::format("block 0 of namespace {}", ns.id),
-                                                       "the interrupt came, but the data did not arrive in memory"));
+    return context.steps.failed("interrupt",
+                                proof_error(EIO, "compare", fmt::format("block 0 of namespace {}", ns.id),
+                                            "the interrupt was received, but the data did not arrive in memory"));
   }
-  bench.steps.ok("interrupt", fmt::format("a read completed by MSI-X in {}", duration_text(seconds)),
-                 {{"interrupts", interrupts}});
+  context.steps.ok("interrupt", fmt::format("a read completed by MSI-X in {}", duration_text(seconds)),
+                   {{"interrupts", interrupts}});
 }
 
-void run_nvme(Bench& bench) {
+void run_nvme(ProofContext& context) {
   {
-    auto opened = nvme::Controller::open(bench.device, bench.allocator);
-    if (!opened) return bench.steps.failed("identify", opened.error());
+    auto opened = nvme::Controller::open(context.device, context.allocator);
+    if (!opened) return context.steps.failed("identify", opened.error());
     std::optional<nvme::Controller> controller(std::move(*opened));
-    identify(bench, *controller);
-    const nvme::Namespace* const usable = readable_namespace(*controller, "dma", bench.steps);
+    identify(context, *controller);
+    const nvme::Namespace* const usable = readable_namespace(*controller, "dma", context.steps);
     if (usable == nullptr) return;
-    const nvme::Namespace ns = *usable;  // a copy, as the write test may start the controller anew
-    read_at_depth(bench, *controller, ns);
-    dirty_pages(bench, *controller, ns);
-    write_test(bench, controller, ns);
+    const nvme::Namespace ns = *usable;  // a copy, since the write test may restart the controller
+    read_at_depth(context, *controller, ns);
+    dirty_pages(context, *controller, ns);
+    write_test(context, controller, ns);
   }
-  interrupt(bench);
+  interrupt(context);
 }
 
 bool is_nvme(const PciFunction& function) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Dirty tracking while an NVMe controller reads.
+// compare_dirty_pages(): dirty tracking while an NVMe controller reads.
 #include "proofs/nvme_dirty.hpp"
 
 #include <fmt/format.h>
@@ -15,7 +15,7 @@ namespace postern::tool {
 namespace {
 
 constexpr std::uint64_t pages = 256;
-constexpr std::uint64_t stride = 7;  // every so many pages one is read into
+constexpr std::uint64_t stride = 7;  // one page in so many is read into
 
 class DirtyRead {
  public:
@@ -28,7 +28,7 @@ class DirtyRead {
     for (std::uint64_t i = 0; i < pages; i += stride) {
       auto read = controller_.read(ns_, i / stride % ns_.blocks, 1, buffer_.iova() + i * page_);
       if (!read) return failure_of(read);
-      // Some are asked for at once, the others by the last query of all.
+      // Some are queried at once, the others by the final query.
       if (i < pages / 2) {
         if (auto told = query(); !told) return failure_of(told);
       }
@@ -57,12 +57,12 @@ class DirtyRead {
       const bool was_read_into = i % stride == 0;
       if (written != was_read_into) {
         return failure(proof_error(EIO, "compare", fmt::format("the page at {}", to_string(buffer_.iova() + i * page_)),
-                                   written ? "the device wrote it, and was not asked to"
-                                           : "the read into it ended well, but nothing arrived: DMA does not work"));
+                                   written ? "the device wrote it without a command to do so"
+                                           : "the read succeeded, but no data arrived: DMA does not work"));
       }
       if (written && !marked) {
         return failure(proof_error(EIO, "compare", fmt::format("the page at {}", to_string(buffer_.iova() + i * page_)),
-                                   "the device wrote it, and no query told: a migration would lose it"));
+                                   "the device wrote it, but no query reported it: a migration would lose it"));
       }
     }
     return report;
@@ -79,12 +79,12 @@ class DirtyRead {
 
 }  // namespace
 
-Result<DirtyReport> compare_dirty_pages(Bench& bench, DirtyTracker& tracker, nvme::Controller& controller,
+Result<DirtyReport> compare_dirty_pages(ProofContext& context, DirtyTracker& tracker, nvme::Controller& controller,
                                         const nvme::Namespace& ns) {
-  const auto container = bench.device.device().container();
+  const auto container = context.device.device().container();
   const std::uint64_t smallest = container->page_sizes() & (~container->page_sizes() + 1);
   const std::uint64_t page = std::bit_ceil(std::max<std::uint64_t>(smallest, ns.block_size));
-  auto buffer = DmaBuffer::allocate(container, bench.allocator, pages * page);
+  auto buffer = DmaBuffer::allocate(container, context.allocator, pages * page);
   if (!buffer) return failure_of(buffer);
   if (auto started = tracker.start(); !started) return failure_of(started);
   auto report = DirtyRead(tracker, controller, ns, *buffer, page).run();

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Whether every page that an NVMe controller writes is told by dirty tracking.
+// compare_dirty_pages(): whether dirty tracking reports every page that an NVMe controller writes.
 #pragma once
 
 #include <postern-nvme/controller.hpp>
@@ -10,15 +10,15 @@
 namespace postern::tool {
 
 struct DirtyReport {
-  std::uint64_t pages = 0;    // of memory that the device could write
-  std::uint64_t written = 0;  // that it did write: what they hold has changed
-  std::uint64_t marked = 0;   // that were told
-  TrackedDevice tracked;      // by whom
+  std::uint64_t pages = 0;    // mapped for the device
+  std::uint64_t written = 0;  // that the device wrote: their content has changed
+  std::uint64_t marked = 0;   // reported dirty
+  TrackedDevice tracked;      // the source of the report
 };
 
-// Reads single blocks into pages that are far apart, asks in between and once more before tracking stops, and compares.
-// Errors: EIO (a page was written that nobody told of, or a read failed), those of the driver and of DirtyTracker.
-[[nodiscard]] Result<DirtyReport> compare_dirty_pages(Bench& bench, DirtyTracker& tracker, nvme::Controller& controller,
-                                                      const nvme::Namespace& ns);
+// Reads single blocks into pages that are far apart, queries in between and again before tracking stops, and compares.
+// Errors: EIO (a written page was not reported, or a read failed), those of the driver and of DirtyTracker.
+[[nodiscard]] Result<DirtyReport> compare_dirty_pages(ProofContext& context, DirtyTracker& tracker,
+                                                      nvme::Controller& controller, const nvme::Namespace& ns);
 
 }  // namespace postern::tool

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reading an NVMe namespace with many commands under way.
+// read_namespace(): reads an NVMe namespace with many commands in flight.
 #include "proofs/nvme_read.hpp"
 
 #include <fmt/format.h>
@@ -21,8 +21,8 @@ namespace {
 
 constexpr std::uint64_t largest_chunk = std::uint64_t{128} << 10;
 
-// A ring of slots: each has a piece of the buffer and reads one chunk of the namespace. Commands end in any order; the
-// digest takes the chunks in theirs.
+// A ring of slots. Each has a piece of the buffer and reads one chunk of the namespace. Commands complete in any order;
+// the digest takes the chunks in order.
 class NamespaceReader {
  public:
   NamespaceReader(nvme::Controller& controller, const nvme::Namespace& ns, std::uint64_t bytes, std::uint64_t chunk,
@@ -35,7 +35,7 @@ class NamespaceReader {
         slots_(depth),
         poison_(chunk) {}
 
-  // When it returns no command is under way any more, so that the buffer may go.
+  // When this returns, no command is in flight, so the buffer may be freed.
   [[nodiscard]] Result<void> run(Sha256& digest, Progress& progress) {
     auto done = read(digest, progress);
     while (!slot_of_command_.empty()) {
@@ -92,7 +92,7 @@ class NamespaceReader {
       const auto found = slot_of_command_.find(completed->command);
       if (found == slot_of_command_.end()) {
         return failure(
-            proof_error(EIO, "read", "namespace", "the controller completed a command that was not under way"));
+            proof_error(EIO, "read", "namespace", "the controller completed a command that was not in flight"));
       }
       if (completed->status != 0) {
         return failure(
@@ -105,8 +105,8 @@ class NamespaceReader {
     if (const auto left = poison_.first_left(memory, ns_.block_size)) {
       return failure(proof_error(EIO, "compare",
                                  fmt::format("block {} of namespace {}", (taken_ + *left) / ns_.block_size, ns_.id),
-                                 "the command ended well, but its data did not arrive in memory: DMA does not work",
-                                 "the kernel's log (dmesg) names the addresses that an IOMMU refused"));
+                                 "the command succeeded, but its data did not arrive in memory: DMA does not work",
+                                 "the kernel's log (dmesg) lists the addresses that the IOMMU blocked"));
     }
     digest.add(memory);
     taken_ += memory.size();
@@ -128,16 +128,16 @@ class NamespaceReader {
 
 }  // namespace
 
-Result<ReadReport> read_namespace(Bench& bench, nvme::Controller& controller, const nvme::Namespace& ns,
+Result<ReadReport> read_namespace(ProofContext& context, nvme::Controller& controller, const nvme::Namespace& ns,
                                   std::uint64_t bytes, unsigned depth) {
   const std::uint64_t chunk =
       blocks_at_a_time(ns.block_size, controller.info().max_transfer, largest_chunk) * ns.block_size;
   const std::uint64_t whole_blocks = bytes / ns.block_size * ns.block_size;
-  auto buffer = DmaBuffer::allocate(bench.device.device().container(), bench.allocator, chunk * depth);
+  auto buffer = DmaBuffer::allocate(context.device.device().container(), context.allocator, chunk * depth);
   if (!buffer) return failure_of(buffer);
 
   Sha256 digest;
-  Progress progress(bench.session.err, fmt::format("reading {}", bench.device.name()), whole_blocks);
+  Progress progress(context.session.err, fmt::format("reading {}", context.device.name()), whole_blocks);
   NamespaceReader reader(controller, ns, whole_blocks, chunk, *buffer, depth);
   const auto started = std::chrono::steady_clock::now();
   auto done = reader.run(digest, progress);

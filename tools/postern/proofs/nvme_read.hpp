@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Reading an NVMe namespace from its start with many commands under way, each byte accounted for.
+// read_namespace(): reads an NVMe namespace from its start with many commands in flight, and checks that all data
+// arrived.
 #pragma once
 
 #include <cstdint>
@@ -19,9 +20,9 @@ struct ReadReport {
   std::string sha256;
 };
 
-// Reads the first `bytes` of the namespace, `depth` commands at a time. Every buffer is poisoned before it is read
-// into. Errors: EIO (a command failed, or ended without its data having arrived), those of the driver.
-[[nodiscard]] Result<ReadReport> read_namespace(Bench& bench, nvme::Controller& controller, const nvme::Namespace& ns,
-                                                std::uint64_t bytes, unsigned depth);
+// Reads the first `bytes` of the namespace, `depth` commands at a time. Every buffer is poisoned before a read. Errors:
+// EIO (a command failed, or its data did not arrive), those of the driver.
+[[nodiscard]] Result<ReadReport> read_namespace(ProofContext& context, nvme::Controller& controller,
+                                                const nvme::Namespace& ns, std::uint64_t bytes, unsigned depth);
 
 }  // namespace postern::tool

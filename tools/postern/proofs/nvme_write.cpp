@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Writing to the last blocks of a namespace, and putting back what was there.
+// write_and_restore(): writes to the last blocks of a namespace, and restores their content.
 #include "proofs/nvme_write.hpp"
 
 #include <fmt/format.h>
@@ -11,10 +11,10 @@
 #include <random>
 #include <vector>
 
+#include "proofs/deferred_signals.hpp"
 #include "proofs/kept_blocks.hpp"
 #include "proofs/nvme_blocks.hpp"
 #include "proofs/poison.hpp"
-#include "proofs/signals_held.hpp"
 #include "text/sizes.hpp"
 
 namespace postern::tool {
@@ -24,9 +24,9 @@ using Content = std::vector<std::byte>;
 
 class WriteTest {
  public:
-  WriteTest(Bench& bench, std::optional<nvme::Controller>& controller, const nvme::Namespace& ns, std::uint32_t count,
-            DmaBuffer& buffer)
-      : bench_(bench),
+  WriteTest(ProofContext& context, std::optional<nvme::Controller>& controller, const nvme::Namespace& ns,
+            std::uint32_t count, DmaBuffer& buffer)
+      : context_(context),
         controller_(controller),
         ns_(ns),
         block_(ns.blocks - count),
@@ -38,17 +38,18 @@ class WriteTest {
     auto old = read();
     if (!old) return failure_of(old);
     const std::string path =
-        fmt::format("{}/{}-namespace-{}-block-{}", bench_.options.keep_in, bench_.device.name(), ns_.id, block_);
-    bench_.session.note(fmt::format("postern: what {} hold is kept in {} while they are written to\n", text(), path));
+        fmt::format("{}/{}-namespace-{}-block-{}", context_.options.keep_in, context_.device.name(), ns_.id, block_);
+    context_.session.note(
+        fmt::format("postern: the content of {} is kept in {} during the write test\n", text(), path));
 
-    const SignalsHeld held;
+    const DeferredSignals held;
     auto kept = KeptBlocks::keep(path, *old);
     if (!kept) return failure(not_kept(std::move(kept).error()));
     auto written = write_and_compare(random_pattern());
     if (auto restored = restore(*old); !restored) {
       return failure(not_restored(kept->path(), std::move(restored).error()));
     }
-    if (auto done = kept->forget(); !done) return failure_of(done);
+    if (auto done = kept->remove(); !done) return failure_of(done);
     if (!written) return failure_of(written);
     return fmt::format("{}: {} written, read back, every byte compared, and the old content restored", text(),
                        size_text(length()));
@@ -59,7 +60,7 @@ class WriteTest {
   [[nodiscard]] std::string text() const {
     return fmt::format("blocks {} to {} of namespace {}", block_, block_ + count_ - 1, ns_.id);
   }
-  // Another in each run: what an earlier one left there must not pass for what this one wrote.
+  // Random in each run, so that data of an earlier run is not mistaken for this one's.
   [[nodiscard]] Content random_pattern() const {
     std::random_device random;
     return pattern_of(length(), std::uint64_t{random()} << 32 | random());
@@ -69,7 +70,7 @@ class WriteTest {
     poison_.fill(buffer_.bytes().first(length()));
     if (auto done = controller_->read(ns_, block_, count_, buffer_.iova()); !done) return failure_of(done);
     if (poison_.first_left(buffer_.bytes().first(length()), ns_.block_size)) {
-      return failure(proof_error(EIO, "compare", text(), "the read ended well, but its data did not arrive in memory"));
+      return failure(proof_error(EIO, "compare", text(), "the read succeeded, but its data did not arrive in memory"));
     }
     return Content(buffer_.data(), buffer_.data() + length());
   }
@@ -77,37 +78,37 @@ class WriteTest {
   [[nodiscard]] Result<void> write_and_compare(const Content& bytes) {
     std::memcpy(buffer_.data(), bytes.data(), bytes.size());
     auto done = controller_->write(ns_, block_, count_, buffer_.iova());
-    // Also of one that failed nobody knows how much it wrote; but it is said that this one wrote nothing.
+    // A failed write may have written something, except if the namespace is write-protected.
     is_touched_ = is_touched_ || done || done.error().code() != EROFS;
     if (done) done = controller_->flush(ns_);
     if (!done) return done;
     auto back = read();
     if (!back) return failure_of(back);
     if (*back == bytes) return {};
-    return failure(proof_error(EIO, "compare", text(), "other bytes were read back than had been written"));
+    return failure(proof_error(EIO, "compare", text(), "the bytes read back differ from those written"));
   }
 
-  [[nodiscard]] Result<void> put_back(const Content& old) {
+  [[nodiscard]] Result<void> restore_once(const Content& old) {
     auto now = read();
     if (!now) return failure_of(now);
     if (*now != old) return write_and_compare(old);
     return is_touched_ ? controller_->flush(ns_) : Result<void>();
   }
 
-  // What failed once may work with a controller that was started anew: the one before may have been stopped.
+  // Retries with a restarted controller, since the driver may have stopped the one before.
   [[nodiscard]] Result<void> restore(const Content& old) {
     constexpr int restarts = 3;
-    auto done = put_back(old);
+    auto done = restore_once(old);
     for (int i = 0; !done && i < restarts; ++i) {
-      done = start_anew();
-      if (done) done = put_back(old);
+      done = restart();
+      if (done) done = restore_once(old);
     }
     return done;
   }
 
-  [[nodiscard]] Result<void> start_anew() {
+  [[nodiscard]] Result<void> restart() {
     controller_.reset();
-    auto opened = nvme::Controller::open(bench_.device, bench_.allocator);
+    auto opened = nvme::Controller::open(context_.device, context_.allocator);
     if (!opened) {
       controller_.reset();
       return failure_of(opened);
@@ -119,21 +120,21 @@ class WriteTest {
     });
     if (is_same) return {};
     return failure(proof_error(ENODEV, "NVMe Identify", fmt::format("namespace {}", ns_.id),
-                               "it is not what it was before the controller was started anew"));
+                               "it has changed since the controller was restarted"));
   }
 
-  [[nodiscard]] std::string how_to_put_back(const std::string& path) const {
+  [[nodiscard]] std::string how_to_restore(const std::string& path) const {
     return fmt::format(
-        "give the disk to its own driver (\"postern unbind {}\"), copy {} to its block {} (dd with bs={}, seek={} and "
+        "restore the driver of the disk (\"postern unbind {}\"), copy {} to its block {} (dd with bs={}, seek={} and "
         "conv=notrunc,fsync), and remove the file",
-        bench_.device.name(), path, block_, ns_.block_size, block_);
+        context_.device.name(), path, block_, ns_.block_size, block_);
   }
   [[nodiscard]] Error not_kept(Error error) const {
     if (error.code() != EEXIST) return error;
     return proof_error(
         EEXIST, "open", error.object(),
-        fmt::format("an earlier write test was ended before it had put back {}: this is what they held", text()),
-        how_to_put_back(error.object()));
+        fmt::format("an earlier write test ended before it had restored {}; this file has their content", text()),
+        how_to_restore(error.object()));
   }
   [[nodiscard]] Error not_restored(const std::string& path, Error cause) const {
     std::vector<Error> causes;
@@ -142,14 +143,15 @@ class WriteTest {
         {.code = EIO,
          .operation = "write",
          .object = text(),
-         .reason = "THE OLD CONTENT COULD NOT BE RESTORED: a test pattern may be left in them. It is in " + path,
-         .remedy = how_to_put_back(path),
+         .reason =
+             "THE OLD CONTENT COULD NOT BE RESTORED: these blocks may hold a test pattern. Their content is in " + path,
+         .remedy = how_to_restore(path),
          .causes = std::move(causes)});
   }
 
-  Bench& bench_;
+  ProofContext& context_;
   std::optional<nvme::Controller>& controller_;
-  const nvme::Namespace ns_;  // a copy: controllers come and go
+  const nvme::Namespace ns_;  // a copy: the controller may be restarted
   const std::uint64_t block_;
   const std::uint32_t count_;
   DmaBuffer& buffer_;
@@ -159,15 +161,15 @@ class WriteTest {
 
 }  // namespace
 
-Result<std::string> write_and_restore(Bench& bench, std::optional<nvme::Controller>& controller,
+Result<std::string> write_and_restore(ProofContext& context, std::optional<nvme::Controller>& controller,
                                       const nvme::Namespace& ns) {
   constexpr std::uint64_t most_bytes = std::uint64_t{64} << 10;
   const auto count = static_cast<std::uint32_t>(
       std::min(blocks_at_a_time(ns.block_size, controller->info().max_transfer, most_bytes), ns.blocks));
   auto buffer =
-      DmaBuffer::allocate(bench.device.device().container(), bench.allocator, std::uint64_t{count} * ns.block_size);
+      DmaBuffer::allocate(context.device.device().container(), context.allocator, std::uint64_t{count} * ns.block_size);
   if (!buffer) return failure_of(buffer);
-  return WriteTest(bench, controller, ns, count, *buffer).run();
+  return WriteTest(context, controller, ns, count, *buffer).run();
 }
 
 }  // namespace postern::tool

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Writing to the last blocks of an NVMe namespace, and putting back what was there.
+// write_and_restore(): writes to the last blocks of an NVMe namespace, and restores their content.
 #pragma once
 
 #include <optional>
@@ -10,13 +10,14 @@
 
 namespace postern::tool {
 
-// Reads the last blocks, writes a pattern there, reads it back, and restores what was there, whatever happened to the
-// middle: by controllers that are started anew where one fails, so that `controller` may be another then, or none.
-// Meanwhile the old content is in a file on stable storage (bench.options.keep_in), whose path is told before, and
-// which is removed once it was read back from the disk; and signals wait. Gives what it did, in words. Errors: EROFS
-// (the namespace is write-protected, and holds what it held), EIO (other bytes came back than were written; or, worst,
-// the old content could not be restored: which blocks and which file is said), those of KeptBlocks and of the driver.
-[[nodiscard]] Result<std::string> write_and_restore(Bench& bench, std::optional<nvme::Controller>& controller,
+// Reads the last blocks, writes a pattern, reads it back, and restores the old content even if one of these steps
+// failed. If the controller fails, it is restarted: `controller` may be another one then, or none. Meanwhile a file on
+// stable storage (context.options.keep_in) holds the old content, and signals wait. The path of the file is printed
+// before; it is removed once the old content was read back from the disk. Returns a description of what was done.
+// Errors: EROFS (the namespace is write-protected; its content is unchanged), EIO (the bytes read back differ from
+// those written; or, worst, the old content could not be restored: the error names the blocks and the file), those of
+// KeptBlocks and of the driver.
+[[nodiscard]] Result<std::string> write_and_restore(ProofContext& context, std::optional<nvme::Controller>& controller,
                                                     const nvme::Namespace& ns);
 
 }  // namespace postern::tool

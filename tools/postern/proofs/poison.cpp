@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What buffers are filled with before a device writes to them.
+// Poison: random words that fill buffers before a device writes to them.
 #include "proofs/poison.hpp"
 
 #include <algorithm>

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Poison: what buffers are filled with before a device writes to them, so that a DMA that never came cannot be taken
-// for one that did.
+// Poison: random words that fill buffers before a device writes to them, to detect DMA that never arrived.
 #pragma once
 
 #include <cstddef>
@@ -11,16 +10,16 @@
 
 namespace postern::tool {
 
-// Random words, drawn anew in each run: that a device sends one of them by chance is one in 2^64.
+// New random words in each run: the chance that a device sends one of them is one in 2^64.
 class Poison {
  public:
   explicit Poison(std::size_t longest);
 
-  // At most as long as it was made for.
+  // At most as long as the constructor's length.
   void fill(std::span<std::byte> bytes) const;
 
-  // Where the first unit of `unit` bytes stands that was not written whole: its first or its last word still is poison.
-  // Nothing where all were written. `unit` and the length are multiples of 8.
+  // Returns the offset of the first unit of `unit` bytes that was not written completely: its first or last word is
+  // still poison. Nothing if all were written. `unit` and the length are multiples of 8.
   [[nodiscard]] std::optional<std::size_t> first_left(std::span<const std::byte> bytes, std::size_t unit) const;
 
   // Whether none of it was written.
@@ -30,7 +29,7 @@ class Poison {
   std::vector<std::byte> pattern_;
 };
 
-// Bytes that are told apart by where they stand, for patterns that are written and read back.
+// Returns bytes that depend on their position, for patterns that are written and read back.
 [[nodiscard]] std::vector<std::byte> pattern_of(std::size_t length, std::uint64_t seed);
 
 }  // namespace postern::tool

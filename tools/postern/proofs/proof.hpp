@@ -11,8 +11,8 @@
 #include <string>
 #include <string_view>
 
+#include "command.hpp"
 #include "text/steps.hpp"
-#include "verb.hpp"
 
 namespace postern::tool {
 
@@ -23,7 +23,7 @@ struct ProofOptions {
 };
 
 // What a proof works with. The device is attached; nothing is mapped.
-struct Bench {
+struct ProofContext {
   const Session& session;
   PciDevice& device;
   std::span<const IovaRange> ranges;  // where memory may be mapped
@@ -38,7 +38,7 @@ struct Proof {
   std::string_view device;  // "NVMe", for people
   bool (*fits)(const PciFunction& function);
   // Each step ends in `steps`. When it returns the device does no DMA, and nothing is mapped or enabled any more.
-  void (*run)(Bench& bench);
+  void (*run)(ProofContext& context);
 };
 
 extern const Proof nvme_proof;

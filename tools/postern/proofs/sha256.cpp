@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A digest, by OpenSSL.
+// Sha256: a digest, computed by OpenSSL.
 #include "proofs/sha256.hpp"
 
 #include <fmt/format.h>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sha256: a digest over data that comes in pieces.
+// Sha256: a digest of data that arrives in pieces.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,7 @@ class Sha256 {
   Sha256& operator=(const Sha256&) = delete;
 
   void add(std::span<const std::byte> bytes);
-  // In hexadecimal digits; once, at the end. Empty where OpenSSL could not do it.
+  // Returns the digest in hexadecimal digits. Call it once, at the end. Empty if OpenSSL failed.
   [[nodiscard]] std::string finish();
 
  private:

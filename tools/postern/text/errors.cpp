@@ -1,23 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
-// Errors as the tool shows them.
+// Formats errors as text and as JSON, and prints what the library logs.
 #include "text/errors.hpp"
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
-#include <cstring>
 #include <exception>
 #include <mutex>
 #include <postern/log.hpp>
 #include <utility>
+
+#include "text/remedies.hpp"
 
 namespace postern::tool {
 namespace {
 
 std::atomic<std::size_t> logged{0};
 
-// As a shell takes it; empty for this host. Set while the arguments are read, before anything is shown.
+// The argument of --host, quoted for a shell; empty for this host. Set before anything is printed.
 std::string& named_host() {
   static std::string host;
   return host;
@@ -33,7 +35,7 @@ std::string shell_word(const std::string& word) {
 
 std::mutex remarks_mutex;
 std::vector<Remark> kept_remarks;
-int remarks_keepers = 0;
+int remark_collectors = 0;
 
 std::string_view kind_text(LogKind kind) {
   switch (kind) {
@@ -49,13 +51,8 @@ std::string_view kind_text(LogKind kind) {
 
 void keep_or_print(Remark remark) {
   const std::lock_guard lock(remarks_mutex);
-  if (remarks_keepers == 0) return fmt::print(stderr, "postern: {}\n", remark.text);
+  if (remark_collectors == 0) return fmt::print(stderr, "postern: {}\n", remark.text);
   kept_remarks.push_back(std::move(remark));
-}
-
-std::string reason_of(const Error& error) {
-  if (!error.reason().empty()) return error.reason();
-  return error.code() != 0 ? std::strerror(error.code()) : "failed";
 }
 
 void show_logged(LogKind kind, const Error& error) noexcept {
@@ -66,24 +63,14 @@ void show_logged(LogKind kind, const Error& error) noexcept {
       return keep_or_print({.text = text, .json = {{"kind", kind_text(kind)}, {"error", error_json(error)}}});
     put(stderr, {}, fmt::format("postern: {}\n", text));
   } catch (const std::exception&) {
-    // Out of memory: it is counted, and that is what decides.
+    // Out of memory: the error is counted, which is enough.
   }
 }
 
 }  // namespace
 
-std::string reason_line(const Error& error) {
-  std::string text = reason_of(error);
-  if (error.code() != 0) {
-    text += error.operation().empty() ? " (" : fmt::format(" ({}: ", error.operation());
-    text += errno_name(error.code()) + ")";
-  }
-  return printable(text);
-}
-
-std::string error_line(const Error& error) {
-  return error.object().empty() ? reason_line(error) : printable(error.object()) + ": " + reason_line(error);
-}
+std::string reason_line(const Error& error) { return printable(error.explanation()); }
+std::string error_line(const Error& error) { return printable(error.summary()); }
 
 void name_host(const std::string& host) { named_host() = shell_word(host); }
 
@@ -97,14 +84,14 @@ std::string for_host(std::string_view remedy) {
     const std::size_t end = text.find('"', at + 1);
     if (end == std::string::npos) break;
     const std::string_view words = std::string_view(text).substr(at, end - at);
-    if (words.find("--help") != std::string_view::npos) continue;
+    if (words.find("--help") != std::string_view::npos || words.find("--host ") != std::string_view::npos) continue;
     binds = binds || words.starts_with("\"postern bind ");
     text.insert(end, option);
   }
-  // Bound there is bound for that run alone.
+  // A binding there ends with the run.
   if (binds) {
     text +=
-        "; a simulated host begins anew in each run: to find it bound, describe the function with \"driver\": "
+        "; a simulated host starts fresh in each run: to have it bound, describe the function with \"driver\": "
         "\"vfio-pci\"";
   }
   return text;
@@ -118,19 +105,34 @@ std::string remedy_text(std::string_view remedy, const Terminal& terminal, std::
 
 std::string error_details(const Error& error, const Terminal& terminal, std::size_t indent) {
   std::string text;
-  if (!error.remedy().empty()) text += remedy_text(error.remedy(), terminal, indent);
+  if (!error.remedies().empty()) text += remedy_text(words_of(error.remedies()), terminal, indent);
+  std::vector<std::string> added;  // several alternatives often fail for the same cause
   for (const Error& cause : error.causes()) {
-    text += std::string(indent, ' ') + "- " + fold(terminal, error_line(cause), indent + 2) + "\n";
-    text += error_details(cause, terminal, indent + 2);
+    const std::string words = std::string(indent, ' ') + "- " + fold(terminal, error_line(cause), indent + 2) + "\n" +
+                              error_details(cause, terminal, indent + 2);
+    if (std::find(added.begin(), added.end(), words) != added.end()) continue;
+    text += words;
+    added.push_back(words);
   }
   return text;
 }
 
 Json error_json(const Error& error) {
+  Json remedies = Json::array();
+  for (const Remedy& remedy : error.remedies()) {
+    remedies.push_back(
+        {{"code", to_string(remedy.code)}, {"arguments", remedy.arguments}, {"text", for_host(words_of(remedy))}});
+  }
   Json causes = Json::array();
   for (const Error& cause : error.causes()) causes.push_back(error_json(cause));
-  return {{"operation", error.operation()}, {"object", error.object()},   {"errno", errno_name(error.code())},
-          {"code", error.code()},           {"reason", reason_of(error)}, {"remedy", for_host(error.remedy())},
+  return {{"kind", to_string(error.kind())},
+          {"operation", error.operation()},
+          {"object", error.object()},
+          {"errno", errno_name(error.code())},
+          {"code", error.code()},
+          {"reason", error.reason_text()},
+          {"remedy", for_host(words_of(error.remedies()))},
+          {"remedies", std::move(remedies)},
           {"causes", std::move(causes)}};
 }
 
@@ -155,15 +157,15 @@ std::string json_text(const Json& document) {
 void show_logged_errors() { set_log_handler(show_logged); }
 std::size_t logged_errors() noexcept { return logged; }
 
-RemarksKept::RemarksKept() noexcept {
+RemarkCollector::RemarkCollector() noexcept {
   const std::lock_guard lock(remarks_mutex);
-  ++remarks_keepers;
+  ++remark_collectors;
 }
-RemarksKept::~RemarksKept() {
+RemarkCollector::~RemarkCollector() {
   const std::lock_guard lock(remarks_mutex);
-  if (--remarks_keepers == 0) kept_remarks.clear();
+  if (--remark_collectors == 0) kept_remarks.clear();
 }
-std::vector<Remark> RemarksKept::take() {
+std::vector<Remark> RemarkCollector::take() {
   const std::lock_guard lock(remarks_mutex);
   return std::exchange(kept_remarks, {});
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Errors as the tool shows them: to people, reason first; to programs, as JSON.
+// Formats errors as text, with the reason first, and as JSON; prints what the library logs.
 #pragma once
 
 #include <cstddef>
@@ -12,35 +12,36 @@
 
 namespace postern::tool {
 
-using Json = nlohmann::ordered_json;  // keys stay in the order that they are written in
+using Json = nlohmann::ordered_json;  // keeps the order of the keys
 
 // "OBJECT: reason (OPERATION: ERRNO)", on one line.
 [[nodiscard]] std::string error_line(const Error& error);
 
-// The same without the object, for where that stands already: "reason (OPERATION: ERRNO)".
+// The same without the object, if that is printed already: "reason (OPERATION: ERRNO)".
 [[nodiscard]] std::string reason_line(const Error& error);
 
-// What stands beneath it: the remedy, and the causes with theirs, each line with its indent and its line end.
+// The lines below it: the remedy, and the causes with their remedies, each with its indent and line end.
 [[nodiscard]] std::string error_details(const Error& error, const Terminal& terminal, std::size_t indent);
 
-// {"operation", "object", "errno", "code", "reason", "remedy", "causes"}
+// {"kind", "operation", "object", "errno", "code", "reason", "remedy", "remedies": [{"code", "arguments", "text"}],
+// "causes"}, as docs/errors.md explains.
 [[nodiscard]] Json error_json(const Error& error);
 
-// "remedy: TEXT", folded to the terminal, with its line end. A command on its own is never folded: it is there to be
+// "remedy: TEXT", folded to the terminal, with its line end. A single command is never folded, so that it can be
 // copied.
 [[nodiscard]] std::string remedy_text(std::string_view remedy, const Terminal& terminal, std::size_t indent);
 
-// From now on each command of postern's in a remedy carries "--host HOST": it is for the host that was asked about.
+// Adds "--host HOST" to each postern command in the remedies printed from now on.
 void name_host(const std::string& host);
-// A remedy as it is to be shown. remedy_text() and error_json() do it; for one that stands elsewhere.
+// Returns a remedy for the host of name_host(). remedy_text() and error_json() call it themselves.
 [[nodiscard]] std::string for_host(std::string_view remedy);
 
-// One JSON document with its line end. Bytes that are no UTF-8 (a device may name itself anything) become U+FFFD, and
-// control characters are escaped, those too that JSON would let stand.
+// Returns a JSON document with its line end. Invalid UTF-8 (a device name may have any bytes) becomes U+FFFD, and all
+// control characters are escaped, also those that JSON allows.
 [[nodiscard]] std::string json_text(const Json& document);
 
-// Shows what the library can give to nobody. A destructor's failure is printed, and counted. Remarks, and what devices
-// did not do, are kept for whoever keeps them, and printed otherwise.
+// Handles the errors that the library can only log. A destructor's failure is printed and counted. Remarks and faults
+// of devices are collected if a RemarkCollector exists, else printed.
 void show_logged_errors();
 [[nodiscard]] std::size_t logged_errors() noexcept;
 
@@ -48,15 +49,15 @@ struct Remark {
   std::string text;
   Json json;  // {"kind", "error"}
 };
-// While it lives, remarks are kept for take().
-class RemarksKept {
+// Collects remarks for take() while it exists.
+class RemarkCollector {
  public:
-  RemarksKept() noexcept;
-  ~RemarksKept();
-  RemarksKept(const RemarksKept&) = delete;
-  RemarksKept& operator=(const RemarksKept&) = delete;
+  RemarkCollector() noexcept;
+  ~RemarkCollector();
+  RemarkCollector(const RemarkCollector&) = delete;
+  RemarkCollector& operator=(const RemarkCollector&) = delete;
 
-  // Those since the last call, of all that live.
+  // Returns the remarks since the last call on any of these objects.
   [[nodiscard]] std::vector<Remark> take();
 };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What the numbers of PCI and VFIO are called.
+// Names of PCI and VFIO numbers: capabilities, regions, interrupts, dirty sources.
 #include "text/names.hpp"
 
 #include <fmt/format.h>
@@ -135,13 +135,13 @@ std::string interrupt_name(std::uint32_t index) {
 std::string_view dirty_source_text(DirtySource source) {
   switch (source) {
     case DirtySource::device:
-      return "the device itself";
+      return "tracked by the device";
     case DirtySource::iommu:
-      return "its IOMMU";
-    case DirtySource::nobody:
+      return "tracked by the IOMMU";
+    case DirtySource::none:
       break;
   }
-  return "nobody";
+  return "not tracked";
 }
 
 std::string group_text(const HostDevice& host) {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Names: what the numbers of PCI and VFIO are called.
+// Names of PCI and VFIO numbers: capabilities, regions, interrupts, dirty sources.
 #pragma once
 
 #include <cstdint>
@@ -16,18 +16,18 @@ namespace postern::tool {
 // "1b36:0010"
 [[nodiscard]] std::string ids_text(const PciFunction& function);
 
-// "QEMU NVM Express Controller", or what is known instead: the class, or its number.
+// "QEMU NVM Express Controller"; without a name in pci.ids, the class or its number.
 [[nodiscard]] std::string title_of(const PciFunction& function);
 [[nodiscard]] std::string title_of(const PciFunction& function, const PciNames& names);
 
-// "Non-Volatile memory controller"; "class 010802" where the machine has no pci.ids.
+// "Non-Volatile memory controller"; "class 010802" without pci.ids.
 [[nodiscard]] std::string class_text(const PciFunction& function);
 [[nodiscard]] std::string class_text(const PciFunction& function, const PciNames& names);
 
-// "7", or "noiommu-7", as its node is called, where no IOMMU translates for it; "none".
+// "7"; "noiommu-7", the name of its node, in no-IOMMU mode; "none".
 [[nodiscard]] std::string group_text(const HostDevice& host);
 
-// "Power Management", "Access Control Services"; "capability 0x33" where it has no name here.
+// "Power Management", "Access Control Services"; "capability 0x33" if its name is unknown.
 [[nodiscard]] std::string capability_name(const PciCapability& capability);
 
 // "BAR 0", "ROM", "config space", "VGA", "device-specific 0".
@@ -36,10 +36,10 @@ namespace postern::tool {
 // "INTx", "MSI", "MSI-X", "error", "request".
 [[nodiscard]] std::string interrupt_name(std::uint32_t index);
 
-// Who tells which pages a device wrote: "the device itself", "its IOMMU", "nobody".
+// "tracked by the device", "tracked by the IOMMU", "not tracked".
 [[nodiscard]] std::string_view dirty_source_text(DirtySource source);
 
-// The ids of a function, its class and its names, in the fields that every verb gives them in.
+// The ids, class and names of a function, in the JSON fields that all commands share.
 [[nodiscard]] Json function_json(const PciFunction& function);
 
 }  // namespace postern::tool

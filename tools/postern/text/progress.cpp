@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A progress bar.
+// Progress: a progress bar on the terminal.
 #include "text/progress.hpp"
 
 #include <fmt/format.h>
@@ -13,11 +13,11 @@
 namespace postern::tool {
 namespace {
 
-constexpr auto patience = std::chrono::milliseconds(500);
+constexpr auto initial_delay = std::chrono::milliseconds(500);
 constexpr auto interval = std::chrono::milliseconds(100);
 constexpr std::string_view wipe = "\r\033[K";
 
-// In the place of what was drawn before.
+// Replaces what was drawn before.
 void draw(const std::string& text) {
   (void)std::fwrite(wipe.data(), 1, wipe.size(), stderr);
   put(stderr, {}, text);
@@ -27,7 +27,11 @@ void draw(const std::string& text) {
 }  // namespace
 
 Progress::Progress(const Terminal& terminal, std::string what, std::uint64_t total)
-    : terminal_(terminal), what_(std::move(what)), total_(total), started_(Clock::now()), next_(started_ + patience) {}
+    : terminal_(terminal),
+      what_(std::move(what)),
+      total_(total),
+      started_(Clock::now()),
+      next_(started_ + initial_delay) {}
 
 Progress::~Progress() {
   if (!drawn_) return;
@@ -50,7 +54,7 @@ std::string Progress::line(const std::string& what, std::uint64_t done, std::uin
     bar = "[" + std::string(full, '#') + std::string(cells - full, '.') + "] ";
   }
   std::string text = before + bar + behind;
-  // One column stays free: a full line makes some terminals begin a new one.
+  // Leaves one column free: some terminals start a new line after a full one.
   if (width > 0 && text.size() >= width) text.resize(width - 1);
   return text;
 }

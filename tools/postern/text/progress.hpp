@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Progress: a bar on the terminal for what takes long, and nothing anywhere else.
+// Progress: a progress bar; draws only on a terminal.
 #pragma once
 
 #include <chrono>
@@ -10,7 +10,7 @@
 
 namespace postern::tool {
 
-// Draws on stderr, at most ten times a second and not before half a second has passed; wipes itself away when it goes.
+// Draws on stderr after half a second, at most ten times a second. The destructor erases it.
 class Progress {
  public:
   Progress(const Terminal& terminal, std::string what, std::uint64_t total);
@@ -20,7 +20,7 @@ class Progress {
 
   void show(std::uint64_t done);
 
-  // The line that is drawn, without the codes that place it. `width`: columns it may take.
+  // Returns the line without terminal codes. `width`: its maximum number of columns.
   [[nodiscard]] static std::string line(const std::string& what, std::uint64_t done, std::uint64_t total,
                                         double seconds, std::size_t width);
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sizes as people write and read them.
+// Parses and formats sizes, rates, durations and counts.
 #include "text/sizes.hpp"
 
 #include <fmt/format.h>
@@ -21,11 +21,11 @@ tl::unexpected<Error> not_a_size(std::string_view text, int code, std::string re
                   .operation = "parse",
                   .object = fmt::format("size \"{}\"", text),
                   .reason = std::move(reason),
-                  .remedy = "write bytes, or a number with K, M, G or T behind it: 64M",
+                  .remedy = "give a number of bytes, or a number followed by K, M, G or T: 64M",
                   .causes = {}});
 }
 
-// The power of 1024 that a unit stands for: "" is 0, "K", "k", "KB" and "KiB" are 1.
+// Returns the power of 1024 of a unit: "" is 0, "K", "k", "KB" and "KiB" are 1.
 std::optional<unsigned> power_of(std::string_view unit) {
   if (unit.empty() || unit == "B" || unit == "b") return 0;
   const auto at = units.find(static_cast<char>(std::toupper(static_cast<unsigned char>(unit.front()))));
@@ -41,20 +41,20 @@ Result<std::uint64_t> parse_size(std::string_view text) {
   std::uint64_t number = 0;
   const char* end = text.data() + text.size();
   const auto [rest, error] = std::from_chars(text.data(), end, number);
-  if (error == std::errc::result_out_of_range) return not_a_size(text, ERANGE, "more than 64 bits can count");
+  if (error == std::errc::result_out_of_range) return not_a_size(text, ERANGE, "does not fit in 64 bits");
   if (error != std::errc()) return not_a_size(text, EINVAL, "does not start with a whole number");
   std::string_view unit(rest, static_cast<std::size_t>(end - rest));
   if (unit.starts_with(' ')) unit.remove_prefix(1);
   const auto power = power_of(unit);
-  if (!power) return not_a_size(text, EINVAL, fmt::format("\"{}\" is no unit", unit));
-  if (number == 0) return not_a_size(text, EINVAL, "zero bytes are nothing to work with");
+  if (!power) return not_a_size(text, EINVAL, fmt::format("\"{}\" is not a unit", unit));
+  if (number == 0) return not_a_size(text, EINVAL, "must not be zero");
   const unsigned shift = 10 * *power;
-  if (number > UINT64_MAX >> shift) return not_a_size(text, ERANGE, "more than 64 bits can count");
+  if (number > UINT64_MAX >> shift) return not_a_size(text, ERANGE, "does not fit in 64 bits");
   return number << shift;
 }
 
 Result<std::uint64_t> parse_memory(std::string_view text) {
-  constexpr std::uint64_t most = std::uint64_t{1} << 56;  // of x86 with five levels; others have less
+  constexpr std::uint64_t most = std::uint64_t{1} << 56;  // x86 with five-level page tables; others have less
   auto size = parse_size(text);
   if (size && *size > most) return not_a_size(text, ERANGE, "more memory than any process can have");
   return size;
@@ -62,9 +62,8 @@ Result<std::uint64_t> parse_memory(std::string_view text) {
 
 Result<std::optional<std::uint64_t>> parse_size_or_all(std::string_view text) {
   if (text == "all") return std::optional<std::uint64_t>();
-  auto size = parse_size(text);
-  if (!size) return failure_of(size);
-  return std::optional(*size);
+  auto size = POSTERN_TRY(parse_size(text));
+  return std::optional(size);
 }
 
 std::string size_text(std::uint64_t bytes) {
@@ -78,7 +77,7 @@ std::string size_text(std::uint64_t bytes) {
   const char letter = units[power - 1];
   if (bytes % unit == 0) return fmt::format("{} {}iB", bytes / unit, letter);
   if (bytes < 10240) return fmt::format("{} bytes", bytes);
-  // A number that rounding would turn into the next unit, or into a lie like "64.0", keeps to the unit below.
+  // Uses the next smaller unit if that is exact, to avoid a rounded "64.0".
   const std::uint64_t below = unit >> 10;
   if (bytes % below == 0 && bytes / below < 10240) return fmt::format("{} {}iB", bytes / below, units[power - 2]);
   return fmt::format("{:.1f} {}iB", static_cast<double>(bytes) / static_cast<double>(unit), letter);

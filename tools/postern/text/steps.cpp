@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The list that a check prints while it goes along.
+// Steps: the list of steps that check prints as it runs.
 #include "text/steps.hpp"
 
 #include <fmt/format.h>

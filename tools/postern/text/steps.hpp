@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Steps: the list that a check prints while it goes along, and hands on as JSON.
+// Steps: the list of steps that check prints as it runs, and returns as JSON.
 #pragma once
 
 #include <cstdint>
@@ -7,27 +7,27 @@
 #include <string_view>
 #include <vector>
 
+#include "command.hpp"
 #include "text/errors.hpp"
-#include "verb.hpp"
 
 namespace postern::tool {
 
-// The steps of one backend. As text each is printed when it is over; as JSON all of them are kept. What the library
-// remarked during a step stands beneath it, and in its JSON as "remarks".
+// The steps of one pass. Text is printed at the end of each step; JSON is collected. Remarks that the library logged
+// during a step are printed below it, and are in its JSON as "remarks".
 class Steps {
  public:
   explicit Steps(const Session& session) : session_(session) {}
 
-  // `facts`: what a program would want of it, added to the step's JSON.
+  // `facts`: values for programs, added to the step's JSON.
   void ok(std::string_view name, const std::string& detail, const Json& facts = Json::object());
   void skipped(std::string_view name, const std::string& why);
   void failed(std::string_view name, const Error& error);
-  // More of the detail of the step before, on a line of its own; in JSON the facts have it.
+  // Prints another line of detail of the previous step; not in JSON, where `facts` have it.
   void more(const std::string& text);
-  // A line of its own beneath the step before, never folded: for what is copied or searched for.
+  // Prints a line below the previous step that is never folded: for text to copy or search for.
   void line(const std::string& text);
 
-  // An empty line.
+  // Prints an empty line.
   void gap() const;
 
   [[nodiscard]] const std::vector<std::string>& failures() const noexcept { return failures_; }
@@ -38,7 +38,7 @@ class Steps {
   void keep(std::string_view name, std::string_view outcome, const std::string& detail, const Json& facts);
 
   const Session& session_;
-  RemarksKept remarks_;
+  RemarkCollector remarks_;
   std::vector<std::string> failures_;
   Json steps_ = Json::array();
 };

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Aligned columns that fit the terminal.
+// Table: aligned columns that fit the terminal.
 #include "text/table.hpp"
 
 #include <algorithm>
@@ -9,9 +9,9 @@ namespace postern::tool {
 namespace {
 
 constexpr std::size_t gap = 2;
-constexpr std::size_t narrowest = 12;  // a shortened column still says something
+constexpr std::size_t narrowest = 12;  // a narrower column would be useless
 
-// The first `width` columns of UTF-8 text, the last three of them dots where something is cut off.
+// Returns the first `width` columns of UTF-8 text; the last three are dots if it is cut.
 std::string shortened(const std::string& text, std::size_t width) {
   if (columns_of(text) <= width) return text;
   std::string kept;
@@ -73,7 +73,7 @@ std::string Table::text(const Terminal& terminal) const {
       const bool folded = columns_[column].fit == Fit::folded;
       line += folded ? fold(terminal, cells[column], indent_ + reached) : shortened(cells[column], widths[column]);
       reached += widths[column] + gap;
-      // Padded by columns, not bytes; nothing is put behind the last cell.
+      // Pads by columns, not bytes; the last cell is not padded.
       const std::size_t used = columns_of(line);
       if (used < reached) line.append(reached - used, ' ');
     }

@@ -11,24 +11,24 @@
 
 namespace postern::tool {
 
-// What becomes of a column on a terminal that is too narrow.
+// How a column fits a terminal that is too narrow.
 enum class Fit : std::uint8_t {
-  whole,      // nothing: lines are just long
-  shortened,  // the widest of these is cut first
-  folded,     // it goes on beneath; the last column alone
+  whole,      // unchanged: lines are too long
+  shortened,  // cut; the widest of these first
+  folded,     // continued on the next line; only for the last column
 };
 
-// Columns are as wide as their widest cell, two blanks apart. A column that is empty in every row is left out.
+// Columns are as wide as their widest cell, two blanks apart. Columns that are empty in every row are left out.
 class Table {
  public:
   struct Column {
-    std::string heading;  // empty in every column: the table has no line of headings
+    std::string heading;  // if empty in every column, the table has no headings
     Fit fit = Fit::whole;
   };
 
   explicit Table(std::vector<Column> columns, std::size_t indent = 0);
 
-  // One cell a column; those missing at the end are empty.
+  // One cell per column; missing ones at the end are empty.
   void add_row(std::vector<std::string> cells);
 
   [[nodiscard]] std::string text(const Terminal& terminal) const;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is known of a terminal, and text made to fit it.
+// Terminal: properties of an output, and text formatted for it.
 #include "text/terminal.hpp"
 
 #include <fmt/format.h>
@@ -44,7 +44,7 @@ bool is_unit(std::string_view word) {
   return false;
 }
 
-// How long the first piece of the text is that must not be folded.
+// Returns the length of the first piece of the text that must not be folded.
 std::size_t piece_length(std::string_view text) {
   bool quoted = false;
   for (std::size_t at = 0; at < text.size(); ++at) {
@@ -56,7 +56,7 @@ std::size_t piece_length(std::string_view text) {
   return text.size();
 }
 
-// How many bytes the character takes that the text begins with; 0 where it is none, or none to be shown.
+// Returns the length in bytes of the first character of the text; 0 if it is invalid or must not be printed.
 std::size_t character_length(std::string_view text) {
   const auto byte_at = [&](std::size_t at) { return static_cast<unsigned char>(text[at]); };
   const unsigned first = byte_at(0);
@@ -76,7 +76,7 @@ std::size_t character_length(std::string_view text) {
   return is_encoded_well && !is_control && !turns ? length : 0;
 }
 
-// How long the code of paint() is that the text begins with; 0: it begins with none.
+// Returns the length of the code of paint() at the start of the text; 0 if there is none.
 std::size_t code_length(std::string_view text) {
   if (text.starts_with(end_of_colour)) return end_of_colour.size();
   for (const Style style : {Style::good, Style::bad, Style::doubtful, Style::heading, Style::faint}) {
@@ -121,7 +121,7 @@ Terminal Terminal::of(int fd) {
   terminal.interactive = ::isatty(fd) == 1;
   if (!terminal.interactive) return terminal;
   const char* kind = std::getenv("TERM");
-  // no-color.org: any value but the empty one.
+  // no-color.org: any non-empty value.
   terminal.colour = !is_set("NO_COLOR") && (kind == nullptr || std::string_view(kind) != "dumb");
   winsize size{};
   if (::ioctl(fd, TIOCGWINSZ, &size) == 0) terminal.width = size.ws_col;
@@ -141,7 +141,7 @@ std::size_t columns_of(std::string_view text) {
 
 std::string fold(const Terminal& terminal, std::string_view raw, std::size_t indent) {
   std::string clean = printable(raw);
-  // A margin that leaves no room to speak of would give a column of single words.
+  // With a margin that leaves too little space, the result would be a column of single words.
   if (terminal.width < indent + 20) return clean;
   std::string_view text = clean;
   const std::size_t room = terminal.width - indent;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Edu: the hardware behind make_edu(): its registers in registers.cpp, what it does in edu.cpp.
+// Edu: the hardware of make_edu(): its registers are in registers.cpp, its functions in edu.cpp.
 #pragma once
 
 #include <array>
@@ -27,7 +27,7 @@ class Edu final : public Hardware, private Migratable {
  private:
   static constexpr std::size_t buffer_size = 4096;
 
-  // All that it knows; zeroes after power-on.
+  // Its whole state; zero after power-on.
   struct State {
     std::uint32_t liveness = 0;
     std::uint32_t factorial = 0;
@@ -40,7 +40,7 @@ class Edu final : public Hardware, private Migratable {
     std::array<std::byte, buffer_size> buffer{};
   };
 
-  static_assert(std::has_unique_object_representations_v<State>, "it is saved as it is");
+  static_assert(std::has_unique_object_representations_v<State>, "it is saved as bytes");
 
   void set_activity(Activity activity) override;
   [[nodiscard]] std::vector<std::byte> save() const override;
@@ -53,7 +53,7 @@ class Edu final : public Hardware, private Migratable {
   void show();
   void show_all();
 
-  // What the registers ask for: edu.cpp.
+  // Functions: edu.cpp.
   [[nodiscard]] bool is_copying() const;
   [[nodiscard]] bool work();
   void compute_factorial();
@@ -67,7 +67,7 @@ class Edu final : public Hardware, private Migratable {
   Registers registers_;
   State state_;
   Activity activity_ = Activity::full;
-  std::array<std::uint32_t, 12> shown_{};  // what it last put into, or saw in, each register that keeps something
+  std::array<std::uint32_t, 12> shown_{};  // the last known value of each register with a state
 };
 
 }  // namespace postern::sim

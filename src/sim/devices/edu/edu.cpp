@@ -38,7 +38,7 @@ void Edu::reset() {
   show_all();
 }
 
-// What was asked for is done at the next poll, so that a driver sees that it has to wait.
+// Executes requests at the next poll, so that a driver sees that it has to wait.
 bool Edu::poll() {
   if (activity_ == Activity::none) return false;
   const bool worked = work();
@@ -64,14 +64,14 @@ void Edu::compute_factorial() {
   if ((state_.status & edu::status_interrupts) != 0) raise(edu::interrupt_factorial);
 }
 
-// A copy that goes beyond the device's memory copies nothing: QEMU 7.2 ends the machine there (edu_check_range).
+// A copy beyond the device's memory copies nothing; QEMU 7.2 aborts the machine (edu_check_range).
 void Edu::copy() {
   const bool to_memory = (state_.command & edu::command_to_memory) != 0;
   const std::uint64_t offset = (to_memory ? state_.source : state_.destination) - edu::buffer_at;
   if (state_.count <= buffer_size && offset <= buffer_size - state_.count) {
     const auto bytes = std::span(state_.buffer).subspan(offset, state_.count);
     const Iova iova{(to_memory ? state_.destination : state_.source) & edu::dma_mask};
-    // Blocked DMA ends like any other.
+    // Blocked DMA completes like any other.
     (void)(to_memory ? slot_->dma_write(iova, bytes) : slot_->dma_read(iova, bytes));
   }
   state_.command &= ~edu::command_run;
@@ -79,7 +79,7 @@ void Edu::copy() {
   if ((state_.command & edu::command_interrupts) != 0) raise(edu::interrupt_dma);
 }
 
-// What a driver wrote before still counts. An interrupt that is pending comes again where it was a level.
+// Handles earlier writes of the driver first. A pending level interrupt is raised again.
 void Edu::set_activity(Activity activity) {
   if (activity_ != Activity::none) (void)look();
   if (is_copying() && activity_ == Activity::full) copy();
@@ -100,7 +100,7 @@ bool Edu::load(std::span<const std::byte> state) {
   return true;
 }
 
-// A driver that has the interrupt sees its reason.
+// A driver that receives the interrupt sees its cause.
 void Edu::raise(std::uint32_t bits) {
   state_.interrupt_status |= bits;
   show();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Edu: QEMU's device for learning (docs/specs/edu.rst), as hardware: a DMA engine with 4 KiB of memory, an inverter, a
-// factorial, INTx and MSI.
+// Edu: QEMU's educational device (docs/specs/edu.rst): a DMA engine with 4 KiB of memory, an inverter, a factorial,
+// INTx and MSI.
 #pragma once
 
 #include <memory>
@@ -9,11 +9,11 @@
 
 namespace postern::sim {
 
-// Written through the device's fd a register answers at once, as QEMU's does; through a mapping soon, since the device
-// has to look. What it does not see in a mapping: a write of what stands there already, and all but the last of several
-// writes to one register in quick succession.
+// A write through the device's fd takes effect at once, as with QEMU; a write through a mapping soon, since the device
+// polls. Through a mapping it misses writes of the current value, and all but the last of several quick writes to a
+// register.
 [[nodiscard]] std::unique_ptr<Hardware> make_edu();
-// The same with what migration wants: an id of its own, a driver of its own, and a reset.
+// The same with migration: it has its own id, its own driver, and a reset.
 [[nodiscard]] std::unique_ptr<Hardware> make_migratable_edu();
 
 }  // namespace postern::sim

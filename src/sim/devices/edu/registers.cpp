@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Edu: what writing a register means, and keeping the memory of the BAR and the device's own state in step.
+// Edu: register writes, and synchronisation of the BAR's memory with the device's state.
 #include <algorithm>
 #include <cstring>
 
@@ -11,8 +11,8 @@ namespace {
 
 namespace at = edu::at;
 
-// Those that keep something, in words. Those of the DMA engine come last, and its command before all: who wrote a
-// command had written the others before.
+// Registers with a state, as indices of words. Those of the DMA engine come last, but its command first: a driver
+// writes the command after the others.
 constexpr std::array<std::size_t, 12> kept = {
     at::liveness,        at::factorial,           at::status,     at::interrupt_status,
     at::dma_command,     at::dma_command + 4,     at::dma_source, at::dma_source + 4,
@@ -31,7 +31,7 @@ void Edu::connect(Slot& slot, const Bars& bars) {
   reset();
 }
 
-// A write of a register, by its QEMU's rules: edu_mmio_write (QEMU 10).
+// Writes a register by QEMU's rules: edu_mmio_write (QEMU 10).
 void Edu::set(std::size_t offset, std::uint64_t value) {
   const auto word = static_cast<std::uint32_t>(value);
   switch (offset) {
@@ -95,10 +95,10 @@ std::uint32_t Edu::value_at(std::size_t offset) const {
 }
 
 bool Edu::write(std::size_t /*bar*/, std::uint64_t offset, std::span<const std::byte> bytes) {
-  if (activity_ == Activity::none) return true;  // a register of a stopped device keeps what it has
+  if (activity_ == Activity::none) return true;  // registers of a stopped device do not change
   const bool takes_eight = offset >= at::dma_source;
-  if (bytes.size() != 4 && (bytes.size() != 8 || !takes_eight)) return true;  // it is for nobody
-  (void)look();  // at what was written through a mapping before
+  if (bytes.size() != 4 && (bytes.size() != 8 || !takes_eight)) return true;  // ignored
+  (void)look();  // handles earlier writes through a mapping
   std::uint64_t value = 0;
   for (std::size_t i = bytes.size(); i-- > 0;) value = value << 8 | static_cast<std::uint8_t>(bytes[i]);
   set(offset, value);
@@ -106,7 +106,8 @@ bool Edu::write(std::size_t /*bar*/, std::uint64_t offset, std::span<const std::
   return true;
 }
 
-// What was written through a mapping since. Acknowledged before raised: so none is lost of a driver that does both.
+// Handles writes through a mapping since the last look. Acknowledges before it raises, so that no interrupt is lost if
+// a driver does both.
 bool Edu::look() {
   bool any = false;
   for (const std::size_t offset : {at::interrupt_acknowledge, at::interrupt_raise}) {
@@ -136,7 +137,7 @@ bool Edu::look() {
   return true;
 }
 
-// Where a driver has written something else meanwhile that stays, for the next look.
+// A value that a driver has written meanwhile stays for the next look.
 void Edu::show() {
   for (std::size_t i = 0; i < kept.size(); ++i) {
     const std::uint32_t value = value_at(kept[i]);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// What QEMU's docs/specs/edu.rst says of edu's registers.
+// Edu's registers, from QEMU's docs/specs/edu.rst.
 #pragma once
 
 #include <cstddef>
@@ -15,7 +15,7 @@ inline constexpr std::size_t status = 0x20;
 inline constexpr std::size_t interrupt_status = 0x24;
 inline constexpr std::size_t interrupt_raise = 0x60;
 inline constexpr std::size_t interrupt_acknowledge = 0x64;
-// From here on they have 64 bits.
+// The following have 64 bits.
 inline constexpr std::size_t dma_source = 0x80;
 inline constexpr std::size_t dma_destination = 0x88;
 inline constexpr std::size_t dma_count = 0x90;
@@ -36,6 +36,6 @@ inline constexpr std::uint32_t interrupt_dma = 0x100;
 
 inline constexpr std::uint64_t buffer_at = 0x40000;          // in the addresses of its DMA engine
 inline constexpr std::uint64_t dma_mask = (1U << 28) - 1;    // of addresses in memory
-inline constexpr std::uint32_t nothing = ~std::uint32_t{0};  // what reading a register gives that cannot be read
+inline constexpr std::uint32_t nothing = ~std::uint32_t{0};  // the value of a register that cannot be read
 
 }  // namespace postern::sim::edu

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Nvme: admin commands (NVM Express 1.4, section 5).
+// NvmeController: admin commands (NVM Express 1.4, section 5).
 #include <algorithm>
 #include <string_view>
 #include <vector>
@@ -19,7 +19,7 @@ namespace {
 constexpr std::size_t identify_size = 4096;
 constexpr std::uint32_t number_of_queues = 0x07;
 
-// What Create and Delete have in dwords 10 and 11.
+// Dwords 10 and 11 of Create and Delete.
 std::uint32_t queue_of(const Command& command) { return command.dword10 & 0xffff; }
 std::uint32_t entries_of(const Command& command) { return (command.dword10 >> 16) + 1; }
 
@@ -44,7 +44,7 @@ std::optional<Outcome> NvmeController::run_admin(const Command& command) {
     case AdminOpcode::identify:
       return identify(command);
     case AdminOpcode::abort:
-      return Outcome(Status::success, 1);  // bit 0: not aborted, as nothing is under way while this runs
+      return Outcome(Status::success, 1);  // bit 0: not aborted, since nothing is in flight while this runs
     case AdminOpcode::set_features:
       return set_features(command);
     case AdminOpcode::get_features:
@@ -52,12 +52,12 @@ std::optional<Outcome> NvmeController::run_admin(const Command& command) {
     case AdminOpcode::async_event_request:
       if (async_requests_ == most_async_requests) return Status::async_event_limit_exceeded;
       ++async_requests_;
-      return std::nullopt;  // no event ever occurs
+      return std::nullopt;  // events never occur
   }
   return Status::invalid_opcode;
 }
 
-// Figure 244: what is to be identified stands in CNS.
+// Figure 244: CNS selects what to identify.
 Outcome NvmeController::identify(const Command& command) {
   constexpr std::uint32_t no_namespaces_from = 0xfffffffe;
   std::array<std::byte, identify_size> data{};
@@ -69,7 +69,7 @@ Outcome NvmeController::identify(const Command& command) {
     case 0x01:
       describe_controller(data);
       break;
-    case 0x02:  // the active namespaces above the one that is given
+    case 0x02:  // the active namespaces above the given one
       if (command.nsid >= no_namespaces_from) return Status::invalid_namespace;
       if (command.nsid == 0) nvm::put_little(data, 0, std::uint32_t{1});
       break;
@@ -82,7 +82,7 @@ Outcome NvmeController::identify(const Command& command) {
   return found;
 }
 
-// Figure 247. What is left at zero is not supported, or has nothing to say.
+// Figure 247. Fields left at zero are unsupported or unused.
 void NvmeController::describe_controller(std::span<std::byte> data) const {
   const auto put8 = [&](std::size_t offset, std::uint8_t value) { nvm::put_little(data, offset, value); };
   const auto put16 = [&](std::size_t offset, std::uint16_t value) { nvm::put_little(data, offset, value); };
@@ -100,10 +100,10 @@ void NvmeController::describe_controller(std::span<std::byte> data) const {
   put8(260, 0x03);                     // FRMW: one slot, which cannot be written
   put16(266, 343);                     // WCTEMP, in kelvins
   put16(268, 373);                     // CCTEMP
-  put8(512, 0x66);                     // SQES: 64 bytes and no other
+  put8(512, 0x66);                     // SQES: only 64 bytes
   put8(513, 0x44);                     // CQES: 16 bytes
   put32(516, 1);                       // NN
-  put8(525, 0x04);                     // VWC: no cache; Flush takes no broadcast
+  put8(525, 0x04);                     // VWC: no cache; Flush does not support broadcast
 }
 
 // Figure 245.
@@ -114,7 +114,7 @@ void NvmeController::describe_namespace(std::span<std::byte> data) const {
   nvm::put_little(data, 128, std::uint32_t{9} << 16);  // LBAF0.LBADS: blocks of 2^9 bytes, without metadata
 }
 
-// Of both kinds: the size, the entries' size in CC, and where it lies.
+// For both kinds of queue: the size, the entry size in CC, and the address.
 Status NvmeController::check_ring(const Command& command, std::uint32_t entry_shift, std::uint32_t needed_shift) const {
   const bool is_contiguous = (command.dword11 & 1) != 0;
   if (entries_of(command) < 2 || entries_of(command) > most_entries) return Status::invalid_queue_size;
@@ -148,7 +148,7 @@ Outcome NvmeController::create_submission_queue(const Command& command) {
   return Status::success;
 }
 
-// Section 7.4.3: whatever was submitted there and not run yet goes with it.
+// Section 7.4.3: submitted commands that have not run are discarded with it.
 Outcome NvmeController::delete_submission_queue(const Command& command) {
   const std::uint32_t id = queue_of(command);
   if (id == 0 || id > io_queues || !submissions_[id]) return Status::invalid_queue_identifier;
@@ -170,7 +170,7 @@ bool NvmeController::has_io_queues() const {
   return std::any_of(completions_.begin() + 1, completions_.end(), [](const auto& queue) { return queue.has_value(); });
 }
 
-// Section 5.21.1.7: as many as there are, whatever is asked for, which counts from 0, as the answer does.
+// Section 5.21.1.7: grants all queues, whatever was requested. Request and result are zero-based.
 Outcome NvmeController::set_features(const Command& command) const {
   const bool save = (command.dword10 >> 31) != 0;
   if ((command.dword10 & 0xff) != number_of_queues) return Status::invalid_field;
@@ -181,7 +181,7 @@ Outcome NvmeController::set_features(const Command& command) const {
 }
 
 Outcome NvmeController::get_features(const Command& command) const {
-  const std::uint32_t select = command.dword10 >> 8 & 7;  // 0: the current value, which is all that there is
+  const std::uint32_t select = command.dword10 >> 8 & 7;  // 0: the current value, the only one
   if ((command.dword10 & 0xff) != number_of_queues || select != 0) return Status::invalid_field;
   return {Status::success, (io_queues - 1U) << 16 | (io_queues - 1U)};
 }

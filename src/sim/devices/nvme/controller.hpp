@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// NvmeController: the hardware behind make_nvme(): registers and queues in nvme.cpp, admin commands in nvme_admin.cpp,
-// reading and writing in nvme_io.cpp. Sections and figures are those of NVM Express 1.4.
+// NvmeController: the hardware of make_nvme(): registers and queues are in nvme.cpp, admin commands in admin.cpp, reads
+// and writes in io.cpp. Sections and figures are those of NVM Express 1.4.
 #pragma once
 
 #include <array>
@@ -36,9 +36,9 @@ class NvmeController final : public Hardware {
   static constexpr std::uint32_t largest_page_shift = 4;   // CAP.MPSMAX: 64 KiB
   static constexpr std::uint8_t transfer_shift = 7;        // MDTS, from the smallest page
   static constexpr std::uint32_t most_async_requests = 4;  // AERL
-  static constexpr std::uint32_t most_commands = 64;       // in one poll, so that others have their turn
+  static constexpr std::uint32_t most_commands = 64;       // in one poll, for fairness
 
-  // Where both kinds of queue lie. Section 4.1: one is full with an entry left, so that full is not empty.
+  // The ring of both kinds of queue. Section 4.1: it is full with one entry left, to distinguish full from empty.
   struct Ring {
     Iova base;
     std::uint32_t entries = 0;
@@ -59,14 +59,14 @@ class NvmeController final : public Hardware {
   };
   struct CompletionQueue {
     Ring ring;
-    std::optional<std::uint32_t> vector;  // IV, where IEN is set
-    bool phase = true;                    // of what is posted next
+    std::optional<std::uint32_t> vector;  // IV, if IEN is set
+    bool phase = true;                    // of the next completion
   };
 
   [[nodiscard]] nvm::Configuration configuration() const { return {registers_.read(nvm::at::cc)}; }
   void follow(nvm::Configuration cc);
   void start(nvm::Configuration cc);
-  void forget();
+  void reset_queues();
   void fail() { csts_ |= nvm::csts::cfs; }
   [[nodiscard]] bool is_running() const { return csts_ == nvm::csts::rdy; }
   void show_registers() const;
@@ -78,7 +78,7 @@ class NvmeController final : public Hardware {
   [[nodiscard]] bool run_next(std::uint16_t id);
   void complete(const SubmissionQueue& from, std::uint16_t from_id, std::uint16_t command, nvm::Outcome outcome);
 
-  // Nothing: it has no completion yet.
+  // Nothing: not completed yet.
   [[nodiscard]] std::optional<nvm::Outcome> run_admin(const nvm::Command& command);
   [[nodiscard]] nvm::Outcome identify(const nvm::Command& command);
   void describe_controller(std::span<std::byte> data) const;
@@ -99,13 +99,13 @@ class NvmeController final : public Hardware {
   Registers registers_;
   std::string serial_;
   NvmeDisk disk_;
-  bool enabled_ = false;  // CC.EN as it was seen last
+  bool enabled_ = false;  // CC.EN as last seen
   std::uint32_t csts_ = 0;
   std::uint64_t page_size_ = smallest_page;  // CC.MPS
-  // By their ids; those of the admin queue are 0. A submission queue's completion queue is there as long as it is.
+  // By id; the admin queues have id 0. A submission queue's completion queue exists as long as it does.
   std::array<std::optional<SubmissionQueue>, io_queues + 1> submissions_;
   std::array<std::optional<CompletionQueue>, io_queues + 1> completions_;
-  std::uint16_t turn_ = 0;  // the submission queue that was looked at last
+  std::uint16_t turn_ = 0;  // the submission queue that was served last
   std::uint32_t async_requests_ = 0;
 };
 

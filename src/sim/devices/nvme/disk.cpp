@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// NvmeDisk: blocks that were written, and what the others hold.
+// NvmeDisk: stores written blocks, and computes the content of the others.
 #include "sim/devices/nvme/disk.hpp"
 
 #include <algorithm>
@@ -9,7 +9,7 @@
 namespace postern::sim {
 namespace {
 
-// splitmix64: one to one, so that of different numbers at most one gives 0.
+// splitmix64: a bijection, so at most one number gives 0.
 constexpr std::uint64_t mix(std::uint64_t number) {
   number += 0x9e3779b97f4a7c15;
   number = (number ^ number >> 30) * 0xbf58476d1ce4e5b9;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// NvmeDisk: what the simulated controller's namespace holds.
+// NvmeDisk: the content of the simulated controller's namespace.
 #pragma once
 
 #include <array>
@@ -11,7 +11,7 @@
 
 namespace postern::sim {
 
-// Takes memory for the blocks that were written, and for no others. Blocks are below blocks().
+// Uses memory only for blocks that were written. Block numbers are below blocks().
 class NvmeDisk {
  public:
   static constexpr std::size_t block_size = 512;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Nvme: the commands of I/O queues (NVM Express 1.4, section 6).
+// NvmeController: I/O commands (NVM Express 1.4, section 6).
 #include <vector>
 
 #include "sim/devices/nvme/controller.hpp"
@@ -18,7 +18,7 @@ Outcome NvmeController::run_io(const Command& command) {
   if (opcode != IoOpcode::flush && opcode != IoOpcode::write && opcode != IoOpcode::read) return Status::invalid_opcode;
   if (!command.is_plain()) return Status::invalid_field;
   if (command.nsid != 1) return Status::invalid_namespace;
-  if (opcode == IoOpcode::flush) return Status::success;  // what was written is on the disk already
+  if (opcode == IoOpcode::flush) return Status::success;  // written data is already on the disk
 
   const std::uint64_t first = std::uint64_t{command.dword11} << 32 | command.dword10;
   const std::uint64_t count = (command.dword12 & 0xffff) + 1;
@@ -35,7 +35,7 @@ Outcome NvmeController::run_io(const Command& command) {
     send(*slot_, pieces, data);
     return Status::success;
   }
-  // All of it or nothing: no block is written of data that does not arrive.
+  // All or nothing: no block is written if some data does not arrive.
   if (!fetch(*slot_, pieces, data)) return Status::data_transfer_error;
   for (std::uint64_t i = 0; i < count; ++i) disk_.write(first + i, block(i));
   return Status::success;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Nvme: registers, doorbells, and the queues' two ends.
+// NvmeController: registers, doorbells, and queues.
 #include "sim/devices/nvme/nvme.hpp"
 
 #include <atomic>
@@ -57,7 +57,7 @@ void NvmeController::connect(Slot& slot, const Bars& bars) {
 }
 
 void NvmeController::reset() {
-  forget();
+  reset_queues();
   enabled_ = false;
   csts_ = 0;
   registers_.clear();
@@ -76,16 +76,16 @@ bool NvmeController::poll() {
   return csts_ != before || commands > 0;
 }
 
-// CC is only looked at, so a driver that disables and enables again without waiting for CSTS.RDY in between, as section
-// 3.1.5 demands, may go unnoticed.
+// CC is polled, so this may miss a driver that disables and enables the controller without waiting for CSTS.RDY, as
+// section 3.1.5 demands.
 void NvmeController::follow(Configuration cc) {
   if (cc.en() != enabled_) {
     enabled_ = cc.en();
-    forget();
+    reset_queues();
     csts_ = 0;
     if (enabled_) start(cc);
   }
-  // Nothing is in a cache, so that a shutdown is done at once. Commands wait for a reset from then on.
+  // There is no cache, so a shutdown completes at once. Commands then wait for a reset.
   if (cc.shn() == 1 || cc.shn() == 2) csts_ |= nvm::csts::shst_complete;
 }
 
@@ -103,7 +103,7 @@ void NvmeController::start(Configuration cc) {
   csts_ = nvm::csts::rdy;
 }
 
-void NvmeController::forget() {
+void NvmeController::reset_queues() {
   submissions_ = {};
   completions_ = {};
   async_requests_ = 0;
@@ -121,8 +121,8 @@ void NvmeController::show_registers() const {
   registers_.keep(nvm::at::csts, csts_);
 }
 
-// The doorbell is cleared, since an earlier queue of this id, or a stray write, may have left something there. The
-// driver rings it only once it knows that the queue is there.
+// Clears the doorbell, which may have a value from an earlier queue of this id, or a stray write. The driver rings it
+// only after the queue was created.
 void NvmeController::add(std::uint16_t id, SubmissionQueue queue) {
   registers_.write(tail_doorbell(id), 0);
   submissions_[id] = queue;
@@ -132,8 +132,8 @@ void NvmeController::add(std::uint16_t id, CompletionQueue queue) {
   completions_[id] = queue;
 }
 
-// What section 5.2.1 calls an invalid doorbell write value: beyond the queue, more commands than there was room for,
-// more completions than there were. It is fatal here, so that nobody overlooks it.
+// An invalid doorbell write value (section 5.2.1): beyond the queue, more commands than fit, or more completions than
+// exist. It is fatal here, so that it is not overlooked.
 void NvmeController::look_at_doorbells() {
   for (std::uint16_t id = 0; id <= io_queues; ++id) {
     if (submissions_[id]) {
@@ -151,7 +151,7 @@ void NvmeController::look_at_doorbells() {
   }
 }
 
-// One command of each queue in turn, until each was asked in vain.
+// Runs one command of each queue in turn, until all queues are empty.
 std::uint32_t NvmeController::run_commands() {
   std::uint32_t commands = 0;
   for (std::uint32_t idle = 0; idle <= io_queues && commands < most_commands && is_running();) {
@@ -166,7 +166,7 @@ std::uint32_t NvmeController::run_commands() {
   return commands;
 }
 
-// A command is left where it is until its completion has room.
+// A command stays in its queue until there is space for its completion.
 bool NvmeController::run_next(std::uint16_t id) {
   if (!submissions_[id]) return false;
   SubmissionQueue& queue = *submissions_[id];
@@ -184,8 +184,8 @@ bool NvmeController::run_next(std::uint16_t id) {
   return true;
 }
 
-// Section 4.6. The phase goes last, in a byte of its own, so that whoever sees it sees the rest, whatever order the
-// bytes of one DMA arrive in.
+// Section 4.6. The byte with the phase is written last, so that a driver that sees it sees the rest, in whatever order
+// the bytes of one DMA arrive.
 void NvmeController::complete(const SubmissionQueue& from, std::uint16_t from_id, std::uint16_t command,
                               Outcome outcome) {
   CompletionQueue& queue = *completions_[from.completion_queue];

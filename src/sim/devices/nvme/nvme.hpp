@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Nvme: an NVM Express controller with one namespace, as hardware.
+// make_nvme(): the hardware of an NVM Express controller with one namespace.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +9,8 @@
 
 namespace postern::sim {
 
-// Its disk has `bytes` bytes in blocks of 512. What nobody has written differs from block to block and from serial to
-// serial, is never all zeroes, and is the same each time. A reset keeps what was written.
+// Its disk has `bytes` bytes in blocks of 512. Unwritten blocks have different content for each block and serial
+// number, which is never all zeros, and always the same. A reset keeps written data.
 [[nodiscard]] std::unique_ptr<Hardware> make_nvme(std::uint64_t bytes, const char* serial);
 
 }  // namespace postern::sim

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Walking PRPs, and DMA of the data that they name.
+// Walks PRPs, and transfers the data by DMA.
 #include "sim/devices/nvme/prp.hpp"
 
 #include <algorithm>
@@ -32,15 +32,15 @@ class Walk {
     left_ -= length;
   }
 
-  // Only the first page may be entered in its middle.
+  // Only the first page may have an offset.
   [[nodiscard]] Status add_page(std::uint64_t prp) {
     if (offset(prp) != 0) return Status::invalid_prp_offset;
     add(prp, page_size_);
     return Status::success;
   }
 
-  // A list may begin anywhere in its page. Where it does not end there, the page's last entry names the next page of
-  // it, which is used from its start: so that every page but the first names some data, and this comes to an end.
+  // A list may start anywhere in its page. If it continues, the page's last entry names the next page, which is used
+  // from its start. So every page but the first names some data, and the walk ends.
   [[nodiscard]] Status add_list(std::uint64_t list) {
     if (list % entry_size != 0) return Status::invalid_prp_offset;
     while (left_ > 0) {

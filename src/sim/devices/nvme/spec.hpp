@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// NVM Express 1.4 in numbers, as the simulated controller needs it. The driver (src/nvme) has its own, so that
-// a mistake in one of them shows.
+// Constants of NVM Express 1.4 for the simulated controller. The driver (src/nvme) has its own, so that a mistake in
+// one of them is found.
 #pragma once
 
 #include <cstddef>
@@ -73,7 +73,7 @@ enum class AdminOpcode : std::uint8_t {
 
 enum class IoOpcode : std::uint8_t { flush = 0x00, write = 0x01, read = 0x02 };
 
-// Section 4.2. Only what this controller looks at.
+// Section 4.2. Only the fields that this controller uses.
 struct Command {
   std::uint8_t opcode = 0;
   std::uint8_t flags = 0;  // FUSE in bits 0 and 1, PSDT in bits 6 and 7
@@ -89,9 +89,9 @@ struct Command {
   [[nodiscard]] bool is_plain() const { return (flags & 0xc3) == 0; }
 };
 
-// What a completion says.
+// The result in a completion.
 struct Outcome {
-  Outcome(Status of) : status(of) {}  // not explicit: most commands end in a status alone
+  Outcome(Status of) : status(of) {}  // not explicit: most commands return only a status
   Outcome(Status of, std::uint32_t dword0) : status(of), result(dword0) {}
 
   Status status;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// SmallBars: memory.
+// SmallBars: BARs that are plain memory.
 #include "sim/devices/small_bars/small_bars.hpp"
 
 #include <algorithm>

@@ -12,7 +12,7 @@
 namespace postern::sim {
 namespace {
 
-// All on the same bus; none on a root bus, which nothing can reset.
+// All functions on the same bus; none on a root bus, which cannot be reset.
 std::vector<Function*> on_bus_of(Machine& machine, const Function& function) {
   std::vector<Function*> together;
   const PciAddress own = function.address();
@@ -30,7 +30,7 @@ std::uint32_t device_id(const Function& function, const Iommufd& iommufd) {
                                                                         : VFIO_PCI_DEVID_NOT_OWNED);
 }
 
-// That its cdev is bound to: null where its group opened it.
+// The iommufd to which its cdev is bound; null if its group opened it.
 const Iommufd* iommufd_of_cdev(const Function& function) {
   return function.cdev_opened ? function.iommufd.get() : nullptr;
 }

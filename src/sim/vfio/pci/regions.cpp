@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// VfioPci: the regions of a function: config space and BARs, read, written and mapped (Linux 7.3).
+// VfioPci: reads, writes and maps the regions of a function: config space and BARs (Linux 7.3).
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 #include <optional>
@@ -22,13 +23,12 @@ bool is_in_config(const Function& function, std::uint64_t at, std::size_t length
   return at < function.config_size() && length <= function.config_size() - at;
 }
 
-// vfio_pci_probe_mmaps: memory alone can be mapped, and less than a page of it only where the rest of the page is
-// nobody's.
+// vfio_pci_probe_mmaps: only memory can be mapped, and less than a page only if the rest of the page is unused.
 bool is_mappable(const Bar& bar) {
   return bar.size != 0 && bar.kind != Bar::Kind::io && (bar.size >= page || !bar.shares_page);
 }
 
-// The largest access that vfio_pci_core_do_io_rw makes of so many bytes.
+// The largest access of vfio_pci_core_do_io_rw for this many bytes.
 std::size_t access_width(std::uint64_t at, std::uint64_t left) {
   std::size_t width = 8;
   while (left < width || at % width != 0) width /= 2;
@@ -53,7 +53,7 @@ int VfioPci::get_region_info(vfio_region_info& info) const {
   if (info.index == VFIO_PCI_CONFIG_REGION_INDEX || !is_mappable(function_.info().bars[info.index])) return 0;
   info.flags |= VFIO_REGION_INFO_FLAG_MMAP;
   if (function_.info().msix_vectors == 0 || info.index != VFIO_PCI_BAR0_REGION_INDEX) return 0;
-  // The vectors' table is in this BAR, and may be mapped with it.
+  // The MSI-X table is in this BAR, and may be mapped with it.
   info.flags |= VFIO_REGION_INFO_FLAG_CAPS;
   const vfio_info_cap_header capability{.id = VFIO_REGION_INFO_CAP_MSIX_MAPPABLE, .version = 1, .next = 0};
   if (info.argsz >= sizeof info + sizeof capability) {
@@ -73,7 +73,7 @@ bool VfioPci::is_there(const void* buffer, std::size_t length, bool writable) {
 
 ssize_t VfioPci::read(void* buffer, std::size_t length, std::uint64_t offset) {
   if (!is_there(buffer, length, true)) {
-    // What is wrong with the call itself is told first.
+    // Errors of the call itself come first.
     std::vector<std::byte> elsewhere(std::min(length, std::size_t{1} << 20));
     const ssize_t result = read(elsewhere.data(), elsewhere.size(), offset);
     return result > 0 ? -EFAULT : result;
@@ -116,8 +116,8 @@ ssize_t VfioPci::write(const void* buffer, std::size_t length, std::uint64_t off
   return static_cast<ssize_t>(length);
 }
 
-// vfio_pci_bar_rw, vfio_pci_core_do_io_rw: access(done, width, where in the BAR), where the vectors' table is left out.
-// `is_there`: the caller's memory.
+// vfio_pci_bar_rw, vfio_pci_core_do_io_rw: access(done, width, offset in the BAR), except for the MSI-X table.
+// `is_there`: checks the caller's memory.
 template <typename Access>
 ssize_t VfioPci::access_bar(std::uint64_t index, std::uint64_t at, std::size_t length, bool is_there, Access access) {
   const std::uint64_t size = index <= VFIO_PCI_BAR5_REGION_INDEX ? region_size(index) : 0;
@@ -149,6 +149,20 @@ std::intptr_t VfioPci::mmap(void* address, std::size_t length, int protection, i
   const auto from = static_cast<off_t>(function_.bar_offset(index) + at);
   void* const mapped = ::mmap(address, length, protection, flags, machine_.bar_memory.fd(), from);
   return mapped == MAP_FAILED ? -errno : reinterpret_cast<std::intptr_t>(mapped);
+}
+
+// vfio_pci_ioctl_ioeventfd, vfio_pci_ioeventfd: neither alignment nor what the value needs is looked at.
+int VfioPci::set_ioeventfd(const vfio_device_ioeventfd& wanted) {
+  if (wanted.argsz < offsetof(vfio_device_ioeventfd, reserved)) return -EINVAL;
+  const std::uint32_t width = wanted.flags;
+  if ((width & ~std::uint32_t{VFIO_DEVICE_IOEVENTFD_SIZE_MASK}) != 0 || !std::has_single_bit(width) || wanted.fd < -1)
+    return -EINVAL;
+  const std::uint64_t index = wanted.offset >> region_shift;
+  const std::uint64_t at = wanted.offset & region_mask;
+  if (index > VFIO_PCI_BAR5_REGION_INDEX || at + width > region_size(index)) return -EINVAL;
+  const auto [table, table_end] = index == VFIO_PCI_BAR0_REGION_INDEX ? function_.vector_table() : std::pair{at, at};
+  if (at + width > table && at < table_end) return -EINVAL;
+  return function_.ioeventfds().set({.bar = index, .at = at, .value = wanted.data, .width = width}, wanted.fd);
 }
 
 // vfio_pci_vmf_insert_pfn

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// VfioPci: what vfio-pci does for a function, and the variants that are made of it (vfio_pci_core_device).
+// VfioPci: the DeviceOps of vfio-pci and its variants (vfio_pci_core_device).
 #pragma once
 
 #include <linux/vfio.h>
@@ -30,7 +30,10 @@ class VfioPci final : public DeviceOps {
   [[nodiscard]] int get_info(vfio_device_info& info) const;
   [[nodiscard]] int get_region_info(vfio_region_info& info) const;
   [[nodiscard]] int get_irq_info(vfio_irq_info& info) const;
+  [[nodiscard]] int set_ioeventfd(const vfio_device_ioeventfd& wanted);
   [[nodiscard]] int reset();
+  [[nodiscard]] int enter_low_power(const vfio_device_feature& feature, const void* data);
+  [[nodiscard]] int export_dma_buf(const vfio_device_feature& feature, const void* data);
   [[nodiscard]] bool is_there(const void* buffer, std::size_t length, bool writable);
   [[nodiscard]] std::uint64_t region_size(std::uint64_t index) const;
   template <typename Access>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// RegisteredMemory, over a kernel that keeps registrations as mm_iommu does: no two overlap, each is given back whole.
+// RegisteredMemory on a fake kernel that keeps registrations as mm_iommu does: they cannot overlap, and each is
+// unregistered as a whole.
 #include "iommu/spapr/registered_memory.hpp"
 
 #include <gmock/gmock.h>
@@ -21,10 +22,10 @@ constexpr std::uint64_t gib = std::uint64_t{1} << 30;
 class RegisteringKernel : public test::TreeKernel {
  public:
   std::map<std::uint64_t, std::uint64_t> registered;  // address and length
-  std::uint64_t largest = ~std::uint64_t{0};          // what it has room for at once
+  std::uint64_t largest = ~std::uint64_t{0};          // the largest piece that can be registered at once
   int calls = 0;
   int fail_after = -1;   // calls
-  bool is_busy = false;  // somebody else uses what is registered
+  bool is_busy = false;  // registrations are in use, and cannot be removed
 
   int close(int /*fd*/) override { return 0; }
   int ioctl(int /*fd*/, unsigned long request, void* argument) override {
@@ -57,7 +58,7 @@ class Registering : public ::testing::Test {
   RegisteredMemory memory{container};
 };
 
-// The kernel registers nothing twice for a container (tce_iommu_register_pages).
+// The kernel does not register memory twice for a container (tce_iommu_register_pages).
 TEST_F(Registering, WhatTheKernelDoesNotUnregisterIsFoundByTheNextMapping) {
   ASSERT_EQ(memory.acquire(16 * page, page), 0);
   kernel.is_busy = true;
@@ -151,8 +152,8 @@ TEST_F(Registering, ComesBackAfterTheIommuWasAway) {
   EXPECT_EQ(kernel.registered.size(), 2U);
 }
 
-// Mappings of random pieces of memory, some of it kept: all that is mapped is registered, always, and in the end only
-// what is kept.
+// Maps random pieces of memory, some of it preregistered: all mapped memory is always registered, and in the end only
+// the preregistered.
 RC_GTEST_PROP(RegisteredMemory, EverythingThatIsMappedIsRegistered, (const std::vector<std::uint32_t>& steps)) {
   RegisteringKernel kernel;
   const Fd container(kernel, 3);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// WindowTable: which windows may be asked for, on machines as they were measured.
+// WindowTable: the windows that may be requested, on machines as measured.
 #include "iommu/spapr/window_table.hpp"
 
 #include <gmock/gmock.h>
@@ -20,7 +20,7 @@ constexpr std::uint64_t kib = 1024;
 constexpr std::uint64_t mib = 1024 * kib;
 constexpr std::uint64_t gib = 1024 * mib;
 
-// What VFIO_IOMMU_SPAPR_TCE_GET_INFO answered on these machines (Linux 6.12).
+// The results of VFIO_IOMMU_SPAPR_TCE_GET_INFO on these machines (Linux 6.12).
 constexpr vfio_iommu_spapr_tce_info pseries_info{
     .argsz = sizeof(vfio_iommu_spapr_tce_info),
     .flags = VFIO_IOMMU_SPAPR_INFO_DDW,
@@ -45,7 +45,7 @@ WindowTable powernv(std::uint64_t host_page = 4 * kib) {
   return table;
 }
 
-// Plans the window and has the kernel make it there.
+// Plans a window, and records that the kernel created it at `start`.
 void make(WindowTable& table, const DmaWindowRequest& request, Iova start) {
   EXPECT_NE(table.add(table.plan(request).value(), start), nullptr);
 }
@@ -86,10 +86,10 @@ TEST(WindowTable, APageSizeThatTheIommuHasNotIsRefusedAndThoseItHasAreNamed) {
 }
 
 TEST(WindowTable, ASizeThatIsNoPowerOfTwoIsRefusedAndTheNextOneIsNamed) {
-  EXPECT_THAT(refusal(pseries(), {.size = 3 * gib, .page_size = 4 * kib}, EINVAL), HasSubstr("ask for 4 GiB"));
-  EXPECT_THAT(refusal(pseries(), {.size = 0, .page_size = 4 * kib}, EINVAL), HasSubstr("ask for 2 MiB"));
+  EXPECT_THAT(refusal(pseries(), {.size = 3 * gib, .page_size = 4 * kib}, EINVAL), HasSubstr("request 4 GiB"));
+  EXPECT_THAT(refusal(pseries(), {.size = 0, .page_size = 4 * kib}, EINVAL), HasSubstr("request 2 MiB"));
   EXPECT_THAT(refusal(pseries(), {.size = ~std::uint64_t{0}, .page_size = 4 * kib}, EINVAL),
-              HasSubstr("ask for 8 EiB"));
+              HasSubstr("request 8 EiB"));
 }
 
 TEST(WindowTable, AWindowThatTheKernelWouldMakeLargerIsTooSmall) {
@@ -99,7 +99,7 @@ TEST(WindowTable, AWindowThatTheKernelWouldMakeLargerIsTooSmall) {
 }
 
 // Measured for windows of 1 GiB: at most 4 levels on a kernel with 4 KiB pages; with 64 KiB pages 3, or 2 where the
-// window's pages are 64 KiB too. The limit that the kernel tells is 5 throughout.
+// window's pages are 64 KiB too. The kernel always reports a limit of 5.
 TEST(WindowTable, TablesAreNoDeeperThanTheKernelWasSeenToTake) {
   struct Measured {
     std::uint64_t host_page, page_size;
@@ -113,7 +113,7 @@ TEST(WindowTable, TablesAreNoDeeperThanTheKernelWasSeenToTake) {
                 HasSubstr("too deep"));
   }
   EXPECT_THAT(refusal(pseries(), {.size = gib, .page_size = 4 * kib, .levels = 2}, EINVAL),
-              AllOf(HasSubstr("too deep"), HasSubstr("takes 1")));
+              AllOf(HasSubstr("too deep"), HasSubstr("to use 1")));
 }
 
 TEST(WindowTable, LevelsThatAreLeftOutKeepEachPartOfTheTableSmall) {
@@ -143,7 +143,7 @@ TEST(WindowTable, UnderAHypervisorASecond64BitWindowIsRefusedEvenWithoutTheDefau
   WindowTable table = pseries();
   make(table, {.size = gib, .page_size = 4 * kib}, {std::uint64_t{1} << 59});
   table.remove({0});
-  EXPECT_THAT(refusal(table, {.size = gib, .page_size = 4 * kib}, ENOSPC), HasSubstr("booted again"));
+  EXPECT_THAT(refusal(table, {.size = gib, .page_size = 4 * kib}, ENOSPC), HasSubstr("rebooted"));
   table.remove({std::uint64_t{1} << 59});
   EXPECT_TRUE(table.plan({.size = gib, .page_size = 4 * kib}));
 }

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// Devices of a guest: attached to a container that shows its memory, or to a new one that then does.
+#include "core/causes.hpp"
+#include "core/guest_memory/impl.hpp"
+
+namespace postern {
+
+Result<GuestDevice> GuestMemory::Impl::attach(const HostDevice& device) {
+  POSTERN_TRY(settle());
+  std::vector<Error> refusals;
+  for (const auto& container : containers_) {
+    auto joined = postern::attach(*kernel_, device, {.container = container, .kvm = kvm_});
+    if (joined) return GuestDevice{.device = std::move(*joined), .joined = true, .refusals = std::move(refusals)};
+    refusals.push_back(std::move(joined).error());
+  }
+  containers_.reserve(containers_.size() + 1);
+  auto attached = attach_to_new(device);
+  if (!attached) return failure_with(std::move(refusals), attached.error());
+  containers_.push_back(attached->container());
+  return GuestDevice{.device = std::move(*attached), .joined = false, .refusals = std::move(refusals)};
+}
+
+Result<Device> GuestMemory::Impl::attach_to_new(const HostDevice& device) {
+  AttachOptions options{.backend = backend_, .container_options = container_options_, .kvm = kvm_};
+  if (options.container_options.memory == 0) options.container_options.memory = layout_.total_length();
+  auto attached = POSTERN_TRY(postern::attach(*kernel_, device, options));
+  POSTERN_TRY(show_layout(*attached.container()));
+  if (dirty_) POSTERN_TRY(start_tracking_in(*attached.container()));
+  return attached;
+}
+
+Result<void> GuestMemory::Impl::show_layout(Container& container) {
+  for (const auto& [first, piece] : layout_.pieces()) {
+    POSTERN_TRY(container.map(first, piece.memory, piece.access));
+  }
+  return {};
+}
+
+Result<void> GuestMemory::Impl::close_unused() {
+  for (auto container = containers_.begin(); container != containers_.end();) {
+    if (!(*container)->devices().empty()) {
+      ++container;
+      continue;
+    }
+    if (dirty_) keep_dirty_pages(**container);
+    POSTERN_TRY((*container)->close());
+    std::erase_if(owed_, [&](const Step& step) { return step.container == *container; });
+    container = containers_.erase(container);
+  }
+  return {};
+}
+
+}  // namespace postern

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+// Making a change of the layout in all containers, or in none.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <new>
+#include <postern/format.hpp>
+
+#include "core/guest_memory/impl.hpp"
+#include "device/dma_buf.hpp"
+#include "kernel/ioctl.hpp"
+
+namespace postern {
+
+using guest_memory::Pieces;
+
+namespace {
+
+std::string object_text(const Container& container) {
+  return fmt::format("change guest memory in container {}", container.backend());
+}
+
+// How many pieces begin where another ends, and so could be one mapping with it if they were one memory.
+std::size_t adjacent_pieces(const Pieces& pieces) {
+  std::size_t adjacent = 0;
+  const Mapping* before = nullptr;
+  for (const auto& [first, piece] : pieces) {
+    if (before != nullptr && before->range.last + 1 == first) ++adjacent;
+    before = &piece;
+  }
+  return adjacent;
+}
+
+tl::unexpected<Error> refuse_count(const Container& container, std::size_t outgoing, const Pieces& incoming,
+                                   std::uint64_t left) {
+  return refusal(
+      {.result = -ENOSPC,
+       .kind = ErrorKind::limit_reached,
+       .object = object_text(container),
+       .reason = fmt::format("it takes {} mappings and gives back {}, and the container may have {} more; {} "
+                             "of them are adjacent to another, but in other memory",
+                             incoming.size(), outgoing, left, adjacent_pieces(incoming)),
+       .remedy = RemedyCode::allow_more_mappings});
+}
+
+tl::unexpected<Error> refuse_range(const Container& container, IovaRange range) {
+  const auto& usable = container.usable_ranges();
+  std::string reason;
+  if (usable.empty()) {
+    reason = "it has no usable range";
+  } else if (range.last > usable.back().last) {
+    const auto bits = [](Iova iova) { return std::bit_width(iova.value); };
+    reason =
+        fmt::format("{} needs address bit {}, and the IOMMU translates the lowest {} bits, up to {}", to_string(range),
+                    bits(range.last) - 1, bits(usable.back().last), to_string(usable.back().last));
+  } else {
+    reason = fmt::format("{} is not within one of the usable ranges {}", to_string(range), ranges_text(usable));
+  }
+  return refusal({.result = -ERANGE,
+                  .kind = ErrorKind::out_of_range,
+                  .object = object_text(container),
+                  .reason = std::move(reason),
+                  .remedy = RemedyCode::choose_usable_iova});
+}
+
+bool is_dma_buf(const Mapping& mapping) { return mapping.memory.kind() == Memory::Kind::dma_buf; }
+
+}  // namespace
+
+// What Container::map() would refuse, before anything is unmapped.
+Result<void> GuestMemory::Impl::check(const Container& container) const {
+  const auto& usable = container.usable_ranges();
+  const Pieces& incoming = change_->incoming();
+  for (const auto& entry : incoming) {
+    const IovaRange wanted = entry.second.range;
+    const bool fits =
+        std::any_of(usable.begin(), usable.end(), [&](IovaRange range) { return range.contains(wanted); });
+    if (!fits) return refuse_range(container, wanted);
+  }
+  const std::size_t outgoing = change_->outgoing().size();
+  if (const auto left = container.mappings_left(); left && incoming.size() > *left + outgoing)
+    return refuse_count(container, outgoing, incoming, *left);
+  return {};
+}
+
+Result<void> GuestMemory::Impl::make(const Step& step) {
+  const IovaRange range = step.mapping.range;
+  if (step.maps) return step.container->map(range.first, step.mapping.memory, step.mapping.access);
+  if (is_dma_buf(step.mapping) && !step.container->find(range.first)) return {};  // make_back() could not map it
+  if (dirty_) return unmap_tracked(*step.container, range);
+  return step.container->unmap(range.first, range.length());
+}
+
+// Makes a step of undo(). A dma-buf that was revoked in the meantime is out of reach for devices whether it is mapped
+// or not; remap_dma_bufs() maps it.
+Result<void> GuestMemory::Impl::make_back(const Step& step) {
+  auto made = make(step);
+  const bool is_revoked = !made && step.maps && is_dma_buf(step.mapping) && made.error().code() == ENODEV;
+  return is_revoked ? Result<void>() : made;
+}
+
+// Makes the steps backwards. Those that fail are owed.
+void GuestMemory::Impl::undo(std::span<const Step> steps, std::vector<Error>& failures) noexcept {
+  for (auto step = steps.rbegin(); step != steps.rend(); ++step) {
+    Step back = *step;
+    back.maps = !back.maps;
+    try {
+      auto made = make_back(back);
+      if (made) continue;
+      failures.push_back(std::move(made).error());
+    } catch (const std::bad_alloc&) {
+    }
+    owed_.push_back(std::move(back));
+  }
+}
+
+// Makes all steps, or none.
+Result<void> GuestMemory::Impl::make_all(std::span<const Step> steps) {
+  owed_.reserve(steps.size());  // it is empty: commit() has settled
+  std::vector<Error> failures;
+  std::size_t made = 0;
+  try {
+    for (; made < steps.size(); ++made) {
+      auto done = make(steps[made]);
+      if (done) continue;
+      undo(steps.first(made), failures);
+      if (owed_.empty()) return done;
+      Error::Details details = done.error().details();
+      details.causes.insert(details.causes.end(), failures.begin(), failures.end());
+      details.reason = fmt::format("{}; then {} of {} steps could not be undone, and the next commit tries that again",
+                                   done.error().reason_text(), owed_.size(), made);
+      return failure(std::move(details));
+    }
+  } catch (const std::bad_alloc&) {
+    undo(steps.first(made), failures);
+    throw;
+  }
+  return {};
+}
+
+// Brings containers back into step that an earlier failure left out of it.
+Result<void> GuestMemory::Impl::settle() {
+  while (!owed_.empty()) {
+    POSTERN_TRY(
+        make_back(owed_.front()));  // in the order of undo(): what was mapped goes before what it replaced comes back
+    owed_.erase(owed_.begin());
+  }
+  return {};
+}
+
+Result<void> GuestMemory::Impl::commit() {
+  change_->coalesce();
+  POSTERN_TRY(close_unused());
+  POSTERN_TRY(settle());
+  std::vector<Step> steps;
+  steps.reserve(containers_.size() * (change_->outgoing().size() + change_->incoming().size()));
+  for (const auto& container : containers_) {
+    POSTERN_TRY(check(*container));
+    for (const auto& [first, piece] : change_->outgoing()) steps.push_back({container, piece, false});
+  }
+  // Only when memory is unmapped in all containers: sPAPR registers it with other bounds only if none has it
+  // registered.
+  for (const auto& container : containers_) {
+    for (const auto& [first, piece] : change_->incoming()) steps.push_back({container, piece, true});
+  }
+  auto addresses = guest_memory::GuestLayout::addresses_of(change_->incoming());
+  POSTERN_TRY(make_all(steps));
+  layout_.replace(change_->outgoing(), change_->incoming(), addresses);
+  layout_.set_sparse(std::move(change_->sparse()));
+  return {};
+}
+
+Result<void> GuestMemory::Impl::remap_dma_bufs(IovaRange range) {
+  POSTERN_TRY(settle());
+  for (const auto& [first, piece] : layout_.pieces()) {
+    if (!is_dma_buf(piece) || !piece.range.overlaps(range)) continue;
+    for (const auto& container : containers_) {
+      if (container->devices().empty()) continue;  // it is closed by the next commit()
+      POSTERN_TRY(try_dma_buf(*container, piece));
+      POSTERN_TRY(make({container, piece, false}));
+      POSTERN_TRY(make({container, piece, true}));
+    }
+  }
+  return {};
+}
+
+}  // namespace postern
