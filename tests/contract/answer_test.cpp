@@ -325,7 +325,7 @@ Result<void> use_all(Kernel& kernel, const HostDevice& host, test::Interface int
     }
   }
   if (DmaWindows* windows = container->get<DmaWindows>()) {
-    auto made = windows->create({.size = std::uint64_t{4} << 30, .page_size = 4096});
+    auto made = windows->create({.size = std::uint64_t{1} << 28, .page_size = 4096});
     if (!made) return failure_of(made);
   }
   if (Eeh* eeh = container->get<Eeh>()) {

@@ -20,9 +20,8 @@ class DmaBuf final : public File {
 
   // `address` is where the process has the first of the ranges.
   DmaBuf(std::uintptr_t address, std::uint64_t length, std::size_t ranges, bool is_revoked)
-      : File(own_kind), address_(address), length_(length), ranges_(ranges), is_revoked_(is_revoked) {
+      : File(own_kind, length), address_(address), length_(length), ranges_(ranges), is_revoked_(is_revoked) {
     path = "/dmabuf:";
-    status.size = length;
   }
 
   [[nodiscard]] std::uintptr_t address() const noexcept { return address_; }

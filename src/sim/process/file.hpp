@@ -22,7 +22,8 @@ class File {
   // The kind of file, which the kernel distinguishes by f_op.
   enum class Kind : std::uint8_t { other, container, group, iommufd, dma_buf };
 
-  explicit File(Kind kind = Kind::other) : kind_(kind) {}  // a file without any calls
+  // A file without any calls. `size` is what fstat(2) says.
+  explicit File(Kind kind = Kind::other, std::uint64_t size = 0) : kind_(kind) { fstat_.size = size; }
   File(const File&) = delete;
   File& operator=(const File&) = delete;
   virtual ~File() = default;
