@@ -303,7 +303,7 @@ TEST_P(SpaprV2, AThirdWindowIsRefused) {
 
 TEST_P(SpaprV2, ASecondCreatedWindowIsAskedForOnTheBareMachineAlone) {
   ASSERT_TRUE(windows().remove({0}));
-  ASSERT_TRUE(windows().create({.size = window_size, .page_size = 4 * kib}));
+  ASSERT_TRUE(windows().create({.size = 4 * gib, .page_size = 64 * kib})) << "larger than the default window";
   const auto second = windows().create({.size = window_size, .page_size = 4 * kib});
   if (on_powernv()) {
     ASSERT_TRUE(second) << second.error().message();
