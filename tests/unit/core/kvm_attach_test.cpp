@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <map>
+#include <mutex>
 #include <postern-sim/faults.hpp>
 #include <postern-sim/kernel.hpp>
 #include <postern/attach.hpp>
@@ -25,23 +26,27 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-// A simulated kernel with KVM devices, each an eventfd. Lists what concerns them, in order.
+// A simulated kernel with KVM devices, each an eventfd. Lists what concerns them, in order. Devices that are attached
+// at once are opened by several threads.
 class KvmHost final : public sim::FailingKernel {
  public:
   explicit KvmHost(Kernel& kernel) : FailingKernel(kernel) {}
 
   [[nodiscard]] std::shared_ptr<const KvmVfioDevice> make_kvm() {
     Fd device(*this, eventfd());
+    const std::lock_guard lock(mutex_);
     kvms[device.get()];
     return std::make_shared<const KvmVfioDevice>(KvmVfioDevice::adopt(std::move(device)).value());
   }
 
   int open(const char* path, int flags) override {
     const int fd = FailingKernel::open(path, flags);
+    const std::lock_guard lock(mutex_);
     if (fd >= 0) paths_[fd] = path;
     return fd;
   }
   int close(int fd) override {
+    const std::lock_guard lock(mutex_);
     for (const auto& [kvm, files] : kvms) {
       EXPECT_FALSE(files.contains(fd) && ::getpid() == process_) << "KVM would keep it open";
     }
@@ -52,6 +57,7 @@ class KvmHost final : public sim::FailingKernel {
   int ioctl(int fd, unsigned long request, void* argument) override {
     if (request == KVM_SET_DEVICE_ATTR) return set(fd, *static_cast<kvm_device_attr*>(argument));
     const int result = FailingKernel::ioctl(fd, request, argument);
+    const std::lock_guard lock(mutex_);
     if (request == VFIO_DEVICE_BIND_IOMMUFD || request == VFIO_GROUP_GET_DEVICE_FD) {
       events.push_back(result < 0 ? "fails" : "opens");
     }
@@ -65,6 +71,7 @@ class KvmHost final : public sim::FailingKernel {
  private:
   int set(int kvm, const kvm_device_attr& attr) {
     const int file = *reinterpret_cast<const std::int32_t*>(attr.addr);  // NOLINT(performance-no-int-to-ptr)
+    const std::lock_guard lock(mutex_);
     auto& files = kvms.at(kvm);
     if (attr.attr == KVM_DEV_VFIO_GROUP_DEL) {
       events.emplace_back("removes");
@@ -78,6 +85,7 @@ class KvmHost final : public sim::FailingKernel {
 
   const pid_t process_ = ::getpid();
   std::map<int, std::string> paths_;
+  std::mutex mutex_;
 };
 
 class KvmAttach : public ::testing::TestWithParam<std::string_view> {
