@@ -95,7 +95,8 @@ TEST_P(DeviceLogOnKernel, AfterADeviceThatWroteHasLeftItsPagesAreTold) {
   EXPECT_TRUE(tracker_->stop());
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, DeviceLogOnKernel, ::testing::ValuesIn(test::interfaces()), test::interface_name);
+INSTANTIATE_TEST_SUITE_P(Backends, DeviceLogOnKernel, ::testing::ValuesIn(test::newest_interfaces()),
+                         test::interface_name);
 
 }  // namespace device_log_test
 }  // namespace postern

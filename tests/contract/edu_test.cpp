@@ -131,7 +131,7 @@ TEST_P(EduOnKernel, TwoKindsOfInterruptExcludeEachOther) {
   EXPECT_EQ(pci_->enable(PciInterrupt::intx, std::span(events).last(1)).error().code(), EINVAL);
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, EduOnKernel, ::testing::ValuesIn(test::interfaces()), test::interface_name);
+INSTANTIATE_TEST_SUITE_P(Backends, EduOnKernel, ::testing::ValuesIn(test::newest_interfaces()), test::interface_name);
 
 }  // namespace edu_test
 }  // namespace postern

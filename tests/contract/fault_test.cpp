@@ -3,8 +3,6 @@
 // the call, nothing stays open, mapped, pinned, registered or bound, and a second try succeeds.
 #include <gmock/gmock.h>
 
-#include <cstdlib>
-
 #include "contract/faults/scenario.hpp"
 #include "contract/faults/survived.hpp"
 #include "support/held.hpp"
@@ -18,10 +16,6 @@ using test::Retry;
 using test::Scenario;
 using test::World;
 using ::testing::HasSubstr;
-
-// Real kernels run under emulation and reset the device at each open, so they get few faults unless POSTERN_EVERY_FAULT
-// is set. Simulated kernels get all.
-bool few_faults() { return test::is_real(test::kernel()) && std::getenv("POSTERN_EVERY_FAULT") == nullptr; }
 
 // Two functions of one slot if the scenario wants them and the host has them, else the first and the last disk.
 std::pair<PciAddress, PciAddress> choose(test::Devices devices) {
@@ -110,7 +104,7 @@ TEST_P(Fault, IsReportedAndLeavesNothingBehind) {
   const auto made = calls();
   if (!made) GTEST_SKIP() << "this host or its device does not have it";
   const std::vector<NamedCall>& all = *made;
-  // With few faults, a call fails with its likeliest errno only, and a repeated call only the last time.
+  // With few cases, a call fails with its likeliest errno only, and a repeated call only the last time.
   const auto comes_again = [&](std::size_t number) {
     const auto at = all.begin() + static_cast<std::ptrdiff_t>(number);
     return std::any_of(at + 1, all.end(), [&](const NamedCall& call) { return call.name == all[number].name; });
@@ -118,30 +112,21 @@ TEST_P(Fault, IsReportedAndLeavesNothingBehind) {
   int faults = 0;
   for (std::size_t number = 0; number < all.size(); ++number) {
     ASSERT_FALSE(all[number].errnos.empty()) << "call " << number << " is not in the table of errnos";
-    if (few_faults() && comes_again(number)) continue;
+    if (test::few_cases() && comes_again(number)) continue;
     for (const int code : all[number].errnos) {
       fail(static_cast<int>(number), all[number], code);
       if (HasFatalFailure()) return;
       ++faults;
-      if (few_faults()) break;
+      if (test::few_cases()) break;
     }
   }
   RecordProperty("calls", static_cast<int>(all.size()));
   RecordProperty("faults", faults);
 }
 
-// With few faults, only the newest version of each interface is tested: older versions make nearly the same calls.
-bool is_old(const test::Interface& interface, const std::vector<test::Interface>& all) {
-  return std::any_of(all.begin(), all.end(), [&](const test::Interface& other) {
-    return other.backend == interface.backend && other.version > interface.version;
-  });
-}
-
 std::vector<std::tuple<test::Interface, Scenario>> scenarios() {
-  const std::vector<test::Interface> interfaces = test::interfaces();
   std::vector<std::tuple<test::Interface, Scenario>> all;
-  for (const test::Interface& each : interfaces) {
-    if (few_faults() && is_old(each, interfaces)) continue;
+  for (const test::Interface& each : test::newest_interfaces()) {
     for (const Scenario& scenario : test::all_scenarios()) {
       if (scenario.suits(each)) all.emplace_back(each, scenario);
     }

@@ -268,7 +268,7 @@ TEST_P(FileOfEdu, OfADmaBufferCanBeHandedOn) {
 }
 
 INSTANTIATE_TEST_SUITE_P(EachBackend, FileOnKernel, ::testing::ValuesIn(test::interfaces()), test::interface_name);
-INSTANTIATE_TEST_SUITE_P(EachBackend, FileOfEdu, ::testing::ValuesIn(test::interfaces()), test::interface_name);
+INSTANTIATE_TEST_SUITE_P(EachBackend, FileOfEdu, ::testing::ValuesIn(test::newest_interfaces()), test::interface_name);
 
 }  // namespace file_memory_test
 }  // namespace postern

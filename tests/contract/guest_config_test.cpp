@@ -63,7 +63,8 @@ TEST_P(GuestConfigOnKernel, KeepsTheGuestsMsi) {
   EXPECT_FALSE(config.msi().is_on);
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, GuestConfigOnKernel, ::testing::ValuesIn(test::interfaces()), test::interface_name);
+INSTANTIATE_TEST_SUITE_P(Backends, GuestConfigOnKernel, ::testing::ValuesIn(test::newest_interfaces()),
+                         test::interface_name);
 
 }  // namespace guest_config_contract
 }  // namespace postern

@@ -407,7 +407,8 @@ TEST_P(GuestMemoryWithEdu, APageThatWasWrittenStaysDirtyWhenItsMemoryMovesOrGoes
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, GuestMemoryOnKernel, ::testing::ValuesIn(test::interfaces()), test::interface_name);
-INSTANTIATE_TEST_SUITE_P(Backends, GuestMemoryWithEdu, ::testing::ValuesIn(test::interfaces()), test::interface_name);
+INSTANTIATE_TEST_SUITE_P(Backends, GuestMemoryWithEdu, ::testing::ValuesIn(test::newest_interfaces()),
+                         test::interface_name);
 
 }  // namespace guest_memory_test
 }  // namespace postern

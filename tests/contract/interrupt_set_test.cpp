@@ -274,7 +274,8 @@ TEST_P(InterruptSetOnKernel, DeviceRefusesWhatWouldTurnVectorsOffSilently) {
   EXPECT_FALSE(is_msix_on());
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, InterruptSetOnKernel, ::testing::ValuesIn(test::interfaces()), test::interface_name);
+INSTANTIATE_TEST_SUITE_P(Backends, InterruptSetOnKernel, ::testing::ValuesIn(test::newest_interfaces()),
+                         test::interface_name);
 
 class EduInterruptSet : public test::EduFixture {};
 
@@ -347,7 +348,8 @@ TEST_P(EduInterruptSet, MsiArrivesUntilTheSetGoes) {
   edu_->acknowledge(1);
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, EduInterruptSet, ::testing::ValuesIn(test::interfaces()), test::interface_name);
+INSTANTIATE_TEST_SUITE_P(Backends, EduInterruptSet, ::testing::ValuesIn(test::newest_interfaces()),
+                         test::interface_name);
 
 }  // namespace interrupt_set_test
 }  // namespace postern

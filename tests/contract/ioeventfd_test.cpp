@@ -98,7 +98,8 @@ TEST_P(IoeventfdOnKernel, IsRemovedOnceAndIsHarmlessAfterItsDeviceWasDetached) {
   EXPECT_EQ(add(write_of(first), event).error().code(), EBADF);
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, IoeventfdOnKernel, ::testing::ValuesIn(test::interfaces()), test::interface_name);
+INSTANTIATE_TEST_SUITE_P(Backends, IoeventfdOnKernel, ::testing::ValuesIn(test::newest_interfaces()),
+                         test::interface_name);
 
 }  // namespace ioeventfd_test
 }  // namespace postern

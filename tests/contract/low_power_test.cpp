@@ -79,7 +79,8 @@ TEST_P(LowPowerOnKernel, EndsWithTheDevice) {
   EXPECT_TRUE(enter_low_power(device()));
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, LowPowerOnKernel, ::testing::ValuesIn(test::interfaces()), test::interface_name);
+INSTANTIATE_TEST_SUITE_P(Backends, LowPowerOnKernel, ::testing::ValuesIn(test::newest_interfaces()),
+                         test::interface_name);
 
 }  // namespace low_power_test
 }  // namespace postern

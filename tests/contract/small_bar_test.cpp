@@ -98,7 +98,8 @@ TEST_P(SmallBarOnKernel, AMappingBeyondItIsRefusedAndReadsAreAdvised) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, SmallBarOnKernel, ::testing::ValuesIn(test::interfaces()), test::interface_name);
+INSTANTIATE_TEST_SUITE_P(Backends, SmallBarOnKernel, ::testing::ValuesIn(test::newest_interfaces()),
+                         test::interface_name);
 
 }  // namespace small_bar_test
 }  // namespace postern
