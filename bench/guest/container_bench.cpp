@@ -7,24 +7,17 @@
 // count. The raw side makes the same system calls on the same device without the library. The live mappings occupy
 // every second page; each pair maps one page in a gap chosen at random. "pair" unmaps that page again, "fifo" the one
 // mapped a hundred pairs before. The figures are means over 40,000 pairs, including other work of the kernel.
-#include <fcntl.h>
-#include <linux/iommufd.h>
-#include <linux/vfio.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <unistd.h>
-#include <ctime>
 
 #include <algorithm>
 #include <postern-sim/faults.hpp>
 #include <postern/attach.hpp>
-#include <postern/binding.hpp>
 #include <postern/dma_windows.hpp>
-#include <postern/pci_function.hpp>
 #include <postern/preregistration.hpp>
 #include <random>
 
 #include "figure.hpp"
+#include "guest/raw_kernel.hpp"
 
 namespace postern::bench {
 namespace {
@@ -32,113 +25,6 @@ namespace {
 constexpr std::uint64_t page = 4096;
 constexpr std::uint64_t base = 0x1000'0000;  // all mappings fit into sPAPR's default window of 1 GiB
 constexpr std::size_t pairs = 40000;
-
-[[noreturn]] void give_up(const std::string& what) {
-  std::fprintf(stderr, "container-bench: %s\n", what.c_str());
-  std::exit(2);
-}
-
-int checked(int result, const char* what) {
-  if (result < 0) give_up(std::string(what) + ": " + errno_name(errno));
-  return result;
-}
-
-double instructions() {
-  timespec now{};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  return static_cast<double>(now.tv_sec) * 1e9 + static_cast<double>(now.tv_nsec);
-}
-
-// The raw sides: the same operations as a program without a library would write them.
-class RawContainer {
- public:
-  RawContainer(const HostDevice& device, unsigned long extension) {
-    container_ = checked(::open("/dev/vfio/vfio", O_RDWR), "open /dev/vfio/vfio");
-    group_ = checked(::open(("/dev/vfio/" + to_string(*device.iommu_group)).c_str(), O_RDWR), "open the group");
-    checked(::ioctl(group_, VFIO_GROUP_SET_CONTAINER, &container_), "VFIO_GROUP_SET_CONTAINER");
-    checked(::ioctl(container_, VFIO_SET_IOMMU, extension), "VFIO_SET_IOMMU");
-    device_ = checked(::ioctl(group_, VFIO_GROUP_GET_DEVICE_FD, device.name.c_str()), "VFIO_GROUP_GET_DEVICE_FD");
-  }
-  ~RawContainer() {
-    ::close(device_);
-    ::close(group_);
-    ::close(container_);
-  }
-  void map(std::uint64_t iova, void* address) {
-    vfio_iommu_type1_dma_map map{};
-    map.argsz = sizeof map;
-    map.flags = VFIO_DMA_MAP_FLAG_READ | VFIO_DMA_MAP_FLAG_WRITE;
-    map.vaddr = reinterpret_cast<std::uintptr_t>(address);
-    map.iova = iova;
-    map.size = page;
-    if (::ioctl(container_, VFIO_IOMMU_MAP_DMA, &map) < 0) give_up("VFIO_IOMMU_MAP_DMA");
-  }
-  void unmap(std::uint64_t iova) {
-    vfio_iommu_type1_dma_unmap unmap{};
-    unmap.argsz = sizeof unmap;
-    unmap.iova = iova;
-    unmap.size = page;
-    if (::ioctl(container_, VFIO_IOMMU_UNMAP_DMA, &unmap) < 0 || unmap.size != page) give_up("VFIO_IOMMU_UNMAP_DMA");
-  }
-  // Required by sPAPR before the first map: version 1 must be enabled, version 2 needs the memory registered.
-  void enable() const { checked(::ioctl(container_, VFIO_IOMMU_ENABLE), "VFIO_IOMMU_ENABLE"); }
-  void register_memory(void* address) const {
-    vfio_iommu_spapr_register_memory memory{};
-    memory.argsz = sizeof memory;
-    memory.vaddr = reinterpret_cast<std::uintptr_t>(address);
-    memory.size = page;
-    checked(::ioctl(container_, VFIO_IOMMU_SPAPR_REGISTER_MEMORY, &memory), "VFIO_IOMMU_SPAPR_REGISTER_MEMORY");
-  }
-
- private:
-  int container_, group_, device_;
-};
-
-class RawIommufd {
- public:
-  explicit RawIommufd(const HostDevice& device) {
-    iommufd_ = checked(::open("/dev/iommu", O_RDWR), "open /dev/iommu");
-    device_ = checked(::open(device.cdev->path.c_str(), O_RDWR), "open the cdev");
-    vfio_device_bind_iommufd bind{};
-    bind.argsz = sizeof bind;
-    bind.iommufd = iommufd_;
-    checked(::ioctl(device_, VFIO_DEVICE_BIND_IOMMUFD, &bind), "VFIO_DEVICE_BIND_IOMMUFD");
-    iommu_ioas_alloc alloc{};
-    alloc.size = sizeof alloc;
-    checked(::ioctl(iommufd_, IOMMU_IOAS_ALLOC, &alloc), "IOMMU_IOAS_ALLOC");
-    ioas_ = alloc.out_ioas_id;
-    vfio_device_attach_iommufd_pt attach{};
-    attach.argsz = sizeof attach;
-    attach.pt_id = ioas_;
-    checked(::ioctl(device_, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &attach), "VFIO_DEVICE_ATTACH_IOMMUFD_PT");
-  }
-  ~RawIommufd() {
-    ::close(device_);
-    ::close(iommufd_);
-  }
-  void map(std::uint64_t iova, void* address) {
-    iommu_ioas_map map{};
-    map.size = sizeof map;
-    map.flags = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE;
-    map.ioas_id = ioas_;
-    map.user_va = reinterpret_cast<std::uintptr_t>(address);
-    map.length = page;
-    map.iova = iova;
-    if (::ioctl(iommufd_, IOMMU_IOAS_MAP, &map) < 0) give_up("IOMMU_IOAS_MAP");
-  }
-  void unmap(std::uint64_t iova) {
-    iommu_ioas_unmap unmap{};
-    unmap.size = sizeof unmap;
-    unmap.ioas_id = ioas_;
-    unmap.iova = iova;
-    unmap.length = page;
-    if (::ioctl(iommufd_, IOMMU_IOAS_UNMAP, &unmap) < 0 || unmap.length != page) give_up("IOMMU_IOAS_UNMAP");
-  }
-
- private:
-  int iommufd_, device_;
-  std::uint32_t ioas_;
-};
 
 class Library {
  public:
@@ -151,12 +37,12 @@ class Library {
       if (auto done = registrations->add(memory); !done) give_up(done.error().message());
     }
   }
-  void map(std::uint64_t iova, void* address) {
-    if (auto done = container_->map({iova}, {static_cast<std::byte*>(address), page}); !done)
+  void map(std::uint64_t iova, void* address, std::uint64_t length) {
+    if (auto done = container_->map({iova}, {static_cast<std::byte*>(address), length}); !done)
       give_up(done.error().message());
   }
-  void unmap(std::uint64_t iova) {
-    if (auto done = container_->unmap({iova}, page); !done) give_up(done.error().message());
+  void unmap(std::uint64_t iova, std::uint64_t length) {
+    if (auto done = container_->unmap({iova}, length); !done) give_up(done.error().message());
   }
 
  private:
@@ -174,14 +60,14 @@ Cost measure(Side& side, std::size_t live, void* memory) {
   for (std::size_t i = 0; i < live; ++i) places[i] = base + 2 * i * page;
   std::mt19937_64 random(live);
   std::shuffle(places.begin(), places.end(), random);
-  for (const std::uint64_t place : places) side.map(place, memory);
+  for (const std::uint64_t place : places) side.map(place, memory, page);
 
   std::vector<std::uint64_t> gaps(pairs);
   for (std::uint64_t& gap : gaps) gap = places[random() % live] + page;
   double start = instructions();
   for (const std::uint64_t gap : gaps) {
-    side.map(gap, memory);
-    side.unmap(gap);
+    side.map(gap, memory, page);
+    side.unmap(gap, page);
   }
   Cost cost{.pair = (instructions() - start) / pairs, .fifo = 0};
 
@@ -189,16 +75,16 @@ Cost measure(Side& side, std::size_t live, void* memory) {
   constexpr std::size_t depth = 100;
   if (live >= 4 * depth) {
     const auto nth_gap = [&](std::size_t n) { return places[n % live] + page; };
-    for (std::size_t n = 0; n < depth; ++n) side.map(nth_gap(n), memory);
+    for (std::size_t n = 0; n < depth; ++n) side.map(nth_gap(n), memory, page);
     start = instructions();
     for (std::size_t n = 0; n < pairs; ++n) {
-      side.map(nth_gap(n + depth), memory);
-      side.unmap(nth_gap(n));
+      side.map(nth_gap(n + depth), memory, page);
+      side.unmap(nth_gap(n), page);
     }
     cost.fifo = (instructions() - start) / pairs;
-    for (std::size_t n = pairs; n < pairs + depth; ++n) side.unmap(nth_gap(n));
+    for (std::size_t n = pairs; n < pairs + depth; ++n) side.unmap(nth_gap(n), page);
   }
-  for (const std::uint64_t place : places) side.unmap(place);
+  for (const std::uint64_t place : places) side.unmap(place, page);
   return cost;
 }
 
@@ -220,7 +106,7 @@ Cost measure_raw(const HostDevice& device, std::string_view backend, std::uint32
   }
   RawContainer side(device, version == 2 ? VFIO_SPAPR_TCE_v2_IOMMU : VFIO_SPAPR_TCE_IOMMU);
   if (version == 2) {
-    side.register_memory(memory);
+    side.register_memory(memory, page);
   } else {
     side.enable();
   }
@@ -287,28 +173,13 @@ void time_attach(std::span<const HostDevice> devices, std::string_view backend) 
   print_figure(name + "-ratio", at_once / in_turn, "of the time in turn");
 }
 
-HostDevice bind(const PciFunction& function) {
-  if (auto binding = bind_to_driver(system_kernel(), function.host, "vfio-pci"); !binding)
-    give_up(binding.error().message());
-  return find_pci_function(system_kernel(), function.address).value().host;
-}
-
 }  // namespace
 }  // namespace postern::bench
 
 int main() {
   using namespace postern;
   using namespace postern::bench;
-  const auto functions = list_pci_functions(system_kernel());
-  if (!functions) give_up(functions.error().message());
-  // Only disks alone in their group: those behind one port share a group.
-  std::vector<HostDevice> disks;
-  for (const PciFunction& function : *functions) {
-    const auto group = find_iommu_group(system_kernel(), function.host.iommu_group.value_or(GroupId{}));
-    const bool is_alone = group && group->members.size() == 1;
-    if (function.class_code == 0x010802 && (is_alone || disks.empty())) disks.push_back(bind(function));
-  }
-  if (disks.empty()) give_up("this guest has no NVMe");
+  const std::vector<HostDevice> disks = bind_disks();
   const HostDevice& device = disks.front();
 
   void* memory = ::mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
