@@ -2,6 +2,7 @@
 // DirtyTracker: which mapped pages the devices have written, for migration.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -35,6 +36,27 @@ struct DirtyBitmap {
   [[nodiscard]] static constexpr std::uint64_t words_for(std::uint64_t length, std::uint64_t page_size) {
     const std::uint64_t pages = length / page_size + (length % page_size != 0 ? 1 : 0);
     return pages / 64 + (pages % 64 != 0 ? 1 : 0);
+  }
+  /// Calls visit(first, count) for each run of marked pages among the first `pages`, in ascending order; both are
+  /// numbers of pages, and `words` must hold as many. Looks at 64 pages at a time where none or all are marked.
+  template <typename Visit>
+  void for_each_run(std::uint64_t pages, Visit visit) const {
+    bool is_run = false;
+    std::uint64_t first = 0;
+    for (std::uint64_t base = 0; base < pages; base += 64) {
+      std::uint64_t word = words[base / 64];
+      if (pages - base < 64) word &= (std::uint64_t{1} << (pages - base)) - 1;
+      if (word == (is_run ? ~std::uint64_t{0} : 0)) continue;
+      for (unsigned bit = 0; bit < 64; ++bit) {
+        const std::uint64_t rest = (is_run ? ~word : word) >> bit;
+        if (rest == 0) break;
+        bit += static_cast<unsigned>(std::countr_zero(rest));
+        if (is_run) visit(first, base + bit - first);
+        first = base + bit;
+        is_run = !is_run;
+      }
+    }
+    if (is_run) visit(first, pages - first);
   }
 };
 

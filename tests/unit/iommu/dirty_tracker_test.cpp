@@ -77,14 +77,6 @@ class DirtyTracking : public ::testing::Test {
   DirtyAnswer answer_ = DirtyAnswer::everything;
 };
 
-TEST(DirtyBitmap, HasABitForPartOfAPage) {
-  EXPECT_EQ(DirtyBitmap::words_for(0, page), 0U);
-  EXPECT_EQ(DirtyBitmap::words_for(1, page), 1U);
-  EXPECT_EQ(DirtyBitmap::words_for(64 * page, page), 1U);
-  EXPECT_EQ(DirtyBitmap::words_for(64 * page + 1, page), 2U);
-  EXPECT_EQ(DirtyBitmap::words_for(~std::uint64_t{0}, 1), (std::uint64_t{1} << 58));
-}
-
 TEST_F(DirtyTracking, TellsWhatTheIommuSawAndForgetsIt) {
   const Device device = attach_device({});
   map(base, 0, pages);
