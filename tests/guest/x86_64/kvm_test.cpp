@@ -43,6 +43,18 @@ TEST_P(KvmOnKernel, TakesADeviceOnce) {
   EXPECT_EQ(device->add(999).error().code(), EBADF);
 }
 
+TEST_P(KvmOnKernel, IsToldByAttachAndByDetach) {
+  const auto device = std::make_shared<const KvmVfioDevice>(KvmVfioDevice::create(system_kernel(), vm_.get()).value());
+  for (int round = 0; round < 2; ++round) {  // a file that KVM kept would be open, and another open of its node EBUSY
+    auto disk = attach(system_kernel(), bound_.host(), {.backend = GetParam(), .kvm = device});
+    ASSERT_TRUE(disk) << disk.error().message();
+    if (std::string_view(GetParam()) == "iommufd") {
+      EXPECT_EQ(device->add(disk->fd()).error().code(), EEXIST) << "with type1 KVM has the group's file";
+    }
+    ASSERT_TRUE(disk->detach());
+  }
+}
+
 TEST_P(KvmOnKernel, HasOneDeviceForEachVm) {
   const auto device = KvmVfioDevice::create(system_kernel(), vm_.get()).value();
   EXPECT_EQ(KvmVfioDevice::create(system_kernel(), vm_.get()).error().code(), EBUSY);
