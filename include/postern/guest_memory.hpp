@@ -47,7 +47,7 @@ class POSTERN_API GuestMemory final {
   explicit GuestMemory(Kernel& kernel, const GuestMemoryOptions& options = {});
   /// Keeps what is mapped: containers belong to their devices, and close with the last of them.
   ~GuestMemory();
-  GuestMemory(GuestMemory&&) noexcept;             ///< moves
+  GuestMemory(GuestMemory&&) noexcept;             ///< moves; a moved-from one may only be destroyed or assigned to
   GuestMemory& operator=(GuestMemory&&) noexcept;  ///< moves
 
   /// Begins a change of the layout, of any number of steps. Errors: EBUSY (another one is open).
@@ -64,9 +64,10 @@ class POSTERN_API GuestMemory final {
   /// Closes containers whose last device has been detached, which unpins their memory. commit() does so, too; until
   /// then the next device finds the layout mapped. Errors: those of Container::close().
   [[nodiscard]] Result<void> close_unused();
-  /// Maps the dma-bufs in the range anew, in all containers; see remap_dma_bufs() in dma_buf.hpp.
+  /// Maps the dma-bufs in the range anew, in all containers; see remap_dma_bufs() in dma_buf.hpp. Goes on after a
+  /// failure: the error is the first one's, with the others as causes.
   [[nodiscard]] Result<void> remap_dma_bufs(IovaRange range = {{0}, {~std::uint64_t{0}}});
-  /// The containers, in the order in which they were opened.
+  /// The containers, in the order in which they were opened. Do not map or unmap in them.
   [[nodiscard]] const std::vector<std::shared_ptr<Container>>& containers() const noexcept;
 
   /// Returns the piece of the committed layout that contains a guest address, if any. Adjacent pieces that were added

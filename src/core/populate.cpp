@@ -90,6 +90,8 @@ Result<void> populate_bytes(Kernel& kernel, std::span<std::byte> bytes, int advi
     CallFailed what{.result = result, .object = object};
     if (result == -EFAULT)
       what.reason = "a page cannot be had: the file may end before it, or there are too few huge pages";
+    if (result == -ENOMEM) what.reason = "part of the range is not mapped in this process, or memory ran out";
+    if (result == -EINVAL) what.reason = "the memory is read-only, or does not begin at a page";
     return call_failure("madvise", std::move(what));
   }
   if (population.is_complete()) return {};

@@ -130,7 +130,7 @@ Result<void> require_node(Kernel& kernel, const Node& node, const Fd& given, con
   FileStatus status;
   if (const int result = kernel.fstat(given.get(), status); result < 0) {
     what.result = result;
-    what.reason = fmt::format("fd {} was given for {}", given.get(), node.path);
+    what.reason = fmt::format("fd {} was given for {}, and is not open in this process", given.get(), node.path);
     return call_failure("fstat", std::move(what));
   }
   const auto number = node.number ? node.number : POSTERN_TRY(sysfs::device_number(kernel, node.sysfs + "/dev"));

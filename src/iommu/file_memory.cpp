@@ -91,8 +91,10 @@ Result<void> check_file(const Memory& memory, Access access, const std::string& 
   if (status.size < end) {
     what.result = -EINVAL;
     what.kind = ErrorKind::out_of_range;
-    what.reason = fmt::format("the memory ends at offset {:#x}, but the file has {}", end, size_text(status.size));
-    what.remedy = RemedyCode::extend_file;
+    const bool is_dma_buf = memory.kind() == Memory::Kind::dma_buf;
+    what.reason = fmt::format("the memory ends at offset {:#x}, but the {} has {}", end,
+                              is_dma_buf ? "dma-buf" : "file", size_text(status.size));
+    if (!is_dma_buf) what.remedy = RemedyCode::extend_file;  // a dma-buf keeps its size
     return refusal(std::move(what));
   }
   if (memory.kind() == Memory::Kind::dma_buf) return {};

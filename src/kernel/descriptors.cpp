@@ -69,7 +69,12 @@ Result<void> send_fds(int socket, std::span<const int> fds) {
     sent = ::sendmsg(socket, &message.header, MSG_NOSIGNAL);
   } while (sent < 0 && errno == EINTR);
   if (sent >= 0) return {};
-  return call_failure("sendmsg", {.result = -errno, .object = object});
+  CallFailed what{.result = -errno, .object = object};
+  if (what.result == -EBADF) {
+    what.kind = ErrorKind::invalid_argument;
+    what.reason = "the socket or one of the descriptors is not open";
+  }
+  return call_failure("sendmsg", std::move(what));
 }
 
 Result<std::vector<Fd>> receive_fds(Kernel& kernel, int socket, std::size_t count) {
@@ -84,7 +89,8 @@ Result<std::vector<Fd>> receive_fds(Kernel& kernel, int socket, std::size_t coun
   if (got < 0) return call_failure("recvmsg", {.result = -errno, .object = object});
   auto fds = fds_of(kernel, message);
   if (got == 0 && fds.empty()) {
-    return refusal({.result = -ECONNRESET, .object = object, .reason = "the other end was closed"});
+    return refusal(
+        {.result = -ECONNRESET, .object = object, .reason = "the other end was closed, or sent an empty message"});
   }
   // There is room for all, so it is the limit of open files that has cut them short (receive_fd_user).
   if ((message.header.msg_flags & MSG_CTRUNC) != 0) {
@@ -93,8 +99,13 @@ Result<std::vector<Fd>> receive_fds(Kernel& kernel, int socket, std::size_t coun
                     .reason = fmt::format("this process could open {} of them only", fds.size()),
                     .remedy = RemedyCode::raise_open_files_limit});
   }
-  if (got != 1 || (message.header.msg_flags & MSG_TRUNC) != 0 || fds.size() != count) {
-    return refusal({.result = -EPROTO, .object = object, .reason = fmt::format("the message has {}", fds.size())});
+  const bool has_one_byte = got == 1 && (message.header.msg_flags & MSG_TRUNC) == 0;
+  if (!has_one_byte || fds.size() != count) {
+    return refusal({.result = -EPROTO,
+                    .kind = ErrorKind::invalid_argument,
+                    .object = object,
+                    .reason = fmt::format("send_fds() did not send this message: it has {} descriptors{}", fds.size(),
+                                          has_one_byte ? "" : ", and not one byte of data")});
   }
   return fds;
 }

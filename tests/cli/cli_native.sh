@@ -140,6 +140,8 @@ run postern check $disk --host sim:pc --bytes 1M --backend iommufd --write-test 
 expect 'a file left by an earlier write test is not overwritten' 1 out 'FAIL  write' out 'an earlier write test ended' out 'conv=notrunc'
 run postern check $other --host sim
 expect 'a device that is bound to its own driver is refused' 1 err "\"postern bind $other --host sim\"" err "starts fresh in each run"
+run postern doctor 00:01.0 --host sim:arm --memory 1P
+expect 'doctor says where the width of the IOMMU is unknown' 0 out '?  address width'
 run postern doctor $disk --host sim --memory 1024G
 expect 'doctor reports more memory than the IOMMU can translate' 1 out 'NO  address width' out '0x0-0x7fffffffff'
 run postern check $disk --host sim --vf-token bd8d9d2b-5a5f-4f5a-a211-f591514ba1f3
@@ -229,6 +231,10 @@ case $(postern backends) in
         run postern doctor 0000:00:00.0 --host "sim:$described" --memory 8M
         expect 'doctor counts the windows of a POWER host' 1 out 'version 2 of spapr counts 8 MiB to be mapped and 2 MiB for tables: too much' \
             out 'version 1 of spapr counts 1026 MiB for its whole window and table: too much' out '"ulimit -l 10240"'
+        sed -i 's/8388608/2147483648/' "$described"
+        run postern doctor 0000:00:00.0 --host "sim:$described" --memory 64G
+        expect 'doctor leaves version 1 of spapr out where its window is too small' 1 out 'version 2 of spapr counts' \
+            no-out 'version 1 of spapr'
         ;;
 esac
 echo '{"platform": "pc", "functions": [{"address": "00:01.0", "model": "nvme", "iommu_group": null}]}' >"$described"

@@ -389,6 +389,43 @@ TEST_P(GuestWithBar, ARevokedPieceBlocksNoLaterChange) {
   EXPECT_FALSE(container().find(base));
 }
 
+// The second disk is gone for good: its dma-buf must not keep the first one's dead.
+TEST_P(GuestWithBar, OthersAreMappedAnewBesideOneThatStaysRevoked) {
+  const Bound bound(test::last_nvme());
+  auto second = PciDevice::open(attach(test::kernel(), bound.host(), {.backend = "iommufd"}).value()).value();
+  ASSERT_TRUE(second.enable_memory());
+  const IovaRange below{base - page, base - 1};
+  ASSERT_TRUE(guest_.add(below.first, export_dma_buf(second.device(), 0, 0, page).value()));
+  ASSERT_TRUE(second.detach());
+  set_memory(false);
+  set_memory(true);
+  EXPECT_FALSE(reaches(base));
+  const auto remapped = guest_.remap_dma_bufs();
+  ASSERT_FALSE(remapped);
+  EXPECT_EQ(remapped.error().code(), ENODEV);
+  EXPECT_THAT(remapped.error().message(), HasSubstr(to_string(below)));
+  EXPECT_TRUE(reaches(base));
+  EXPECT_EQ(guest_.remap_dma_bufs({base, base - 1}).error().code(), EINVAL);
+}
+
+// Whatever is mapped is queried. What could not be mapped again has no pages that a device could write.
+TEST_P(GuestWithBar, IsLeftOutOfQueriesWhileItCannotBeMapped) {
+  if (!guest_.start_tracking()) GTEST_SKIP() << "this IOMMU has no dirty bits";
+  set_memory(false);
+  const auto changed = guest_.set_access(whole, Access::read);
+  ASSERT_FALSE(changed);
+  EXPECT_EQ(changed.error().code(), ENODEV);
+  ASSERT_FALSE(container().find(base));
+  std::array<std::uint64_t, 1> words{};
+  const auto queried = guest_.query_dirty(whole, {.page_size = page, .words = words});
+  EXPECT_TRUE(queried) << queried.error().message();
+  set_memory(true);
+  ASSERT_TRUE(guest_.remap_dma_bufs());
+  EXPECT_TRUE(reaches(base));
+  EXPECT_TRUE(guest_.query_dirty(whole, {.page_size = page, .words = words}));
+  EXPECT_TRUE(guest_.stop_tracking());
+}
+
 INSTANTIATE_TEST_SUITE_P(Backends, DmaBufExport, ::testing::ValuesIn(test::newest_interfaces()), test::interface_name);
 INSTANTIATE_TEST_SUITE_P(Backends, PeerToPeer, ::testing::ValuesIn(test::newest_interfaces()), test::interface_name);
 INSTANTIATE_TEST_SUITE_P(Backends, GuestWithBar, ::testing::ValuesIn(test::newest_interfaces()), test::interface_name);

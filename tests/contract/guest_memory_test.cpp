@@ -107,6 +107,18 @@ class GuestMemoryOnKernel : public ::testing::TestWithParam<test::Interface> {
   std::optional<Device> second_;
 };
 
+TEST_P(GuestMemoryOnKernel, ADeviceIsAttachedOnce) {
+  attach_first();
+  const auto again = memory_->attach(bound_.host());
+  ASSERT_FALSE(again);
+  EXPECT_EQ(again.error().code(), EBUSY);
+  EXPECT_TRUE(again.error().refused());
+  EXPECT_THAT(again.error().message(), HasSubstr("attached to it already"));
+  ASSERT_TRUE(first_->detach());
+  first_.reset();
+  attach_first();
+}
+
 TEST_P(GuestMemoryOnKernel, ALayoutThatWasMadeBeforeIsThereForTheFirstDevice) {
   ASSERT_TRUE(memory_->add(iova(0), bytes(0, 2)));
   ASSERT_TRUE(memory_->add(iova(4), bytes(4, 2), Access::read));

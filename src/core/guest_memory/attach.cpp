@@ -1,11 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 // Devices of a guest: attached to a container that shows its memory, or to a new one that then does.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+
 #include "core/causes.hpp"
 #include "core/guest_memory/impl.hpp"
+#include "kernel/ioctl.hpp"
 
 namespace postern {
 
 Result<GuestDevice> GuestMemory::Impl::attach(const HostDevice& device) {
+  for (const auto& container : containers_) {
+    const auto devices = container->devices();
+    if (std::any_of(devices.begin(), devices.end(), [&](const HostDevice& each) { return each.name == device.name; })) {
+      return refusal({.result = -EBUSY,
+                      .kind = ErrorKind::in_use,
+                      .object = fmt::format("attach {} to guest memory", device.name),
+                      .reason = "it is attached to it already",
+                      .remedy = "detach it first"});
+    }
+  }
   POSTERN_TRY(settle());
   std::vector<Error> refusals;
   for (const auto& container : containers_) {

@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
+#include <iterator>
 #include <new>
 #include <postern/format.hpp>
 
+#include "base/words.hpp"
 #include "core/guest_memory/impl.hpp"
 #include "device/dma_buf.hpp"
 #include "kernel/ioctl.hpp"
@@ -22,27 +24,29 @@ std::string object_text(const Container& container) {
   return fmt::format("change guest memory in container {}", container.backend());
 }
 
-// How many pieces begin where another ends, and so could be one mapping with it if they were one memory.
-std::size_t adjacent_pieces(const Pieces& pieces) {
-  std::size_t adjacent = 0;
+// Tells, too, which of the mappings larger ones could replace.
+tl::unexpected<Error> refuse_count(const Container& container, const guest_memory::LayoutChange& change,
+                                   std::uint64_t left) {
+  std::size_t granules = 0;
+  std::size_t adjacent = 0;  // begin where another ends
   const Mapping* before = nullptr;
-  for (const auto& [first, piece] : pieces) {
-    if (before != nullptr && before->range.last + 1 == first) ++adjacent;
+  for (const auto& [first, piece] : change.incoming()) {
+    if (change.sparse_at(first) != nullptr) {
+      ++granules;
+    } else if (before != nullptr && before->range.last + 1 == first) {
+      ++adjacent;
+    }
     before = &piece;
   }
-  return adjacent;
-}
-
-tl::unexpected<Error> refuse_count(const Container& container, std::size_t outgoing, const Pieces& incoming,
-                                   std::uint64_t left) {
-  return refusal(
-      {.result = -ENOSPC,
-       .kind = ErrorKind::limit_reached,
-       .object = object_text(container),
-       .reason = fmt::format("it takes {} mappings and gives back {}, and the container may have {} more; {} "
-                             "of them are adjacent to another, but in other memory",
-                             incoming.size(), outgoing, left, adjacent_pieces(incoming)),
-       .remedy = RemedyCode::allow_more_mappings});
+  std::string reason = fmt::format("it takes {} mappings and gives back {}, and the container may have {} more",
+                                   change.incoming().size(), change.outgoing().size(), left);
+  if (granules != 0) reason += fmt::format("; {} of them are granules of sparse memory, which may be larger", granules);
+  if (adjacent != 0) reason += fmt::format("; {} of them are adjacent to another, but in other memory", adjacent);
+  return refusal({.result = -ENOSPC,
+                  .kind = ErrorKind::limit_reached,
+                  .object = object_text(container),
+                  .reason = std::move(reason),
+                  .remedy = RemedyCode::allow_more_mappings});
 }
 
 tl::unexpected<Error> refuse_range(const Container& container, IovaRange range) {
@@ -50,19 +54,28 @@ tl::unexpected<Error> refuse_range(const Container& container, IovaRange range) 
   std::string reason;
   if (usable.empty()) {
     reason = "it has no usable range";
-  } else if (range.last > usable.back().last) {
-    const auto bits = [](Iova iova) { return std::bit_width(iova.value); };
+  } else if (const auto bits = [](Iova iova) { return std::bit_width(iova.value); };
+             bits(range.last) > bits(usable.back().last)) {
     reason =
         fmt::format("{} needs address bit {}, and the IOMMU translates the lowest {} bits, up to {}", to_string(range),
                     bits(range.last) - 1, bits(usable.back().last), to_string(usable.back().last));
   } else {
     reason = fmt::format("{} is not within one of the usable ranges {}", to_string(range), ranges_text(usable));
   }
-  return refusal({.result = -ERANGE,
-                  .kind = ErrorKind::out_of_range,
-                  .object = object_text(container),
-                  .reason = std::move(reason),
-                  .remedy = RemedyCode::choose_usable_iova});
+  return refusal(
+      {.result = -ERANGE,
+       .kind = ErrorKind::out_of_range,
+       .object = object_text(container),
+       .reason = std::move(reason),
+       .remedy = "place the guest's memory within the usable ranges, with a hole for what lies between them"});
+}
+
+// An error of a piece, told as what was to be done with it.
+Error about(const Mapping& piece, const Container& container, const Error& error) {
+  Error::Details details = error.details();
+  details.object =
+      fmt::format("map the dma-buf at {} anew in container {}", to_string(piece.range), container.backend());
+  return Error(std::move(details));
 }
 
 bool is_dma_buf(const Mapping& mapping) { return mapping.memory.kind() == Memory::Kind::dma_buf; }
@@ -79,9 +92,8 @@ Result<void> GuestMemory::Impl::check(const Container& container) const {
         std::any_of(usable.begin(), usable.end(), [&](IovaRange range) { return range.contains(wanted); });
     if (!fits) return refuse_range(container, wanted);
   }
-  const std::size_t outgoing = change_->outgoing().size();
-  if (const auto left = container.mappings_left(); left && incoming.size() > *left + outgoing)
-    return refuse_count(container, outgoing, incoming, *left);
+  if (const auto left = container.mappings_left(); left && incoming.size() > *left + change_->outgoing().size())
+    return refuse_count(container, *change_, *left);
   return {};
 }
 
@@ -173,17 +185,29 @@ Result<void> GuestMemory::Impl::commit() {
 }
 
 Result<void> GuestMemory::Impl::remap_dma_bufs(IovaRange range) {
+  if (range.last < range.first) {
+    return refusal({.result = -EINVAL, .object = "map dma-bufs of guest memory anew", .reason = inverted_text(range)});
+  }
   POSTERN_TRY(settle());
+  std::vector<Error> failures;
   for (const auto& [first, piece] : layout_.pieces()) {
     if (!is_dma_buf(piece) || !piece.range.overlaps(range)) continue;
     for (const auto& container : containers_) {
       if (container->devices().empty()) continue;  // it is closed by the next commit()
-      POSTERN_TRY(try_dma_buf(*container, piece));
-      POSTERN_TRY(make({container, piece, false}));
-      POSTERN_TRY(make({container, piece, true}));
+      const auto done = remap(container, piece);
+      if (!done) failures.push_back(about(piece, *container, done.error()));
     }
   }
-  return {};
+  if (failures.empty()) return {};
+  Error::Details details = failures.front().details();
+  details.causes.insert(details.causes.end(), std::next(failures.begin()), failures.end());
+  return failure(std::move(details));
+}
+
+Result<void> GuestMemory::Impl::remap(const std::shared_ptr<Container>& container, const Mapping& piece) {
+  POSTERN_TRY(try_dma_buf(*container, piece));
+  POSTERN_TRY(make({container, piece, false}));
+  return make({container, piece, true});
 }
 
 }  // namespace postern

@@ -32,7 +32,8 @@ Result<void> check_query(IovaRange range, const DirtyBitmap& bitmap) {
   if (!std::has_single_bit(bitmap.page_size) || bitmap.page_size < page)
     return refuse_query(range, fmt::format("the bitmap's page size must be a power of two of at least {}", page));
   if (range.last < range.first) return refuse_query(range, inverted_text(range));
-  if (length == 0 || ((range.first.value | length) & (bitmap.page_size - 1)) != 0) {
+  if (length == 0) return refuse_query(range, "it has 2^64 bytes, for which there is no bitmap: query parts of it");
+  if (((range.first.value | length) & (bitmap.page_size - 1)) != 0) {
     return refuse_query(
         range, fmt::format("it must begin and end at a multiple of {:#x}; {}", bitmap.page_size, length_text(range)));
   }
@@ -117,6 +118,7 @@ void GuestMemory::Impl::keep_dirty_pages(Container& container) {
     const std::uint64_t size = container.space().smallest_page();
     const std::uint64_t words = DirtyBitmap::words_for(piece.range.length(), size);
     const DirtyBitmap bitmap{.page_size = size, .words = {cleared_words(words), words}};
+    if (!container.find(first)) continue;
     const auto answer = container.get<DirtyTracker>()->query(piece.range, bitmap);
     if (answer && size == page) {
       dirty_->add(piece.range, scratch_.data());
@@ -151,6 +153,7 @@ Result<DirtyAnswer> GuestMemory::Impl::query_all(IovaRange range, const DirtyBit
     const IovaRange whole = piece->second.range;
     const IovaRange part{std::max(whole.first, range.first), std::min(whole.last, range.last)};
     for (const auto& container : containers_) {
+      if (!container->find(whole.first)) continue;  // not mapped: a dma-buf that is revoked, or a step that is owed
       const auto from = POSTERN_TRY(query_container(*container, part, range, bitmap, after));
       if (from == DirtyAnswer::everything) answer = from;
     }

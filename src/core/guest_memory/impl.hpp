@@ -51,6 +51,7 @@ class GuestMemory::Impl {
   [[nodiscard]] Result<void> make_back(const Step& step);
   [[nodiscard]] Result<void> make_all(std::span<const Step> steps);
   [[nodiscard]] Result<void> settle();
+  [[nodiscard]] Result<void> remap(const std::shared_ptr<Container>& container, const Mapping& piece);
   void undo(std::span<const Step> steps, std::vector<Error>& failures) noexcept;
 
   // dirty.cpp

@@ -15,7 +15,8 @@
 namespace postern::guest_memory {
 namespace {
 
-constexpr std::uint64_t page = 4096;            // a container may have larger ones: commit() learns of them
+constexpr std::uint64_t page = 4096;  // a container may have larger ones: commit() learns of them
+constexpr IovaRange whole_space{{0}, {~std::uint64_t{0}}};
 constexpr std::uint64_t most_granules = 16384;  // of a sparse region: a quarter of what type1 allows a container
 
 Mapping part_of(const Mapping& piece, IovaRange range, Access access) {
@@ -55,8 +56,10 @@ Result<IovaRange> checked(const std::string& step, Iova first, std::uint64_t len
   return *range;
 }
 
+// All of the address space has a length of 2^64, which is no number of bytes.
 Result<void> checked(const std::string& step, IovaRange range) {
   if (range.last < range.first) return refuse(EINVAL, ErrorKind::invalid_argument, step, inverted_text(range));
+  if (range == whole_space) return {};
   POSTERN_TRY(checked(step, range.first, range.length()));
   return {};
 }
@@ -138,6 +141,10 @@ Result<Mapping> LayoutChange::check_new(const std::string& step, Iova first, con
                                         Access access) const {
   if (!is_valid(access)) return refuse(EINVAL, ErrorKind::invalid_argument, step, access_fault(access));
   const IovaRange range = POSTERN_TRY(checked(step, first, memory.length()));
+  if (memory.kind() != Memory::Kind::address && !memory.file())
+    return refuse(EBADF, ErrorKind::invalid_argument, step, "the memory has no file");
+  if (memory.kind() != Memory::Kind::address && memory.offset() + memory.length() < memory.offset())
+    return refuse(EOVERFLOW, ErrorKind::out_of_range, step, "the memory runs past the last offset of a file, 2^64-1");
   const std::uint64_t place =
       memory.kind() == Memory::Kind::address ? reinterpret_cast<std::uintptr_t>(memory.address()) : memory.offset();
   if ((place & (page - 1)) != 0) {
@@ -175,7 +182,7 @@ Result<std::uint64_t> LayoutChange::add_sparse(Iova first, const Memory& memory,
 
 // The region, if the range is granules of one.
 Result<const SparseRegion*> LayoutChange::check_granules(const std::string& step, IovaRange range) const {
-  POSTERN_TRY(checked(step, range.first, range.length()));
+  POSTERN_TRY(checked(step, range));
   const SparseRegion* const region = sparse_at(range.first);
   if (region == nullptr || range.last > region->whole.range.last)
     return refuse(ENOENT, ErrorKind::not_found, step, "it is not within a sparse region");
@@ -322,7 +329,8 @@ void LayoutChange::cut_out(IovaRange range, std::optional<Access> access) {
 void LayoutChange::coalesce() {
   for (auto piece = incoming_.begin(); piece != incoming_.end();) {
     const auto next = std::next(piece);
-    if (next == incoming_.end() || !continues(piece->second, next->second) || sparse_at(piece->first) != nullptr) {
+    if (next == incoming_.end() || !continues(piece->second, next->second) || sparse_at(piece->first) != nullptr ||
+        sparse_at(next->first) != nullptr) {
       piece = next;
       continue;
     }

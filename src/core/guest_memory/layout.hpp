@@ -67,10 +67,11 @@ class LayoutChange {
   [[nodiscard]] const Pieces& incoming() const noexcept { return incoming_; }  // what replaces them
   [[nodiscard]] Pieces& incoming() noexcept { return incoming_; }
   [[nodiscard]] SparseRegions& sparse() noexcept { return sparse_; }  // after the change
+  // The region that contains the address after the change; null: none.
+  [[nodiscard]] const SparseRegion* sparse_at(Iova iova) const;
 
  private:
   [[nodiscard]] const Mapping* overlapping(IovaRange range) const;
-  [[nodiscard]] const SparseRegion* sparse_at(Iova iova) const;
   [[nodiscard]] const Mapping* piece_at(Iova iova) const;
   [[nodiscard]] std::optional<Iova> first_hole(IovaRange range) const;
   [[nodiscard]] Result<Mapping> check_new(const std::string& step, Iova first, const Memory& memory,

@@ -110,6 +110,7 @@ Result<std::vector<LockedMemoryNeed>> locked_memory(Kernel& kernel, const Memory
       .each = tables,
       .containers_at_least = platform == Platform::pseries ? bridge_count(devices) : 1,
       .containers_at_most = groups};
+  if (memory.mapped > window) return std::vector{std::move(version2)};  // version 1 has the default window alone
   // Counts the whole window, mapped or not (tce_iommu_enable), and has one group a container.
   LockedMemoryNeed version1{.backend = "spapr",
                             .version = 1,

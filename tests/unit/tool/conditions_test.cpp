@@ -396,18 +396,18 @@ TEST(Device, ThatDoesNotAnswerIsToldWithWhatToTry) {
 TEST(AddressWidth, IsTheNarrowerOfWhatVtdTakesAndWhatItsPageTablesReach) {
   Host host;
   constexpr std::uint64_t gib = 1 << 30;
-  EXPECT_FALSE(judge_address_width(host, "dmar0", gib)) << "it does not say";
+  EXPECT_EQ(judge_address_width(host, "dmar0", gib).verdict, Verdict::unknown) << "it does not say";
   // MGAW 39 bits, and page tables of 39 and 48 bits.
   host.file("/sys/class/iommu/dmar0/intel-iommu/cap", "d2008c40260662\n");
-  EXPECT_EQ(judge_address_width(host, "dmar0", 256 * gib)->verdict, Verdict::met);
-  const Condition narrow = *judge_address_width(host, std::nullopt, 1024 * gib);
+  EXPECT_EQ(judge_address_width(host, "dmar0", 256 * gib).verdict, Verdict::met);
+  const Condition narrow = judge_address_width(host, std::nullopt, 1024 * gib);
   EXPECT_EQ(narrow.verdict, Verdict::not_met);
   EXPECT_TRUE(mentions(narrow.detail, "0x0-0x7fffffffff")) << narrow.detail;
-  EXPECT_EQ(judge_address_width(host, "dmar0", 512 * gib)->verdict, Verdict::not_met) << "interrupts take a part of it";
+  EXPECT_EQ(judge_address_width(host, "dmar0", 512 * gib).verdict, Verdict::not_met) << "interrupts take a part of it";
   // MGAW 57 bits, but page tables for only 48.
   host.file("/sys/class/iommu/dmar0/intel-iommu/cap", "d2008c40380462\n");
-  EXPECT_EQ(judge_address_width(host, "dmar0", 1024 * gib)->verdict, Verdict::met);
-  EXPECT_EQ(judge_address_width(host, "dmar0", gib << 18)->verdict, Verdict::not_met);
+  EXPECT_EQ(judge_address_width(host, "dmar0", 1024 * gib).verdict, Verdict::met);
+  EXPECT_EQ(judge_address_width(host, "dmar0", gib << 18).verdict, Verdict::not_met);
 }
 
 TEST(Device, ThatIsReadyMeetsEveryCondition) {

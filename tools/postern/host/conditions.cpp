@@ -184,8 +184,7 @@ Condition judge_interrupt_isolation(Kernel& kernel, const std::optional<std::str
   return condition;
 }
 
-std::optional<Condition> judge_address_width(Kernel& kernel, const std::optional<std::string>& iommu,
-                                             std::uint64_t memory) {
+Condition judge_address_width(Kernel& kernel, const std::optional<std::string>& iommu, std::uint64_t memory) {
   const auto cannot_tell = [](const Error& error) { return unread("address-width", "address width", error); };
   auto names = iommu ? Result<std::vector<std::string>>({*iommu}) : read_entries(kernel, "/sys/class/iommu");
   if (!names) return cannot_tell(names.error());
@@ -198,7 +197,14 @@ std::optional<Condition> judge_address_width(Kernel& kernel, const std::optional
     narrowest = *bits;
     whose = name;
   }
-  if (!narrowest) return std::nullopt;
+  if (!narrowest) {
+    return {.key = "address-width",
+            .title = "address width",
+            .verdict = Verdict::unknown,
+            .detail = fmt::format("whether {} has room is unknown: this host's IOMMU does not show its width in sysfs",
+                                  size_text(memory)),
+            .remedy = {}};
+  }
   // The doorbells of interrupts are never usable (IOAPIC_RANGE_START to IOAPIC_RANGE_END).
   constexpr std::uint64_t doorbells = std::uint64_t{1} << 20;
   const std::uint64_t all = *narrowest >= 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << *narrowest) - 1;
@@ -255,9 +261,8 @@ Diagnosis diagnose(Kernel& kernel, const Question& question) {
   diagnosis.host.push_back(judge_memory(diagnosis.memory));
   if (!known_machine) diagnosis.host.push_back(unread("processor", "processor", known_machine.error()));
   if (question.memory && !power) {
-    auto width = iommu_unread ? unread("address-width", "address width", *iommu_unread)
-                              : judge_address_width(kernel, iommu, *question.memory);
-    if (width) diagnosis.host.push_back(std::move(*width));
+    diagnosis.host.push_back(iommu_unread ? unread("address-width", "address width", *iommu_unread)
+                                          : judge_address_width(kernel, iommu, *question.memory));
   }
   add_backends(kernel, examined, function ? diagnosis.device : diagnosis.host, diagnosis);
   return diagnosis;

@@ -61,9 +61,9 @@ struct Question {
 // told to do without isolation stands in what they were found to need.
 [[nodiscard]] Condition judge_interrupt_isolation(Kernel& kernel, const std::optional<std::string>& iommu,
                                                   std::span<const Examined> examined = {});
-// Whether so much memory has room in what the IOMMU translates. Nothing where this host does not tell (VT-d's alone).
-[[nodiscard]] std::optional<Condition> judge_address_width(Kernel& kernel, const std::optional<std::string>& iommu,
-                                                           std::uint64_t memory);
+// Whether so much memory has room in what the IOMMU translates. Unknown unless it is VT-d, which alone shows its width.
+[[nodiscard]] Condition judge_address_width(Kernel& kernel, const std::optional<std::string>& iommu,
+                                            std::uint64_t memory);
 // Whether VFIO takes functions of this kind. Nothing where it does.
 [[nodiscard]] std::optional<Condition> judge_kind(const PciFunction& function);
 // A condition that is unknown because a call failed.

@@ -49,6 +49,37 @@ TEST_F(Layout, AdjacentPiecesOfOneMemoryBecomeOne) {
   EXPECT_EQ(layout_.total_length(), 1000 * page);
 }
 
+TEST_F(Layout, AGranuleStaysApartFromWhatLiesBesideIt) {
+  LayoutChange change(layout_);
+  ASSERT_TRUE(change.add(iova(0), memory(0, 4), Access::read_write));
+  ASSERT_TRUE(change.add_sparse(iova(4), memory(4, 4), 2 * page, Access::read_write));
+  ASSERT_TRUE(change.add(iova(8), memory(8, 4), Access::read_write));
+  ASSERT_TRUE(change.populate(range(4, 4)));
+  commit(change);
+  ASSERT_EQ(layout_.pieces().size(), 4U) << "one mapping would have to be unmapped as a whole";
+  EXPECT_EQ(layout_.find(iova(0))->range, range(0, 4));
+  EXPECT_EQ(layout_.find(iova(4))->range, range(4, 2));
+  EXPECT_EQ(layout_.find(iova(8))->range, range(8, 4));
+}
+
+TEST_F(Layout, MemoryThatNoFileCanHaveIsRefused) {
+  LayoutChange change(layout_);
+  const auto add = [&](const Memory& memory) { return change.add(iova(0), memory, Access::read).error().code(); };
+  EXPECT_EQ(add(Memory::of_file(nullptr, 0, page)), EBADF);
+  EXPECT_EQ(add(Memory::of_dma_buf(nullptr, 0, page)), EBADF);
+  EXPECT_EQ(add(Memory::of_file(std::make_shared<const Fd>(), ~std::uint64_t{0} - page + 1, 2 * page)), EOVERFLOW);
+}
+
+TEST_F(Layout, TheWholeAddressSpaceIsARange) {
+  LayoutChange change(layout_);
+  const IovaRange everything{{0}, {~std::uint64_t{0}}};
+  const auto removed = change.remove(everything);
+  EXPECT_EQ(removed.error().code(), ENOENT);
+  EXPECT_THAT(removed.error().message(), HasSubstr("there is none at 0x0"));
+  EXPECT_EQ(change.populate(everything).error().code(), ENOENT);
+  EXPECT_THAT(change.populate({iova(2), iova(1) - 1}).error().message(), HasSubstr("below first"));
+}
+
 TEST_F(Layout, AdjacentPiecesOfOtherMemoryStayApart) {
   const auto file = std::make_shared<const Fd>();
   const auto other = std::make_shared<const Fd>();
