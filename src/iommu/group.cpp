@@ -88,10 +88,11 @@ Result<void> Group::unset_container() {
   const int result = vfio::group_unset_container(fd_.kernel(), fd_.get());
   // EINVAL: the kernel has already removed it, when the last of its devices was unbound (vfio_device_remove_group).
   if (result < 0 && result != -EINVAL) {
-    return call_failure(vfio::group_unset_container.symbol,
-                        {.result = result,
-                         .object = group_text(id_),
-                         .reason = result == -EBUSY ? "a device of the group is still open" : ""});
+    return call_failure(
+        vfio::group_unset_container.symbol,
+        {.result = result,
+         .object = group_text(id_),
+         .reason = result == -EBUSY ? "a device of the group is still open, or a BAR of one is mapped" : ""});
   }
   return {};
 }

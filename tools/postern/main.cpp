@@ -166,7 +166,7 @@ ExitCode run(int argc, char** argv, ChosenHost& host, Session& session) {
   }
 
   if (arguments.empty()) {
-    put(stderr, session.err, app.help());
+    put(stderr, session.err, fold_help(session.err, app.help()));
     return ExitCode::usage;
   }
   if (arguments[0].empty() || arguments[0][0] != '-') {
@@ -176,7 +176,10 @@ ExitCode run(int argc, char** argv, ChosenHost& host, Session& session) {
   }
   try {
     app.parse(argc, argv);
-  } catch (const CLI::Success& success) {  // --help and --version
+  } catch (const CLI::CallForHelp&) {
+    put(stdout, session.out, fold_help(session.out, app.help()));
+    return ExitCode::ok;
+  } catch (const CLI::Success& success) {  // --version
     app.exit(success);
     return ExitCode::ok;
   } catch (const CLI::ParseError& wrong) {

@@ -23,6 +23,35 @@ TEST(Terminal, IsNotInteractiveBehindAPipe) {
   for (const int end : ends) ::close(end);
 }
 
+TEST(FoldHelp, FoldsDescriptionsBesideTheirOptionsAndParagraphsAsAWhole) {
+  const std::string help =
+      "Check every condition for passing a device through\n"
+      "\n"
+      "Options:\n"
+      "  --json                Print one JSON document\n"
+      "  --host HOST           Use a simulated host, which starts fresh, or\n"
+      "                        sim:FILE\n"
+      "  --a-very-long-option NAME\n"
+      "                        Its description\n"
+      "\n"
+      "Needs root. The previous driver is\n"
+      "recorded.\n";
+  EXPECT_EQ(fold_help({}, help), help);
+  EXPECT_EQ(fold_help({.width = 46}, help),
+            "Check every condition for passing a device\nthrough\n"
+            "\n"
+            "Options:\n"
+            "  --json                Print one JSON\n"
+            "                        document\n"
+            "  --host HOST           Use a simulated host,\n"
+            "                        which starts fresh, or\n"
+            "                        sim:FILE\n"
+            "  --a-very-long-option NAME\n"
+            "                        Its description\n"
+            "\n"
+            "Needs root. The previous driver is recorded.\n");
+}
+
 TEST(Printable, ShowsControlCharactersAsWhatTheyAre) {
   EXPECT_EQ(printable("nvme0n1 auf /\xc3\xbc \xe2\x82\xac \xf0\x9f\x9a\xaa"),
             "nvme0n1 auf /\xc3\xbc \xe2\x82\xac \xf0\x9f\x9a\xaa");

@@ -164,4 +164,41 @@ std::string fold(const Terminal& terminal, std::string_view raw, std::size_t ind
   return folded;
 }
 
+std::string fold_help(const Terminal& terminal, std::string_view help) {
+  if (terminal.width == 0) return std::string(help);
+  constexpr std::size_t deep = 20;  // a line that begins there goes on with the description above
+  std::string folded;
+  std::string name;  // with the spaces behind it; empty for a paragraph
+  std::string text;
+  const auto end = [&] {
+    if (!name.empty() || !text.empty()) folded += name + fold(terminal, text, columns_of(name)) + "\n";
+    name.clear();
+    text.clear();
+  };
+  while (!help.empty()) {
+    const std::string_view line = help.substr(0, help.find('\n'));
+    help.remove_prefix(std::min(line.size() + 1, help.size()));
+    const std::size_t start = std::min(line.find_first_not_of(' '), line.size());
+    if (line.empty()) {
+      end();
+      folded += "\n";
+    } else if (start == 0 || start >= deep) {
+      const bool is_below = start > 0 && !name.empty() && text.empty();  // the name takes a line of its own
+      if (is_below || (start == 0 && !name.empty())) end();
+      if (is_below) name = std::string(start, ' ');
+      if (!text.empty()) text += ' ';
+      text += line.substr(start);
+      if (line.back() == ':') end();  // a heading
+    } else {
+      end();
+      const std::size_t gap = line.find("  ", start);
+      const std::size_t description = gap == std::string_view::npos ? line.size() : line.find_first_not_of(' ', gap);
+      name = line.substr(0, description);
+      text = line.substr(std::min(description, line.size()));
+    }
+  }
+  end();
+  return folded;
+}
+
 }  // namespace postern::tool

@@ -40,4 +40,7 @@ enum class Style { good, bad, doubtful, heading, faint };
 // stays on one line, even if that is too long.
 [[nodiscard]] std::string fold(const Terminal& terminal, std::string_view text, std::size_t indent);
 
+// Folds the text of --help: a description to the right of its option or command, a paragraph as a whole.
+[[nodiscard]] std::string fold_help(const Terminal& terminal, std::string_view help);
+
 }  // namespace postern::tool
