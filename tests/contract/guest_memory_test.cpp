@@ -116,7 +116,9 @@ TEST_P(GuestMemoryOnKernel, ADeviceIsAttachedOnce) {
   EXPECT_THAT(again.error().message(), HasSubstr("attached to it already"));
   ASSERT_TRUE(first_->detach());
   first_.reset();
-  attach_first();
+  auto back = memory_->attach(bound_.host());
+  ASSERT_TRUE(back) << back.error().message();
+  first_.emplace(std::move(back->device));
 }
 
 TEST_P(GuestMemoryOnKernel, ALayoutThatWasMadeBeforeIsThereForTheFirstDevice) {

@@ -153,7 +153,6 @@ TEST_F(Layout, WhatIsNoWholePageIsRefused) {
   EXPECT_EQ(change.add(iova(0), std::span(address(0), 0), Access::read).error().code(), EINVAL);
   EXPECT_EQ(change.add(Iova{0} - page, memory(0, 2), Access::read).error().code(), EOVERFLOW);
   EXPECT_EQ(change.remove({Iova{5}, Iova{4}}).error().code(), EINVAL);
-  EXPECT_EQ(change.remove({Iova{0}, Iova{0} - 1}).error().code(), EINVAL);
   const auto inverted = change.remove({iova(16), Iova{page}});
   ASSERT_FALSE(inverted);
   EXPECT_EQ(inverted.error().code(), EINVAL);
