@@ -26,6 +26,7 @@ TEST(Terminal, IsNotInteractiveBehindAPipe) {
 TEST(FoldHelp, FoldsDescriptionsBesideTheirOptionsAndParagraphsAsAWhole) {
   const std::string help =
       "Check every condition for passing a device through\n"
+      "Usage: postern doctor [OPTIONS] [DEV]\n"
       "\n"
       "Options:\n"
       "  --json                Print one JSON document\n"
@@ -39,6 +40,7 @@ TEST(FoldHelp, FoldsDescriptionsBesideTheirOptionsAndParagraphsAsAWhole) {
   EXPECT_EQ(fold_help({}, help), help);
   EXPECT_EQ(fold_help({.width = 46}, help),
             "Check every condition for passing a device\nthrough\n"
+            "Usage: postern doctor [OPTIONS] [DEV]\n"
             "\n"
             "Options:\n"
             "  --json                Print one JSON\n"

@@ -184,7 +184,7 @@ std::string fold_help(const Terminal& terminal, std::string_view help) {
       folded += "\n";
     } else if (start == 0 || start >= deep) {
       const bool is_below = start > 0 && !name.empty() && text.empty();  // the name takes a line of its own
-      if (is_below || (start == 0 && !name.empty())) end();
+      if (is_below || (start == 0 && !name.empty()) || line.substr(0, 6) == "Usage:") end();
       if (is_below) name = std::string(start, ' ');
       if (!text.empty()) text += ' ';
       text += line.substr(start);
