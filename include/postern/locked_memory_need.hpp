@@ -48,17 +48,18 @@ struct POSTERN_API LockedMemoryNeed {
 };
 
 /// Computes what a backend counts when so many bytes are mapped for these devices: one entry, or one for each group of
-/// versions that count differently, the newest first; none for a version that cannot map as much. Without a device: for one container. The kernel counts whole
-/// pages. It counts type1, and spapr version 1, for each container; iommufd for each IOMMU_IOAS_MAP or MAP_FILE, by
-/// user or, with IOMMU_OPTION_RLIMIT_MODE, by process; spapr version 2 once, and the tables of DMA windows for each
-/// container. Reads sysfs, and maps and opens nothing. A number beyond 2^64-1 is reported as 2^64-1.
-/// Thread-safe. Errors: ENODEV (spapr: the size of the default DMA window is not in the device tree), those of reading
-/// the device tree.
+/// versions that count differently, the newest first; none for a version that cannot map as much. Without a device: for
+/// one container. The kernel counts whole pages. It counts type1, and spapr version 1, for each container; iommufd for
+/// each IOMMU_IOAS_MAP or MAP_FILE, by user or, with IOMMU_OPTION_RLIMIT_MODE, by process; spapr version 2 once, and
+/// the tables of DMA windows for each container. Reads sysfs, and maps and opens nothing. A number beyond 2^64-1 is
+/// reported as 2^64-1. Thread-safe. Errors: ENODEV (spapr: the size of the default DMA window is not in the device
+/// tree), those of reading the device tree.
 [[nodiscard]] POSTERN_API Result<std::vector<LockedMemoryNeed>> locked_memory_needed(
     Kernel& kernel, const Backend& backend, std::uint64_t bytes, std::span<const HostDevice> devices = {});
 
 /// As above, for a layout. Memory that is mapped twice counts twice, except by address with spapr version 2. Dma-bufs
-/// count nothing. BARs that are given by address count nothing either, but cannot be told from RAM here: leave them out.
+/// count nothing. BARs that are given by address count nothing either, but cannot be told from RAM here: leave them
+/// out.
 [[nodiscard]] POSTERN_API Result<std::vector<LockedMemoryNeed>> locked_memory_needed(
     Kernel& kernel, const Backend& backend, std::span<const Mapping> layout, std::span<const HostDevice> devices = {});
 
