@@ -23,25 +23,26 @@ Runs runs_of(std::vector<std::uint64_t> words, std::uint64_t pages) {
 // One page at a time.
 Runs slow_runs_of(const std::vector<std::uint64_t>& words, std::uint64_t pages) {
   Runs runs;
-  for (std::uint64_t page = 0; page < pages; ++page) {
-    if ((words[page / 64] >> (page % 64) & 1) == 0) continue;
-    if (!runs.empty() && runs.back().first + runs.back().second == page) {
+  for (std::uint64_t at = 0; at < pages; ++at) {
+    if ((words[at / 64] >> (at % 64) & 1) == 0) continue;
+    if (!runs.empty() && runs.back().first + runs.back().second == at) {
       ++runs.back().second;
     } else {
-      runs.emplace_back(page, 1);
+      runs.emplace_back(at, 1);
     }
   }
   return runs;
 }
 
+constexpr std::uint64_t page = 4096;
 constexpr std::uint64_t all = ~std::uint64_t{0};
 constexpr std::uint64_t top = std::uint64_t{1} << 63;
 
 TEST(DirtyBitmap, HasABitForPartOfAPage) {
-  EXPECT_EQ(DirtyBitmap::words_for(0, 4096), 0U);
-  EXPECT_EQ(DirtyBitmap::words_for(1, 4096), 1U);
-  EXPECT_EQ(DirtyBitmap::words_for(64 * 4096, 4096), 1U);
-  EXPECT_EQ(DirtyBitmap::words_for(64 * 4096 + 1, 4096), 2U);
+  EXPECT_EQ(DirtyBitmap::words_for(0, page), 0U);
+  EXPECT_EQ(DirtyBitmap::words_for(1, page), 1U);
+  EXPECT_EQ(DirtyBitmap::words_for(64 * page, page), 1U);
+  EXPECT_EQ(DirtyBitmap::words_for(64 * page + 1, page), 2U);
   EXPECT_EQ(DirtyBitmap::words_for(all, 1), (std::uint64_t{1} << 58));
 }
 
