@@ -20,6 +20,8 @@ constexpr std::uint64_t mib = std::uint64_t{1} << 20;
 constexpr std::uint64_t pieces = 16;
 constexpr std::uint64_t piece = 4 * mib;
 constexpr std::uint64_t length = pieces * piece;
+constexpr double length_in_mib = 64;
+static_assert(length == 64 * mib);
 constexpr int runs = 5;
 
 // Where the guest sees a piece. Between pieces are holes, so that no two of them can become one mapping.
@@ -58,9 +60,8 @@ double cost_of_library(const HostDevice& device, std::string_view backend, const
 }
 
 void report(const std::string& name, double raw, double library) {
-  const double in_mib = static_cast<double>(length / mib);
-  print_figure(name + "-raw", raw / in_mib, "instructions/MiB");
-  print_figure(name + "-library", library / in_mib, "instructions/MiB");
+  print_figure(name + "-raw", raw / length_in_mib, "instructions/MiB");
+  print_figure(name + "-library", library / length_in_mib, "instructions/MiB");
   print_figure(name + "-overhead", 100 * (library - raw) / raw, "percent", 3.0);
 }
 
@@ -85,8 +86,7 @@ void measure_file(const HostDevice& device, const std::string& kind, const std::
   const double library = cost_of_library(device, "iommufd", Memory::of_file(file, 0, length));
   report("layout-iommufd-" + kind + "-file", raw, library);
   if (kind == "huge") {
-    print_figure("layout-iommufd-huge-file-total", library / static_cast<double>(length / mib), "instructions/MiB",
-                 600);
+    print_figure("layout-iommufd-huge-file-total", library / length_in_mib, "instructions/MiB", 600);
   }
 }
 

@@ -78,7 +78,9 @@ TEST(DirtyBitmap, VisitsWhatAPageByPageSearchFinds) {
           word = random();
           break;
         default:
-          word = random() & random() & random();
+          word = random();
+          word &= random();
+          word &= random();
           break;
       }
     }
