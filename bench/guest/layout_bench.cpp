@@ -20,8 +20,7 @@ constexpr std::uint64_t mib = std::uint64_t{1} << 20;
 constexpr std::uint64_t pieces = 16;
 constexpr std::uint64_t piece = 4 * mib;
 constexpr std::uint64_t length = pieces * piece;
-constexpr double length_in_mib = 64;
-static_assert(length == 64 * mib);
+constexpr double length_in_mib = static_cast<double>(length) / static_cast<double>(mib);
 constexpr int runs = 5;
 
 // Where the guest sees a piece. Between pieces are holes, so that no two of them can become one mapping.

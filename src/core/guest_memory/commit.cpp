@@ -5,11 +5,11 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
-#include <iterator>
 #include <new>
 #include <postern/format.hpp>
 
 #include "base/words.hpp"
+#include "core/causes.hpp"
 #include "core/guest_memory/impl.hpp"
 #include "device/dma_buf.hpp"
 #include "kernel/ioctl.hpp"
@@ -51,11 +51,11 @@ tl::unexpected<Error> refuse_count(const Container& container, const guest_memor
 
 tl::unexpected<Error> refuse_range(const Container& container, IovaRange range) {
   const auto& usable = container.usable_ranges();
+  const auto bits = [](Iova iova) { return std::bit_width(iova.value); };
   std::string reason;
   if (usable.empty()) {
     reason = "it has no usable range";
-  } else if (const auto bits = [](Iova iova) { return std::bit_width(iova.value); };
-             bits(range.last) > bits(usable.back().last)) {
+  } else if (bits(range.last) > bits(usable.back().last)) {
     reason =
         fmt::format("{} needs address bit {}, and the IOMMU translates the lowest {} bits, up to {}", to_string(range),
                     bits(range.last) - 1, bits(usable.back().last), to_string(usable.back().last));
@@ -199,9 +199,9 @@ Result<void> GuestMemory::Impl::remap_dma_bufs(IovaRange range) {
     }
   }
   if (failures.empty()) return {};
-  Error::Details details = failures.front().details();
-  details.causes.insert(details.causes.end(), std::next(failures.begin()), failures.end());
-  return failure(std::move(details));
+  const Error first = std::move(failures.front());
+  failures.erase(failures.begin());
+  return failure_with(std::move(failures), first);
 }
 
 Result<void> GuestMemory::Impl::remap(const std::shared_ptr<Container>& container, const Mapping& piece) {
