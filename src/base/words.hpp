@@ -4,6 +4,7 @@
 
 #include <sys/types.h>
 
+#include <functional>
 #include <postern/format.hpp>
 #include <postern/iova.hpp>
 #include <span>
@@ -11,6 +12,9 @@
 #include <vector>
 
 namespace postern {
+
+// A text that is made only if an error needs it: to format one costs more than most checks.
+using LazyText = std::function<std::string()>;
 
 [[nodiscard]] std::string list_text(std::span<const std::string> words);  // "a, b, c"; "none" if empty
 [[nodiscard]] std::string mode_text(mode_t mode);                         // "crw-rw----"

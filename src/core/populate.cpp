@@ -74,7 +74,7 @@ unsigned threads_for(const PopulateOptions& options, std::uint64_t length) {
 }
 
 Result<void> populate_bytes(Kernel& kernel, std::span<std::byte> bytes, int advice, const PopulateOptions& options,
-                            const std::string& object) {
+                            const LazyText& object) {
   if (options.huge_pages) (void)kernel.madvise(bytes.data(), bytes.size(), MADV_HUGEPAGE);  // where it can have them
   Population population(kernel, bytes, advice, options);
   {
@@ -87,7 +87,7 @@ Result<void> populate_bytes(Kernel& kernel, std::span<std::byte> bytes, int advi
     population.work();
   }
   if (const int result = population.result(); result < 0) {
-    CallFailed what{.result = result, .object = object};
+    CallFailed what{.result = result, .object = object()};
     if (result == -EFAULT)
       what.reason = "a page cannot be had: the file may end before it, or there are too few huge pages";
     if (result == -ENOMEM) what.reason = "part of the range is not mapped in this process, or memory ran out";
@@ -95,16 +95,16 @@ Result<void> populate_bytes(Kernel& kernel, std::span<std::byte> bytes, int advi
     return call_failure("madvise", std::move(what));
   }
   if (population.is_complete()) return {};
-  return refusal({.result = -ECANCELED, .object = object, .reason = "it was stopped"});
+  return refusal({.result = -ECANCELED, .object = object(), .reason = "it was stopped"});
 }
 
 }  // namespace
 
 Result<void> populate(Kernel& kernel, const Memory& memory, const PopulateOptions& options) {
-  const std::string object = object_text(memory);
+  const LazyText object = [&] { return object_text(memory); };
   if (memory.length() == 0) return {};
   if (memory.kind() == Memory::Kind::dma_buf) {
-    return refusal({.result = -EOPNOTSUPP, .object = object, .reason = "a dma-buf has its pages from the start"});
+    return refusal({.result = -EOPNOTSUPP, .object = object(), .reason = "a dma-buf has its pages from the start"});
   }
   if (memory.kind() == Memory::Kind::address) {
     return populate_bytes(kernel, {memory.address(), memory.length()}, MADV_POPULATE_WRITE, options, object);

@@ -111,7 +111,7 @@ class AddressSpace {
   [[nodiscard]] Result<void> unmap_found(Iova iova, std::uint64_t length);
   [[nodiscard]] Result<void> unmap_seeking(IovaRange range, std::uint64_t length);
   [[nodiscard]] Result<void> unmap_several(IovaRange range, std::uint64_t length);
-  [[nodiscard]] Result<void> map_file_at(IovaRange range, MappedMemory& file, Access access, const std::string& object);
+  [[nodiscard]] Result<void> map_file_at(IovaRange range, MappedMemory& file, Access access);
   void erase_files(IovaRange range) noexcept;
   void set_kernel_has_mappings(bool has_mappings) noexcept;
   void decide_on_quick_unmaps() noexcept { unmaps_quickly_ = kernel_has_mappings_ && files_.empty() && !is_copy_; }

@@ -10,7 +10,7 @@ namespace postern {
 Result<void> AddressSpace::map_file(Iova iova, const Memory& memory, Access access) {
   const IovaRange range{iova, iova + (memory.length() - 1)};
   if (!may_map(range, memory.offset(), memory.length())) return Errors(*this).refuse_map(range, memory);
-  const std::string object = Errors(*this).map_text(range);
+  const LazyText object = [&] { return Errors(*this).map_text(range); };
   POSTERN_TRY(check_file(memory, access, object));
   if (const auto taken = mappings_.first_overlapping(range)) return Errors(*this).refuse_overlap(range, *taken);
   const auto file = files_.emplace(iova, MappedMemory{.memory = memory}).first;
@@ -30,12 +30,12 @@ Result<void> AddressSpace::map_file(Iova iova, const Memory& memory, Access acce
     }
     holes = std::move(*found);
   }
-  auto mapped = map_file_at(range, file->second, access, object);
+  auto mapped = map_file_at(range, file->second, access);
   if (!mapped) undo();
   return mapped;
 }
 
-Result<void> AddressSpace::map_file_at(IovaRange range, MappedMemory& file, Access access, const std::string& object) {
+Result<void> AddressSpace::map_file_at(IovaRange range, MappedMemory& file, Access access) {
   if (backend_->maps_files()) {
     (void)mappings_.insert(range, nullptr, access);  // before the system call, since memory may run out here
     const OnThrow undo([&] { mappings_.erase(range); });
@@ -44,7 +44,7 @@ Result<void> AddressSpace::map_file_at(IovaRange range, MappedMemory& file, Acce
     mappings_.erase(range);
     if (mapped.result != -ENOTTY) return Errors(*this).map_failure(mapped, range, nullptr);
   }
-  auto pages = POSTERN_TRY(map_into_process(file.memory, access, object));
+  auto pages = POSTERN_TRY(map_into_process(file.memory, access, [&] { return Errors(*this).map_text(range); }));
   file.pages = std::move(pages.pages);
   return map_slowly(range, {pages.address, range.length()}, access);
 }

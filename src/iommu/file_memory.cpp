@@ -20,31 +20,41 @@
 namespace postern {
 namespace {
 
-// The errno of lseek(2) if it failed.
-struct Holes {
+// What lseek(2) finds in part of a file, or its errno.
+struct Scan {
   int result = 0;
-  std::uint64_t data = 0;  // bytes of the whole file outside its holes
-  FileHoles in_memory;     // the holes within the memory
+  std::uint64_t data = 0;  // bytes outside holes
+  FileHoles holes = {};
 };
 
-Holes seek_holes(const Memory& memory, std::uint64_t size) {
-  const Fd& file = *memory.file();
-  const std::uint64_t end_of_memory = memory.offset() + memory.length();
-  Holes holes;
-  for (std::uint64_t at = 0; at < size;) {
+// SEEK_HOLE visits every page up to the next hole, also behind the range.
+Scan scan(const Fd& file, FileRange range) {
+  Scan found;
+  for (std::uint64_t at = range.first; at < range.end;) {
     std::int64_t data = file.kernel().lseek(file.get(), at, SEEK_DATA);
-    if (data == -ENXIO) data = static_cast<std::int64_t>(size);  // no data up to the end
-    if (data < 0) return {.result = static_cast<int>(data), .in_memory = {}};
-    const std::uint64_t hole_end = std::min(static_cast<std::uint64_t>(data), size);
-    const FileRange hole{std::max(at, memory.offset()), std::min(hole_end, end_of_memory)};
-    if (hole.first < hole.end) holes.in_memory.push_back(hole);
-    if (hole_end == size) break;
+    if (data == -ENXIO) data = static_cast<std::int64_t>(range.end);  // no data up to the end of the file
+    if (data < 0) return {.result = static_cast<int>(data)};
+    const std::uint64_t hole_end = std::min(static_cast<std::uint64_t>(data), range.end);
+    if (at < hole_end) found.holes.push_back({at, hole_end});
+    if (hole_end == range.end) break;
     const std::int64_t next = file.kernel().lseek(file.get(), hole_end, SEEK_HOLE);
-    if (next < 0) return {.result = static_cast<int>(next), .in_memory = {}};
-    at = static_cast<std::uint64_t>(next);
-    holes.data += at - hole_end;
+    if (next < 0) return {.result = static_cast<int>(next)};
+    at = std::min(static_cast<std::uint64_t>(next), range.end);
+    found.data += at - hole_end;
   }
-  return holes;
+  return found;
+}
+
+// The holes of the range, and the bytes of the whole file outside holes, which count only if the range has some.
+Scan scan_file(const Fd& file, FileRange range, std::uint64_t size) {
+  Scan found = scan(file, range);
+  if (found.result < 0 || found.holes.empty()) return found;
+  for (const FileRange rest : {FileRange{0, range.first}, FileRange{range.end, size}}) {
+    const Scan other = scan(file, rest);
+    if (other.result < 0) return {.result = other.result};
+    found.data += other.data;
+  }
+  return found;
 }
 
 // A page fault clears a page that is allocated but was never written.
@@ -63,66 +73,60 @@ std::string access_text(int flags) {
 
 }  // namespace
 
-Result<void> check_file(const Memory& memory, Access access, const std::string& object) {
-  CallFailed what{.object = object};
-  const std::uint64_t end = memory.offset() + memory.length();
+Result<void> check_is_in_file(const Memory& memory, const LazyText& object) {
   if (!memory.file() || !*memory.file()) {
-    what.result = -EBADF;
-    what.kind = ErrorKind::invalid_argument;
-    what.reason = "the memory has no file";
-    return refusal(std::move(what));
+    return refusal({.result = -EBADF,
+                    .kind = ErrorKind::invalid_argument,
+                    .object = object(),
+                    .reason = "the memory has no file"});
   }
-  if (end < memory.offset()) {
-    what.result = -EOVERFLOW;
-    what.reason = "the memory runs past the last offset of a file, 2^64-1";
-    return refusal(std::move(what));
+  if (memory.offset() + memory.length() < memory.offset()) {
+    return refusal({.result = -EOVERFLOW,
+                    .kind = ErrorKind::out_of_range,
+                    .object = object(),
+                    .reason = "the memory runs past the last offset of a file, 2^64-1"});
   }
+  return {};
+}
+
+Result<void> check_file(const Memory& memory, Access access, const LazyText& object) {
+  const auto refuse = [&](int code, std::string reason, Remedies remedy = {}, ErrorKind kind = ErrorKind::other) {
+    return refusal(
+        {.result = -code, .kind = kind, .object = object(), .reason = std::move(reason), .remedy = std::move(remedy)});
+  };
+  const auto fail = [&](std::string_view call, int result) {
+    return call_failure(call, {.result = result, .object = object()});
+  };
+  POSTERN_TRY(check_is_in_file(memory, object));
+  const std::uint64_t end = memory.offset() + memory.length();
   const Fd& file = *memory.file();
   Kernel& kernel = file.kernel();
   FileStatus status;
-  what.result = kernel.fstat(file.get(), status);
-  if (what.result < 0) return call_failure("fstat", std::move(what));
-  if (memory.kind() == Memory::Kind::file && !S_ISREG(status.mode)) {
-    what.result = -EINVAL;
-    what.reason = "it is not a regular file of memory";
-    what.remedy = RemedyCode::map_file_of_memory;
-    return refusal(std::move(what));
-  }
+  if (const int result = kernel.fstat(file.get(), status); result < 0) return fail("fstat", result);
+  const bool is_dma_buf = memory.kind() == Memory::Kind::dma_buf;
+  if (!is_dma_buf && !S_ISREG(status.mode))
+    return refuse(EINVAL, "it is not a regular file of memory", RemedyCode::map_file_of_memory);
   if (status.size < end) {
-    what.result = -EINVAL;
-    what.kind = ErrorKind::out_of_range;
-    const bool is_dma_buf = memory.kind() == Memory::Kind::dma_buf;
-    what.reason = fmt::format("the memory ends at offset {:#x}, but the {} has {}", end,
-                              is_dma_buf ? "dma-buf" : "file", size_text(status.size));
-    if (!is_dma_buf) what.remedy = RemedyCode::extend_file;  // a dma-buf keeps its size
-    return refusal(std::move(what));
+    // A dma-buf keeps its size.
+    return refuse(EINVAL,
+                  fmt::format("the memory ends at offset {:#x}, but the {} has {}", end,
+                              is_dma_buf ? "dma-buf" : "file", size_text(status.size)),
+                  is_dma_buf ? Remedies{} : RemedyCode::extend_file, ErrorKind::out_of_range);
   }
-  if (memory.kind() == Memory::Kind::dma_buf) return {};
+  if (is_dma_buf) return {};
 
   const int flags = kernel.fcntl(file.get(), F_GETFL);
-  if (flags < 0) {
-    what.result = flags;
-    return call_failure("fcntl", std::move(what));
-  }
+  if (flags < 0) return fail("fcntl", flags);
   const bool writes = access != Access::read;
   const int mode = flags & O_ACCMODE;
   if (mode == O_WRONLY || (writes && mode == O_RDONLY)) {
-    what.result = -EACCES;
-    what.reason = fmt::format("the file is open for {} only", access_text(flags));
-    what.remedy = writes ? RemedyCode::open_file_for_reading_and_writing : RemedyCode::open_file_for_reading;
-    return refusal(std::move(what));
+    return refuse(EACCES, fmt::format("the file is open for {} only", access_text(flags)),
+                  writes ? RemedyCode::open_file_for_reading_and_writing : RemedyCode::open_file_for_reading);
   }
   const int seals = kernel.fcntl(file.get(), F_GET_SEALS);
-  if (seals < 0 && seals != -EINVAL) {  // EINVAL: a file that cannot be sealed
-    what.result = seals;
-    return call_failure("fcntl", std::move(what));
-  }
-  if (writes && seals > 0 && (seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) != 0) {
-    what.result = -EPERM;
-    what.reason = "the file is sealed against writing";
-    what.remedy = RemedyCode::map_read_only;
-    return refusal(std::move(what));
-  }
+  if (seals < 0 && seals != -EINVAL) return fail("fcntl", seals);  // EINVAL: a file that cannot be sealed
+  if (writes && seals > 0 && (seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) != 0)
+    return refuse(EPERM, "the file is sealed against writing", RemedyCode::map_read_only);
   return {};
 }
 
@@ -134,36 +138,36 @@ struct FoundHoles {
   bool have_pages = false;
 };
 
-Result<FoundHoles> find_holes(const Memory& memory, const std::string& object) {
+Result<FoundHoles> find_holes(const Memory& memory, const LazyText& object) {
   const Fd& file = *memory.file();
-  CallFailed what{.object = object};
+  const FileRange range{memory.offset(), memory.offset() + memory.length()};
   FileStatus status;
-  what.result = file.kernel().fstat(file.get(), status);
-  if (what.result < 0) return call_failure("fstat", std::move(what));
-  if (status.blocks == 0) return FoundHoles{{{memory.offset(), memory.offset() + memory.length()}}};
+  if (const int result = file.kernel().fstat(file.get(), status); result < 0)
+    return call_failure("fstat", {.result = result, .object = object()});
+  if (status.blocks == 0) return FoundHoles{{range}};
   const std::int64_t position = file.kernel().lseek(file.get(), 0, SEEK_CUR);  // the caller's
-  Holes holes = seek_holes(memory, status.size);
+  Scan found = scan_file(file, range, status.size);
   const std::int64_t restored =
       position < 0 ? position : file.kernel().lseek(file.get(), static_cast<std::uint64_t>(position), SEEK_SET);
-  what.result = holes.result < 0 ? holes.result : static_cast<int>(std::min<std::int64_t>(restored, 0));
-  if (what.result < 0) return call_failure("lseek", std::move(what));
+  const int result = found.result < 0 ? found.result : static_cast<int>(std::min<std::int64_t>(restored, 0));
+  if (result < 0) return call_failure("lseek", {.result = result, .object = object()});
   // hugetlbfs has no holes.
-  return FoundHoles{.holes = std::move(holes.in_memory), .have_pages = status.blocks * 512 > holes.data};
+  return FoundHoles{.holes = std::move(found.holes), .have_pages = status.blocks * 512 > found.data};
 }
 
 }  // namespace
 
-Result<FileHoles> find_file_holes(const Memory& memory, const std::string& object) {
+Result<FileHoles> find_file_holes(const Memory& memory, const LazyText& object) {
   auto found = POSTERN_TRY(find_holes(memory, object));
   return found.have_pages ? FileHoles() : std::move(found.holes);
 }
 
-Result<FileHoles> clear_unwritten_pages(const Memory& memory, const std::string& object) {
+Result<FileHoles> clear_unwritten_pages(const Memory& memory, const LazyText& object) {
   auto found = POSTERN_TRY(find_holes(memory, object));
   if (!found.have_pages) return std::move(found.holes);
   for (const FileRange hole : found.holes) {
     const CallResult populated = populate(*memory.file(), hole);
-    if (populated.result < 0) return call_failure(populated.call, {.result = populated.result, .object = object});
+    if (populated.result < 0) return call_failure(populated.call, {.result = populated.result, .object = object()});
   }
   return FileHoles();
 }
@@ -184,13 +188,12 @@ void punch_file_holes(const Memory& memory, const FileHoles& holes) noexcept {
   });
 }
 
-Result<MappedFile> map_into_process(const Memory& memory, Access access, const std::string& object) {
+Result<MappedFile> map_into_process(const Memory& memory, Access access, const LazyText& object) {
   const Fd& file = *memory.file();
   Kernel& kernel = file.kernel();
-  CallFailed what{.object = object};
   FileStatus status;
-  what.result = kernel.fstat(file.get(), status);
-  if (what.result < 0) return call_failure("fstat", std::move(what));
+  if (const int result = kernel.fstat(file.get(), status); result < 0)
+    return call_failure("fstat", {.result = result, .object = object()});
   // A file of huge pages is mapped by whole huge pages only.
   const std::uint64_t page = std::max<std::uint64_t>(status.block_size, 4096);
   const std::uint64_t before = memory.offset() % page;
@@ -203,7 +206,7 @@ Result<MappedFile> map_into_process(const Memory& memory, Access access, const s
   std::intptr_t address = map(PROT_READ | PROT_WRITE);
   if (is_errno(address) && access == Access::read) address = map(PROT_READ);
   if (is_errno(address)) {
-    what.result = static_cast<int>(address);
+    CallFailed what{.result = static_cast<int>(address), .object = object()};
     if (memory.kind() == Memory::Kind::dma_buf) {
       what.kind = ErrorKind::unsupported;
       what.reason = "this dma-buf cannot be mapped into a process, and this backend takes addresses only";

@@ -10,6 +10,7 @@
 #include <iterator>
 
 #include "base/words.hpp"
+#include "iommu/file_memory.hpp"
 #include "kernel/ioctl.hpp"
 
 namespace postern::guest_memory {
@@ -39,13 +40,12 @@ bool is_same(const Mapping& a, const Mapping& b) {
          a.memory.offset() == b.memory.offset();
 }
 
-tl::unexpected<Error> refuse(int code, ErrorKind kind, const std::string& step, std::string reason) {
-  return refusal(
-      {.result = -code, .kind = kind, .object = fmt::format("{} guest memory", step), .reason = std::move(reason)});
+tl::unexpected<Error> refuse(int code, ErrorKind kind, const LazyText& step, std::string reason) {
+  return refusal({.result = -code, .kind = kind, .object = step(), .reason = std::move(reason)});
 }
 
 // The range, if it is whole pages below 2^64.
-Result<IovaRange> checked(const std::string& step, Iova first, std::uint64_t length) {
+Result<IovaRange> checked(const LazyText& step, Iova first, std::uint64_t length) {
   if (length == 0) return refuse(EINVAL, ErrorKind::invalid_argument, step, "it is empty");
   const auto range = IovaRange::from_length(first, length);
   if (!range) return refuse(EOVERFLOW, ErrorKind::out_of_range, step, "it runs past 2^64");
@@ -57,7 +57,7 @@ Result<IovaRange> checked(const std::string& step, Iova first, std::uint64_t len
 }
 
 // All of the address space has a length of 2^64, which is no number of bytes.
-Result<void> checked(const std::string& step, IovaRange range) {
+Result<void> checked(const LazyText& step, IovaRange range) {
   if (range.last < range.first) return refuse(EINVAL, ErrorKind::invalid_argument, step, inverted_text(range));
   if (range == whole_space) return {};
   POSTERN_TRY(checked(step, range.first, range.length()));
@@ -137,14 +137,10 @@ void GuestLayout::replace(const Pieces& outgoing, Pieces& incoming, Addresses& a
   addresses_.merge(addresses);
 }
 
-Result<Mapping> LayoutChange::check_new(const std::string& step, Iova first, const Memory& memory,
-                                        Access access) const {
+Result<Mapping> LayoutChange::check_new(const LazyText& step, Iova first, const Memory& memory, Access access) const {
   if (!is_valid(access)) return refuse(EINVAL, ErrorKind::invalid_argument, step, access_fault(access));
   const IovaRange range = POSTERN_TRY(checked(step, first, memory.length()));
-  if (memory.kind() != Memory::Kind::address && !memory.file())
-    return refuse(EBADF, ErrorKind::invalid_argument, step, "the memory has no file");
-  if (memory.kind() != Memory::Kind::address && memory.offset() + memory.length() < memory.offset())
-    return refuse(EOVERFLOW, ErrorKind::out_of_range, step, "the memory runs past the last offset of a file, 2^64-1");
+  if (memory.kind() != Memory::Kind::address) POSTERN_TRY(check_is_in_file(memory, step));
   const std::uint64_t place =
       memory.kind() == Memory::Kind::address ? reinterpret_cast<std::uintptr_t>(memory.address()) : memory.offset();
   if ((place & (page - 1)) != 0) {
@@ -158,14 +154,18 @@ Result<Mapping> LayoutChange::check_new(const std::string& step, Iova first, con
 }
 
 Result<void> LayoutChange::add(Iova first, const Memory& memory, Access access) {
-  const std::string step = fmt::format("add {}+{} to", to_string(first), size_text(memory.length()));
+  const LazyText step = [&] {
+    return fmt::format("add {}+{} to guest memory", to_string(first), size_text(memory.length()));
+  };
   auto piece = POSTERN_TRY(check_new(step, first, memory, access));
   incoming_.emplace(first, std::move(piece));
   return {};
 }
 
 Result<std::uint64_t> LayoutChange::add_sparse(Iova first, const Memory& memory, std::uint64_t granule, Access access) {
-  const std::string step = fmt::format("add sparse {}+{} to", to_string(first), size_text(memory.length()));
+  const LazyText step = [&] {
+    return fmt::format("add sparse {}+{} to guest memory", to_string(first), size_text(memory.length()));
+  };
   auto whole = POSTERN_TRY(check_new(step, first, memory, access));
   if (!std::has_single_bit(granule) || granule < page) {
     return refuse(EINVAL, ErrorKind::invalid_argument, step,
@@ -181,7 +181,7 @@ Result<std::uint64_t> LayoutChange::add_sparse(Iova first, const Memory& memory,
 }
 
 // The region, if the range is granules of one.
-Result<const SparseRegion*> LayoutChange::check_granules(const std::string& step, IovaRange range) const {
+Result<const SparseRegion*> LayoutChange::check_granules(const LazyText& step, IovaRange range) const {
   POSTERN_TRY(checked(step, range));
   const SparseRegion* const region = sparse_at(range.first);
   if (region == nullptr || range.last > region->whole.range.last)
@@ -195,7 +195,7 @@ Result<const SparseRegion*> LayoutChange::check_granules(const std::string& step
 }
 
 Result<void> LayoutChange::populate(IovaRange range) {
-  const std::string step = fmt::format("populate {} of", to_string(range));
+  const LazyText step = [&] { return fmt::format("populate {} of guest memory", to_string(range)); };
   const SparseRegion* const region = POSTERN_TRY(check_granules(step, range));
   Pieces added;
   for (std::uint64_t at = 0; at < range.length(); at += region->granule) {
@@ -211,7 +211,7 @@ Result<void> LayoutChange::populate(IovaRange range) {
 }
 
 Result<void> LayoutChange::discard(IovaRange range) {
-  const std::string step = fmt::format("discard {} of", to_string(range));
+  const LazyText step = [&] { return fmt::format("discard {} of guest memory", to_string(range)); };
   const SparseRegion* const region = POSTERN_TRY(check_granules(step, range));
   for (std::uint64_t at = 0; at < range.length(); at += region->granule) {
     if (piece_at(range.first + at) == nullptr) {
@@ -225,7 +225,7 @@ Result<void> LayoutChange::discard(IovaRange range) {
 
 // Sparse regions are removed as a whole, whatever of them is populated.
 Result<void> LayoutChange::remove(IovaRange range) {
-  const std::string step = fmt::format("remove {} from", to_string(range));
+  const LazyText step = [&] { return fmt::format("remove {} from guest memory", to_string(range)); };
   POSTERN_TRY(checked(step, range));
   if (const auto hole = first_hole(range))
     return refuse(ENOENT, ErrorKind::not_found, step, fmt::format("there is none at {}", to_string(*hole)));
@@ -242,7 +242,7 @@ Result<void> LayoutChange::remove(IovaRange range) {
 }
 
 Result<void> LayoutChange::set_access(IovaRange range, Access access) {
-  const std::string step = fmt::format("set the access of {} in", to_string(range));
+  const LazyText step = [&] { return fmt::format("set the access of {} in guest memory", to_string(range)); };
   if (!is_valid(access)) return refuse(EINVAL, ErrorKind::invalid_argument, step, access_fault(access));
   POSTERN_TRY(checked(step, range));
   if (const auto hole = first_hole(range))

@@ -9,6 +9,8 @@
 #include <postern/mapping.hpp>
 #include <postern/result.hpp>
 
+#include "base/words.hpp"
+
 namespace postern::guest_memory {
 
 // By their first addresses; they do not overlap.
@@ -74,9 +76,8 @@ class LayoutChange {
   [[nodiscard]] const Mapping* overlapping(IovaRange range) const;
   [[nodiscard]] const Mapping* piece_at(Iova iova) const;
   [[nodiscard]] std::optional<Iova> first_hole(IovaRange range) const;
-  [[nodiscard]] Result<Mapping> check_new(const std::string& step, Iova first, const Memory& memory,
-                                          Access access) const;
-  [[nodiscard]] Result<const SparseRegion*> check_granules(const std::string& step, IovaRange range) const;
+  [[nodiscard]] Result<Mapping> check_new(const LazyText& step, Iova first, const Memory& memory, Access access) const;
+  [[nodiscard]] Result<const SparseRegion*> check_granules(const LazyText& step, IovaRange range) const;
   // Cuts the range out of all pieces. Those inside it come back if they are given an access.
   void cut_out(IovaRange range, std::optional<Access> access);
 
