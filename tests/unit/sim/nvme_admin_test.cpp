@@ -45,8 +45,16 @@ TEST_F(NvmeAdmin, IdentifiesItselfAndItsNamespace) {
   EXPECT_EQ(status_of({.opcode = 0x06, .nsid = 1, .prp1 = at, .dword10 = 2}), 0);
   EXPECT_EQ(slot.bytes(at, page), Bytes(page));
 
+  EXPECT_EQ(status_of({.opcode = 0x06, .nsid = 1, .prp1 = at, .dword10 = 3}), 0);
+  EXPECT_EQ(slot.get<std::uint32_t>(at), 0x1003U) << "a UUID of 16 bytes";
+  EXPECT_EQ(text(slot.bytes(at + 4, 5)), "SIM-1");
+  EXPECT_EQ(slot.get<std::uint8_t>(at + 10) >> 4, 8) << "its version";
+  EXPECT_EQ(slot.get<std::uint8_t>(at + 12) >> 6, 2) << "its variant";
+  EXPECT_EQ(slot.bytes(at + 20, page - 20), Bytes(page - 20)) << "the end of the list";
+
   for (const std::uint32_t nsid : {0U, 2U, 0xffffffffU}) {
     EXPECT_EQ(status_of({.opcode = 0x06, .nsid = nsid, .prp1 = at}), 0x00b);
+    EXPECT_EQ(status_of({.opcode = 0x06, .nsid = nsid, .prp1 = at, .dword10 = 3}), 0x00b);
   }
   EXPECT_EQ(status_of({.opcode = 0x06, .nsid = 0xfffffffe, .prp1 = at, .dword10 = 2}), 0x00b);
   EXPECT_EQ(status_of({.opcode = 0x06, .prp1 = at, .dword10 = 0x10}), 0x002);

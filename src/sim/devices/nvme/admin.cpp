@@ -73,6 +73,10 @@ Outcome NvmeController::identify(const Command& command) {
       if (command.nsid >= no_namespaces_from) return Status::invalid_namespace;
       if (command.nsid == 0) nvm::put_little(data, 0, std::uint32_t{1});
       break;
+    case 0x03:  // Linux finds no namespace without one of its identifiers
+      if (command.nsid != 1) return Status::invalid_namespace;
+      list_identifiers(data);
+      break;
     default:
       return Status::invalid_field;
   }
@@ -112,6 +116,16 @@ void NvmeController::describe_namespace(std::span<std::byte> data) const {
   nvm::put_little(data, 8, disk_.blocks());            // NCAP
   nvm::put_little(data, 16, disk_.blocks());           // NUSE
   nvm::put_little(data, 128, std::uint32_t{9} << 16);  // LBAF0.LBADS: blocks of 2^9 bytes, without metadata
+}
+
+// Figure 249: one identifier, a UUID of version 8 (RFC 9562) that is made of the serial number.
+void NvmeController::list_identifiers(std::span<std::byte> data) const {
+  nvm::put_little(data, 0, std::uint8_t{3});   // NIDT: a UUID
+  nvm::put_little(data, 1, std::uint8_t{16});  // NIDL
+  const std::span<std::byte> uuid = data.subspan(4, 16);
+  put_text(uuid, serial_);
+  uuid[6] = (uuid[6] & std::byte{0x0f}) | std::byte{0x80};  // version
+  uuid[8] = (uuid[8] & std::byte{0x3f}) | std::byte{0x80};  // variant
 }
 
 // For both kinds of queue: the size, the entry size in CC, and the address.

@@ -83,6 +83,7 @@ class NvmeController final : public Hardware {
   [[nodiscard]] nvm::Outcome identify(const nvm::Command& command);
   void describe_controller(std::span<std::byte> data) const;
   void describe_namespace(std::span<std::byte> data) const;
+  void list_identifiers(std::span<std::byte> data) const;
   [[nodiscard]] nvm::Outcome create_completion_queue(const nvm::Command& command);
   [[nodiscard]] nvm::Outcome create_submission_queue(const nvm::Command& command);
   [[nodiscard]] nvm::Outcome delete_completion_queue(const nvm::Command& command);
