@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: Apache-2.0
+// ClientMemory: checks the client's requests, and makes them in the container.
+#include "vfio_user/server/client_memory.hpp"
+
+#include <cerrno>
+#include <memory>
+#include <utility>
+
+namespace postern::vfio_user {
+
+int ClientMemory::map(const DmaMapBody& request, Fd file) {
+  const std::uint64_t sizes = container_.page_sizes();
+  const std::uint64_t unaligned = sizes == 0 ? 0xfff : (sizes & (~sizes + 1)) - 1;  // below the smallest page
+  if (((request.iova | request.offset | request.size) & unaligned) != 0) return EINVAL;
+  const std::uint64_t last = request.iova + (request.size - 1);
+  const auto above = pieces_.lower_bound(request.iova);
+  if (above != pieces_.end() && above->first <= last) return EEXIST;
+  if (above != pieces_.begin() && std::prev(above)->second.last >= request.iova) return EEXIST;
+  if (pieces_.size() >= policy_.mapping_limit) return ENOSPC;
+  const bool has_file = static_cast<bool>(file);
+  if (has_file && request.size > policy_.memory_limit - mapped_) return ENOMEM;
+
+  const auto piece = pieces_.emplace_hint(above, request.iova, Piece{.last = last, .has_file = has_file});
+  if (!has_file) return 0;
+  Result<void> mapped;
+  try {
+    const auto shared = std::make_shared<const Fd>(std::move(file));
+    mapped = container_.map(Iova{request.iova}, Memory::of_file(shared, request.offset, request.size),
+                            static_cast<Access>(request.flags));
+  } catch (...) {
+    pieces_.erase(piece);
+    throw;
+  }
+  if (!mapped) {
+    pieces_.erase(piece);
+    return mapped.error().code();
+  }
+  mapped_ += request.size;
+  return 0;
+}
+
+int ClientMemory::unmap(const DmaUnmap& request) {
+  if (request.is_all()) {
+    const auto done = unmap_all();
+    return done ? 0 : done.error().code();
+  }
+  const auto piece = pieces_.find(request.body.iova);
+  if (piece == pieces_.end() || piece->second.last != request.body.iova + (request.body.size - 1)) return ENOENT;
+  if (piece->second.has_file) {
+    const auto done = container_.unmap(Iova{request.body.iova}, request.body.size);
+    if (!done) return done.error().code();
+    mapped_ -= request.body.size;
+  }
+  pieces_.erase(piece);
+  return 0;
+}
+
+Result<void> ClientMemory::unmap_all() {
+  if (mapped_ != 0) POSTERN_TRY(container_.unmap_all());
+  pieces_.clear();
+  mapped_ = 0;
+  return {};
+}
+
+}  // namespace postern::vfio_user

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// Session: one client's use of the device. Answers its requests, without I/O, and takes back what it did.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <optional>
+#include <postern-vfio-user/server.hpp>
+#include <postern/device.hpp>
+#include <span>
+#include <vector>
+
+#include "vfio_user/server/client_interrupts.hpp"
+#include "vfio_user/server/client_memory.hpp"
+#include "vfio_user/wire/reply.hpp"
+#include "vfio_user/wire/request.hpp"
+
+namespace postern::vfio_user {
+
+class Session {
+ public:
+  // The device is in a container of its own, with nothing mapped. `on_absent_memory` is called at most once.
+  Session(const Device& device, const Policy& policy, std::function<void()> on_absent_memory);
+
+  // Answers a request, whose body has as many bytes as its header says. Takes over the descriptors that came with it.
+  // Whatever a client sends, this returns a reply; if memory runs out, ENOMEM.
+  [[nodiscard]] Reply handle(const Header& header, std::span<const std::byte> body, std::vector<Fd> fds);
+  // Whether the client and the server do not speak the same protocol: the reply is the last one.
+  [[nodiscard]] bool is_over() const noexcept { return is_over_; }
+
+  // After the last request: turns bus mastering and interrupts off. Goes on after a failure, and returns the first.
+  [[nodiscard]] Result<void> quiesce();
+  // After the device was reset: unmaps everything.
+  [[nodiscard]] Result<void> unmap_all() { return memory_.unmap_all(); }
+
+  [[nodiscard]] std::uint64_t mapped() const noexcept { return memory_.mapped(); }  // bytes
+
+ private:
+  [[nodiscard]] Reply answer(const Request& request, std::vector<Fd>& fds);
+  [[nodiscard]] Reply negotiate(const Version& version);
+  [[nodiscard]] Reply info() const;
+  [[nodiscard]] Reply region_info(const RegionInfoBody& asked) const;
+  [[nodiscard]] Reply irq_info(const IrqInfoBody& asked) const;
+  [[nodiscard]] Reply read(const RegionAccessBody& access) const;
+  [[nodiscard]] int write(const RegionAccessBody& access, std::span<const std::byte> data);
+  [[nodiscard]] Reply write_several(const RegionWriteMulti& request);
+  [[nodiscard]] int reset() const;
+
+  [[nodiscard]] const Region* find(const RegionAccessBody& access) const;
+  [[nodiscard]] std::size_t region_count() const noexcept;
+  void write_config(std::uint64_t offset, std::span<const std::byte> data) const;
+  void look_at_command_register();
+  [[nodiscard]] Result<void> turn_bus_mastering_off() const;
+
+  const Device& device_;
+  const Policy& policy_;
+  std::function<void()> on_absent_memory_;  // null: it was called
+  ClientMemory memory_;
+  ClientInterrupts interrupts_;
+  bool has_negotiated_ = false;
+  bool is_over_ = false;
+};
+
+}  // namespace postern::vfio_user

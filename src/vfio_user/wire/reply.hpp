@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// Replies of vfio-user: their bytes, from a result and the header of the request.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <vector>
+
+#include "vfio_user/wire/layout.hpp"
+
+namespace postern::vfio_user {
+
+// What a request is answered with: an errno, or a body, which may be empty.
+class Reply {
+ public:
+  Reply() = default;
+  [[nodiscard]] static Reply failed(int error) {
+    Reply reply;
+    reply.error_ = error;
+    return reply;
+  }
+  // Adds to the body.
+  template <typename Body>
+  Reply& add(const Body& body) {
+    return add(std::as_bytes(std::span(&body, 1)));
+  }
+  Reply& add(std::span<const std::byte> bytes) {
+    body_.insert(body_.end(), bytes.begin(), bytes.end());
+    return *this;
+  }
+
+  [[nodiscard]] int error() const noexcept { return error_; }  // 0: none
+  [[nodiscard]] std::span<const std::byte> body() const noexcept { return body_; }
+
+  // The message. An error is a header alone.
+  [[nodiscard]] std::vector<std::byte> message(const Header& request) const {
+    Header header{.id = request.id,
+                  .command = request.command,
+                  .size = static_cast<std::uint32_t>(sizeof(Header) + body_.size()),
+                  .flags = type_reply,
+                  .error = 0};
+    if (error_ != 0) {
+      header.size = sizeof(Header);
+      header.flags |= flag_error;
+      header.error = static_cast<std::uint32_t>(error_);
+    }
+    std::vector<std::byte> bytes(header.size);
+    std::memcpy(bytes.data(), &header, sizeof header);
+    if (error_ == 0 && !body_.empty()) std::memcpy(bytes.data() + sizeof header, body_.data(), body_.size());
+    return bytes;
+  }
+
+ private:
+  int error_ = 0;
+  std::vector<std::byte> body_;
+};
+
+}  // namespace postern::vfio_user
