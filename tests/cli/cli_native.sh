@@ -23,13 +23,13 @@ expect 'an unknown command without a similar one gets only the list' 2 err 'unkn
 run postern --frobnicate
 expect 'a wrong option before the command is wrong usage' 2 err frobnicate
 
-for command in devices show backends doctor bind unbind check reset; do
+for command in devices show backends doctor bind unbind check reset serve; do
     run postern $command --help
     expect "$command has a help of its own with an example" 0 out Example out --json
     run postern $command --frobnicate
     expect "$command refuses an option that it does not have" 2 err "postern $command" err --frobnicate
 done
-for command in show bind unbind check reset; do
+for command in show bind unbind check reset serve; do
     run postern $command
     expect "$command wants a device" 2 err 'DEV is required' err "postern $command --help"
     run postern $command 00:01
@@ -277,4 +277,85 @@ for file in "$scratch/fifo" /dev/zero "$scratch/."; do
 done
 run postern bind 0000:00:03.0 --host sim
 expect 'vfio-pci takes no bridge' 1 err EINVAL err 'vfio-pci does not support bridges'
+
+run postern serve $disk --host sim:pc
+expect 'serve wants a socket' 1 err 'no socket is given' err '--socket PATH'
+run postern serve $disk --host sim:pc --socket "$scratch/a" --fd 3
+expect 'serve takes one socket' 2 err '--fd excludes --socket'
+run postern serve $disk --host sim:pc --socket "$scratch/a" --socket-mode 999
+expect 'a socket mode is an octal number' 2 err --socket-mode err '"999"'
+run postern serve $disk --host sim:pc --socket "$scratch/a" --allow-uid nobody
+expect 'a user is a number' 2 err --allow-uid err '"nobody"'
+run postern serve $disk --host sim:pc --socket "$scratch/no/such/folder"
+expect 'a socket in no folder is refused, with the errno' 1 err "$scratch/no/such/folder" err ENOENT
+touch "$scratch/file"
+run postern serve $disk --host sim:pc --socket "$scratch/file"
+expect 'serve does not replace a file' 1 err 'no socket has this name'
+that 'and the file is still there' test -f "$scratch/file"
+run postern serve $other --host sim --socket "$scratch/a"
+expect 'serve of a device that is bound to its own driver is refused' 1 err "\"postern bind $other --host sim\""
+
+# serve ARGUMENT...: starts it with --host sim:pc, and waits until it listens. Its output goes to $scratch/served.
+serve() {
+    postern serve $disk --host sim:pc --socket "$scratch/socket" "$@" >"$scratch/served" 2>"$scratch/err" &
+    server=$!
+    soon grep -q listening "$scratch/served"
+}
+# Waits until a command succeeds, but not for ever.
+soon() {
+    tries=0
+    until "$@" || [ $tries = 300 ]; do
+        sleep 0.1
+        tries=$((tries + 1))
+    done
+}
+# Ends it, and sets what run() sets.
+served() {
+    [ -z "${1-}" ] || kill "$1" "$server" 2>/dev/null
+    wait "$server"
+    code=$?
+    out=$(cat "$scratch/served")
+    err=$(cat "$scratch/err")
+}
+if command -v postern-vfio-user-client >/dev/null; then
+    serve
+    run postern-vfio-user-client "$scratch/socket"
+    expect 'a client reads the ids of the disk' 0 out 1b36:0010
+    run postern-vfio-user-client "$scratch/socket" no-memory
+    expect 'the next client finds the device' 0 out 1b36:0010
+    run postern serve $disk --host sim:pc --socket "$scratch/socket"
+    expect 'a second server at the same socket is refused' 1 err 'a server listens there' err EADDRINUSE
+    mkfifo "$scratch/hold"
+    postern-vfio-user-client "$scratch/socket" hold <"$scratch/hold" >"$scratch/first" &
+    first=$!
+    exec 9>"$scratch/hold"
+    soon grep -q 1b36 "$scratch/first"
+    run postern-vfio-user-client "$scratch/socket"
+    expect 'a client is disconnected while another is served' 1 err ''
+    kill -9 $first
+    exec 9>&-
+    # shellcheck disable=SC2016 # expanded by that shell
+    soon sh -c '[ "$(grep -c gone "$1")" = 3 ]' sh "$scratch/served"
+    run postern-vfio-user-client "$scratch/socket"
+    expect 'after a client was killed, the next one is served' 0 out 1b36:0010
+    served -TERM
+    expect 'SIGTERM ends it, and it has told what happened' 0 out "listening: $disk at $scratch/socket, by iommufd" \
+        out 'client: process' out 'no memory: the client' out 'another client is served' out 'gone: it closed the connection; 1 MiB were mapped'
+    that 'and the socket is gone' test ! -e "$scratch/socket"
+
+    serve --once --json --memory-limit 64K
+    run postern-vfio-user-client "$scratch/socket"
+    expect 'a client gets no more memory than --memory-limit' 1 err 'Cannot allocate memory'
+    served
+    expect 'with --once the server ends with its client' 0 out '"event":"connected"'
+    out=$(tail -n 1 "$scratch/served")
+    json /event gone 'with --json each line is a document'
+    serve --allow-uid 12345 --backend type1
+    run postern-vfio-user-client "$scratch/socket"
+    expect 'a user who is not allowed is disconnected' 1 err ''
+    served -INT
+    expect 'and the server says so, and goes on' 0 out 'by type1' out 'refused: process' out 'the policy does not let it connect'
+else
+    skip 'clients of serve' 'there is no postern-vfio-user-client'
+fi
 finish

@@ -5,7 +5,9 @@
 #include <fmt/format.h>
 
 #include <array>
+#include <cerrno>
 #include <cstdio>
+#include <postern/backend.hpp>
 #include <string>
 #include <utility>
 
@@ -16,9 +18,9 @@
 namespace postern::tool {
 namespace {
 
-constexpr std::array<const Command*, 8> all_commands = {&devices_command, &show_command, &backends_command,
-                                                        &doctor_command,  &bind_command, &unbind_command,
-                                                        &check_command,   &reset_command};
+constexpr std::array<const Command*, 9> all_commands = {&devices_command, &show_command,  &backends_command,
+                                                        &doctor_command,  &bind_command,  &unbind_command,
+                                                        &check_command,   &reset_command, &serve_command};
 
 // CLI11 passes its own exceptions to its caller, which reports them as usage errors.
 [[noreturn]] void refuse(const std::string& option, const Error& error) {
@@ -60,6 +62,19 @@ void add_vf_token(CLI::App& command, std::optional<VfToken>& token) {
       .add_option_function<std::string>("--vf-token", parse,
                                         "VF token, required if its physical function is bound to vfio-pci")
       ->type_name("UUID");
+}
+
+void add_backend(CLI::App& command, std::string& backend, const std::string& description, std::string_view other) {
+  const auto parse = [&backend, other](const std::string& name) {
+    auto named = find_backend(name);
+    // One that is known but not built in is reported when the command runs.
+    if (!named && named.error().code() == EINVAL && name != "auto" && (other.empty() || name != other)) {
+      throw CLI::ValidationError("--backend",
+                                 fmt::format("{}; {}", named.error().reason(), words_of(named.error().remedies())));
+    }
+    backend = name;
+  };
+  command.add_option_function<std::string>("--backend", parse, description)->type_name("NAME");
 }
 
 CLI::Option* add_size(CLI::App& command, const std::string& name, std::function<void(std::uint64_t)> set,

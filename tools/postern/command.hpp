@@ -65,10 +65,13 @@ extern const Command bind_command;
 extern const Command unbind_command;
 extern const Command check_command;
 extern const Command reset_command;
+extern const Command serve_command;
 
 // Options that several commands share. A malformed value is a usage error. The size is an amount of memory.
 CLI::Option* add_device(CLI::App& command, PciAddress& address);
 void add_vf_token(CLI::App& command, std::optional<VfToken>& token);
+// `other`: a name beside "auto" and those of backends, or empty.
+void add_backend(CLI::App& command, std::string& backend, const std::string& description, std::string_view other = {});
 CLI::Option* add_size(CLI::App& command, const std::string& name, std::function<void(std::uint64_t)> set,
                       const std::string& description);
 

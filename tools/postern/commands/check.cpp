@@ -233,19 +233,8 @@ void require_version(const CheckOptions& options) {
 Run add_check(CLI::App& command) {
   auto options = std::make_shared<CheckOptions>();
   add_device(command, options->address)->required();
-  const auto name_backend = [options = options.get()](const std::string& name) {
-    auto named = find_backend(name);
-    const bool wrong = !named && named.error().code() == EINVAL && name != "auto" && name != "all";
-    if (wrong)
-      throw CLI::ValidationError("--backend",
-                                 fmt::format("{}; {}", named.error().reason(), words_of(named.error().remedies())));
-    options->backend = name;
-  };
-  command
-      .add_option_function<std::string>(
-          "--backend", name_backend,
-          "A backend by name, \"auto\" (the first usable one), or \"all\" usable ones (default)")
-      ->type_name("NAME");
+  add_backend(command, options->backend,
+              "A backend by name, \"auto\" (the first usable one), or \"all\" usable ones (default)", "all");
   command.add_option("--version", options->version, "One version of the kernel's interface (default: all)")
       ->type_name("N");
   command.callback([options = options.get()] { require_version(*options); });

@@ -226,17 +226,7 @@ Run add_reset(CLI::App& command) {
       "--bus", [options = options.get()] { options->scope = Scope::bus; },
       "Reset its whole slot or bus; every device there must be bound to VFIO, and not open");
   command.add_flag("--force", options->force, "Reset it even if this host uses it, and report what is lost");
-  const auto name_backend = [options = options.get()](const std::string& name) {
-    auto named = find_backend(name);
-    if (!named && named.error().code() == EINVAL && name != "auto")
-      throw CLI::ValidationError("--backend",
-                                 fmt::format("{}; {}", named.error().reason(), words_of(named.error().remedies())));
-    options->backend = name;
-  };
-  command
-      .add_option_function<std::string>("--backend", name_backend,
-                                        "Backend to open it with (default: the first usable one)")
-      ->type_name("NAME");
+  add_backend(command, options->backend, "Backend to open it with (default: the first usable one)");
   return [options](Session& session) { return run_reset(session, *options); };
 }
 

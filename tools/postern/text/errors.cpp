@@ -136,8 +136,11 @@ Json error_json(const Error& error) {
           {"causes", std::move(causes)}};
 }
 
-std::string json_text(const Json& document) {
-  const std::string dumped = document.dump(2, ' ', false, Json::error_handler_t::replace);
+namespace {
+
+// With this many spaces a level; -1: on one line.
+std::string dumped_text(const Json& document, int indent) {
+  const std::string dumped = document.dump(indent, ' ', false, Json::error_handler_t::replace);
   std::string text;
   for (std::size_t at = 0; at < dumped.size(); ++at) {
     const auto byte = static_cast<unsigned char>(dumped[at]);
@@ -153,6 +156,11 @@ std::string json_text(const Json& document) {
   }
   return text + "\n";
 }
+
+}  // namespace
+
+std::string json_text(const Json& document) { return dumped_text(document, 2); }
+std::string json_line(const Json& document) { return dumped_text(document, -1); }
 
 void show_logged_errors() { set_log_handler(show_logged); }
 std::size_t logged_errors() noexcept { return logged; }

@@ -39,6 +39,8 @@ void name_host(const std::string& host);
 // Returns a JSON document with its line end. Invalid UTF-8 (a device name may have any bytes) becomes U+FFFD, and all
 // control characters are escaped, also those that JSON allows.
 [[nodiscard]] std::string json_text(const Json& document);
+// The same on one line, for documents that follow one another.
+[[nodiscard]] std::string json_line(const Json& document);
 
 // Handles the errors that the library can only log. A destructor's failure is printed and counted. Remarks and faults
 // of devices are collected if a RemarkCollector exists, else printed.
