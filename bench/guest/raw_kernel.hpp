@@ -87,23 +87,28 @@ class RawIommufd {
  public:
   explicit RawIommufd(const HostDevice& device) {
     iommufd_ = checked(::open("/dev/iommu", O_RDWR), "open /dev/iommu");
-    device_ = checked(::open(device.cdev->path.c_str(), O_RDWR), "open the cdev");
-    vfio_device_bind_iommufd bind{};
-    bind.argsz = sizeof bind;
-    bind.iommufd = iommufd_;
-    checked(::ioctl(device_, VFIO_DEVICE_BIND_IOMMUFD, &bind), "VFIO_DEVICE_BIND_IOMMUFD");
+    device_ = bind(device).fd;
     iommu_ioas_alloc alloc{};
     alloc.size = sizeof alloc;
     checked(::ioctl(iommufd_, IOMMU_IOAS_ALLOC, &alloc), "IOMMU_IOAS_ALLOC");
     ioas_ = alloc.out_ioas_id;
-    vfio_device_attach_iommufd_pt attach{};
-    attach.argsz = sizeof attach;
-    attach.pt_id = ioas_;
-    checked(::ioctl(device_, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &attach), "VFIO_DEVICE_ATTACH_IOMMUFD_PT");
+    attach(device_, ioas_);
   }
   ~RawIommufd() {
+    if (second_ >= 0) ::close(second_);
     ::close(device_);
     ::close(iommufd_);
+  }
+  // Attaches a second device, with a page table of its own for the same IOAS.
+  void attach_second(const HostDevice& device) {
+    const Bound bound = bind(device);
+    second_ = bound.fd;
+    iommu_hwpt_alloc alloc{};
+    alloc.size = sizeof alloc;
+    alloc.dev_id = bound.id;
+    alloc.pt_id = ioas_;
+    checked(::ioctl(iommufd_, IOMMU_HWPT_ALLOC, &alloc), "IOMMU_HWPT_ALLOC");
+    attach(second_, alloc.out_hwpt_id);
   }
   void map(std::uint64_t iova, void* address, std::uint64_t length) {
     iommu_ioas_map map{};
@@ -136,7 +141,26 @@ class RawIommufd {
   }
 
  private:
-  int iommufd_, device_;
+  struct Bound {
+    int fd;
+    std::uint32_t id;
+  };
+  [[nodiscard]] Bound bind(const HostDevice& device) const {
+    const int fd = checked(::open(device.cdev->path.c_str(), O_RDWR), "open the cdev");
+    vfio_device_bind_iommufd bind{};
+    bind.argsz = sizeof bind;
+    bind.iommufd = iommufd_;
+    checked(::ioctl(fd, VFIO_DEVICE_BIND_IOMMUFD, &bind), "VFIO_DEVICE_BIND_IOMMUFD");
+    return {fd, bind.out_devid};
+  }
+  static void attach(int device, std::uint32_t page_table) {
+    vfio_device_attach_iommufd_pt attach{};
+    attach.argsz = sizeof attach;
+    attach.pt_id = page_table;
+    checked(::ioctl(device, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &attach), "VFIO_DEVICE_ATTACH_IOMMUFD_PT");
+  }
+
+  int iommufd_, device_, second_ = -1;
   std::uint32_t ioas_;
 };
 
@@ -145,6 +169,16 @@ inline HostDevice bind(const PciFunction& function) {
   if (auto binding = bind_to_driver(system_kernel(), function.host, "vfio-pci"); !binding)
     give_up(binding.error().message());
   return find_pci_function(system_kernel(), function.address).value().host;
+}
+
+// QEMU's edu, bound to vfio-pci.
+inline HostDevice bind_edu() {
+  const auto functions = list_pci_functions(system_kernel());
+  if (!functions) give_up(functions.error().message());
+  for (const PciFunction& function : *functions) {
+    if (function.vendor_id == 0x1234 && function.device_id == 0x11e8) return bind(function);
+  }
+  give_up("this guest has no edu");
 }
 
 // The disks, bound to vfio-pci: those alone in their group. Devices behind one port share a group.
