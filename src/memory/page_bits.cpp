@@ -38,6 +38,26 @@ void or_bits(BitPlace<std::uint64_t> to, std::uint64_t bits, std::uint64_t count
   if (in_word + count > word_bits) word[1] |= bits >> (word_bits - in_word);
 }
 
+// Words at a time, in blocks of which a compiler makes vector instructions.
+constexpr std::uint64_t block = 8;
+
+void merge_words(std::uint64_t* __restrict to, const std::uint64_t* __restrict from, std::uint64_t count) {
+  for (; count >= block; count -= block, to += block, from += block) {
+    for (std::uint64_t i = 0; i < block; ++i) to[i] |= from[i];
+  }
+  for (std::uint64_t i = 0; i < count; ++i) to[i] |= from[i];
+}
+
+// The same, from the bit `shift`, 1 to 63, of the first word on.
+void merge_shifted_words(std::uint64_t* __restrict to, const std::uint64_t* __restrict from, std::uint64_t count,
+                         std::uint64_t shift) {
+  const std::uint64_t rest = word_bits - shift;
+  for (; count >= block; count -= block, to += block, from += block) {
+    for (std::uint64_t i = 0; i < block; ++i) to[i] |= from[i] >> shift | from[i + 1] << rest;
+  }
+  for (std::uint64_t i = 0; i < count; ++i) to[i] |= from[i] >> shift | from[i + 1] << rest;
+}
+
 }  // namespace
 
 void set_bits(std::uint64_t* words, std::uint64_t first, std::uint64_t count) {
@@ -58,22 +78,26 @@ std::uint64_t find_bit(const std::uint64_t* words, std::uint64_t first, std::uin
 }
 
 void merge_bits(BitPlace<std::uint64_t> to, BitPlace<const std::uint64_t> from, std::uint64_t count) {
-  if (to.bit % word_bits == 0 && from.bit % word_bits == 0) {
-    std::uint64_t* const target = to.words + to.bit / word_bits;
-    const std::uint64_t* const source = from.words + from.bit / word_bits;
-    const std::uint64_t whole = count / word_bits;
-    for (std::uint64_t i = 0; i < whole; ++i) target[i] |= source[i];
-    to.bit += whole * word_bits;
-    from.bit += whole * word_bits;
-    count -= whole * word_bits;
+  const auto merge_few = [&](std::uint64_t few) {
+    if (few == 0) return;
+    or_bits(to, read_bits(from, few), few);
+    to.bit += few;
+    from.bit += few;
+    count -= few;
+  };
+  // Up to the first whole word of `to`; the whole words; the rest.
+  merge_few(std::min(count, (word_bits - to.bit % word_bits) % word_bits));
+  const std::uint64_t whole = count / word_bits;
+  std::uint64_t* const target = to.words + to.bit / word_bits;
+  const std::uint64_t* const source = from.words + from.bit / word_bits;
+  if (const std::uint64_t shift = from.bit % word_bits; shift == 0) {
+    merge_words(target, source, whole);
+  } else {
+    merge_shifted_words(target, source, whole, shift);
   }
-  while (count > 0) {
-    const std::uint64_t here = std::min(word_bits, count);
-    or_bits(to, read_bits(from, here), here);
-    to.bit += here;
-    from.bit += here;
-    count -= here;
-  }
+  to.bit += whole * word_bits;
+  from.bit += whole * word_bits;
+  merge_few(count % word_bits);
 }
 
 void fold_bits(BitPlace<std::uint64_t> to, BitPlace<const std::uint64_t> from, std::uint64_t count, unsigned shift) {

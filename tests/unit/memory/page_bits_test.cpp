@@ -11,7 +11,7 @@
 namespace postern::memory {
 namespace page_bits_test {
 
-constexpr std::uint64_t bits = 300;
+constexpr std::uint64_t bits = 1300;  // 20 words and some bits: two blocks and a rest
 using Words = std::vector<std::uint64_t>;
 using Set = std::set<std::uint64_t>;
 
