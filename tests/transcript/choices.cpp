@@ -26,6 +26,17 @@ Place& any_device(World& world) {
 
 bool has_device(const World& world) { return World::has_open(world.devices) || World::has_usable(world.cdevs); }
 
+SomeFd some_eventfd(World& world, bool takes_signals) {
+  const std::uint64_t kind = world.random.below(100);
+  if (kind < 12) return {-1, "-1"};
+  if (kind < 14) return {-2, "-2"};
+  if (kind < 17) return {9999, "no file"};
+  if (kind < 20) return {world.null_device(), "/dev/null"};
+  const std::size_t last = world.eventfds.size() - 1;
+  const Place& place = world.eventfds[takes_signals ? last : world.random.below(last)];
+  return {place.fd, place.is_open() ? place.name : "-1"};
+}
+
 std::uint32_t argsz(World& world, std::size_t good) {
   const auto size = static_cast<std::uint32_t>(good);
   if (world.random.chance(93)) return size;

@@ -11,24 +11,6 @@
 namespace postern::transcript {
 namespace {
 
-// The last eventfd is only for unmasking, which consumes its signals; no interrupt uses it.
-constexpr std::size_t unmasking = 3;
-
-struct Fd {
-  int fd;
-  std::string name;
-};
-
-Fd some_fd(World& world, bool unmasks) {
-  const std::uint64_t kind = world.random.below(100);
-  if (kind < 12) return {-1, "-1"};
-  if (kind < 14) return {-2, "-2"};
-  if (kind < 17) return {9999, "no file"};
-  if (kind < 20) return {world.null_device(), "/dev/null"};
-  const Place& place = world.eventfds[unmasks ? unmasking : world.random.below(unmasking)];
-  return {place.fd, place.is_open() ? place.name : "-1"};
-}
-
 std::uint32_t some_count(World& world, std::uint32_t index) {
   if (world.random.chance(5)) return world.random.pick({0xffffffffU, 66U, 1000U, 0x80000000U});
   if (index != VFIO_PCI_MSIX_IRQ_INDEX)
@@ -61,13 +43,14 @@ std::string set_irqs(World& world) {
     size = std::size_t{4} * set.count;
     for (std::size_t i = 0; i < 65; ++i) {
       // Most vectors of a large set get no eventfd.
-      const Fd fd = i < 4 || world.random.chance(5) ? some_fd(world, unmasks) : Fd{-1, "-1"};
+      const SomeFd fd = i < 4 || world.random.chance(5) ? some_eventfd(world, unmasks) : SomeFd{-1, "-1"};
       std::memcpy(set.data + i * sizeof fd.fd, &fd.fd, sizeof fd.fd);
       if (i < set.count && (i < 4 || fd.fd != -1)) what += " " + fd.name;
     }
   }
   set.argsz = argsz(world, sizeof set + std::min(size, sizeof request - sizeof set));
   const int result = world.kernel.ioctl(device.fd, VFIO_DEVICE_SET_IRQS, request);
+  if (result == 0 && unmasks && (set.flags & VFIO_IRQ_SET_DATA_EVENTFD) != 0) world.may_take_signals = true;
   return fmt::format("{} SET_IRQS argsz {} flags {:#x} index {} start {} count {}{} -> {}", device.name, set.argsz,
                      set.flags, set.index, set.start, set.count, what, outcome(result));
 }

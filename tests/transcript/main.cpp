@@ -102,8 +102,8 @@ std::vector<Operation> all_operations(Backend backend) {
     add(type1_operations());
   }
   for (const auto some :
-       {device_operations(), region_operations(), bar_operations(), irq_operations(), pointer_operations(),
-        cdev_operations(), ioas_operations(), hwpt_operations(), compat_operations()}) {
+       {device_operations(), region_operations(), bar_operations(), irq_operations(), eventfd_operations(),
+        pointer_operations(), cdev_operations(), ioas_operations(), hwpt_operations(), compat_operations()}) {
     add(some);
   }
   return all;

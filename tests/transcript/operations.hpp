@@ -27,6 +27,7 @@ struct Operation {
 [[nodiscard]] std::span<const Operation> region_operations();
 [[nodiscard]] std::span<const Operation> bar_operations();
 [[nodiscard]] std::span<const Operation> irq_operations();
+[[nodiscard]] std::span<const Operation> eventfd_operations();
 [[nodiscard]] std::span<const Operation> pointer_operations();
 [[nodiscard]] std::span<const Operation> cdev_operations();
 [[nodiscard]] std::span<const Operation> ioas_operations();
@@ -37,6 +38,13 @@ struct Operation {
 // A device opened through its group or its cdev.
 [[nodiscard]] Place& any_device(World& world);
 [[nodiscard]] bool has_device(const World& world);
+// Usually an eventfd; else -1, another number that is no fd, or a file that is no eventfd. The last eventfd is only for
+// what takes its signals away (`takes_signals`), others are for what sends them: the simulated kernel takes them later.
+struct SomeFd {
+  int fd;
+  std::string name;
+};
+[[nodiscard]] SomeFd some_eventfd(World& world, bool takes_signals);
 // Usually the correct argsz.
 [[nodiscard]] std::uint32_t argsz(World& world, std::size_t good);
 

@@ -50,7 +50,8 @@ std::string ask_device(World& world) {
   const Place& device = any_device(world);
   const auto request = world.random.pick<unsigned long>(
       {VFIO_DEVICE_GET_INFO, VFIO_DEVICE_GET_REGION_INFO, VFIO_DEVICE_GET_IRQ_INFO, VFIO_DEVICE_SET_IRQS,
-       VFIO_DEVICE_FEATURE, VFIO_DEVICE_BIND_IOMMUFD, VFIO_DEVICE_ATTACH_IOMMUFD_PT, VFIO_DEVICE_DETACH_IOMMUFD_PT});
+       VFIO_DEVICE_IOEVENTFD, VFIO_DEVICE_FEATURE, VFIO_DEVICE_BIND_IOMMUFD, VFIO_DEVICE_ATTACH_IOMMUFD_PT,
+       VFIO_DEVICE_DETACH_IOMMUFD_PT});
   return call(world, device, request);
 }
 

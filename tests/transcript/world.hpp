@@ -107,6 +107,7 @@ class World {
   std::map<std::uint64_t, Windows> windows;
   bool is_powernv = false;
 
+  bool may_take_signals = false;  // whether the kernel may wait for signals of the last eventfd
   // The mapped length in each place for a BAR; 0: not mapped.
   std::array<std::uint64_t, Memory::bar_places> bars{};
   std::optional<Migratable> migratable;  // for Backend::migration
