@@ -26,6 +26,7 @@ struct HostFunction {
     /// PCI Express edu with function-level reset (1234:11e9) and its own VFIO driver, edu-vfio-pci. Bound to that, it
     /// supports migration, with pre-copy and P2P states, and logs the pages it writes.
     migratable_edu,
+    ivshmem,  ///< QEMU's ivshmem-plain (1af4:1110): BAR 2 is 1 MiB of memory that outlasts a reset; no interrupts
   };
 
   PciAddress address;                             ///< where it is
@@ -55,7 +56,7 @@ struct Host {
 /// Returns a PC with VT-d that supports dirty tracking. 00:01.0: NVMe disk, bound to vfio-pci. 00:02.0: NVMe disk,
 /// 00:03.0: PCIe port, 01:00.0 and 01:00.1 behind it: two NVMe disks in one slot and one group; all with their native
 /// drivers. 00:04.0: edu device and 00:05.0: device with small BARs, both bound to vfio-pci. 00:06.0: migratable edu
-/// device, bound to its own driver.
+/// device, bound to its own driver. 00:07.0: ivshmem device, bound to vfio-pci.
 [[nodiscard]] POSTERN_API Host pc();
 /// Returns an Arm server with an SMMUv3 and the same functions: 48 address bits, and an iova window at 0x8000000 that
 /// the kernel reserves for interrupts (MSI).

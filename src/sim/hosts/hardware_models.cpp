@@ -3,6 +3,7 @@
 #include "sim/hosts/hardware_models.hpp"
 
 #include "sim/devices/edu/edu.hpp"
+#include "sim/devices/ivshmem/ivshmem.hpp"
 #include "sim/devices/nvme/nvme.hpp"
 #include "sim/devices/small_bars/small_bars.hpp"
 
@@ -39,6 +40,8 @@ std::unique_ptr<Hardware> make_hardware(const HostFunction& described, Platform 
       return make_migratable_edu();
     case Model::small_bars:
       return make_small_bars();
+    case Model::ivshmem:
+      return make_ivshmem();
     case Model::bridge:
       break;
   }

@@ -104,6 +104,7 @@ Host pc() {
            {.address = {.device = 4}, .model = Model::edu, .iommu_group = 5, .driver = "vfio-pci"},
            {.address = {.device = 5}, .model = Model::small_bars, .iommu_group = 6, .driver = "vfio-pci"},
            {.address = {.device = 6}, .model = Model::migratable_edu, .iommu_group = 7, .driver = "edu-vfio-pci"},
+           {.address = {.device = 7}, .model = Model::ivshmem, .iommu_group = 8, .driver = "vfio-pci"},
            {.address = {.bus = 1}, .model = Model::nvme, .iommu_group = 4, .serial = "twin0"},
            {.address = {.bus = 1, .function = 1}, .model = Model::nvme, .iommu_group = 4, .serial = "twin1"}},
       .locked_memory = {},

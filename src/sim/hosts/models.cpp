@@ -10,11 +10,12 @@ namespace {
 
 using Model = HostFunction::Model;
 
-constexpr std::array<ModelName, 5> all_models{{
+constexpr std::array<ModelName, 6> all_models{{
     {Model::nvme, "nvme", "nvme", true},
     {Model::bridge, "bridge", "pcieport", false},
     {Model::edu, "edu", "", false},
     {Model::small_bars, "small_bars", "", false},
+    {Model::ivshmem, "ivshmem", "", false},
     {Model::migratable_edu, "migratable_edu", "", false, "edu-vfio-pci"},
 }};
 
