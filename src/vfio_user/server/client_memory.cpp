@@ -2,6 +2,8 @@
 // ClientMemory: checks the client's requests, and makes them in the container.
 #include "vfio_user/server/client_memory.hpp"
 
+#include <fcntl.h>
+
 #include <cerrno>
 #include <memory>
 #include <utility>
@@ -19,6 +21,8 @@ int ClientMemory::map(const DmaMapBody& request, Fd file) {
   if (pieces_.size() >= policy_.mapping_limit) return ENOSPC;
   const bool has_file = static_cast<bool>(file);
   if (has_file && request.size > policy_.memory_limit - mapped_) return ENOMEM;
+  // Only files of memory have seals. Unlike fstat(2), this does not wait for the client if the file is on its own FUSE.
+  if (has_file && container_.kernel().fcntl(file.get(), F_GET_SEALS) < 0) return EINVAL;
 
   const auto piece = pieces_.emplace_hint(above, request.iova, Piece{.last = last, .has_file = has_file});
   if (!has_file) return 0;

@@ -18,8 +18,8 @@ class ClientMemory {
   ClientMemory(Container& container, const Policy& policy) noexcept : container_(container), policy_(policy) {}
 
   // Maps a file. Memory without one, which no device can access, is only recorded, so that it can be unmapped: QEMU
-  // sends its firmware and the BARs of other devices so. Errors: EINVAL (unaligned), EEXIST (overlaps a mapping),
-  // ENOSPC and ENOMEM (the policy's limits), those of Container::map().
+  // sends its firmware and the BARs of other devices so. Errors: EINVAL (unaligned, no file of memory), EEXIST
+  // (overlaps a mapping), ENOSPC and ENOMEM (the policy's limits), those of Container::map().
   [[nodiscard]] int map(const DmaMapBody& request, Fd file);
   // Unmaps exactly one mapping, or all. Errors: ENOENT, those of Container::unmap().
   [[nodiscard]] int unmap(const DmaUnmap& request);
