@@ -52,12 +52,13 @@ struct ServerEvent {
     connected,         ///< a client has the device
     refused,           ///< a client may not connect, or another one is served
     memory_is_absent,  ///< the client has turned bus mastering on, but no memory that a device can access is mapped
+    memory_refused,    ///< memory of the client could not be mapped; told of the first only
     gone,              ///< the client has left, and the device is as before
   };
   Kind kind = Kind::connected;
   Client client = {};
   std::uint64_t mapped = 0;  ///< gone: bytes that were mapped last
-  std::string reason = {};   ///< refused, gone: why, as text
+  std::string reason = {};   ///< refused, memory_refused, gone: why, as text
 };
 
 /// Options of a server.

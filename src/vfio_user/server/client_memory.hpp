@@ -12,7 +12,6 @@
 
 namespace postern::vfio_user {
 
-// Functions return 0 or an errno.
 class ClientMemory {
  public:
   ClientMemory(Container& container, const Policy& policy) noexcept : container_(container), policy_(policy) {}
@@ -20,8 +19,8 @@ class ClientMemory {
   // Maps a file. Memory without one, which no device can access, is only recorded, so that it can be unmapped: QEMU
   // sends its firmware and the BARs of other devices so. Errors: EINVAL (unaligned, no file of memory), EEXIST
   // (overlaps a mapping), ENOSPC and ENOMEM (the policy's limits), those of Container::map().
-  [[nodiscard]] int map(const DmaMapBody& request, Fd file);
-  // Unmaps exactly one mapping, or all. Errors: ENOENT, those of Container::unmap().
+  [[nodiscard]] Result<void> map(const DmaMapBody& request, Fd file);
+  // Unmaps exactly one mapping, or all. Returns 0 or an errno: ENOENT, those of Container::unmap().
   [[nodiscard]] int unmap(const DmaUnmap& request);
   [[nodiscard]] Result<void> unmap_all();
 

@@ -153,8 +153,9 @@ Result<void> Server::Impl::serve(Fd socket, const Event& stop, const Fd* listene
   }
   tell({.kind = ServerEvent::Kind::connected, .client = client});
   Connection connection(std::move(socket));
-  Session session(*device_, options_.policy,
-                  [&] { tell({.kind = ServerEvent::Kind::memory_is_absent, .client = client}); });
+  Session session(*device_, options_.policy, [&](ServerEvent::Kind kind, const std::string& reason) {
+    tell({.kind = kind, .client = client, .reason = reason});
+  });
   Result<std::string> over;
   try {
     over = converse(session, connection, stop, listener);

@@ -35,10 +35,10 @@ bool contains(const ConfigRange& range, std::uint64_t offset) {
 
 }  // namespace
 
-Session::Session(const Device& device, const Policy& policy, std::function<void()> on_absent_memory)
+Session::Session(const Device& device, const Policy& policy, Tell tell)
     : device_(device),
       policy_(policy),
-      on_absent_memory_(std::move(on_absent_memory)),
+      tell_(std::move(tell)),
       memory_(*device.container(), policy),
       interrupts_(device) {}
 
@@ -59,7 +59,7 @@ Reply Session::answer(const Request& request, std::vector<Fd>& fds) {
   }
   return std::visit(
       Overloaded{
-          [&](const DmaMap& map) { return done_with(memory_.map(map.body, fds.empty() ? Fd() : std::move(fds[0]))); },
+          [&](const DmaMap& request_to_map) { return map(request_to_map, fds); },
           [&](const DmaUnmap& unmap) {
             const int failed = memory_.unmap(unmap);
             return failed == 0 ? std::move(Reply().add(unmap.body)) : Reply::failed(failed);
@@ -79,6 +79,17 @@ Reply Session::answer(const Request& request, std::vector<Fd>& fds) {
           [](const auto&) { return Reply::failed(EOPNOTSUPP); },
       },
       request);
+}
+
+Reply Session::map(const DmaMap& request, std::vector<Fd>& fds) {
+  const auto mapped = memory_.map(request.body, fds.empty() ? Fd() : std::move(fds[0]));
+  if (mapped) return {};
+  tell_once(ServerEvent::Kind::memory_refused, told_of_refusal_, mapped.error().message());
+  return Reply::failed(mapped.error().code());
+}
+
+void Session::tell_once(ServerEvent::Kind kind, bool& told, const std::string& reason) {
+  if (!std::exchange(told, true)) tell_(kind, reason);
 }
 
 // Answers with the lower of both minor versions. Nothing is asked of the client's capabilities but that they are valid:
@@ -186,11 +197,11 @@ void Session::write_config(std::uint64_t offset, std::span<const std::byte> data
 }
 
 void Session::look_at_command_register() {
-  if (!on_absent_memory_ || memory_.mapped() != 0) return;
+  if (told_of_absence_ || memory_.mapped() != 0) return;
   std::uint16_t command = 0;
   if (!device_.read(pci_config, PCI_COMMAND, std::as_writable_bytes(std::span(&command, 1)))) return;
   if ((little_endian(command) & PCI_COMMAND_MASTER) == 0) return;
-  std::exchange(on_absent_memory_, nullptr)();
+  tell_once(ServerEvent::Kind::memory_is_absent, told_of_absence_, {});
 }
 
 Reply Session::write_several(const RegionWriteMulti& request) {

@@ -8,6 +8,7 @@
 #include <postern-vfio-user/server.hpp>
 #include <postern/device.hpp>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "vfio_user/server/client_interrupts.hpp"
@@ -19,8 +20,11 @@ namespace postern::vfio_user {
 
 class Session {
  public:
-  // The device is in a container of its own, with nothing mapped. `on_absent_memory` is called at most once.
-  Session(const Device& device, const Policy& policy, std::function<void()> on_absent_memory);
+  // What the operator should know: memory_is_absent and memory_refused, at most once each, with the reason.
+  using Tell = std::function<void(ServerEvent::Kind, const std::string&)>;
+
+  // The device is in a container of its own, with nothing mapped.
+  Session(const Device& device, const Policy& policy, Tell tell);
 
   // Answers a request, whose body has as many bytes as its header says. Takes over the descriptors that came with it.
   // Whatever a client sends, this returns a reply; if memory runs out, ENOMEM.
@@ -37,6 +41,7 @@ class Session {
 
  private:
   [[nodiscard]] Reply answer(const Request& request, std::vector<Fd>& fds);
+  [[nodiscard]] Reply map(const DmaMap& request, std::vector<Fd>& fds);
   [[nodiscard]] Reply negotiate(const Version& version);
   [[nodiscard]] Reply info() const;
   [[nodiscard]] Reply region_info(const RegionInfoBody& asked) const;
@@ -50,11 +55,14 @@ class Session {
   [[nodiscard]] std::size_t region_count() const noexcept;
   void write_config(std::uint64_t offset, std::span<const std::byte> data) const;
   void look_at_command_register();
+  void tell_once(ServerEvent::Kind kind, bool& told, const std::string& reason);
   [[nodiscard]] Result<void> turn_bus_mastering_off() const;
 
   const Device& device_;
   const Policy& policy_;
-  std::function<void()> on_absent_memory_;  // null: it was called
+  Tell tell_;
+  bool told_of_absence_ = false;
+  bool told_of_refusal_ = false;
   ClientMemory memory_;
   ClientInterrupts interrupts_;
   bool has_negotiated_ = false;

@@ -52,6 +52,8 @@ std::string event_text(const ServerEvent& event) {
     case ServerEvent::Kind::memory_is_absent:
       return "no memory: the client has turned bus mastering on, but has sent no memory that the device can access; "
              "start its VM with shared memory (QEMU: memory-backend-memfd,share=on)\n";
+    case ServerEvent::Kind::memory_refused:
+      return fmt::format("memory refused: {}\n", event.reason);
     case ServerEvent::Kind::gone:
       return fmt::format("gone: {}; {} were mapped\n", event.reason, size_text(event.mapped));
   }
@@ -72,6 +74,10 @@ Json event_json(const ServerEvent& event) {
       return json;
     case ServerEvent::Kind::memory_is_absent:
       return named("memory_is_absent");
+    case ServerEvent::Kind::memory_refused:
+      json = named("memory_refused");
+      json["reason"] = event.reason;
+      return json;
     case ServerEvent::Kind::gone:
       json = named("gone");
       json["reason"] = event.reason;
