@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cstdlib>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <postern-vfio-user/server.hpp>
@@ -14,6 +15,7 @@
 #include <string>
 
 #include "command.hpp"
+#include "commands/confinement.hpp"
 #include "commands/stop_signals.hpp"
 #include "host/bound.hpp"
 #include "host/group_remedy.hpp"
@@ -149,6 +151,10 @@ Result<Ending> run_serve(Session& session, const ServeOptions& options) {
     say(session,
         fmt::format("listening: {} at {}, by {}\n", host.name, listener.name, server->device().container()->backend()),
         listening);
+    // To open the device anew, it must find it, and open its nodes.
+    confine({.read = {"/sys", "/proc"},
+             .write = {"/dev/vfio", "/dev/iommu"},
+             .remove = {std::filesystem::path(listener.path).parent_path().string()}});
     served = server->serve_all(listener.fd, stop, options.once);
   } else {
     served = failure_of(server);
@@ -230,8 +236,10 @@ const Command serve_command = {
         "\n"
         "The VMM needs no rights to VFIO. Its accesses to registers go through this process; DMA and interrupts do "
         "not.\n"
-        "When it leaves, in whatever way, the device is reset, and nothing of it stays mapped. Runs until a signal "
-        "stops it\n"
+        "When it leaves, in whatever way, the device is reset, and nothing of it stays mapped. While it serves, this "
+        "process\n"
+        "can open only /sys, /proc and VFIO's nodes, and has no capability but CAP_IPC_LOCK. Runs until a signal stops "
+        "it\n"
         "(SIGINT, SIGTERM, SIGHUP). Prints a line for each event; with --json each line is a JSON document.",
     .add = add_serve,
 };
