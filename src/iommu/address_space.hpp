@@ -3,7 +3,6 @@
 // system calls. May use all of src/iommu except the backends.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -19,20 +18,11 @@
 #include "base/one_thread.hpp"
 #include "iommu/attached.hpp"
 #include "iommu/backend_container.hpp"
+#include "iommu/bounds.hpp"
 #include "iommu/requirement.hpp"
 #include "memory/shadow_map.hpp"
 
 namespace postern {
-
-inline std::uint64_t address_of(const void* pointer) noexcept { return reinterpret_cast<std::uintptr_t>(pointer); }
-
-// The empty range; it ends before it starts.
-inline constexpr IovaRange nowhere{{1}, {0}};
-
-// At least 4 KiB: smaller mappings are useless, and an IOMMU that reports no page sizes has pages, too.
-inline std::uint64_t smallest_page_of(const ContainerLimits& limits) noexcept {
-  return std::max<std::uint64_t>(limits.page_sizes & -limits.page_sizes, 4096);
-}
 
 class AddressSpace {
  public:
