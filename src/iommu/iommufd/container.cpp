@@ -100,7 +100,10 @@ Result<Hwpt*> IommufdContainer::attach_hwpt(const AttachedCdev& device) {
     const int result = attach_page_table(device.fd.fd(), hwpt.id());
     if (result == 0) return &hwpt;
     // EINVAL: this page table does not suit the device's IOMMU, which gets another one.
-    if (result != -EINVAL) return call_failure(vfio::device_attach_pt.symbol, {.result = result, .object = name});
+    if (result == -EINVAL) continue;
+    CallFailed what{.result = result, .object = name};
+    explain_reserved(what);
+    return call_failure(vfio::device_attach_pt.symbol, std::move(what));
   }
   auto made = Hwpt::allocate(iommufd_, ioas_, device.id, tracks_dirty);
   const bool mediated = !made && (made.error().code() == ENOENT || made.error().code() == EOPNOTSUPP);
@@ -116,6 +119,7 @@ Result<Hwpt*> IommufdContainer::attach_hwpt(const AttachedCdev& device) {
                     .object = fmt::format("{} to {} {}", name, mediated ? "IOAS" : "HWPT", page_table)};
     if (result == -ENOENT && device.is_told) return bound_elsewhere(vfio::device_attach_pt.symbol, ENOENT, device);
     if (result == -EPERM) explain_unsafe_interrupts(what, kernel(), module);
+    explain_reserved(what);
     // All devices of a group are on one page table (iommufd_hw_pagetable_attach, Linux 6.4).
     if (result == -EINVAL && device.host.iommu_group) {
       (void)explain_own_group(what, kernel(), *device.host.iommu_group, name);

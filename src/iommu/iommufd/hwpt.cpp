@@ -12,6 +12,13 @@
 
 namespace postern::iommufd {
 
+void explain_reserved(CallFailed& what) {
+  if (what.result != -EADDRINUSE) return;
+  what.kind = ErrorKind::cannot_share;
+  what.reason = "a mapping overlaps addresses that are reserved for this device";
+  what.remedy = Remedies(RemedyCode::unmap_first).add(RemedyCode::attach_to_new_container);
+}
+
 Result<Hwpt> Hwpt::allocate(std::shared_ptr<Iommufd> iommufd, ObjectId ioas, ObjectId device, bool tracks_dirty) {
   iommu_hwpt_alloc alloc{};
   alloc.size = sizeof alloc;
@@ -21,11 +28,7 @@ Result<Hwpt> Hwpt::allocate(std::shared_ptr<Iommufd> iommufd, ObjectId ioas, Obj
   alloc.data_type = IOMMU_HWPT_DATA_NONE;
   if (const int result = iommu::hwpt_alloc(iommufd->kernel(), iommufd->fd(), alloc); result < 0) {
     CallFailed what{.result = result, .object = fmt::format("HWPT of IOAS {}", ioas)};
-    if (result == -EADDRINUSE) {
-      what.kind = ErrorKind::cannot_share;
-      what.reason = "a mapping overlaps addresses that are reserved for this device";
-      what.remedy = Remedies(RemedyCode::unmap_first).add(RemedyCode::attach_to_new_container);
-    }
+    explain_reserved(what);
     return call_failure(iommu::hwpt_alloc.symbol, std::move(what));
   }
   return Hwpt(std::move(iommufd), alloc.out_hwpt_id, tracks_dirty);

@@ -10,8 +10,12 @@
 #include "iommu/attached.hpp"
 #include "iommu/iommufd/cdev.hpp"
 #include "iommu/iommufd/iommufd.hpp"
+#include "kernel/ioctl.hpp"
 
 namespace postern::iommufd {
+
+// For a device that could not be attached, if the reason is where memory is mapped.
+void explain_reserved(CallFailed& what);
 
 // The destructor destroys the page table, which must have no devices then.
 class Hwpt {
