@@ -73,6 +73,25 @@ struct AttachOptions {
 [[nodiscard]] POSTERN_API Result<std::vector<Device>> attach_all(Kernel& kernel, std::span<const HostDevice> devices,
                                                                  const AttachOptions& options = {});
 
+/// Moves an attached device to another container without closing it. Its state, its interrupts, its mapped BARs and
+/// what KVM knows of it stay; its DMA reaches what `container` maps from then on, and nothing else. Both must be
+/// containers of iommufd with one open /dev/iommu: opened on one Kernel, both without ContainerOptions::fd or both with
+/// the same. A function of its own beside attach(), since it changes two containers as much as the device. Kernel:
+/// VFIO_DEVICE_ATTACH_IOMMUFD_PT of an attached device (Linux 6.6), which replaces its page table in one step: the
+/// device is in one of the two containers at any time. Whether its DMA goes on meanwhile depends on the IOMMU: pause a
+/// device that cannot bear a fault. Pages written before are dirty in the old container, if it tracks, and pages
+/// written after in the new one, where all are dirty once if the device logs its own writes. On an error it has stayed
+/// where it was, and works; if it had arrived, and the kernel refuses to take it back, the error says so, and
+/// Device::container() is the new one.
+/// Errors: EINVAL (`container` is null, has the device already, or has another Kernel or open /dev/iommu), EOPNOTSUPP
+/// (type1 and spapr; another backend; a mediated device; the tracker there was started for a source that this device
+/// does not have), EBUSY (another device of its group is in the old container: the kernel would move both; or dirty
+/// pages are tracked by smaller pages than with this device), EINVAL or EADDRINUSE (cannot_share: the mappings there do
+/// not suit its IOMMU), EBADF (the container was closed, or the device detached), ESTALE (in a child of fork(2)), those
+/// of the ioctls. Thread safety: uses both containers, each for one thread at a time. Other threads may use the device
+/// meanwhile, but not Device::container().
+[[nodiscard]] POSTERN_API Result<void> move_device(Device& device, const std::shared_ptr<Container>& container);
+
 /// Finds a PCI function by its address ("0000:00:01.0"), attaches it and opens it as a PciDevice. Errors: those of
 /// PciAddress::parse(), find_pci_function(), attach() and PciDevice::open(). Thread safety: as attach().
 [[nodiscard]] POSTERN_API Result<PciDevice> attach_pci(Kernel& kernel, std::string_view address,

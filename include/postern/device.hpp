@@ -37,7 +37,7 @@ class POSTERN_API Device {
   [[nodiscard]] static Result<Device> open(std::unique_ptr<DeviceIo> io, std::shared_ptr<Container> container);
 
   [[nodiscard]] const std::string& name() const noexcept { return name_; }  ///< name on its bus: "0000:00:01.0"
-  /// The container it is attached to.
+  /// The container it is attached to; another one after move_device() (attach.hpp).
   [[nodiscard]] const std::shared_ptr<Container>& container() const noexcept { return container_; }
   /// The device fd, for kernel interfaces that the library does not cover (KVM_DEV_VFIO_FILE_ADD, ioctls of newer
   /// kernels). The Device keeps ownership. -1 after detach(), and if the device is not reached by an fd of the kernel.
@@ -121,6 +121,7 @@ class POSTERN_API Device {
   friend class InterruptSet;  // these use the DeviceIo
   friend class Ioeventfd;
   friend class ResetSet;
+  friend Result<void> move_device(Device& device, const std::shared_ptr<Container>& container);
   friend Result<Memory> export_dma_buf(const Device& device, std::uint32_t region, std::uint64_t offset,
                                        std::uint64_t length);
 

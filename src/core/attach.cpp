@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// attach(): attaches a device to an existing or a new container.
+// attach(): attaches a device to an existing or a new container; move_device(): moves it to another.
 #include <postern/attach.hpp>
 
 #include <fmt/format.h>
@@ -11,6 +11,7 @@
 #include <span>
 #include <vector>
 
+#include "base/on_throw.hpp"
 #include "base/remedy.hpp"
 #include "core/causes.hpp"
 #include "core/choice.hpp"
@@ -181,6 +182,21 @@ Result<std::vector<Device>> attach_all(Kernel& kernel, std::span<const HostDevic
   const auto unbound = std::find_if(hosts.begin(), hosts.end(), [](const HostDevice& host) { return !host.is_vfio; });
   if (unbound == hosts.end()) return attached;
   return failure(explained(kernel, *unbound, std::move(attached).error()));
+}
+
+Result<void> move_device(Device& device, const std::shared_ptr<Container>& container) {
+  if (!device.io_) return device.closed();
+  if (!container) {
+    return refusal(
+        {.result = -EINVAL, .object = fmt::format("move {}", device.name()), .reason = "the container is null"});
+  }
+  const auto follow = [&] {
+    if (auto holder = device.io_->container()) device.container_ = std::move(holder);
+  };
+  const OnThrow on_throw(follow);
+  auto moved = device.io_->move_to(container);
+  follow();
+  return moved;
 }
 
 Result<PciDevice> attach_pci(Kernel& kernel, const PciFunction& function, const AttachOptions& options) {

@@ -8,11 +8,15 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <mutex>
+#include <postern/container.hpp>
 #include <postern/kernel.hpp>
 #include <postern/result.hpp>
 #include <set>
 #include <string>
+
+#include "kernel/ioctl.hpp"
 
 namespace postern {
 
@@ -71,6 +75,12 @@ class DeviceIo {
                                            std::uint64_t offset) = 0;
   // The kernel by which mappings are unmapped.
   [[nodiscard]] virtual Kernel& kernel() = 0;
+  // The container that has the device; null if none does.
+  [[nodiscard]] virtual std::shared_ptr<Container> container() const { return nullptr; }
+  // Moves the device to another container. container() tells which one has it then, also after an error.
+  [[nodiscard]] virtual Result<void> move_to(const std::shared_ptr<Container>& /*container*/) {
+    return refusal({.result = -EOPNOTSUPP, .object = name(), .reason = "it is in no container of the kernel"});
+  }
   // Closes the device and detaches it from its container. Afterwards the DeviceIo may only be destroyed.
   [[nodiscard]] virtual Result<void> close() = 0;
 

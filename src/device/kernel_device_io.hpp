@@ -28,6 +28,10 @@ class KernelDeviceIo final : public DeviceIo {
   [[nodiscard]] std::intptr_t mmap(void* address, std::size_t length, int protection, int flags,
                                    std::uint64_t offset) override;
   [[nodiscard]] Kernel& kernel() override { return attachment_.device()->fd.kernel(); }
+  [[nodiscard]] std::shared_ptr<Container> container() const override { return attachment_.container(); }
+  [[nodiscard]] Result<void> move_to(const std::shared_ptr<Container>& container) override {
+    return attachment_.move_to(container);
+  }
   [[nodiscard]] Result<void> close() override { return attachment_.detach(); }
 
  private:

@@ -70,6 +70,10 @@ class AddressSpace {
   [[nodiscard]] Result<std::vector<Attached*>> attach(std::span<const HostDevice> devices,
                                                       const std::shared_ptr<const KvmVfioDevice>& kvm);
   [[nodiscard]] Result<void> detach(Attached& device);
+  // Takes over a device of another address space without closing it. After an error it is where it was, unless the
+  // kernel does not take it back either; has() tells.
+  [[nodiscard]] Result<void> take_over(AddressSpace& from, Attached& device);
+  [[nodiscard]] bool has(const Attached& device) const noexcept { return find(device) != devices_.end(); }
 
   // For limits that change without an attach or detach: those of DMA windows.
   void set_limits(ContainerLimits limits);
@@ -107,13 +111,17 @@ class AddressSpace {
   void decide_on_quick_unmaps() noexcept { unmaps_quickly_ = kernel_has_mappings_ && files_.empty() && !is_copy_; }
   [[nodiscard]] Result<void> unmap_failed(int result) const;
   [[nodiscard]] bool is_usable(IovaRange range);
-  [[nodiscard]] Result<void> admit(const ContainerLimits& limits, const HostDevice& device);
+  [[nodiscard]] Result<void> admit(const ContainerLimits& limits, const std::string& object);
   [[nodiscard]] Result<void> check_new(std::span<const HostDevice> devices) const;
   [[nodiscard]] Result<void> open_all(std::span<const HostDevice> devices,
                                       const std::shared_ptr<const KvmVfioDevice>& kvm);
+  [[nodiscard]] Devices::const_iterator find(const Attached& device) const noexcept;
   [[nodiscard]] Result<void> let_in(Attached& device);
+  [[nodiscard]] Result<void> settle(Attached& device, const std::string& object, bool is_moved);
+  [[nodiscard]] bool give_back(AddressSpace& to, Attached& device, std::ptrdiff_t place) noexcept;
   [[nodiscard]] Result<void> take_out(Attached& device);
   [[nodiscard]] Result<void> remove(Attached& device);
+  void widen_limits() noexcept;
 
   // Destroyed in reverse order: the tracker and the devices before the backend, and the backend before memory that its
   // devices may still reach.

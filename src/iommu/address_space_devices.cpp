@@ -58,9 +58,9 @@ void run_at_once(std::size_t count, const Act& act) {
 
 }  // namespace
 
-// Checks that all mappings comply with the limits that include `device`. Restores the mappings if the kernel has
+// Checks that all mappings comply with the limits that include a new device. Restores the mappings if the kernel has
 // dropped them.
-Result<void> AddressSpace::admit(const ContainerLimits& limits, const HostDevice& device) {
+Result<void> AddressSpace::admit(const ContainerLimits& limits, const std::string& object) {
   const std::uint64_t misaligned = smallest_page_of(limits) - 1;
   Result<void> admitted;
   mappings_.for_each([&](const MappingRecord& mapping) {
@@ -69,7 +69,7 @@ Result<void> AddressSpace::admit(const ContainerLimits& limits, const HostDevice
     const std::uint64_t place =
         mapping.address != nullptr ? address_of(mapping.address) : mapping_of(mapping).memory.offset();
     const std::uint64_t ends = mapping.range.first.value | (mapping.range.last.value + 1) | place;
-    CallFailed what{.kind = ErrorKind::cannot_share, .object = attach_text(device.name, name())};
+    CallFailed what{.kind = ErrorKind::cannot_share, .object = object};
     if (!covered(limits.usable_ranges, mapping.range)) {
       what.result = -EADDRINUSE;
       what.reason = fmt::format("{} is mapped, but with this device only {} is usable", to_string(mapping.range),
@@ -156,25 +156,32 @@ Result<std::vector<Attached*>> AddressSpace::attach(std::span<const HostDevice> 
   return failure_of(done);
 }
 
-// Connects the device: checks that the mappings suit its IOMMU, restores them if the kernel has dropped them, and
-// tracks its writes if those of the others are tracked.
 Result<void> AddressSpace::let_in(Attached& device) {
   POSTERN_TRY(backend_->connect(device));
+  return settle(device, attach_text(device.host.name, name()), false);
+}
+
+// Once the device is connected: checks that the mappings suit its IOMMU, restores them if the kernel has dropped them,
+// and tracks its writes if those of the others are tracked. One that was moved may be writing already.
+Result<void> AddressSpace::settle(Attached& device, const std::string& object, bool is_moved) {
   auto limits = POSTERN_TRY(backend_->read_limits());
-  POSTERN_TRY(admit(limits, device.host));
+  POSTERN_TRY(admit(limits, object));
   if (!kernel_has_mappings_ && !mappings_.empty()) {
     // The number of mappings left was read before these were restored.
     limits = POSTERN_TRY(backend_->read_limits());
   }
-  if (dirty_tracker_) POSTERN_TRY(dirty_tracker_->impl().join(device, smallest_page_of(limits)));
+  if (dirty_tracker_) POSTERN_TRY(dirty_tracker_->impl().join(device, smallest_page_of(limits), object, is_moved));
   set_limits(std::move(limits));
   set_kernel_has_mappings(true);
   return {};
 }
 
+AddressSpace::Devices::const_iterator AddressSpace::find(const Attached& device) const noexcept {
+  return std::find_if(devices_.begin(), devices_.end(), [&](const auto& each) { return each.get() == &device; });
+}
+
 Result<void> AddressSpace::take_out(Attached& device) {
-  const auto place =
-      std::find_if(devices_.begin(), devices_.end(), [&](const auto& each) { return each.get() == &device; });
+  const auto place = devices_.begin() + (find(device) - devices_.begin());
   const std::unique_ptr<Attached> leaving = std::move(*place);
   devices_.erase(place);
   return backend_->detach(*leaving);
@@ -188,8 +195,13 @@ Result<void> AddressSpace::detach(Attached& device) {
 Result<void> AddressSpace::remove(Attached& device) {
   if (dirty_tracker_) dirty_tracker_->impl().leave(device);
   auto detached = take_out(device);
+  widen_limits();
+  return detached;
+}
+
+// Without a device that has left, the limits may be wider. If they cannot be read, they stay as they are.
+void AddressSpace::widen_limits() noexcept {
   if (!devices_.empty()) {
-    // Without this device the limits may be wider. If they cannot be read, they stay as they are.
     try {
       if (auto limits = backend_->read_limits()) set_limits(std::move(*limits));
     } catch (const std::bad_alloc&) {
@@ -198,7 +210,6 @@ Result<void> AddressSpace::remove(Attached& device) {
     likely_range_ = nowhere;
     if (backend_->traits().when_empty == BackendContainer::WhenEmpty::clears_mappings) set_kernel_has_mappings(false);
   }
-  return detached;
 }
 
 }  // namespace postern

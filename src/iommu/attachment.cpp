@@ -3,6 +3,7 @@
 #include "iommu/attachment.hpp"
 
 #include "base/log.hpp"
+#include "base/on_throw.hpp"
 #include "iommu/address_space.hpp"
 
 namespace postern {
@@ -19,6 +20,16 @@ Result<std::vector<Attachment>> Attachment::make(const std::shared_ptr<Container
 
 Attachment::~Attachment() {
   log_failure_of([this] { return detach(); });
+}
+
+Result<void> Attachment::move_to(const std::shared_ptr<Container>& container) {
+  const auto follow = [&] {
+    if (container->space().has(*device_)) container_ = container;
+  };
+  const OnThrow on_throw(follow);
+  auto moved = container->space().take_over(container_->space(), *device_);
+  follow();
+  return moved;
 }
 
 Result<void> Attachment::detach() {

@@ -28,6 +28,11 @@ class Attachment {
 
   // Null after detach().
   [[nodiscard]] const Attached* device() const noexcept { return device_; }
+  // Null after it was moved from.
+  [[nodiscard]] const std::shared_ptr<Container>& container() const noexcept { return container_; }
+  // Moves the device to another container; container() is the one that then has it, also after an error. Not after
+  // detach().
+  [[nodiscard]] Result<void> move_to(const std::shared_ptr<Container>& container);
   // Reports errors, which the destructor only logs. Does nothing the second time.
   [[nodiscard]] Result<void> detach();
 

@@ -5,6 +5,7 @@
 #include <cerrno>
 
 #include "iommu/address_space.hpp"
+#include "kernel/ioctl.hpp"
 
 namespace postern {
 
@@ -18,6 +19,14 @@ int BackendContainer::unmap_all() {
     space().erase(range);
   }
   return 0;
+}
+
+Result<void> BackendContainer::check_take_over(const Attached& /*device*/, const BackendContainer& /*from*/,
+                                               const std::string& object) const {
+  return refusal({.result = -EOPNOTSUPP,
+                  .object = object,
+                  .reason = "the kernel changes the container of a group only while no device of it is open",
+                  .remedy = attach_anew});
 }
 
 BackendContainer::Explanation BackendContainer::explain_map(CallResult /*failed*/, IovaRange /*range*/,

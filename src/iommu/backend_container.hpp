@@ -80,6 +80,16 @@ class BackendContainer {
   // Releases what prepare() made and no device of space().devices() needs.
   [[nodiscard]] virtual Result<void> release_unused() { return {}; }
 
+  // Whether a device can come here from a container of the same backend without being closed. `object` is for errors.
+  [[nodiscard]] virtual Result<void> check_take_over(const Attached& device, const BackendContainer& from,
+                                                     const std::string& object) const;
+  // Takes it over, in one step: after an error it is where it was. space().devices() does not have it yet. If
+  // `is_tracked`, its IOMMU logs its writes from the first on.
+  [[nodiscard]] virtual Result<void> take_over(Attached& /*device*/, bool /*is_tracked*/) { return {}; }
+  // What to do instead.
+  static constexpr const char* attach_anew =
+      "detach the device, which loses its state, and attach it to that container";
+
   // Detaches the device and closes its fd, where the kernel interface requires it. space().devices() has only the
   // others.
   [[nodiscard]] virtual Result<void> detach(Attached& device) = 0;

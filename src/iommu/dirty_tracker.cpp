@@ -131,6 +131,21 @@ DirtyAnswer DirtyTracker::Impl::answer() const {
   return all ? DirtyAnswer::everything : DirtyAnswer::pages;
 }
 
+tl::unexpected<Error> DirtyTracker::Impl::refuse_untracked(const std::vector<std::string>& devices) const {
+  return refusal({.result = -EOPNOTSUPP,
+                  .object = tracking_text("start", *space_),
+                  .reason = list_text(devices),
+                  .remedy = RemedyCode::omit_dirty_source});
+}
+
+Result<DirtySource> DirtyTracker::Impl::source_of(const Attached& device) const {
+  if (!on_) return DirtySource::none;
+  const TrackedDevice choice = choose(device);
+  if (only_ && choice.source == DirtySource::none)
+    return refuse_untracked({fmt::format("{}: {}", choice.device, choice.note)});
+  return choice.source;
+}
+
 // Starts tracking for all of these devices, or for none.
 Result<void> DirtyTracker::Impl::start_devices(std::span<Attached* const> devices) {
   std::vector<const Attached*> by_iommu;
@@ -142,12 +157,7 @@ Result<void> DirtyTracker::Impl::start_devices(std::span<Attached* const> device
     if (choice.source == DirtySource::iommu) by_iommu.push_back(device);
     if (choice.source == DirtySource::none) lacking.push_back(fmt::format("{}: {}", choice.device, choice.note));
   }
-  if (only_ && !lacking.empty()) {
-    return refusal({.result = -EOPNOTSUPP,
-                    .object = tracking_text("start", *space_),
-                    .reason = list_text(lacking),
-                    .remedy = RemedyCode::omit_dirty_source});
-  }
+  if (only_ && !lacking.empty()) return refuse_untracked(lacking);
   const std::vector<IovaRange> mapped = mapped_ranges(*space_);
   Result<void> started;
   std::size_t logging = 0;  // the number of devices that were started
@@ -206,18 +216,33 @@ Result<void> DirtyTracker::Impl::stop() {
   return stopped;
 }
 
-Result<void> DirtyTracker::Impl::join(Attached& device, std::uint64_t smallest_page) {
+Result<void> DirtyTracker::Impl::join(Attached& device, std::uint64_t smallest_page, const std::string& object,
+                                      bool is_moved) {
   if (!on_) return {};
   if (smallest_page != page_size_) {
     return refusal({.result = -EBUSY,
                     .kind = ErrorKind::cannot_share,
-                    .object = fmt::format("attach {} to container {}", device.host.name, space_->name()),
+                    .object = object,
                     .reason = fmt::format("dirty pages are tracked by {}, but with this device the smallest page is {}",
                                           size_text(page_size_), size_text(smallest_page)),
                     .remedy = RemedyCode::stop_tracking});
   }
   Attached* const joining = &device;
-  return start_devices(std::span(&joining, 1));
+  POSTERN_TRY(start_devices(std::span(&joining, 1)));
+  if (is_moved && device.source == DirtySource::device) keep_everything();  // what it wrote before its log started
+  return {};
+}
+
+void DirtyTracker::Impl::come_back(Attached& device) noexcept {
+  device.source = DirtySource::none;
+  if (!on_) return;
+  bool is_tracked = false;
+  log_failure_of([&] {
+    auto joined = join(device, page_size_, {}, true);
+    is_tracked = joined.has_value();
+    return joined;
+  });
+  if (!is_tracked) device.source = DirtySource::none;
 }
 
 // While the device and its source still exist.
@@ -240,6 +265,14 @@ void DirtyTracker::Impl::collect_pending() {
     auto collected = collect(request, AfterQuery::clear);
     if (collected) pending_->add(range, request.bits);
     log_failure(collected, LogKind::remark);
+  }
+}
+
+void DirtyTracker::Impl::keep_everything() noexcept {
+  try {
+    for (const IovaRange range : mapped_ranges(*space_)) pending_->add(range);
+  } catch (const std::bad_alloc&) {
+    lost_ = true;
   }
 }
 

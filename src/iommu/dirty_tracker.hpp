@@ -8,6 +8,7 @@
 #include <optional>
 #include <postern/dirty_tracker.hpp>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "iommu/address_space.hpp"
@@ -31,13 +32,20 @@ class DirtyTracker::Impl {
   [[nodiscard]] Result<DirtyAnswer> unmap(Iova iova, std::uint64_t length, const DirtyBitmap& bitmap);
   [[nodiscard]] std::vector<TrackedDevice> devices() const;
 
-  // A device was attached: if tracking is on, it is tracked, too.
-  [[nodiscard]] Result<void> join(Attached& device, std::uint64_t smallest_page);
-  // A device is about to be detached: keeps the pages it has written.
+  // Who will track a device that comes from another container; none if tracking is off. Refuses as join() will.
+  [[nodiscard]] Result<DirtySource> source_of(const Attached& device) const;
+  // A device was attached: if tracking is on, it is tracked, too. `object` is for errors. One that was moved may have
+  // written already; if its IOMMU tracks it, its page table was tracked before it came.
+  [[nodiscard]] Result<void> join(Attached& device, std::uint64_t smallest_page, const std::string& object,
+                                  bool is_moved);
+  // A device is about to be detached, or is on another container's page table: keeps the pages it has written.
   void leave(Attached& device) noexcept;
+  // It has come back after leave(). If its writes can no longer be tracked, every page counts as dirty.
+  void come_back(Attached& device) noexcept;
 
  private:
   [[nodiscard]] TrackedDevice choose(const Attached& device) const;
+  [[nodiscard]] tl::unexpected<Error> refuse_untracked(const std::vector<std::string>& devices) const;
   [[nodiscard]] Result<void> start_devices(std::span<Attached* const> devices);
   [[nodiscard]] bool is_everything_dirty() const;
   [[nodiscard]] DirtyAnswer answer() const;
@@ -46,6 +54,7 @@ class DirtyTracker::Impl {
   [[nodiscard]] Result<void> collect_devices(const DirtyRequest& request);
   [[nodiscard]] Result<void> unmap_one(IovaRange mapping, Iova first, const DirtyBitmap& bitmap);
   void collect_pending();
+  void keep_everything() noexcept;
   [[nodiscard]] std::uint64_t* cleared_words(IovaRange range);
 
   AddressSpace* space_;

@@ -113,6 +113,7 @@ class IommufdKernel : public TreeKernel {
     DirtyBits bits;
   };
   struct FakeHwpt {
+    std::uint32_t ioas = 0;
     int iommu = 0;
     bool can_track = false;
     bool tracked = false;
@@ -148,7 +149,8 @@ class IommufdKernel : public TreeKernel {
       case IOMMU_HWPT_ALLOC: {
         auto& alloc = as<iommu_hwpt_alloc>(argument);
         alloc.out_hwpt_id = next_id_++;
-        hwpts_[alloc.out_hwpt_id] = {.iommu = devices_[alloc.dev_id - first_device_id].model.iommu,
+        hwpts_[alloc.out_hwpt_id] = {.ioas = alloc.pt_id,
+                                     .iommu = devices_[alloc.dev_id - first_device_id].model.iommu,
                                      .can_track = (alloc.flags & IOMMU_HWPT_ALLOC_DIRTY_TRACKING) != 0};
         return 0;
       }
@@ -172,12 +174,12 @@ class IommufdKernel : public TreeKernel {
     }
   }
 
-  // Reports the ranges that no attached device reserves.
+  // Reports the ranges that no device attached to the IOAS reserves.
   int tell_ranges(iommu_ioas_iova_ranges& query) {
     std::map<std::uint64_t, std::uint64_t> reserved;  // first to last
     query.out_iova_alignment = 1;
     for (const Fake& fake : devices_) {
-      if (fake.hwpt == 0) continue;
+      if (fake.hwpt == 0 || hwpts_.at(fake.hwpt).ioas != query.ioas_id) continue;
       reserved[fake.model.reserved.first.value] = fake.model.reserved.last.value;
       query.out_iova_alignment = std::max<std::uint64_t>(query.out_iova_alignment, fake.model.page);
     }

@@ -37,6 +37,15 @@ tl::unexpected<Error> bound_elsewhere(std::string_view call, int code, const Att
                   .remedy = "give the iommufd that it is bound to in ContainerOptions::fd, and its id there"});
 }
 
+// Returns 0 or a negated errno, or the error of turning dirty tracking on, which comes before the device.
+Result<int> attach_to(Hwpt& hwpt, const AttachedCdev& device, bool is_tracked) {
+  const bool turns_on = is_tracked && !hwpt.is_tracked();
+  if (turns_on) POSTERN_TRY(hwpt.track(true));
+  const int result = attach_page_table(device.fd.fd(), hwpt.id());
+  if (result < 0 && turns_on) log_failure_of([&] { return hwpt.track(false); });
+  return result;
+}
+
 }  // namespace
 
 IommufdContainer::IommufdContainer(std::shared_ptr<Iommufd> iommufd, ObjectId ioas)
@@ -92,12 +101,13 @@ BackendContainer::Explanation IommufdContainer::explain_map(CallResult failed, I
   return {.remedy = RemedyCode::map_bar_as_dma_buf};
 }
 
-Result<Hwpt*> IommufdContainer::attach_hwpt(const AttachedCdev& device) {
+Result<Hwpt*> IommufdContainer::attach_hwpt(const AttachedCdev& device, bool is_tracked) {
   const std::string& name = device.host.name;
   const bool tracks_dirty = device.hardware.tracks_dirty;
+  const bool is_told = device.is_told && !device.is_connected;  // and it is not known whether that is true
   for (Hwpt& hwpt : hwpts_) {
-    if (hwpt.tracks_dirty() != tracks_dirty || device.is_told) continue;
-    const int result = attach_page_table(device.fd.fd(), hwpt.id());
+    if (hwpt.tracks_dirty() != tracks_dirty || is_told) continue;
+    const int result = POSTERN_TRY(attach_to(hwpt, device, is_tracked));
     if (result == 0) return &hwpt;
     // EINVAL: this page table does not suit the device's IOMMU, which gets another one.
     if (result == -EINVAL) continue;
@@ -106,18 +116,20 @@ Result<Hwpt*> IommufdContainer::attach_hwpt(const AttachedCdev& device) {
     return call_failure(vfio::device_attach_pt.symbol, std::move(what));
   }
   auto made = Hwpt::allocate(iommufd_, ioas_, device.id, tracks_dirty);
-  const bool mediated = !made && (made.error().code() == ENOENT || made.error().code() == EOPNOTSUPP);
-  if (!made && device.is_told && mediated)
-    return bound_elsewhere(made.error().operation(), made.error().code(), device);
+  const bool mediated =
+      !made && !device.is_connected && (made.error().code() == ENOENT || made.error().code() == EOPNOTSUPP);
+  if (!made && is_told && mediated) return bound_elsewhere(made.error().operation(), made.error().code(), device);
   if (!made && !mediated) return failure_of(made);
   // A mediated device has no page table in an IOMMU: its driver accesses memory through the IOAS.
   const ObjectId page_table = mediated ? ioas_ : made->id();
   std::list<Hwpt> added;  // allocated before a device is on it
   if (!mediated) added.push_back(std::move(*made));
-  if (const int result = attach_page_table(device.fd.fd(), page_table); result < 0) {
+  const int result = mediated ? attach_page_table(device.fd.fd(), page_table)
+                              : POSTERN_TRY(attach_to(added.back(), device, is_tracked));
+  if (result < 0) {
     CallFailed what{.result = result,
                     .object = fmt::format("{} to {} {}", name, mediated ? "IOAS" : "HWPT", page_table)};
-    if (result == -ENOENT && device.is_told) return bound_elsewhere(vfio::device_attach_pt.symbol, ENOENT, device);
+    if (result == -ENOENT && is_told) return bound_elsewhere(vfio::device_attach_pt.symbol, ENOENT, device);
     if (result == -EPERM) explain_unsafe_interrupts(what, kernel(), module);
     explain_reserved(what);
     // All devices of a group are on one page table (iommufd_hw_pagetable_attach, Linux 6.4).
@@ -128,7 +140,7 @@ Result<Hwpt*> IommufdContainer::attach_hwpt(const AttachedCdev& device) {
   }
   if (mediated) return nullptr;
   // An iommufd has small ids, so another one may have such a page table, too; but then this one has no device.
-  if (device.is_told && added.back().destroy()) {
+  if (is_told && added.back().destroy()) {
     log_failure(detach_page_table(device.fd.fd(), name));
     return bound_elsewhere("", EINVAL, device);
   }
@@ -145,9 +157,58 @@ Result<std::unique_ptr<Attached>> IommufdContainer::open(const HostDevice& devic
 
 Result<void> IommufdContainer::connect(Attached& device) {
   auto& connecting = static_cast<AttachedCdev&>(device);
-  connecting.hwpt = POSTERN_TRY(attach_hwpt(connecting));
+  connecting.hwpt = POSTERN_TRY(attach_hwpt(connecting, false));
   connecting.is_connected = true;
   return {};
+}
+
+Result<void> IommufdContainer::check_take_over(const Attached& device, const BackendContainer& from,
+                                               const std::string& object) const {
+  CallFailed what{.object = object, .remedy = attach_anew};
+  const auto is_of_its_group = [&](const auto& other) {
+    return other.get() != &device && other->host.iommu_group && other->host.iommu_group == device.host.iommu_group;
+  };
+  const auto& others = from.space().devices();
+  const auto mate = std::find_if(others.begin(), others.end(), is_of_its_group);
+  if (iommufd_->identity() != static_cast<const IommufdContainer&>(from).iommufd_->identity()) {
+    what.result = -EINVAL;
+    what.reason = "the containers have /dev/iommu opened twice, and a device is bound to one of them while it is open";
+    what.remedy.add("open both containers without ContainerOptions::fd, or both with the same, for the next time");
+  } else if (cdev_of(device).hwpt == nullptr) {
+    // iommufd_access_change_ioas tells it that all of its memory is unmapped.
+    what.result = -EOPNOTSUPP;
+    what.reason = "it has no page table in an IOMMU that could be replaced: its driver accesses memory itself";
+  } else if (mate != others.end()) {
+    // iommufd_device_do_replace moves the whole group.
+    what.result = -EBUSY;
+    what.reason = fmt::format("{} of the same IOMMU group {} is in its container, too, and would move with it",
+                              (*mate)->host.name, to_string(*device.host.iommu_group));
+    what.remedy = fmt::format("detach {}, move this device, and then attach {} to the new container, too",
+                              (*mate)->host.name, (*mate)->host.name);
+  } else {
+    return {};
+  }
+  return refusal(std::move(what));
+}
+
+// The kernel replaces the page table of a device that has one (iommufd_device_replace).
+Result<void> IommufdContainer::take_over(Attached& device, bool is_tracked) {
+  auto& coming = static_cast<AttachedCdev&>(device);
+  coming.hwpt = POSTERN_TRY(attach_hwpt(coming, is_tracked));
+  return {};
+}
+
+// Destroys the page tables that no device is on.
+Result<void> IommufdContainer::release_unused() {
+  Result<void> released;
+  hwpts_.remove_if([&](Hwpt& hwpt) {
+    const auto is_on_it = [&](const auto& device) { return cdev_of(*device).hwpt == &hwpt; };
+    if (std::any_of(space().devices().begin(), space().devices().end(), is_on_it)) return false;
+    auto destroyed = hwpt.destroy();
+    if (released) released = std::move(destroyed);
+    return true;
+  });
+  return released;
 }
 
 Result<void> IommufdContainer::detach(Attached& device) {
@@ -155,12 +216,8 @@ Result<void> IommufdContainer::detach(Attached& device) {
   auto detached = leaving.is_connected ? detach_page_table(device.fd.fd(), device.host.name) : Result<void>();
   log_failure(leaving.kvm_file.remove());
   device.fd.reset();  // unbinds it from the iommufd, and takes it off the page table if the ioctl could not
-  Hwpt* const hwpt = leaving.hwpt;
-  const auto is_on_it = [hwpt](const auto& other) { return cdev_of(*other).hwpt == hwpt; };
-  if (hwpt == nullptr || std::any_of(space().devices().begin(), space().devices().end(), is_on_it)) return detached;
-  auto destroyed = hwpt->destroy();
-  hwpts_.remove_if([&](const Hwpt& candidate) { return &candidate == hwpt; });
-  return detached ? std::move(destroyed) : std::move(detached);
+  auto released = release_unused();
+  return detached ? std::move(released) : std::move(detached);
 }
 
 Result<void> IommufdContainer::close() {

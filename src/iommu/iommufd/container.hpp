@@ -28,6 +28,10 @@ class IommufdContainer final : public BackendContainer {
   [[nodiscard]] Result<std::unique_ptr<Attached>> open(const HostDevice& device,
                                                        const std::shared_ptr<const KvmVfioDevice>& kvm) const override;
   [[nodiscard]] Result<void> connect(Attached& device) override;
+  [[nodiscard]] Result<void> check_take_over(const Attached& device, const BackendContainer& from,
+                                             const std::string& object) const override;
+  [[nodiscard]] Result<void> take_over(Attached& device, bool is_tracked) override;
+  [[nodiscard]] Result<void> release_unused() override;
   [[nodiscard]] Result<void> detach(Attached& device) override;
   [[nodiscard]] Result<void> close() override;
   [[nodiscard]] Result<ContainerLimits> read_limits() override;
@@ -39,7 +43,8 @@ class IommufdContainer final : public BackendContainer {
 
  private:
   // Puts the device on a HWPT that suits it; null if the kernel made one of its own for the IOAS (mediated devices).
-  [[nodiscard]] Result<Hwpt*> attach_hwpt(const AttachedCdev& device);
+  // If it is on one of another container, it moves at once, or stays there. If `is_tracked`, the HWPT logs its writes.
+  [[nodiscard]] Result<Hwpt*> attach_hwpt(const AttachedCdev& device, bool is_tracked);
 
   // Destroyed in reverse order: an IOAS can be destroyed only without HWPTs, and all of it only while /dev/iommu is
   // open.

@@ -58,6 +58,7 @@ struct World {
   std::vector<std::uint64_t> bits;
   std::vector<Event> events;
   std::shared_ptr<Container> container;
+  std::shared_ptr<Container> target;  // to which the first device moves
   std::optional<GuestMemory> guest;
   std::optional<Device> guest_device;
   std::optional<Device> guest_device_apart;

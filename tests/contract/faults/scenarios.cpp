@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The scenarios: attaching, mapping, sharing, replaying, interrupts, resets, dirty pages, tear-down; sPAPR's own.
+// The scenarios: attaching, moving, mapping, sharing, replaying, interrupts, resets, dirty pages, tear-down; sPAPR's
+// own.
 #include <postern/dirty_tracker.hpp>
 #include <postern/dma_buf.hpp>
 #include <postern/dma_windows.hpp>
@@ -80,6 +81,45 @@ const std::vector<Scenario> attaching = {
            w.device.reset();
          },
      .act = [](World& w) { return w.open(w.host, {.container = w.container}, w.device); }},
+};
+
+bool can_move(Interface by) { return by.backend == "iommufd"; }
+Result<void> move_to_target(World& w) { return move_device(w.device->device(), w.target); }
+
+// After an error the device is in its old container, where the second try finds it.
+const std::vector<Scenario> moving = {
+    {.name = "move",
+     .prepare =
+         [](World& w) {
+           w.open_first();
+           w.map_pieces(3);
+           w.target = Container::open(w.kernel, *find_backend(w.interface.backend).value()).value();
+         },
+     .act = move_to_target,
+     .suits = can_move},
+    {.name = "move_to_others",
+     .prepare =
+         [](World& w) {
+           w.open_first();
+           World::must(w.open(w.other, w.options(), w.joined));
+           w.target = w.joined->device().container();
+           World::must(w.target->map(base, w.piece(4)));
+         },
+     .act = move_to_target,
+     .suits = can_move},
+    {.name = "move_the_tracked",
+     .prepare =
+         [](World& w) {
+           w.open_first();
+           w.map_pieces(3);
+           World::must(w.open(w.other, w.options(), w.joined));
+           w.target = w.joined->device().container();
+           World::must(w.target->map(base, w.piece(4)));
+           World::must(w.container->get<DirtyTracker>()->start());
+           World::must(w.target->get<DirtyTracker>()->start());
+         },
+     .act = move_to_target,
+     .suits = can_move},
 };
 
 const std::vector<Scenario> mapping = {
@@ -475,8 +515,8 @@ const std::vector<Scenario> leaving = {
 
 std::vector<Scenario> all_scenarios() {
   std::vector<Scenario> all;
-  for (const auto* some :
-       {&attaching, &mapping, &guest_memory_scenarios(), &device_scenarios, &dirty, &spapr, &binding, &leaving}) {
+  for (const auto* some : {&attaching, &moving, &mapping, &guest_memory_scenarios(), &device_scenarios, &dirty, &spapr,
+                           &binding, &leaving}) {
     all.insert(all.end(), some->begin(), some->end());
   }
   return all;

@@ -63,6 +63,12 @@ inline constexpr std::array survivals = {
     Survival{"detach_one_of_two", "IOMMU_IOAS_IOVA_RANGES", 0, "the same"},
     Survival{"detach_one_of_two", "VFIO_IOMMU_GET_INFO", 0, "the same"},
 
+    // The device has moved; what it has left is let go by another try, or logged.
+    Survival{"move", "IOMMU_DESTROY", 0, "its old page table"},
+    Survival{"move_to_others", "IOMMU_DESTROY", 0, "the same"},
+    Survival{"move_the_tracked", "IOMMU_DESTROY", 0, "the same"},
+    Survival{"move_the_tracked", "IOMMU_HWPT_GET_DIRTY_BITMAP", 0, "every page counts as written"},
+
     Survival{"", "read", ENOENT, "sysfs does not have it"},
 
     // Optional facts: the reset method; whether a POWER host is bare metal (if unknown, the narrower rules of a
