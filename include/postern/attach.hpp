@@ -30,7 +30,7 @@ struct AttachOptions {
   std::shared_ptr<Container> container = {};
   /// Existing containers that map the same memory, none null, opened on the same Kernel. They are tried in order, and
   /// the first that accepts the device is used. If none does, a new container is opened, and the mappings and DMA
-  /// windows of the first of them are replicated into it.
+  /// windows of the first of them are replicated into it: with iommufd as copies, whose pages count once.
   std::vector<std::shared_ptr<Container>> join = {};
   /// If not null, receives one error for each container of `join` that refused the device.
   std::vector<Error>* refusals = nullptr;

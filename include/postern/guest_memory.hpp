@@ -79,7 +79,7 @@ class POSTERN_API GuestMemory final {
   /// Visits the pieces in the order of their addresses. The visitor must not change the layout.
   void for_each(const std::function<void(const Mapping&)>& visitor) const;
   [[nodiscard]] std::size_t mapping_count() const noexcept;   ///< pieces: mappings in each container
-  [[nodiscard]] std::uint64_t total_length() const noexcept;  ///< bytes in all pieces; that many each container pins
+  [[nodiscard]] std::uint64_t total_length() const noexcept;  ///< bytes in all pieces
 
   /// Starts tracking dirty pages in all containers, with all pages clean; see DirtyTracker::start(). Either all track
   /// or none does. Without a device nothing is dirty. Errors: EBUSY (already started), EOPNOTSUPP (a container has no

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <postern/dma_windows.hpp>
 
+#include "iommu/address_space.hpp"
 #include "kernel/ioctl.hpp"
 
 namespace postern {
@@ -25,6 +26,11 @@ Result<void> replay_windows(DmaWindows& from, DmaWindows& to) {
 
 }  // namespace
 
+Result<void> map_as_in(Container& from, Container& to, const Mapping& mapping) {
+  if (POSTERN_TRY(to.space().copy(from.space(), mapping))) return {};
+  return to.map(mapping.range.first, mapping.memory, mapping.access);
+}
+
 Result<void> replay(Container& from, Container& to) {
   Result<void> replayed;
   auto* const windows = from.get<DmaWindows>();
@@ -32,7 +38,7 @@ Result<void> replay(Container& from, Container& to) {
   if (windows != nullptr && new_windows != nullptr) replayed = replay_windows(*windows, *new_windows);
   from.for_each_mapping([&](const Mapping& mapping) {
     if (!replayed) return;
-    replayed = to.map(mapping.range.first, mapping.memory, mapping.access);
+    replayed = map_as_in(from, to, mapping);
   });
   if (replayed) return replayed;
   Error cause = std::move(replayed).error();

@@ -7,6 +7,9 @@
 
 namespace postern {
 
+// Maps in one container what another one maps: as a copy, which counts no page again, if both are of one iommufd.
+[[nodiscard]] Result<void> map_as_in(Container& from, Container& to, const Mapping& mapping);
+
 // Creates DMA windows first, if both have them, at the same addresses. After an error a part is mapped, and the
 // container should be closed.
 [[nodiscard]] Result<void> replay(Container& from, Container& to);

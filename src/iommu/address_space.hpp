@@ -74,6 +74,8 @@ class AddressSpace {
   // kernel does not take it back either; has() tells.
   [[nodiscard]] Result<void> take_over(AddressSpace& from, Attached& device);
   [[nodiscard]] bool has(const Attached& device) const noexcept { return find(device) != devices_.end(); }
+  // Maps what `from` maps there, as a copy that counts no page again. False: the kernel cannot, and nothing was done.
+  [[nodiscard]] Result<bool> copy(const AddressSpace& from, const Mapping& mapping);
 
   // For limits that change without an attach or detach: those of DMA windows.
   void set_limits(ContainerLimits limits);

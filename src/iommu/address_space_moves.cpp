@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// AddressSpace: devices that it takes from another one without opening them anew.
+// AddressSpace: what it takes from another one without opening or pinning it anew: devices that move, and copies of
+// mappings.
 #include <fmt/format.h>
 
 #include "base/log.hpp"
 #include "base/on_throw.hpp"
+#include "host/requirements.hpp"
 #include "iommu/address_space.hpp"
+#include "iommu/address_space_errors.hpp"
 #include "iommu/dirty_tracker.hpp"
 #include "kernel/ioctl.hpp"
 
@@ -95,6 +98,36 @@ bool AddressSpace::give_back(AddressSpace& to, Attached& device, std::ptrdiff_t 
   log_failure_of([this] { return backend_->release_unused(); });
   if (to.dirty_tracker_) to.dirty_tracker_->impl().come_back(device);
   return true;
+}
+
+Result<bool> AddressSpace::copy(const AddressSpace& from, const Mapping& mapping) {
+  const OneThread::Use use(one_thread_);
+  if (!use) return refuse_second_thread("map");
+  const Memory& memory = mapping.memory;
+  const bool is_file = memory.kind() == Memory::Kind::file;
+  // Of a dma-buf nothing is pinned, and a copy of one that is revoked would be dead without an error.
+  if (memory.kind() == Memory::Kind::dma_buf || from.name() != name()) return false;
+  const MappingRecord* const original = from.mappings_.find(mapping.range.first);
+  if (original == nullptr || original->range != mapping.range) return false;
+  if (!may_map(mapping.range, is_file ? memory.offset() : address_of(memory.address()), memory.length()))
+    return Errors(*this).refuse_map(mapping.range, memory);
+  if (const auto* taken = mappings_.insert(mapping.range, memory.address(), mapping.access))
+    return Errors(*this).refuse_overlap(mapping.range, taken->range);
+  CallResult copied;
+  {
+    const OnThrow undo([&] { erase(mapping.range); });
+    if (is_file) files_.emplace(mapping.range.first, MappedMemory{.memory = memory});
+    decide_on_quick_unmaps();
+    copied = backend_->copy(*from.backend_, mapping.range, mapping.access);
+  }
+  if (copied.result >= 0) return true;
+  erase(mapping.range);
+  if (copied.result == -ENOTTY) return false;
+  CallFailed what{.result = copied.result, .object = Errors(*this).map_text(mapping.range)};
+  // Without a device there, it is the copy that pins the pages.
+  if (copied.result == -ENOMEM && from.devices_.empty())
+    explain_locked_memory(what, kernel(), memory.length(), backend_->locked_memory_counter());
+  return call_failure(copied.call, std::move(what));
 }
 
 }  // namespace postern

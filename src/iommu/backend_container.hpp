@@ -55,6 +55,11 @@ class BackendContainer {
   [[nodiscard]] virtual CallResult map_file(Iova /*iova*/, const Memory& /*memory*/, Access /*access*/) {
     return {.result = -ENOTTY};
   }
+  // Maps what another container of the same backend maps at the same iovas, without counting its pages again. -ENOTTY:
+  // the kernel cannot.
+  [[nodiscard]] virtual CallResult copy(const BackendContainer& /*from*/, IovaRange /*range*/, Access /*access*/) {
+    return {.result = -ENOTTY};
+  }
   // The counter of locked memory to which a map adds what it pins.
   [[nodiscard]] virtual LockedMemoryCounter locked_memory_counter() const { return LockedMemoryCounter::process; }
   // Unmaps one mapping. Returns 0, a negated errno, or 1 if the call succeeded but unmapped nothing.

@@ -13,6 +13,7 @@ inline constexpr Ioctl<iommu_ioas_alloc> ioas_alloc POSTERN_IOCTL(IOMMU_IOAS_ALL
 inline constexpr Ioctl<iommu_ioas_iova_ranges> ioas_iova_ranges POSTERN_IOCTL(IOMMU_IOAS_IOVA_RANGES);
 inline constexpr Ioctl<iommu_ioas_map> ioas_map POSTERN_IOCTL(IOMMU_IOAS_MAP);
 inline constexpr Ioctl<iommu_ioas_map_file> ioas_map_file POSTERN_IOCTL(IOMMU_IOAS_MAP_FILE);
+inline constexpr Ioctl<iommu_ioas_copy> ioas_copy POSTERN_IOCTL(IOMMU_IOAS_COPY);
 inline constexpr Ioctl<iommu_ioas_unmap> ioas_unmap POSTERN_IOCTL(IOMMU_IOAS_UNMAP);
 inline constexpr Ioctl<iommu_option> option POSTERN_IOCTL(IOMMU_OPTION);
 inline constexpr Ioctl<iommu_hwpt_alloc> hwpt_alloc POSTERN_IOCTL(IOMMU_HWPT_ALLOC);

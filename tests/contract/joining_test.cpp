@@ -124,7 +124,7 @@ TEST_P(JoiningOnKernel, AReplayThatFailsHalfWayLeavesNothingAndASecondTrySucceed
     kernel_.answer = [&](unsigned long request, void*, int result) {
       const bool joins_now = request == VFIO_GROUP_SET_CONTAINER || request == VFIO_DEVICE_ATTACH_IOMMUFD_PT;
       if (joins_now && ++joins == 1) return -EIO;
-      if ((request == VFIO_IOMMU_MAP_DMA || request == IOMMU_IOAS_MAP) && ++maps == failing) return -ENOMEM;
+      if ((request == VFIO_IOMMU_MAP_DMA || request == IOMMU_IOAS_COPY) && ++maps == failing) return -ENOMEM;
       return result;
     };
     const auto refused = attach(kernel_, other_.host(), joining());

@@ -108,6 +108,9 @@ inline constexpr std::array ioctl_errnos = {
     CallErrnos{Node::iommufd,
                POSTERN_CALL(IOMMU_IOAS_MAP_FILE),
                {EINVAL, EOVERFLOW, EEXIST, ENOMEM, EBADF, EOPNOTSUPP, EADDRINUSE, ENOTTY, ENODEV}},
+    // iommufd_ioas_copy, iopt_get_pages, iopt_map_pages
+    CallErrnos{
+        Node::iommufd, POSTERN_CALL(IOMMU_IOAS_COPY), {ENOMEM, ENOENT, EEXIST, EPERM, EINVAL, EOVERFLOW, ENOTTY}},
     // iommufd_ioas_unmap, iopt_unmap_iova_range
     CallErrnos{Node::iommufd, POSTERN_CALL(IOMMU_IOAS_UNMAP), {EBUSY, ENOENT, ENOMEM, EDEADLK}},
     CallErrnos{Node::iommufd, POSTERN_CALL(IOMMU_OPTION), {EOPNOTSUPP, ENOENT, EINVAL}},  // iommufd_ioas_option

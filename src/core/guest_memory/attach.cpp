@@ -7,6 +7,7 @@
 
 #include "core/causes.hpp"
 #include "core/guest_memory/impl.hpp"
+#include "core/replay.hpp"
 #include "kernel/ioctl.hpp"
 
 namespace postern {
@@ -46,8 +47,11 @@ Result<Device> GuestMemory::Impl::attach_to_new(const HostDevice& device) {
 }
 
 Result<void> GuestMemory::Impl::show_layout(Container& container) {
+  const auto original = std::find_if(containers_.begin(), containers_.end(),
+                                     [&](const auto& each) { return each->backend() == container.backend(); });
   for (const auto& [first, piece] : layout_.pieces()) {
-    POSTERN_TRY(container.map(first, piece.memory, piece.access));
+    POSTERN_TRY(original != containers_.end() ? map_as_in(**original, container, piece)
+                                              : container.map(first, piece.memory, piece.access));
   }
   return {};
 }

@@ -36,7 +36,8 @@ Result<std::unique_ptr<BackendContainer>> open(Probed probed, Kernel& kernel, co
   return container;
 }
 
-// Each IOAS counts what is mapped in it. A copy (IOMMU_IOAS_COPY) would count nothing, but none is made.
+// Each IOAS counts what is mapped in it. What GuestMemory and replay() show in a second one is a copy (IOMMU_IOAS_COPY)
+// and counts nothing: then it takes as little as with one container.
 Result<std::vector<LockedMemoryNeed>> locked_memory(Kernel& kernel, const MemoryToMap& memory,
                                                     std::span<const HostDevice> devices) {
   return std::vector{need_of_each_container("iommufd", iommufd::Iommufd::shared_counter(kernel), memory, devices)};

@@ -81,6 +81,19 @@ CallResult IommufdContainer::map_file(Iova iova, const Memory& memory, Access ac
   return {.result = iommu::ioas_map_file(kernel(), iommufd_->fd(), map), .call = iommu::ioas_map_file.symbol.data()};
 }
 
+CallResult IommufdContainer::copy(const BackendContainer& from, IovaRange range, Access access) {
+  const auto& original = static_cast<const IommufdContainer&>(from);
+  if (original.iommufd_->identity() != iommufd_->identity()) return {.result = -ENOTTY};
+  iommu_ioas_copy copy{.size = sizeof copy,
+                       .flags = map_flags(access),
+                       .dst_ioas_id = ioas_,
+                       .src_ioas_id = original.ioas_,
+                       .length = range.length(),
+                       .dst_iova = range.first.value,
+                       .src_iova = range.first.value};
+  return {.result = iommu::ioas_copy(kernel(), iommufd_->fd(), copy), .call = iommu::ioas_copy.symbol.data()};
+}
+
 int IommufdContainer::unmap(Iova iova, std::uint64_t length) {
   iommu_ioas_unmap unmap{.size = sizeof unmap, .ioas_id = ioas_, .iova = iova.value, .length = length};
   return iommu::ioas_unmap(kernel(), iommufd_->fd(), unmap);

@@ -22,6 +22,7 @@ class IommufdContainer final : public BackendContainer {
   [[nodiscard]] CallResult map(Iova iova, std::uint64_t length, void* address, Access access) override;
   [[nodiscard]] bool maps_files() const noexcept override { return true; }  // IOMMU_IOAS_MAP_FILE, Linux 6.14
   [[nodiscard]] CallResult map_file(Iova iova, const Memory& memory, Access access) override;
+  [[nodiscard]] CallResult copy(const BackendContainer& from, IovaRange range, Access access) override;
   [[nodiscard]] LockedMemoryCounter locked_memory_counter() const override { return iommufd_->counter(); }
   [[nodiscard]] int unmap(Iova iova, std::uint64_t length) override;
   [[nodiscard]] int unmap_all() override;

@@ -26,6 +26,7 @@ inline constexpr std::array survivals = {
 
     // The kernel's errno for an object or feature that is absent.
     Survival{"", "IOMMU_IOAS_MAP_FILE", ENOTTY, "before Linux 6.14: the file is mapped by address"},
+    Survival{"", "IOMMU_IOAS_COPY", ENOTTY, "the mapping is made anew"},
     Survival{"", "fcntl", EINVAL, "the file cannot be sealed (memfd_get_seals)"},
     Survival{"map_file", "mmap", EPERM, "for writing; it is mapped for reading"},
     Survival{"", "VFIO_DEVICE_GET_REGION_INFO", EINVAL, "no such region (vfio_pci_ioctl_get_region_info)"},
