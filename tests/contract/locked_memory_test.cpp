@@ -104,7 +104,9 @@ TEST_P(LockedMemoryOnKernel, OfDevicesThatMayShareIsBetweenTheNeeds) {
   ASSERT_TRUE(second) << second.error().message();
   EXPECT_EQ(guest.containers().size(), second->joined ? 1U : 2U);
   EXPECT_GE(guest.containers().size(), computed.containers_at_least);
-  EXPECT_EQ(used(computed.counter) - before, computed.once + computed.each * guest.containers().size());
+  // With iommufd a second one would have copies.
+  const std::uint64_t counting = GetParam().backend == "iommufd" ? 1 : guest.containers().size();
+  EXPECT_EQ(used(computed.counter) - before, computed.once + computed.each * counting);
 }
 
 INSTANTIATE_TEST_SUITE_P(Interfaces, LockedMemoryOnKernel, ::testing::ValuesIn(test::interfaces()),
