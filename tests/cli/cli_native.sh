@@ -355,6 +355,13 @@ if command -v postern-vfio-user-client >/dev/null; then
     expect 'a user who is not allowed is disconnected' 1 err ''
     served -INT
     expect 'and the server says so, and goes on' 0 out 'by type1' out 'refused: process' out 'the policy does not let it connect'
+    lend_disk "$scratch/lent" >"$scratch/served" 2>"$scratch/err" &
+    server=$!
+    soon test -S "$scratch/lent"
+    run postern-vfio-user-client "$scratch/lent"
+    expect 'the example lends its disk' 0 out 1b36:0010
+    served
+    expect 'and ends with its client' 0 out 'gone: it closed the connection'
 else
     skip 'clients of serve' 'there is no postern-vfio-user-client'
 fi
