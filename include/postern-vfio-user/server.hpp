@@ -66,7 +66,7 @@ struct ServerOptions {
   Policy policy = {};
   /// Told what happens, on the thread that serves.
   std::function<void(const ServerEvent&)> on_event = {};
-  /// How long a client may take to send the rest of a message; then it is disconnected.
+  /// How long a client may take to send the rest of a message, or the first one; then it is disconnected.
   std::chrono::milliseconds message_timeout{5000};
 };
 
@@ -87,8 +87,8 @@ class POSTERN_API Server final {
 
   /// Serves the client at the other end of a connected AF_UNIX stream socket, until it leaves or `stop` is signalled.
   /// The errors of a client are its own: they are not returned. Errors: EPERM (the policy does not let it connect),
-  /// ECANCELED (stopped), those of poll(2); those of resetting and opening the device, after which the server can only
-  /// be destroyed.
+  /// ECANCELED (stopped), EBADF (an empty Fd), those of poll(2); those of resetting and opening the device, after which
+  /// the server can only be destroyed.
   [[nodiscard]] Result<void> serve(Fd connection, const Event& stop);
   /// Serves one client after the other of a listening AF_UNIX stream socket, until `stop` is signalled. A client that
   /// connects while another is served is disconnected at once. With `once`, returns after the first that was served.

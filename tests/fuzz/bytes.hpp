@@ -13,6 +13,7 @@ class Bytes {
  public:
   Bytes(const std::uint8_t* data, std::size_t size) : data_(data), left_(size) {}
 
+  [[nodiscard]] bool is_empty() const { return left_ == 0; }
   // Copies at most `length` bytes of input to `to`; leaves the rest of `to` unchanged.
   void fill(void* to, std::size_t length) {
     const std::size_t part = std::min(length, left_);

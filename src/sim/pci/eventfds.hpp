@@ -29,10 +29,12 @@ inline void drop(int& eventfd) {
   eventfd = -1;
 }
 
-// An eventfd takes it unless its counter is full: then somebody has a signal to see anyway.
+// eventfd_signal: if the counter is full, somebody has a signal to see anyway. Never waits, though the process may have
+// made the eventfd one that blocks.
 inline void signal(int eventfd) {
   constexpr std::uint64_t one = 1;
-  if (eventfd >= 0) (void)!::write(eventfd, &one, sizeof one);
+  pollfd look{.fd = eventfd, .events = POLLOUT, .revents = 0};
+  if (eventfd >= 0 && ::poll(&look, 1, 0) == 1) (void)!::write(eventfd, &one, sizeof one);
 }
 
 inline bool is_signalled(int eventfd) {

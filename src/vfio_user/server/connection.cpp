@@ -61,7 +61,7 @@ tl::expected<bool, Connection::Over> Connection::fill(std::byte* bytes, std::siz
     }
     if (got == 0)
       return over(header_length_ == 0 ? "it closed the connection" : "it closed the connection within a message");
-    if (header_length_ == 0) began_ = std::chrono::steady_clock::now();
+    if (header_length_ == 0 && has_received_) began_ = std::chrono::steady_clock::now();
     have += static_cast<std::size_t>(got);
   }
   return true;
@@ -79,11 +79,12 @@ tl::expected<std::optional<Message>, Connection::Over> Connection::receive() {
   }
   header_length_ = 0;
   body_length_ = 0;
+  has_received_ = true;
   return std::exchange(message_, {});
 }
 
 std::optional<std::chrono::steady_clock::time_point> Connection::incomplete_since() const noexcept {
-  if (header_length_ == 0) return std::nullopt;
+  if (header_length_ == 0 && has_received_) return std::nullopt;
   return began_;
 }
 

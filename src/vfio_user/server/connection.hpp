@@ -30,7 +30,7 @@ class Connection {
 
   // Receives what has arrived of a message. Returns it once it is complete, and nothing as long as it is not.
   [[nodiscard]] tl::expected<std::optional<Message>, Over> receive();
-  // When the first byte of a message arrived that is not complete.
+  // When the first byte of a message arrived that is not complete; of the first message, when the connection was made.
   [[nodiscard]] std::optional<std::chrono::steady_clock::time_point> incomplete_since() const noexcept;
 
   // Sends bytes, or keeps those that the socket has no room for.
@@ -48,7 +48,8 @@ class Connection {
   Message message_;
   std::size_t header_length_ = 0;  // bytes of the message that have arrived
   std::size_t body_length_ = 0;
-  std::chrono::steady_clock::time_point began_;
+  std::chrono::steady_clock::time_point began_ = std::chrono::steady_clock::now();
+  bool has_received_ = false;  // a whole message
   std::vector<std::byte> to_send_;
   std::size_t sent_ = 0;  // bytes of it
 };

@@ -27,12 +27,12 @@ Result<void> call(int result, const char* name, const std::string& path) {
 
 // Removes what stands at the path, if it is a socket on which nobody listens.
 Result<void> remove_dead_socket(Kernel& kernel, const std::string& path, const sockaddr_un& address) {
-  FileStatus status;
-  if (const int failed = kernel.status(path, status); failed < 0) {
-    if (failed == -ENOENT) return {};
-    return failure_from(failed, "stat", path);
+  struct stat status {};
+  if (::lstat(path.c_str(), &status) < 0) {
+    if (errno == ENOENT) return {};
+    return failure_from(-errno, "lstat", path);
   }
-  if (!S_ISSOCK(status.mode)) {
+  if (!S_ISSOCK(status.st_mode)) {
     return failure({.code = EEXIST, .object = path, .reason = "something that is no socket has this name"});
   }
   const Fd probe = POSTERN_TRY(make_socket(kernel));

@@ -33,6 +33,9 @@ Client peer_of(const Fd& connection) {
   return {.pid = credentials.pid, .user = credentials.uid, .group = credentials.gid};
 }
 
+// Whether accept(2) failed because the client did not wait.
+bool has_left(const Error& error) { return error.code() == EAGAIN || error.code() == ECONNABORTED; }
+
 bool may_connect(const Policy& policy, const Client& client) {
   if (policy.users.empty() && policy.groups.empty()) return true;
   return std::find(policy.users.begin(), policy.users.end(), client.user) != policy.users.end() ||
@@ -63,7 +66,7 @@ class Server::Impl {
                                              const Fd* listener);
   [[nodiscard]] tl::expected<void, std::string> answer(Session& session, Connection& connection) const;
   [[nodiscard]] Result<Fd> accept(const Fd& listener) const;
-  void turn_away(const Fd& listener) const;
+  [[nodiscard]] bool turn_away(const Fd& listener) const;
   [[nodiscard]] Result<void> take_back(Session& session);
   void tell(const ServerEvent& event) const {
     if (options_.on_event) options_.on_event(event);
@@ -130,8 +133,9 @@ Result<std::string> Server::Impl::converse(Session& session, Connection& connect
                                            const Fd* listener) {
   for (;;) {
     const Ready ready = POSTERN_TRY(wait(&connection, stop, listener));
-    if (ready.stop) return "the server stops";
-    if (ready.listener) turn_away(*listener);
+    if (ready.stop) return refuse(ECANCELED, fmt::format("serve {}", device_->name()), "the server stops");
+    // If the client has hung up, the one that waits is the next.
+    if (ready.listener && (ready.connection & (POLLHUP | POLLERR)) == 0 && !turn_away(*listener)) listener = nullptr;
     if (connection.has_rest()) {
       if (auto sent = connection.send_rest(); !sent) return sent.error();
     } else if (ready.connection != 0) {
@@ -144,6 +148,7 @@ Result<std::string> Server::Impl::converse(Session& session, Connection& connect
 }
 
 Result<void> Server::Impl::serve(Fd socket, const Event& stop, const Fd* listener) {
+  if (!socket) return refuse(EBADF, "serve", "no socket is given");
   if (!device_) return refuse(ENODEV, "serve", "the device could not be opened anew after the last client");
   const Client client = peer_of(socket);
   if (!may_connect(options_.policy, client)) {
@@ -164,7 +169,7 @@ Result<void> Server::Impl::serve(Fd socket, const Event& stop, const Fd* listene
   }
   ServerEvent gone{.kind = ServerEvent::Kind::gone, .client = client, .mapped = session.mapped()};
   auto taken_back = take_back(session);
-  gone.reason = over ? *over : over.error().message();
+  gone.reason = over ? *over : over.error().refused() ? over.error().reason() : over.error().message();
   tell(gone);
   if (!taken_back) return taken_back;
   if (!over) return failure_of(over);
@@ -176,7 +181,8 @@ Result<void> Server::Impl::serve(Fd socket, const Event& stop, const Fd* listene
 Result<void> Server::Impl::take_back(Session& session) {
   bool is_clean = false;
   try {
-    is_clean = session.quiesce() && device_->can_reset() && device_->reset() && session.unmap_all();
+    is_clean = session.quiesce() && device_->can_reset() && device_->reset() && session.restore_header() &&
+               session.unmap_all();
   } catch (const std::bad_alloc&) {
   }
   return is_clean ? Result<void>() : Result<void>(open_device());
@@ -188,11 +194,12 @@ Result<Fd> Server::Impl::accept(const Fd& listener) const {
   return Fd(listener.kernel(), accepted);
 }
 
-// Disconnects a client that came while another is served.
-void Server::Impl::turn_away(const Fd& listener) const {
+// Disconnects a client that came while another is served. False: this process cannot take it, so it has to wait.
+bool Server::Impl::turn_away(const Fd& listener) const {
   const auto connection = accept(listener);
-  if (!connection) return;  // it has left already
+  if (!connection) return has_left(connection.error());
   tell({.kind = ServerEvent::Kind::refused, .client = peer_of(*connection), .reason = "another client is served"});
+  return true;
 }
 
 Result<void> Server::Impl::serve_all(const Fd& listener, const Event& stop, bool once) {
@@ -202,11 +209,12 @@ Result<void> Server::Impl::serve_all(const Fd& listener, const Event& stop, bool
     if (!ready.listener) continue;
     auto connection = accept(listener);
     if (!connection) {
-      if (connection.error().code() == EAGAIN || connection.error().code() == ECONNABORTED) continue;
+      if (has_left(connection.error())) continue;
       return failure_of(connection);
     }
     auto served = serve(std::move(*connection), stop, &listener);
-    if (!served && served.error().code() == EPERM && device_) continue;  // of the policy
+    if (!served && served.error().code() == EPERM && device_) continue;       // of the policy
+    if (!served && served.error().code() == ECANCELED && device_) return {};  // stopped
     if (!served) return served;
     if (once) return {};
   }

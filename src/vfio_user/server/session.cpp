@@ -6,6 +6,7 @@
 #include <linux/vfio.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <new>
 #include <postern/little_endian.hpp>
@@ -26,6 +27,18 @@ struct Overloaded : Functions... {
 template <typename... Functions>
 Overloaded(Functions...) -> Overloaded<Functions...>;
 
+// Registers of the header that a client may write, and that VFIO gives back to the device after a reset.
+constexpr std::array<ConfigRange, 10> kept_by_reset = {{{PCI_COMMAND, 2},
+                                                        {PCI_CACHE_LINE_SIZE, 2},  // and the latency timer
+                                                        {PCI_BASE_ADDRESS_0, 4},
+                                                        {PCI_BASE_ADDRESS_1, 4},
+                                                        {PCI_BASE_ADDRESS_2, 4},
+                                                        {PCI_BASE_ADDRESS_3, 4},
+                                                        {PCI_BASE_ADDRESS_4, 4},
+                                                        {PCI_BASE_ADDRESS_5, 4},
+                                                        {PCI_ROM_ADDRESS, 4},
+                                                        {PCI_INTERRUPT_LINE, 1}}};
+
 // A reply without a body.
 Reply done_with(int error) { return error == 0 ? Reply() : Reply::failed(error); }
 
@@ -40,12 +53,16 @@ Session::Session(const Device& device, const Policy& policy, Tell tell)
       policy_(policy),
       tell_(std::move(tell)),
       memory_(*device.container(), policy),
-      interrupts_(device) {}
+      interrupts_(device) {
+  read_header();
+}
 
 Reply Session::handle(const Header& header, std::span<const std::byte> body, std::vector<Fd> fds) {
   try {
     const auto request = parse_request(header, body, fds.size());
-    return request ? answer(*request, fds) : Reply::failed(request.error());
+    if (request) return answer(*request, fds);
+    is_over_ = !has_negotiated_;
+    return Reply::failed(request.error());
   } catch (const std::bad_alloc&) {
     return Reply::failed(ENOMEM);
   }
@@ -101,11 +118,12 @@ Reply Session::negotiate(const Version& version) {
     return Reply::failed(EINVAL);
   }
   const std::uint64_t sizes = device_.container()->page_sizes();
-  const std::string json = to_json({.max_msg_fds = most_fds,
-                                    .max_data_xfer_size = longest_transfer,
-                                    .max_dma_maps = std::max<std::uint64_t>(policy_.mapping_limit, 1),
-                                    .pgsizes = sizes & (~sizes + 1),
-                                    .write_multiple = true});
+  const std::string json =
+      to_json({.max_msg_fds = most_fds,
+               .max_data_xfer_size = longest_transfer,
+               .max_dma_maps = std::clamp<std::uint64_t>(policy_.mapping_limit, 1, 65535),  // QEMU takes no more
+               .pgsizes = sizes == 0 ? 4096 : sizes & (~sizes + 1),
+               .write_multiple = true});
   has_negotiated_ = true;
   Reply reply;
   reply.add(std::uint16_t{0}).add(std::min(version.minor, newest_minor));
@@ -223,6 +241,18 @@ Result<void> Session::turn_bus_mastering_off() const {
   POSTERN_TRY(device_.read(pci_config, PCI_COMMAND, std::as_writable_bytes(std::span(&command, 1))));
   command = little_endian(static_cast<std::uint16_t>(little_endian(command) & ~PCI_COMMAND_MASTER));
   return device_.write(pci_config, PCI_COMMAND, std::as_bytes(std::span(&command, 1)));
+}
+
+void Session::read_header() {
+  if (device_.is_pci() && !device_.read(pci_config, 0, header_)) has_header_ = false;
+}
+
+Result<void> Session::restore_header() const {
+  if (!device_.is_pci() || !has_header_) return {};
+  for (const ConfigRange& kept : kept_by_reset) {
+    POSTERN_TRY(device_.write(pci_config, kept.offset, std::span(header_).subspan(kept.offset, kept.length)));
+  }
+  return {};
 }
 
 Result<void> Session::quiesce() {

@@ -2,6 +2,7 @@
 // Session: one client's use of the device. Answers its requests, without I/O, and takes back what it did.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <functional>
 #include <optional>
@@ -34,7 +35,9 @@ class Session {
 
   // After the last request: turns bus mastering and interrupts off. Goes on after a failure, and returns the first.
   [[nodiscard]] Result<void> quiesce();
-  // After the device was reset: unmaps everything.
+  // After the device was reset: writes the header of config space as the client found it.
+  [[nodiscard]] Result<void> restore_header() const;
+  // Then: unmaps everything.
   [[nodiscard]] Result<void> unmap_all() { return memory_.unmap_all(); }
 
   [[nodiscard]] std::uint64_t mapped() const noexcept { return memory_.mapped(); }  // bytes
@@ -57,6 +60,7 @@ class Session {
   void look_at_command_register();
   void tell_once(ServerEvent::Kind kind, bool& told, const std::string& reason);
   [[nodiscard]] Result<void> turn_bus_mastering_off() const;
+  void read_header();
 
   const Device& device_;
   const Policy& policy_;
@@ -65,6 +69,8 @@ class Session {
   bool told_of_refusal_ = false;
   ClientMemory memory_;
   ClientInterrupts interrupts_;
+  std::array<std::byte, 64> header_{};  // of config space, before the client
+  bool has_header_ = true;
   bool has_negotiated_ = false;
   bool is_over_ = false;
 };

@@ -140,7 +140,7 @@ Parsed parse_region_write(Bytes bytes) {
 
 Parsed parse_region_write_multi(Bytes bytes) {
   const auto count = start_of<std::uint64_t>(bytes);
-  if (!count || *count == 0) return malformed();
+  if (!count || *count == 0 || *count > most_writes) return malformed();
   const Bytes rest = bytes.subspan(sizeof(std::uint64_t));
   if (rest.size() % sizeof(RegionWriteBody) != 0 || rest.size() / sizeof(RegionWriteBody) != *count) return malformed();
   RegionWriteMulti multi;

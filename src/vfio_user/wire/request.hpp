@@ -18,6 +18,7 @@ constexpr std::uint32_t longest_transfer = 1 << 20;  // of data, bytes: max_data
 constexpr std::uint32_t longest_message = sizeof(Header) + sizeof(RegionAccessBody) + longest_transfer;
 constexpr std::size_t longest_version = 4096;  // of the body of VERSION, bytes
 constexpr std::size_t most_fds = 16;           // of a message: max_msg_fds
+constexpr std::size_t most_writes = 256;       // of a REGION_WRITE_MULTI; QEMU sends 200 at most
 
 // Spans and texts are parts of the message's body.
 struct Version {
@@ -61,7 +62,7 @@ struct RegionWrite {
 };
 struct DeviceReset {};
 struct RegionWriteMulti {
-  std::vector<RegionWriteBody> writes;  // each of 1 to 8 bytes
+  std::vector<RegionWriteBody> writes;  // 1 to most_writes, each of 1 to 8 bytes
 };
 struct DeviceFeature {
   FeatureBody body;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // postern serve: lends a device to virtual machine monitors, one after the other, over a vfio-user socket.
 #include <fmt/format.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -124,6 +125,14 @@ Result<Listener> listen(const Session& session, const ServeOptions& options) {
   return Listener{.fd = Fd(session.kernel, *given), .name = fmt::format("descriptor {}", *given), .path = ""};
 }
 
+// Each of a client's files and eventfds takes a descriptor, and programs start with 1,024, so that select(2) works.
+void raise_limit_of_open_files() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 Result<Ending> run_serve(Session& session, const ServeOptions& options) {
   auto function = POSTERN_TRY(find_pci_function(session.kernel, options.address));
   const HostDevice& host = function.host;
@@ -131,6 +140,7 @@ Result<Ending> run_serve(Session& session, const ServeOptions& options) {
   auto in_use = POSTERN_TRY(take_from_host(session, host, "serve", options.force));
   auto stop = POSTERN_TRY(Event::create(session.kernel));
   const StopSignals signals(stop);
+  raise_limit_of_open_files();
   auto listener = POSTERN_TRY(listen(session, options));
   const AttachOptions attaching{.backend = options.backend, .vf_token = options.vf_token};
   auto server = vfio_user::Server::open(
