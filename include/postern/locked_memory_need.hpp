@@ -50,8 +50,8 @@ struct POSTERN_API LockedMemoryNeed {
 /// Computes what a backend counts when so many bytes are mapped for these devices: one entry, or one for each group of
 /// versions that count differently, the newest first; none for a version that cannot map as much. Without a device: for
 /// one container. The kernel counts whole pages. It counts type1, and spapr version 1, for each container; iommufd for
-/// each IOMMU_IOAS_MAP or MAP_FILE, by user or, with IOMMU_OPTION_RLIMIT_MODE, by process, but no copies, with which
-/// GuestMemory and AttachOptions::join begin a further container; spapr version 2 once, and the tables of DMA windows
+/// each IOMMU_IOAS_MAP or MAP_FILE, by user or, with IOMMU_OPTION_RLIMIT_MODE, by process, but no copies, which
+/// GuestMemory and AttachOptions::join make in further containers; spapr version 2 once, and the tables of DMA windows
 /// for each container. Reads sysfs, and maps and opens nothing. A number beyond 2^64-1 is
 /// reported as 2^64-1. Thread-safe. Errors: ENODEV (spapr: the size of the default DMA window is not in the device
 /// tree), those of reading the device tree.

@@ -107,6 +107,10 @@ class GuestMemoryOnKernel : public ::testing::TestWithParam<test::Interface> {
   std::optional<Device> second_;
 };
 
+bool is_map(unsigned long request) {
+  return request == VFIO_IOMMU_MAP_DMA || request == IOMMU_IOAS_MAP || request == IOMMU_IOAS_COPY;
+}
+
 TEST_P(GuestMemoryOnKernel, ADeviceIsAttachedOnce) {
   attach_first();
   const auto again = memory_->attach(bound_.host());
@@ -210,7 +214,6 @@ TEST_P(GuestMemoryOnKernel, AFailedUndoIsReportedAndRepeatedByTheNextCommit) {
   attach_second_apart();
   const Shown before = layout();
   int maps = 0;
-  const auto is_map = [](unsigned long request) { return request == VFIO_IOMMU_MAP_DMA || request == IOMMU_IOAS_MAP; };
   kernel_.refuse = [&](unsigned long request, void*) { return is_map(request) && ++maps > 1 ? -ENOMEM : 0; };
   const auto failed = memory_->set_access(range(0, 4), Access::read);
   kernel_.refuse = nullptr;
@@ -230,9 +233,8 @@ TEST_P(GuestMemoryOnKernel, FailedUndosAreRepeatedInTheRightOrder) {
   attach_second_apart();
   int maps = 0;
   kernel_.refuse = [&](unsigned long request, void*) {
-    const bool is_map = request == VFIO_IOMMU_MAP_DMA || request == IOMMU_IOAS_MAP;
-    if (is_map) ++maps;
-    return maps > 1 && (is_map || request == VFIO_IOMMU_UNMAP_DMA || request == IOMMU_IOAS_UNMAP) ? -EIO : 0;
+    if (is_map(request)) ++maps;
+    return maps > 1 && (is_map(request) || request == VFIO_IOMMU_UNMAP_DMA || request == IOMMU_IOAS_UNMAP) ? -EIO : 0;
   };
   const auto failed = memory_->set_access(range(0, 4), Access::read);
   kernel_.refuse = nullptr;

@@ -11,6 +11,7 @@
 #include "base/words.hpp"
 #include "core/causes.hpp"
 #include "core/guest_memory/impl.hpp"
+#include "core/replay.hpp"
 #include "device/dma_buf.hpp"
 #include "kernel/ioctl.hpp"
 
@@ -99,7 +100,14 @@ Result<void> GuestMemory::Impl::check(const Container& container) const {
 
 Result<void> GuestMemory::Impl::make(const Step& step) {
   const IovaRange range = step.mapping.range;
-  if (step.maps) return step.container->map(range.first, step.mapping.memory, step.mapping.access);
+  if (step.maps) {
+    for (const auto& other : containers_) {
+      if (other == step.container) continue;
+      const auto shown = other->find(range.first);
+      if (shown && guest_memory::is_same(*shown, step.mapping)) return map_as_in(*other, *step.container, step.mapping);
+    }
+    return step.container->map(range.first, step.mapping.memory, step.mapping.access);
+  }
   if (is_dma_buf(step.mapping) && !step.container->find(range.first)) return {};  // make_back() could not map it
   if (dirty_) return unmap_tracked(*step.container, range);
   return step.container->unmap(range.first, range.length());

@@ -34,12 +34,6 @@ bool continues(const Mapping& piece, const Mapping& next) {
   return memory.kind() == Memory::Kind::file && memory.offset() + memory.length() == next.memory.offset();
 }
 
-bool is_same(const Mapping& a, const Mapping& b) {
-  return a.range == b.range && a.access == b.access && a.memory.kind() == b.memory.kind() &&
-         a.memory.file() == b.memory.file() && a.memory.address() == b.memory.address() &&
-         a.memory.offset() == b.memory.offset();
-}
-
 tl::unexpected<Error> refuse(int code, ErrorKind kind, const LazyText& step, std::string reason) {
   return refusal({.result = -code, .kind = kind, .object = step(), .reason = std::move(reason)});
 }
@@ -82,6 +76,12 @@ std::optional<Iova> behind(IovaRange range) {
 }
 
 }  // namespace
+
+bool is_same(const Mapping& a, const Mapping& b) {
+  return a.range == b.range && a.access == b.access && a.memory.kind() == b.memory.kind() &&
+         a.memory.file() == b.memory.file() && a.memory.address() == b.memory.address() &&
+         a.memory.offset() == b.memory.offset();
+}
 
 Pieces::const_iterator at_or_above(const Pieces& pieces, Iova iova) {
   const auto above = pieces.upper_bound(iova);

@@ -16,6 +16,9 @@ namespace postern::guest_memory {
 // By their first addresses; they do not overlap.
 using Pieces = std::map<Iova, Mapping>;
 
+// Whether both are the same memory at the same place, with the same access.
+[[nodiscard]] bool is_same(const Mapping& a, const Mapping& b);
+
 // The piece that contains the address; else the next one above it; else end().
 [[nodiscard]] Pieces::const_iterator at_or_above(const Pieces& pieces, Iova iova);
 

@@ -4,7 +4,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <span>
 #include <vector>
 
@@ -36,19 +35,15 @@ class Reply {
 
   // The message. An error is a header alone.
   [[nodiscard]] std::vector<std::byte> message(const Header& request) const {
-    Header header{.id = request.id,
-                  .command = request.command,
-                  .size = static_cast<std::uint32_t>(sizeof(Header) + body_.size()),
-                  .flags = type_reply,
-                  .error = 0};
-    if (error_ != 0) {
-      header.size = sizeof(Header);
-      header.flags |= flag_error;
-      header.error = static_cast<std::uint32_t>(error_);
-    }
-    std::vector<std::byte> bytes(header.size);
-    std::memcpy(bytes.data(), &header, sizeof header);
-    if (error_ == 0 && !body_.empty()) std::memcpy(bytes.data() + sizeof header, body_.data(), body_.size());
+    const auto body = error_ == 0 ? std::span<const std::byte>(body_) : std::span<const std::byte>();
+    const Header header{.id = request.id,
+                        .command = request.command,
+                        .size = static_cast<std::uint32_t>(sizeof(Header) + body.size()),
+                        .flags = type_reply | (error_ == 0 ? 0 : flag_error),
+                        .error = static_cast<std::uint32_t>(error_)};
+    const auto head = std::as_bytes(std::span(&header, 1));
+    std::vector<std::byte> bytes(head.begin(), head.end());
+    bytes.insert(bytes.end(), body.begin(), body.end());
     return bytes;
   }
 

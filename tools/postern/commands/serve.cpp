@@ -49,16 +49,16 @@ std::string client_text(const vfio_user::Client& client) {
 std::string event_text(const ServerEvent& event) {
   switch (event.kind) {
     case ServerEvent::Kind::connected:
-      return fmt::format("client: {} has the device\n", client_text(event.client));
+      return fmt::format("client: {} has the device", client_text(event.client));
     case ServerEvent::Kind::refused:
-      return fmt::format("refused: {}: {}\n", client_text(event.client), event.reason);
+      return fmt::format("refused: {}: {}", client_text(event.client), event.reason);
     case ServerEvent::Kind::memory_is_absent:
       return "no memory: the client has turned bus mastering on, but has sent no memory that the device can access; "
-             "start its VM with shared memory (QEMU: memory-backend-memfd,share=on)\n";
+             "start its VM with shared memory (QEMU: memory-backend-memfd,share=on)";
     case ServerEvent::Kind::memory_refused:
-      return fmt::format("memory refused: {}\n", event.reason);
+      return fmt::format("memory refused: {}", event.reason);
     case ServerEvent::Kind::gone:
-      return fmt::format("gone: {}; {} were mapped\n", event.reason, size_text(event.mapped));
+      return fmt::format("gone: {}; {} were mapped", event.reason, size_text(event.mapped));
   }
   return "";
 }
@@ -91,7 +91,7 @@ Json event_json(const ServerEvent& event) {
 }
 
 void say(const Session& session, const std::string& text, const Json& json) {
-  session.print_now(session.json() ? json_line(json) : fold(session.out, text, 0));
+  session.print_now(session.json() ? json_line(json) : fold(session.out, text, 0) + "\n");
 }
 
 // The socket that systemd passes: LISTEN_FDS is 1 and LISTEN_PID this process (sd_listen_fds(3)).
@@ -159,7 +159,7 @@ Result<Ending> run_serve(Session& session, const ServeOptions& options) {
                       {"socket", listener.name}};
     add_losses(listening, in_use);
     say(session,
-        fmt::format("listening: {} at {}, by {}\n", host.name, listener.name, server->device().container()->backend()),
+        fmt::format("listening: {} at {}, by {}", host.name, listener.name, server->device().container()->backend()),
         listening);
     // To open the device anew, it must find it, and open its nodes.
     confine({.read = {"/sys", "/proc"},

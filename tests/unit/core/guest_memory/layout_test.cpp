@@ -39,6 +39,10 @@ class Layout : public ::testing::Test {
   GuestLayout layout_;
 };
 
+std::shared_ptr<const Fd> a_file() {
+  return std::make_shared<const Fd>(system_kernel(), system_kernel().memfd_create("layout", 0));
+}
+
 TEST_F(Layout, AdjacentPiecesOfOneMemoryBecomeOne) {
   LayoutChange change(layout_);
   for (std::uint64_t i = 0; i < 1000; ++i) ASSERT_TRUE(change.add(iova(i), memory(i, 1), Access::read_write));
@@ -67,7 +71,8 @@ TEST_F(Layout, MemoryThatNoFileCanHaveIsRefused) {
   const auto add = [&](const Memory& memory) { return change.add(iova(0), memory, Access::read).error().code(); };
   EXPECT_EQ(add(Memory::of_file(nullptr, 0, page)), EBADF);
   EXPECT_EQ(add(Memory::of_dma_buf(nullptr, 0, page)), EBADF);
-  EXPECT_EQ(add(Memory::of_file(std::make_shared<const Fd>(), ~std::uint64_t{0} - page + 1, 2 * page)), EOVERFLOW);
+  EXPECT_EQ(add(Memory::of_file(std::make_shared<const Fd>(), 0, page)), EBADF) << "an Fd without a descriptor";
+  EXPECT_EQ(add(Memory::of_file(a_file(), ~std::uint64_t{0} - page + 1, 2 * page)), EOVERFLOW);
 }
 
 TEST_F(Layout, TheWholeAddressSpaceIsARange) {
@@ -81,8 +86,8 @@ TEST_F(Layout, TheWholeAddressSpaceIsARange) {
 }
 
 TEST_F(Layout, AdjacentPiecesOfOtherMemoryStayApart) {
-  const auto file = std::make_shared<const Fd>();
-  const auto other = std::make_shared<const Fd>();
+  const auto file = a_file();
+  const auto other = a_file();
   LayoutChange change(layout_);
   ASSERT_TRUE(change.add(iova(0), memory(0, 1), Access::read_write));
   ASSERT_TRUE(change.add(iova(1), memory(2, 1), Access::read_write));                     // not adjacent
