@@ -51,8 +51,7 @@ double cost_of_commit(GuestMemory& guest, const Memory& memory, std::uint64_t ea
   const double start = instructions();
   auto change = guest.begin();
   for (std::uint64_t at = 0; at < length; at += each) {
-    if (auto done = change->add({iova_of(at / piece)}, memory.part(at, each)); !done)
-      give_up(done.error().message());
+    if (auto done = change->add({iova_of(at / piece)}, memory.part(at, each)); !done) give_up(done.error().message());
   }
   if (auto done = change->commit(); !done) give_up(done.error().message());
   return instructions() - start;

@@ -40,9 +40,9 @@ struct Policy {
 
 /// The process at the other end of a socket, when it connected. Plain data.
 struct Client {
-  pid_t pid = 0;  ///< 0: in a PID namespace that this process does not see
-  uid_t user = 0;
-  gid_t group = 0;
+  pid_t pid = 0;    ///< 0: in a PID namespace that this process does not see
+  uid_t user = 0;   ///< effective
+  gid_t group = 0;  ///< effective
 };
 
 /// What happens to a server, for its operator. Plain data.
@@ -55,15 +55,15 @@ struct ServerEvent {
     memory_refused,    ///< memory of the client could not be mapped; told of the first only
     gone,              ///< the client has left, and the device is as before
   };
-  Kind kind = Kind::connected;
-  Client client = {};
-  std::uint64_t mapped = 0;  ///< gone: bytes that were mapped last
-  std::string reason = {};   ///< refused, memory_refused, gone: why, as text
+  Kind kind = Kind::connected;  ///< what happened
+  Client client = {};           ///< to whom
+  std::uint64_t mapped = 0;     ///< gone: bytes that were mapped last
+  std::string reason = {};      ///< refused, memory_refused, gone: why, as text
 };
 
 /// Options of a server.
 struct ServerOptions {
-  Policy policy = {};
+  Policy policy = {};  ///< what clients may do
   /// Told what happens, on the thread that serves.
   std::function<void(const ServerEvent&)> on_event = {};
   /// How long a client may take to send the rest of a message, or the first one; then it is disconnected.
