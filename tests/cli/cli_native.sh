@@ -297,6 +297,7 @@ expect 'serve of a device that is bound to its own driver is refused' 1 err "\"p
 
 # serve ARGUMENT...: starts it with --host sim:pc, and waits until it listens. Its output goes to $scratch/served.
 serve() {
+    rm -f "$scratch/served"  # that of the server before
     postern serve $disk --host sim:pc --socket "$scratch/socket" "$@" >"$scratch/served" 2>"$scratch/err" &
     server=$!
     soon grep -q listening "$scratch/served"
