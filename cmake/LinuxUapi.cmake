@@ -22,23 +22,32 @@ function(postern_check_uapi variable directory)
   check_cxx_source_compiles("${postern_uapi_probe}" ${variable})
 endfunction()
 
+if(DEFINED ENV{XDG_CACHE_HOME})
+  set(postern_uapi $ENV{XDG_CACHE_HOME}/postern/uapi)
+else()
+  set(postern_uapi $ENV{HOME}/.cache/postern/uapi)
+endif()
+# An earlier run found them in the cache, which may have been deleted since.
+if(POSTERN_LINUX_UAPI STREQUAL postern_uapi)
+  unset(POSTERN_LINUX_UAPI CACHE)
+  set(POSTERN_LINUX_UAPI "")
+endif()
+
 if(NOT POSTERN_LINUX_UAPI)
   postern_check_uapi(POSTERN_UAPI_OF_SYSTEM "")
   if(NOT POSTERN_UAPI_OF_SYSTEM)
-    if(DEFINED ENV{XDG_CACHE_HOME})
-      set(postern_cache $ENV{XDG_CACHE_HOME}/postern)
-    else()
-      set(postern_cache $ENV{HOME}/.cache/postern)
+    set(POSTERN_UAPI_OF_CACHE FALSE)
+    if(EXISTS ${postern_uapi}/linux/stddef.h)
+      postern_check_uapi(POSTERN_UAPI_OF_CACHE ${postern_uapi})
     endif()
-    set(postern_uapi ${postern_cache}/uapi)
-    if(NOT EXISTS ${postern_uapi}/linux/stddef.h)
+    if(NOT POSTERN_UAPI_OF_CACHE)
       message(STATUS "Linux headers are too old for VFIO's cdev and iommufd; fetching newer ones")
       set(postern_unpacked ${CMAKE_BINARY_DIR}/linux-libc-dev)
       execute_process(
         COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/scripts/debian-package --suite trixie-backports,forky,sid linux-libc-dev ${postern_unpacked}
         RESULT_VARIABLE postern_fetched OUTPUT_QUIET)
       if(NOT postern_fetched EQUAL 0)
-        message(FATAL_ERROR "linux/iommufd.h of Linux 7 or newer is needed and could not be fetched.\n"
+        message(FATAL_ERROR "linux/iommufd.h of Linux 7.0 or newer is needed and could not be fetched.\n"
                             "Give a folder that has it and linux/vfio.h: cmake -DPOSTERN_LINUX_UAPI=FOLDER")
       endif()
       foreach(header vfio vfio_ccw vfio_zdev iommufd stddef)  # stddef has macros that the others use

@@ -41,6 +41,7 @@ if(POSTERN_VFIO_USER)
   postern_install(postern-vfio-user vfio-user "Lends devices to virtual machine monitors over vfio-user, on postern")
 endif()
 
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 configure_package_config_file(cmake/postern-config.cmake.in ${CMAKE_CURRENT_BINARY_DIR}/postern-config.cmake
                               INSTALL_DESTINATION ${postern_package_dir})
 write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/postern-config-version.cmake COMPATIBILITY SameMinorVersion)

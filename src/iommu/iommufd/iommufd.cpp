@@ -47,7 +47,7 @@ Node iommufd() {
   return {.path = "/dev/iommu",
           .sysfs = "/sys/class/misc/iommu",
           .remedy = remedy<RemedyCode::load_module>("iommufd",
-                                                    "version 6.2 and CONFIG_IOMMUFD, which Debian's kernels lack")};
+                                                    "version 6.6 and CONFIG_IOMMUFD, which Debian's kernels lack")};
 }
 
 // The open Iommufd of each kernel.
