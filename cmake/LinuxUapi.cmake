@@ -30,7 +30,6 @@ endif()
 # An earlier run found them in the cache, which may have been deleted since.
 if(POSTERN_LINUX_UAPI STREQUAL postern_uapi)
   unset(POSTERN_LINUX_UAPI CACHE)
-  set(POSTERN_LINUX_UAPI "")
 endif()
 
 if(NOT POSTERN_LINUX_UAPI)

@@ -77,8 +77,11 @@ struct ServerOptions {
 /// time.
 class POSTERN_API Server final {
  public:
-  /// Opens the device by calling `open`, which is called again for each client of a device that has no reset. The
-  /// device must be in a container of its own. Errors: those of `open`; EBUSY (the container has other devices or
+  /// Opens the device by calling `open`, which is called again for each client of a device that has no reset:
+  ///
+  ///     auto server = POSTERN_TRY(vfio_user::Server::open([&] { return attach(kernel, function.host); }));
+  ///
+  /// The device must be in a container of its own. Errors: those of `open`; EBUSY (the container has other devices or
   /// mappings).
   [[nodiscard]] static Result<Server> open(std::function<Result<Device>()> open, ServerOptions options = {});
   Server(Server&&) noexcept;             ///< moves

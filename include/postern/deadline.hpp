@@ -6,6 +6,7 @@
 #include <chrono>
 #include <concepts>
 #include <postern/barriers.hpp>
+#include <postern/export.hpp>  // names the option where the standard is older
 #include <thread>
 
 namespace postern {

@@ -125,7 +125,7 @@ class POSTERN_API DirtyTracker final {
   /// Returns who tracks each device, or, while off, who would.
   [[nodiscard]] std::vector<TrackedDevice> devices() const;
 
-  class Impl;                                                   // for the library itself
+  class POSTERN_LOCAL Impl;                                     // for the library itself
   explicit DirtyTracker(std::unique_ptr<Impl> impl) noexcept;   ///< for the library itself
   [[nodiscard]] Impl& impl() const noexcept { return *impl_; }  ///< for the library itself
 

@@ -5,6 +5,7 @@
 #include <bit>
 #include <concepts>
 #include <cstdint>
+#include <postern/export.hpp>  // names the option where the standard is older
 
 namespace postern {
 
