@@ -201,6 +201,7 @@ TEST_P(VectorsOfAClient, AreNoMoreThanTheDeviceHas) {
 
 TEST_P(VectorsOfAClient, TakeNothingButEventfds) {
   std::vector<Fd> wrong;
+  wrong.reserve(16);
   std::array<int, 2> ends{};
   ASSERT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
   for (const int end : ends) wrong.emplace_back(system_kernel(), end);

@@ -31,7 +31,7 @@ constexpr std::uint32_t both = read_only | write_only;
 class MemoryOfAClient : public rig::OnEachBackend {
  protected:
   [[nodiscard]] bool is_iommufd() const { return GetParam() == std::string("iommufd"); }
-  std::size_t mappings() const { return lent_.container().mapping_count(); }
+  [[nodiscard]] std::size_t mappings() const { return lent_.container().mapping_count(); }
 
   const Fd file_ = make_memory(64 * page);
   Begun lent_{kernel_, GetParam(), rig::edu_slot};
@@ -157,6 +157,7 @@ TEST_P(MemoryOfAClient, IsAFileOfMemory) {
     return Fd(system_kernel(), fd);
   };
   std::vector<Fd> wrong;
+  wrong.reserve(16);
   std::array<int, 2> ends{};
   ASSERT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
   for (const int end : ends) wrong.push_back(owned(end));
