@@ -59,7 +59,16 @@ int start(Serve serve) {
   return ends[0];
 }
 
+// The calling thread only: that of the simulated machine, which polls, stays free.
+void stay_on_one_cpu() {
+  cpu_set_t one;
+  CPU_ZERO(&one);
+  CPU_SET(0, &one);
+  (void)::sched_setaffinity(0, sizeof one, &one);
+}
+
 void echo(int socket) {
+  stay_on_one_cpu();
   Request request;
   Answer answer{};
   while (::recv(socket, &request, sizeof request, MSG_WAITALL) == sizeof request)
@@ -73,6 +82,7 @@ void serve_disk(int socket) {
   auto server = vfio_user::Server::open([&] { return attach(kernel, function->host); });
   if (!server) give_up(server.error().message());
   const auto stop = Event::create(kernel);
+  stay_on_one_cpu();
   (void)server->serve(Fd(kernel, socket), *stop);
 }
 
@@ -102,13 +112,10 @@ double round_trip(int socket) {
 
 int main() {
   using namespace postern::bench;
-  cpu_set_t one;
-  CPU_ZERO(&one);
-  CPU_SET(static_cast<std::size_t>(std::max(::sched_getcpu(), 0)), &one);
-  (void)::sched_setaffinity(0, sizeof one, &one);
   const int bare = start(echo);
   const int served = start(serve_disk);
   negotiate(served);
+  stay_on_one_cpu();
   std::vector<double> bare_times;
   std::vector<double> served_times;
   for (int round = 0; round < 20000; ++round) {
