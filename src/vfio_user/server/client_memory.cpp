@@ -14,14 +14,18 @@
 
 namespace postern::vfio_user {
 
+std::uint64_t ClientMemory::smallest_page() const noexcept {
+  const std::uint64_t sizes = container_.page_sizes();
+  return sizes == 0 ? 4096 : sizes & (~sizes + 1);
+}
+
 Result<void> ClientMemory::map(const DmaMapBody& request, Fd file) {
   const auto refuse = [&](int code, std::string reason) {
     return failure({.code = code,
                     .object = fmt::format("map {:#x}+{} for the client", request.iova, size_text(request.size)),
                     .reason = std::move(reason)});
   };
-  const std::uint64_t sizes = container_.page_sizes();
-  const std::uint64_t page = sizes == 0 ? 4096 : sizes & (~sizes + 1);  // the smallest
+  const std::uint64_t page = smallest_page();
   if (((request.iova | request.offset | request.size) & (page - 1)) != 0)
     return refuse(EINVAL, fmt::format("iova, offset and size must be multiples of {}", size_text(page)));
   const std::uint64_t last = request.iova + (request.size - 1);

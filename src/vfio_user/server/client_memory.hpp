@@ -24,6 +24,8 @@ class ClientMemory {
   [[nodiscard]] int unmap(const DmaUnmap& request);
   [[nodiscard]] Result<void> unmap_all();
 
+  // What iovas, offsets and sizes are multiples of, bytes.
+  [[nodiscard]] std::uint64_t smallest_page() const noexcept;
   [[nodiscard]] std::uint64_t mapped() const noexcept { return mapped_; }  // bytes of files
 
  private:

@@ -101,12 +101,8 @@ Reply Session::answer(const Request& request, std::vector<Fd>& fds) {
 Reply Session::map(const DmaMap& request, std::vector<Fd>& fds) {
   const auto mapped = memory_.map(request.body, fds.empty() ? Fd() : std::move(fds[0]));
   if (mapped) return {};
-  tell_once(ServerEvent::Kind::memory_refused, told_of_refusal_, mapped.error().message());
+  if (!std::exchange(told_of_refusal_, true)) tell_(ServerEvent::Kind::memory_refused, mapped.error().message());
   return Reply::failed(mapped.error().code());
-}
-
-void Session::tell_once(ServerEvent::Kind kind, bool& told, const std::string& reason) {
-  if (!std::exchange(told, true)) tell_(kind, reason);
 }
 
 // Answers with the lower of both minor versions. Nothing is asked of the client's capabilities but that they are valid:
@@ -117,12 +113,11 @@ Reply Session::negotiate(const Version& version) {
     is_over_ = !has_negotiated_;
     return Reply::failed(EINVAL);
   }
-  const std::uint64_t sizes = device_.container()->page_sizes();
   const std::string json =
       to_json({.max_msg_fds = most_fds,
                .max_data_xfer_size = longest_transfer,
                .max_dma_maps = std::clamp<std::uint64_t>(policy_.mapping_limit, 1, 65535),  // QEMU takes no more
-               .pgsizes = sizes == 0 ? 4096 : sizes & (~sizes + 1),
+               .pgsizes = memory_.smallest_page(),
                .write_multiple = true});
   has_negotiated_ = true;
   Reply reply;
@@ -219,7 +214,8 @@ void Session::look_at_command_register() {
   std::uint16_t command = 0;
   if (!device_.read(pci_config, PCI_COMMAND, std::as_writable_bytes(std::span(&command, 1)))) return;
   if ((little_endian(command) & PCI_COMMAND_MASTER) == 0) return;
-  tell_once(ServerEvent::Kind::memory_is_absent, told_of_absence_, {});
+  told_of_absence_ = true;
+  tell_(ServerEvent::Kind::memory_is_absent, {});
 }
 
 Reply Session::write_several(const RegionWriteMulti& request) {

@@ -58,7 +58,6 @@ class Session {
   [[nodiscard]] std::size_t region_count() const noexcept;
   void write_config(std::uint64_t offset, std::span<const std::byte> data) const;
   void look_at_command_register();
-  void tell_once(ServerEvent::Kind kind, bool& told, const std::string& reason);
   [[nodiscard]] Result<void> turn_bus_mastering_off() const;
   void read_header();
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <condition_variable>
+#include <functional>
 #include <mutex>
 #include <optional>
 #include <postern-vfio-user/server.hpp>
@@ -115,15 +116,14 @@ class Served {
   std::optional<Server> server_;
 };
 
-// Serves one client on a thread, until the client leaves or this object goes.
-class Serving {
+// Serves on a thread, until it is over or this object goes.
+class Running {
  public:
-  Serving(Server& server, Fd connection)
-      : connection_(std::move(connection)),
-        thread_([this, &server] { result_ = server.serve(std::move(connection_), stop_); }) {}
-  Serving(const Serving&) = delete;
-  Serving& operator=(const Serving&) = delete;
-  ~Serving() { (void)stop(); }
+  Running(Fd socket, const std::function<Result<void>(Fd& socket, const Event& stop)>& serve)
+      : socket_(std::move(socket)), thread_([this, serve] { result_ = serve(socket_, stop_); }) {}
+  Running(const Running&) = delete;
+  Running& operator=(const Running&) = delete;
+  ~Running() { (void)stop(); }
 
   // Waits until it is over by itself.
   const Result<void>& wait() {
@@ -136,38 +136,28 @@ class Serving {
   }
 
  private:
-  Fd connection_;
+  Fd socket_;
   Event stop_ = make_event();
   Result<void> result_;
   std::thread thread_;
 };
 
-// Serves all clients of a path on a thread.
-class Listening {
+// Serves one client.
+class Serving : public Running {
+ public:
+  Serving(Server& server, Fd connection)
+      : Running(std::move(connection),
+                [&server](Fd& socket, const Event& stop) { return server.serve(std::move(socket), stop); }) {}
+};
+
+// Serves all clients of a path.
+class Listening : public Running {
  public:
   Listening(Server& server, const std::string& path, bool once = false)
       : Listening(server, listen_at(system_kernel(), path).value(), once) {}
   Listening(Server& server, Fd listener, bool once = false)
-      : listener_(std::move(listener)),
-        thread_([this, &server, once] { result_ = server.serve_all(listener_, stop_, once); }) {}
-  Listening(const Listening&) = delete;
-  Listening& operator=(const Listening&) = delete;
-  ~Listening() { (void)stop(); }
-
-  const Result<void>& wait() {
-    if (thread_.joinable()) thread_.join();
-    return result_;
-  }
-  const Result<void>& stop() {
-    EXPECT_TRUE(stop_.signal());
-    return wait();
-  }
-
- private:
-  Fd listener_;
-  Event stop_ = make_event();
-  Result<void> result_;
-  std::thread thread_;
+      : Running(std::move(listener),
+                [&server, once](Fd& socket, const Event& stop) { return server.serve_all(socket, stop, once); }) {}
 };
 
 // The life of a guest with a device of these slots.
