@@ -70,7 +70,7 @@ class IommufdKernel : public TreeKernel {
   }
 
   // Makes the device write to memory: marks the page in its log and its page table if they track.
-  void write(std::size_t device, std::uint64_t iova) {
+  void dma_write(std::size_t device, std::uint64_t iova) {
     Fake& writer = devices_[device];
     if (writer.hwpt != 0 && hwpts_[writer.hwpt].tracked) hwpts_[writer.hwpt].bits.write(iova);
     if (writer.logging) writer.bits.write(iova);

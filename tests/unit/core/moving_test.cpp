@@ -67,7 +67,7 @@ class Moving : public ::testing::Test {
     }
     return numbers;
   }
-  void write(std::size_t device, std::uint64_t number) { kernel_.write(device, base.value + number * page); }
+  void write(std::size_t device, std::uint64_t number) { kernel_.dma_write(device, base.value + number * page); }
   static std::vector<std::string> names(const Container& container) {
     std::vector<std::string> names;
     for (const HostDevice& device : container.devices()) names.push_back(device.name);

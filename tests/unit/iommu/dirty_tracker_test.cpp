@@ -66,7 +66,7 @@ class DirtyTracking : public ::testing::Test {
     EXPECT_FALSE(answer);
     return answer ? Error({}) : answer.error();
   }
-  void write(std::size_t device, std::uint64_t number) { kernel_.write(device, base.value + number * page); }
+  void write(std::size_t device, std::uint64_t number) { kernel_.dma_write(device, base.value + number * page); }
 
   IommufdKernel kernel_;
   sim::FailingKernel failing_{kernel_};

@@ -172,7 +172,7 @@ RC_GTEST_PROP(WindowTable, WhateverIsAskedForAPlanIsOneThatTheKernelTakes, (std:
   RC_ASSERT(std::has_single_bit(plan->window_size));
   RC_ASSERT((powernv_info.ddw.pgsizes >> plan->page_shift & 1) == 1U);
   RC_ASSERT(plan->levels >= 1 && plan->levels <= powernv_info.ddw.levels);
-  RC_ASSERT(plan->window_size >> plan->page_shift >= 512U);
+  RC_ASSERT((plan->window_size >> plan->page_shift) >= 512U);
 }
 
 TEST(Platform, IsReadFromTheDeviceTree) {
