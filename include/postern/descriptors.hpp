@@ -27,40 +27,9 @@ class GivenFd {
 
   [[nodiscard]] const Fd& fd() const noexcept { return fd_; }  ///< the descriptor
 
-  /// For the library itself: the attach() that uses a cdev. Only that may use the functions below.
-  class Use {
-   public:
-    Use() noexcept = default;  ///< none
-    /// Begins to use it; empty if another one does.
-    explicit Use(std::shared_ptr<GivenFd> given) noexcept {
-      if (given && !given->in_use_.exchange(true)) given_ = std::move(given);
-    }
-    Use(Use&&) noexcept = default;             ///< moves
-    Use& operator=(Use&&) noexcept = default;  ///< moves, into an empty one
-    ~Use() {
-      if (given_) given_->in_use_ = false;
-    }
-    explicit operator bool() const noexcept { return given_ != nullptr; }  ///< whether it is used
-
-    /// Its id in the iommufd, or 0; and that iommufd, or null if the caller has told the id.
-    [[nodiscard]] std::uint32_t iommufd_id() const noexcept { return given_->iommufd_id_; }
-    [[nodiscard]] bool was_bound_here() const noexcept { return given_->was_bound_here_; }  ///< by attach()
-    /// Whether attach() has bound it to this iommufd, which is still open.
-    [[nodiscard]] bool is_bound_to(const std::shared_ptr<const void>& iommufd) const noexcept {
-      return given_->was_bound_here_ && given_->iommufd_.lock() == iommufd;
-    }
-    /// Remembers the binding, which lasts as long as the descriptor.
-    void bound_to(const std::shared_ptr<const void>& iommufd, std::uint32_t id) noexcept {
-      given_->iommufd_ = iommufd;
-      given_->iommufd_id_ = id;
-      given_->was_bound_here_ = true;
-    }
-
-   private:
-    std::shared_ptr<GivenFd> given_;
-  };
-
  private:
+  friend class GivenFdUse;  // the library's
+
   Fd fd_;
   std::uint32_t iommufd_id_;
   bool was_bound_here_ = false;

@@ -155,7 +155,7 @@ Result<BoundDevice> open_cdev(const std::shared_ptr<Iommufd>& iommufd, const Hos
   POSTERN_TRY(require_of_device(of_cdev, kernel, device));
   BoundDevice bound{.fd = POSTERN_TRY(open_node(kernel, node_of(*device.cdev), device.name, given_fd(device)))};
   if (device.fd) {
-    bound.given = GivenFd::Use(device.fd);
+    bound.given = GivenFdUse(device.fd);
     if (!bound.given) {
       return refusal({.result = -EBUSY,
                       .object = device.name,

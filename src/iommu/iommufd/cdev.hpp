@@ -6,6 +6,7 @@
 #include <postern/host_device.hpp>
 #include <postern/result.hpp>
 
+#include "iommu/iommufd/given_fd_use.hpp"
 #include "iommu/iommufd/iommufd.hpp"
 #include "kernel/kvm_file.hpp"
 
@@ -17,7 +18,7 @@ struct BoundDevice {
   ObjectId id = 0;
   bool is_told = false;     // somebody else has bound it, and told its id
   KvmFile kvm_file = {};    // destroyed before the fd is closed
-  GivenFd::Use given = {};  // if it was given
+  GivenFdUse given = {};  // if it was given
 };
 
 // The device has a cdev at all; and its node, which can be opened here and is this device's.

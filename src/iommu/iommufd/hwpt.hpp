@@ -58,7 +58,7 @@ struct AttachedCdev final : Attached {
   ObjectId id;       // in the iommufd
   bool is_told;      // somebody else has bound it, and told its id
   KvmFile kvm_file;  // destroyed before the fd is closed
-  GivenFd::Use given;
+  GivenFdUse given;
   Hardware hardware;  // its IOMMU
   bool is_connected = false;
   Hwpt* hwpt = nullptr;  // null: the kernel made one of its own for the IOAS, as for mediated devices
