@@ -10,6 +10,8 @@
 
 namespace postern {
 
+class AddressSpace;
+
 /// EEH of a container of the spapr backend, if the platform supports it (container.get<Eeh>()). Acts on the PE
 /// (partitionable endpoint) of every group in the container. Kernel: VFIO_EEH_PE_OP. Errors of each function: EIO (the
 /// firmware refused), ENODEV (the platform has no EEH after all), those of the ioctl. Thread safety: as the container.
@@ -33,13 +35,15 @@ class POSTERN_API Eeh final {
   /// Reconfigures the bridges above the device after a reset.
   [[nodiscard]] Result<void> configure();
 
-  explicit Eeh(const Fd& container) noexcept : container_(&container) {}  ///< for the library itself
+  /// For the library itself.
+  Eeh(const Fd& container, AddressSpace& space) noexcept : container_(&container), space_(&space) {}
 
  private:
   [[nodiscard]] Result<int> call(std::uint32_t operation, std::string_view name);
   [[nodiscard]] Result<void> act(std::uint32_t operation, std::string_view name);
 
   const Fd* container_;
+  AddressSpace* space_;
 };
 
 /// Returns the state as text: "normal", "in reset", "stopped", "DMA stopped", "unavailable".

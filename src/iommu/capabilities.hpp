@@ -9,8 +9,11 @@
 
 namespace postern {
 
+class AddressSpace;
+
 class DmaWindows::Impl {
  public:
+  [[nodiscard]] virtual AddressSpace& address_space() const noexcept = 0;
   [[nodiscard]] virtual DmaWindowLimits limits() const = 0;
   [[nodiscard]] virtual std::vector<DmaWindow> list() const = 0;
   [[nodiscard]] virtual Result<DmaWindow> create(const DmaWindowRequest& request) = 0;
@@ -23,6 +26,7 @@ class DmaWindows::Impl {
 
 class Preregistration::Impl {
  public:
+  [[nodiscard]] virtual AddressSpace& address_space() const noexcept = 0;
   [[nodiscard]] virtual Result<void> add(std::span<std::byte> memory) = 0;
   [[nodiscard]] virtual Result<void> remove(std::span<std::byte> memory) = 0;
 

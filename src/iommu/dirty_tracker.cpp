@@ -10,6 +10,7 @@
 #include "base/log.hpp"
 #include "base/on_throw.hpp"
 #include "base/words.hpp"
+#include "iommu/container_call.hpp"
 #include "kernel/ioctl.hpp"
 #include "memory/page_bits.hpp"
 
@@ -81,24 +82,24 @@ DirtyTracker::DirtyTracker(std::unique_ptr<Impl> impl) noexcept : impl_(std::mov
 DirtyTracker::~DirtyTracker() = default;
 
 Result<void> DirtyTracker::start(std::optional<DirtySource> only) {
-  const OneThread::Use use(impl_->space().one_thread());
-  if (!use) return impl_->space().refuse_second_thread("dirty tracking, start");
+  const ContainerCall call(impl_->space());
+  POSTERN_TRY(call.check("dirty tracking, start"));
   return impl_->start(only);
 }
 Result<void> DirtyTracker::stop() {
-  const OneThread::Use use(impl_->space().one_thread());
-  if (!use) return impl_->space().refuse_second_thread("dirty tracking, stop");
+  const ContainerCall call(impl_->space());
+  POSTERN_TRY(call.check("dirty tracking, stop"));
   return impl_->stop();
 }
 bool DirtyTracker::is_on() const noexcept { return impl_->is_on(); }
 Result<DirtyAnswer> DirtyTracker::query(IovaRange range, const DirtyBitmap& bitmap, AfterQuery after) {
-  const OneThread::Use use(impl_->space().one_thread());
-  if (!use) return impl_->space().refuse_second_thread("dirty tracking, query");
+  const ContainerCall call(impl_->space());
+  POSTERN_TRY(call.check("dirty tracking, query"));
   return impl_->query(range, bitmap, after);
 }
 Result<DirtyAnswer> DirtyTracker::unmap(Iova iova, std::uint64_t length, const DirtyBitmap& bitmap) {
-  const OneThread::Use use(impl_->space().one_thread());
-  if (!use) return impl_->space().refuse_second_thread("dirty tracking, unmap");
+  const ContainerCall call(impl_->space());
+  POSTERN_TRY(call.check("dirty tracking, unmap"));
   return impl_->unmap(iova, length, bitmap);
 }
 std::vector<TrackedDevice> DirtyTracker::devices() const { return impl_->devices(); }

@@ -5,11 +5,14 @@
 #include <fmt/format.h>
 
 #include "base/log.hpp"
+#include "iommu/container_call.hpp"
 #include "kernel/spapr.hpp"
 
 namespace postern {
 
 Result<int> Eeh::call(std::uint32_t operation, std::string_view name) {
+  const ContainerCall use(*space_);
+  POSTERN_TRY(use.check(name));
   vfio_eeh_pe_op argument{};
   argument.argsz = sizeof argument;
   argument.op = operation;

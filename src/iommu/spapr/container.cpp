@@ -26,7 +26,7 @@ SpaprContainer::SpaprContainer(Opened opened, std::uint64_t memory)
       memory_to_come_(memory),
       windows_(read_platform(kernel()), static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE))),
       registered_(fd()) {
-  if (has_extension(VFIO_EEH)) eeh_.emplace(fd());
+  if (has_extension(VFIO_EEH)) eeh_.emplace(fd(), space());
 }
 
 void* SpaprContainer::find_capability(std::string_view name) noexcept {

@@ -39,6 +39,9 @@ class SpaprContainer final : public GroupContainer, private DmaWindows::Impl, pr
   void tear_down() override;
   [[nodiscard]] bool keeps_groups() const override;
 
+  // DmaWindows and Preregistration
+  [[nodiscard]] AddressSpace& address_space() const noexcept override { return space(); }
+
   // DmaWindows
   [[nodiscard]] DmaWindowLimits limits() const override { return windows_.limits(); }
   [[nodiscard]] std::vector<DmaWindow> list() const override { return windows_.list(); }

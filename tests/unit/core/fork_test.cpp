@@ -12,11 +12,15 @@
 #include <postern-sim/kernel.hpp>
 #include <postern/attach.hpp>
 #include <postern/backend.hpp>
+#include <postern/dirty_tracker.hpp>
 #include <postern/dma_buffer.hpp>
+#include <postern/dma_windows.hpp>
+#include <postern/eeh.hpp>
 #include <postern/event.hpp>
 #include <postern/forwarding_kernel.hpp>
 #include <postern/log.hpp>
 #include <postern/pci_function.hpp>
+#include <postern/preregistration.hpp>
 #include <string_view>
 #include <vector>
 
@@ -107,11 +111,14 @@ TEST_P(Fork, AChildCannotUseItsCopy) {
   sim::Kernel simulated(host());
   AskedKernel kernel(simulated);
   const HostDevice disk_of_host = find_pci_function(kernel, disk())->host;
-  const auto device = attach(kernel, disk_of_host, {.backend = GetParam()});
+  auto device = attach(kernel, disk_of_host, {.backend = GetParam()});
   ASSERT_TRUE(device);
   const auto container = device->container();
+  const auto other = Container::open(kernel, *find_backend(GetParam()).value()).value();
   IovaAllocator iovas(container->usable_ranges(), container->page_sizes());
   const auto buffer = DmaBuffer::allocate(container, iovas, 65536);
+  const auto file_buffer = DmaBuffer::allocate(container, iovas, 65536, {.is_file = true}).value();
+  const Memory file = file_buffer.memory();
   ASSERT_TRUE(buffer);
   const Iova free = iovas.allocate(65536).value();
   const int result = in_child([&] {
@@ -126,6 +133,27 @@ TEST_P(Fork, AChildCannotUseItsCopy) {
     if (!is_refused(container->unmap_all())) return 3;
     if (!is_refused(container->close())) return 4;
     if (attach(kernel, disk_of_host, {.container = container})) return 5;
+    if (!is_refused(container->map(free, file))) return 7;
+    const auto anywhere = container->map_anywhere(buffer->bytes());
+    if (anywhere || anywhere.error().code() != ESTALE) return 8;
+    if (!is_refused(move_device(*device, other))) return 9;
+    if (auto* const tracker = container->get<DirtyTracker>()) {
+      if (!is_refused(tracker->start()) || !is_refused(tracker->stop())) return 10;
+      std::uint64_t word = 0;
+      const auto queried =
+          tracker->query({buffer->iova(), buffer->iova() + 0xffff}, {.page_size = 65536, .words = {&word, 1}});
+      if (queried || queried.error().code() != ESTALE) return 11;
+    }
+    if (auto* const windows = container->get<DmaWindows>()) {
+      const auto made = windows->create({.size = 1 << 20, .page_size = 65536, .levels = 1});
+      if (made || made.error().code() != ESTALE || !is_refused(windows->remove({0}))) return 12;
+    }
+    if (auto* const memory = container->get<Preregistration>()) {
+      if (!is_refused(memory->add(buffer->bytes())) || !is_refused(memory->remove(buffer->bytes()))) return 13;
+    }
+    if (auto* const eeh = container->get<Eeh>()) {
+      if (!is_refused(eeh->enable())) return 14;
+    }
     return kernel.ioctls == 0 ? 0 : 6;
   });
   EXPECT_EQ(result, 0);

@@ -50,13 +50,15 @@ TEST(OneThread, ASecondIsReportedAndChangesNothing) {
   kernel.is_held.get_future().wait();
   const auto second = container.map({0x20000000}, memory.bytes());
   const auto tracking = container.get<DirtyTracker>()->start();
+  const auto stopping = container.get<DirtyTracker>()->stop();
   kernel.let_go.set_value();
   mapping.join();
   EXPECT_TRUE(first);
   ASSERT_FALSE(second);
   EXPECT_EQ(second.error().code(), EBUSY);
   EXPECT_THAT(second.error().message(), HasSubstr("another thread is using the container"));
-  EXPECT_FALSE(tracking);
+  EXPECT_EQ(tracking.error().code(), EBUSY);
+  EXPECT_EQ(stopping.error().code(), EBUSY);
   EXPECT_EQ(container.mapping_count(), 1U);
   EXPECT_TRUE(container.unmap_all()) << "one after the other they may";
 }

@@ -17,11 +17,16 @@ namespace pass_test {
 
 class NoWindows final : public DmaWindows::Impl {
  public:
+  explicit NoWindows(BackendContainer& container) : container_(container) {}
+  [[nodiscard]] AddressSpace& address_space() const noexcept override { return container_.space(); }
   [[nodiscard]] DmaWindowLimits limits() const override { return {}; }
   [[nodiscard]] std::vector<DmaWindow> list() const override { return {}; }
   Result<DmaWindow> create(const DmaWindowRequest&) override { return DmaWindow{}; }
   Result<void> remove(Iova) override { return {}; }
   Result<DmaWindow> make_room(std::uint64_t, std::uint64_t) override { return DmaWindow{}; }
+
+ private:
+  BackendContainer& container_;
 };
 
 // A container that does nothing. Like spapr's, it has windows in version 2.
@@ -47,7 +52,7 @@ class IdleContainer : public BackendContainer {
 
  private:
   std::uint32_t version_;
-  NoWindows no_windows_;
+  NoWindows no_windows_{*this};
   DmaWindows windows_{no_windows_};
 };
 
