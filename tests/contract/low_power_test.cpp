@@ -6,7 +6,10 @@
 #include <linux/vfio.h>
 #include <unistd.h>
 
+#include <chrono>
+#include <postern/deadline.hpp>
 #include <postern/low_power.hpp>
+#include <string>
 
 #include "support/host_devices.hpp"
 
@@ -30,6 +33,16 @@ class LowPowerOnKernel : public ::testing::TestWithParam<test::Interface> {
     return device().read(0, 0, capabilities) && disk_->check_responds();
   }
 
+  // Waits until the host has suspended it, which takes a moment; a simulated one does so at once.
+  [[nodiscard]] bool is_suspended() const {
+    std::string status;
+    const auto look = [&] {
+      const int result = test::kernel().read_file(bound_.host().sysfs_path + "/power/runtime_status", status);
+      return result < 0 || status == "suspended\n";
+    };
+    return poll_until(Deadline(std::chrono::seconds(10)), std::chrono::milliseconds(10), look);
+  }
+
   Bound bound_{test::first_nvme()};
   std::optional<PciDevice> disk_;
 };
@@ -50,8 +63,11 @@ TEST_P(LowPowerOnKernel, IsEnteredOnceAndLeft) {
 TEST_P(LowPowerOnKernel, IsEnteredWithAnEventThatTellsOfTheWakeUp) {
   const Event event = Event::create(test::kernel()).value();
   ASSERT_TRUE(enter_low_power(device(), event));
-  ASSERT_TRUE(exit_low_power(device()));
-  EXPECT_TRUE(enter_low_power(device())) << "it was left";
+  if (!is_suspended()) GTEST_SKIP() << "this kernel does not suspend it";
+  EXPECT_EQ(event.take().value(), 0U);
+  EXPECT_TRUE(answers()) << "a call wakes the device";
+  EXPECT_EQ(event.take().value(), 1U);
+  EXPECT_TRUE(enter_low_power(device())) << "the kernel has left it";
 }
 
 TEST_P(LowPowerOnKernel, TakesEventsOnly) {

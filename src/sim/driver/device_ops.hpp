@@ -23,6 +23,8 @@ class DeviceOps {
   DeviceOps& operator=(const DeviceOps&) = delete;
   virtual ~DeviceOps() = default;
 
+  // Called before each ioctl, read and write (vfio_device_pm_runtime_get, vfio_pci_rw).
+  virtual void resume() {}
   // Called on the first open by this process, and on the last close.
   virtual void open_device() = 0;
   virtual void close_device() = 0;
@@ -31,6 +33,8 @@ class DeviceOps {
   [[nodiscard]] virtual ssize_t write(const void* buffer, std::size_t length, std::uint64_t offset) = 0;
   [[nodiscard]] virtual std::intptr_t mmap(void* address, std::size_t length, int protection, int flags,
                                            std::uint64_t offset) = 0;
+  // File::place_in_bars
+  [[nodiscard]] virtual std::int64_t place_in_bars(std::uint64_t /*offset*/) const { return -ENODEV; }
   // Whether its mapped memory is accessible now (File::answers).
   [[nodiscard]] virtual bool answers() const = 0;
   // The kernel requests the device.

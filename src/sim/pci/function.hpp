@@ -31,7 +31,7 @@ class Function final : public Device, private Slot {
   [[nodiscard]] PciAddress address() const noexcept { return address_; }
   [[nodiscard]] const HardwareInfo& info() const { return hardware_->info(); }
 
-  bool low_power = false;          // requested; it stays in D0 all the same, as without CONFIG_PM
+  bool low_power = false;          // entered by VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY
   std::optional<Variant> variant;  // while it is open with its own VFIO driver
 
   // The first open by this process, and the last close (vfio_pci_core_enable, vfio_pci_core_disable).

@@ -86,6 +86,7 @@ int DeviceFile::ioctl(unsigned long request, void* argument) {
   // A kernel with sPAPR has no cdevs (CONFIG_VFIO_DEVICE_CDEV depends on !SPAPR_TCE_IOMMU).
   if (request == VFIO_DEVICE_BIND_IOMMUFD && !machine_.tce) return bind(argument);
   if (!usable_) return -EINVAL;
+  device_.ops->resume();
   if (is_cdev_ && request == VFIO_DEVICE_ATTACH_IOMMUFD_PT) {
     return with_argument<vfio_device_attach_iommufd_pt>(process, argument,
                                                         offsetof(vfio_device_attach_iommufd_pt, pasid),
@@ -101,12 +102,16 @@ int DeviceFile::ioctl(unsigned long request, void* argument) {
 
 ssize_t DeviceFile::pread(void* buffer, std::size_t length, std::uint64_t offset) {
   if (!is_user_memory(buffer)) return -EFAULT;
-  return usable_ ? device_.ops->read(buffer, length, offset) : -EINVAL;
+  if (!usable_) return -EINVAL;
+  device_.ops->resume();
+  return device_.ops->read(buffer, length, offset);
 }
 
 ssize_t DeviceFile::pwrite(const void* buffer, std::size_t length, std::uint64_t offset) {
   if (!is_user_memory(buffer)) return -EFAULT;
-  return usable_ ? device_.ops->write(buffer, length, offset) : -EINVAL;
+  if (!usable_) return -EINVAL;
+  device_.ops->resume();
+  return device_.ops->write(buffer, length, offset);
 }
 
 std::intptr_t DeviceFile::mmap(void* address, std::size_t length, int protection, int flags, std::uint64_t offset) {

@@ -24,6 +24,9 @@ class DeviceFile final : public File {
   [[nodiscard]] ssize_t pwrite(const void* buffer, std::size_t length, std::uint64_t offset) override;
   [[nodiscard]] std::intptr_t mmap(void* address, std::size_t length, int protection, int flags,
                                    std::uint64_t offset) override;
+  [[nodiscard]] std::int64_t place_in_bars(std::uint64_t offset) const override {
+    return usable_ ? device_.ops->place_in_bars(offset) : -EINVAL;
+  }
   [[nodiscard]] bool answers() const override { return device_.ops->answers(); }
 
  private:

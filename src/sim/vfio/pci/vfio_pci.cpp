@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "sim/pci/eventfds.hpp"
 #include "sim/process/argument.hpp"
@@ -91,9 +92,7 @@ int VfioPci::device_feature(const vfio_device_feature& feature, void* data) {
       return enter_low_power(feature, data);
     case VFIO_DEVICE_FEATURE_LOW_POWER_EXIT:
       if (const int result = check_feature(feature, VFIO_DEVICE_FEATURE_SET, 0); result != 1) return result;
-      // vfio_pci_runtime_pm_exit
-      function_.low_power = false;
-      if (function_.is_memory_on()) function_.move_dma_bufs(false);
+      leave_low_power();
       return 0;
     case VFIO_DEVICE_FEATURE_DMA_BUF:
       return machine_.tce ? -ENOTTY : export_dma_buf(feature, data);  // newer than the POWER hosts' kernel
@@ -102,8 +101,28 @@ int VfioPci::device_feature(const vfio_device_feature& feature, void* data) {
   }
 }
 
-// vfio_pci_core_pm_entry, vfio_pci_core_pm_entry_with_wakeup, vfio_pci_runtime_pm_entry. Nothing ever wakes it, so the
-// eventfd is never signalled.
+VfioPci::~VfioPci() { drop(wake_event_); }
+
+void VfioPci::close_device() {
+  drop(wake_event_);
+  function_.disable();
+}
+
+// vfio_pci_core_runtime_resume. The simulated host suspends a device in low power at once.
+void VfioPci::resume() {
+  if (wake_event_ < 0) return;
+  signal(wake_event_);
+  leave_low_power();
+}
+
+// vfio_pci_runtime_pm_exit
+void VfioPci::leave_low_power() {
+  drop(wake_event_);
+  function_.low_power = false;
+  if (function_.is_memory_on()) function_.move_dma_bufs(false);
+}
+
+// vfio_pci_core_pm_entry, vfio_pci_core_pm_entry_with_wakeup, vfio_pci_runtime_pm_entry.
 int VfioPci::enter_low_power(const vfio_device_feature& feature, const void* data) {
   vfio_device_low_power_entry_with_wakeup entry{};
   const bool wakes = (feature.flags & VFIO_DEVICE_FEATURE_MASK) == VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY_WITH_WAKEUP;
@@ -112,12 +131,14 @@ int VfioPci::enter_low_power(const vfio_device_feature& feature, const void* dat
   if (wakes) {
     if (machine_.process.copy_from_user(&entry, data, sizeof entry) < 0) return -EFAULT;
     if (entry.wakeup_eventfd < 0) return -EINVAL;
-    int eventfd = take_eventfd(entry.wakeup_eventfd);
-    if (eventfd < 0) return eventfd;
-    drop(eventfd);
+    wake_event_ = take_eventfd(entry.wakeup_eventfd);  // there is none: resume() took it
+    if (wake_event_ < 0) return std::exchange(wake_event_, -1);
   }
   function_.move_dma_bufs(true);
-  if (function_.low_power) return -EINVAL;
+  if (function_.low_power) {
+    drop(wake_event_);
+    return -EINVAL;
+  }
   function_.low_power = true;
   return 0;
 }

@@ -13,13 +13,17 @@ class VfioPci final : public DeviceOps {
  public:
   VfioPci(Machine& machine, Function& function) : machine_(machine), function_(function) {}
 
+  ~VfioPci() override;
+
+  void resume() override;
   void open_device() override { function_.enable(machine_.process); }
-  void close_device() override { function_.disable(); }
+  void close_device() override;
   [[nodiscard]] int ioctl(unsigned long request, void* argument) override;
   [[nodiscard]] ssize_t read(void* buffer, std::size_t length, std::uint64_t offset) override;
   [[nodiscard]] ssize_t write(const void* buffer, std::size_t length, std::uint64_t offset) override;
   [[nodiscard]] std::intptr_t mmap(void* address, std::size_t length, int protection, int flags,
                                    std::uint64_t offset) override;
+  [[nodiscard]] std::int64_t place_in_bars(std::uint64_t offset) const override;
   [[nodiscard]] bool answers() const override;
   void request() override { function_.interrupts().notify(VFIO_PCI_REQ_IRQ_INDEX); }
   [[nodiscard]] int match(std::string_view text) const override;
@@ -33,6 +37,7 @@ class VfioPci final : public DeviceOps {
   [[nodiscard]] int set_ioeventfd(const vfio_device_ioeventfd& wanted);
   [[nodiscard]] int reset();
   [[nodiscard]] int enter_low_power(const vfio_device_feature& feature, const void* data);
+  void leave_low_power();
   [[nodiscard]] int export_dma_buf(const vfio_device_feature& feature, const void* data);
   [[nodiscard]] bool is_there(const void* buffer, std::size_t length, bool writable);
   [[nodiscard]] std::uint64_t region_size(std::uint64_t index) const;
@@ -42,6 +47,7 @@ class VfioPci final : public DeviceOps {
 
   Machine& machine_;
   Function& function_;
+  int wake_event_ = -1;  // an eventfd, with which low power was entered
 };
 
 }  // namespace postern::sim
