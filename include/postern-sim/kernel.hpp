@@ -55,6 +55,12 @@ class POSTERN_API Kernel final : public postern::Kernel {
   [[nodiscard]] int status(const std::string& path, FileStatus& status) override;
   [[nodiscard]] int access(const std::string& path, int mode) override;
 
+  /// Opens the file that mmap() on a device fd maps, for another process: it has the BARs of all devices of this host.
+  /// Returns a descriptor of this process, which the caller closes, and changes `offset` from that in the device fd to
+  /// that in the file; or a negated errno: EINVAL (not of a BAR that can be mapped), EBADF (not a device fd of this
+  /// kernel). A mapping of it outlives the device, and this kernel.
+  [[nodiscard]] int open_bars(int fd, std::uint64_t& offset);
+
  private:
   friend class Laboratory;
   class POSTERN_LOCAL State;

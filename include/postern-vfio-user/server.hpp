@@ -53,13 +53,26 @@ struct ServerEvent {
     refused,           ///< a client may not connect, or another one is served
     memory_is_absent,  ///< the client has turned bus mastering on, but no memory that a device can access is mapped
     memory_refused,    ///< memory of the client could not be mapped; told of the first only
+    region_refused,    ///< ServerOptions::region_file failed, so accesses are messages; told of the first only
     gone,              ///< the client has left, and the device is as before
   };
   Kind kind = Kind::connected;  ///< what happened
   Client client = {};           ///< to whom
   std::uint64_t mapped = 0;     ///< gone: bytes that were mapped last
-  std::string reason = {};      ///< refused, memory_refused, gone: why, as text
+  std::uint64_t accesses = 0;   ///< gone: reads and writes of regions that were messages, but for config space
+  std::string reason = {};      ///< refused, memory_refused, region_refused, gone: why, as text
 };
+
+/// The file by which a client maps a region. Moves only.
+struct RegionFile {
+  Fd fd;                     ///< sent to the client; empty: none, accesses are messages
+  std::uint64_t offset = 0;  ///< where the region begins in it, bytes
+};
+
+/// A copy of the device fd, for ServerOptions::region_file. Whoever has it can do everything with the device that VFIO
+/// allows: reset it, read and write all of config space, map it, set its interrupts, and keep it open. Kernel: mmap(2)
+/// on a device fd. Errors: EBADF (the device has no fd), those of fcntl(2).
+[[nodiscard]] POSTERN_API Result<RegionFile> device_fd_of(const Device& device, const Region& region);
 
 /// Options of a server.
 struct ServerOptions {
@@ -68,12 +81,17 @@ struct ServerOptions {
   std::function<void(const ServerEvent&)> on_event = {};
   /// How long a client may take to send the rest of a message, or the first one; then it is disconnected.
   std::chrono::milliseconds message_timeout{5000};
+  /// Called when a client asks for a region that can be mapped: its file. Null: all accesses are messages, so that the
+  /// policy holds. After a client that got one, the device is closed and opened anew, which fails for as long as the
+  /// client keeps a device fd, or a mapping of it.
+  std::function<Result<RegionFile>(const Device&, const Region&)> region_file = {};
 };
 
-/// Lends one device to one client at a time. The client's accesses to regions go through the server; its memory is
-/// mapped by the files that it sends, which the server itself never reads; interrupts signal its eventfds directly.
-/// When a client leaves, in whatever way, bus mastering and interrupts are turned off, the device is reset (or, if it
-/// has no reset, closed and opened anew), and everything is unmapped, in this order. Thread safety: one thread at a
+/// Lends one device to one client at a time. The client's accesses to regions go through the server, but for those that
+/// it maps (ServerOptions::region_file); its memory is mapped by the files that it sends, which the server itself never
+/// reads; interrupts signal its eventfds directly. When a client leaves, in whatever way, bus mastering and interrupts
+/// are turned off, the device is reset (or, if it has no reset, closed and opened anew), and everything is unmapped, in
+/// this order. Thread safety: one thread at a
 /// time.
 class POSTERN_API Server final {
  public:

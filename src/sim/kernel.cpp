@@ -2,6 +2,7 @@
 // Kernel: dispatches the system calls, opens nodes, and runs the devices' thread.
 #include <postern-sim/kernel.hpp>
 
+#include <fcntl.h>
 #include <fmt/format.h>
 #include <pthread.h>
 #include <unistd.h>
@@ -320,6 +321,18 @@ std::intptr_t Kernel::mmap(void* address, std::size_t length, int protection, in
   process.unmapped(start, length);
   if (is_ours) process.mapped_files.add(start, length, file);
   return mapped;
+}
+
+int Kernel::open_bars(int fd, std::uint64_t& offset) {
+  if (!OpenFiles::is_ours(fd)) return -EBADF;
+  return on_file(fd, [&](const File& file) -> int {
+    const std::int64_t place = file.place_in_bars(offset);
+    if (place < 0) return static_cast<int>(place);
+    const int copy = ::fcntl(state_->machine.bar_memory.fd(), F_DUPFD_CLOEXEC, 0);
+    if (copy < 0) return -errno;
+    offset = static_cast<std::uint64_t>(place);
+    return copy;
+  });
 }
 
 // The memory belongs to the process, even if this kernel is unusable.

@@ -202,7 +202,8 @@ run postern doctor $disk --host "sim:$described" --memory 8M
 expect 'doctor finds that the limit itself is enough' 0 \
     out 'by user: allowed unless other processes of this user have pinned more than 0 bytes; type1 counts 8 MiB to be mapped: allowed'
 run postern doctor $disk --host "sim:$described" --memory 16M --json
-json /locked_memory/limit 8388608 'doctor in JSON has the limit'
+json /locked_memory/mapped 16777216 'doctor in JSON has the size that was asked about'
+json /locked_memory/limit 8388608 'and the limit'
 json /locked_memory/exempt false 'and whether it applies'
 json /locked_memory/needs/0/backend iommufd 'and the need of each backend'
 json /locked_memory/needs/0/counter user 'by user'
@@ -356,6 +357,19 @@ if command -v postern-vfio-user-client >/dev/null; then
     expect 'a user who is not allowed is disconnected' 1 err ''
     served -HUP  # the shell lets background processes ignore SIGINT
     expect 'and the server says so, and goes on' 0 out 'by type1' out 'refused: process' out 'the policy does not let it connect'
+    run postern serve $disk --host sim:pc --socket "$scratch/socket" --bars all
+    expect 'there are two ways to access BARs' 2 err '--bars' err 'trap' err 'device-fd'
+    serve
+    run postern-vfio-user-client "$scratch/socket" map-bar
+    expect 'BARs are trapped unless asked for' 0 out 'BAR 0 cannot be mapped'
+    served -TERM
+    serve --bars device-fd
+    run postern-vfio-user-client "$scratch/socket" map-bar
+    expect 'with --bars device-fd a client maps a BAR' 0 out 'BAR 0 begins with '
+    run postern-vfio-user-client "$scratch/socket" map-bar
+    expect 'and so does the next one' 0 out 'BAR 0 begins with '
+    served -TERM
+    expect 'without a message for it' 0 out '0 accesses to BARs were messages'
     lend_disk "$scratch/lent" >"$scratch/served" 2>"$scratch/err" &
     server=$!
     soon test -S "$scratch/lent"

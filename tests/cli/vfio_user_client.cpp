@@ -2,7 +2,7 @@
 // A client of vfio-user for the tests of postern serve. Usage: postern-vfio-user-client SOCKET [WORD].
 // Negotiates, asks for the device, maps 1 MiB of a memfd, turns bus mastering on, and prints the ids in config space.
 // With "leave" it ends at once then, with "no-memory" it maps nothing, with "hold" it waits until its standard input
-// ends.
+// ends. With "map-bar" it maps BAR 0 and prints the first register, or says that it may not.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -27,11 +27,22 @@ using namespace postern::vfio_user;
   std::exit(1);
 }
 
+int received_fd = -1;  // the last one that came with a reply
+
 void read_all(int socket, void* bytes, std::size_t length) {
   for (std::size_t at = 0; at < length;) {
-    const ssize_t got = ::read(socket, static_cast<char*>(bytes) + at, length - at);
+    iovec part{static_cast<char*>(bytes) + at, length - at};
+    alignas(cmsghdr) char control[CMSG_SPACE(sizeof received_fd)] = {};
+    msghdr message{};
+    message.msg_iov = &part;
+    message.msg_iovlen = 1;
+    message.msg_control = control;
+    message.msg_controllen = sizeof control;
+    const ssize_t got = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
     if (got == 0) errno = ECONNRESET;
     if (got <= 0) give_up("read");
+    if (const cmsghdr* const rights = CMSG_FIRSTHDR(&message); rights != nullptr)
+      std::memcpy(&received_fd, CMSG_DATA(rights), sizeof received_fd);
     at += static_cast<std::size_t>(got);
   }
 }
@@ -76,6 +87,23 @@ std::vector<std::byte> bytes_of(const Body& body, std::string_view more = {}) {
   return bytes;
 }
 
+void map_bar(int socket) {
+  const auto reply =
+      ask(socket, Command::device_get_region_info,
+          bytes_of(RegionInfoBody{.argsz = 32, .flags = 0, .index = 0, .cap_offset = 0, .size = 0, .offset = 0}));
+  RegionInfoBody info;
+  std::memcpy(&info, reply.data(), sizeof info);
+  if (received_fd < 0) {
+    (void)std::puts("BAR 0 cannot be mapped");
+    return;
+  }
+  void* const bar =
+      ::mmap(nullptr, info.size, PROT_READ | PROT_WRITE, MAP_SHARED, received_fd, static_cast<off_t>(info.offset));
+  if (bar == MAP_FAILED) give_up("mmap");
+  (void)std::printf("BAR 0 begins with %08x\n", *static_cast<volatile std::uint32_t*>(bar));
+  (void)std::fflush(stdout);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -106,6 +134,7 @@ int main(int argc, char** argv) {
   std::memcpy(values, ids.data() + sizeof(RegionAccessBody), sizeof values);
   (void)std::printf("%04x:%04x\n", values[0], values[1]);
   (void)std::fflush(stdout);
+  if (word == "map-bar") map_bar(socket);
   char byte = 0;
   while (word == "hold" && ::read(STDIN_FILENO, &byte, 1) > 0) {
   }

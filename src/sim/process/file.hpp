@@ -44,6 +44,8 @@ class File {
                                            std::uint64_t /*offset*/) {
     return -ENODEV;
   }
+  // Where mmap() of this offset begins in the machine's BarMemory, or a negated errno.
+  [[nodiscard]] virtual std::int64_t place_in_bars(std::uint64_t /*offset*/) const { return -ENODEV; }
   [[nodiscard]] virtual std::int64_t lseek(std::uint64_t /*offset*/, int /*whence*/) { return -ESPIPE; }
   [[nodiscard]] int fstat(FileStatus& into) const {
     into = fstat_;

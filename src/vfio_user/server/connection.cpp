@@ -88,7 +88,8 @@ std::optional<std::chrono::steady_clock::time_point> Connection::incomplete_sinc
   return began_;
 }
 
-tl::expected<void, Connection::Over> Connection::send(std::vector<std::byte> bytes) {
+tl::expected<void, Connection::Over> Connection::send(std::vector<std::byte> bytes, Fd fd) {
+  fd_to_send_ = std::move(fd);  // there is no other: nothing is received while there is a rest
   if (has_rest()) {
     to_send_.insert(to_send_.end(), bytes.begin(), bytes.end());
   } else {
@@ -98,10 +99,30 @@ tl::expected<void, Connection::Over> Connection::send(std::vector<std::byte> byt
   return send_rest();
 }
 
+ssize_t Connection::send_some() {
+  constexpr int flags = MSG_DONTWAIT | MSG_NOSIGNAL;
+  if (!fd_to_send_) return ::send(socket_.get(), to_send_.data() + sent_, to_send_.size() - sent_, flags);
+  iovec data{.iov_base = to_send_.data() + sent_, .iov_len = to_send_.size() - sent_};
+  alignas(cmsghdr) std::array<std::byte, CMSG_SPACE(sizeof(int))> control{};
+  msghdr header{};
+  header.msg_iov = &data;
+  header.msg_iovlen = 1;
+  header.msg_control = control.data();
+  header.msg_controllen = control.size();
+  cmsghdr* const part = CMSG_FIRSTHDR(&header);
+  part->cmsg_level = SOL_SOCKET;
+  part->cmsg_type = SCM_RIGHTS;
+  part->cmsg_len = CMSG_LEN(sizeof(int));
+  const int number = fd_to_send_.get();
+  std::memcpy(CMSG_DATA(part), &number, sizeof number);
+  const ssize_t sent = ::sendmsg(socket_.get(), &header, flags);
+  if (sent > 0) fd_to_send_ = {};
+  return sent;
+}
+
 tl::expected<void, Connection::Over> Connection::send_rest() {
   while (has_rest()) {
-    const ssize_t sent =
-        ::send(socket_.get(), to_send_.data() + sent_, to_send_.size() - sent_, MSG_DONTWAIT | MSG_NOSIGNAL);
+    const ssize_t sent = send_some();
     if (sent < 0) {
       if (would_block()) return {};
       return over(errno == EPIPE ? "it closed the connection" : fmt::format("send: {}", errno_name(errno)));

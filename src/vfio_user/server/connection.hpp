@@ -33,8 +33,8 @@ class Connection {
   // When the first byte of a message arrived that is not complete; of the first message, when the connection was made.
   [[nodiscard]] std::optional<std::chrono::steady_clock::time_point> incomplete_since() const noexcept;
 
-  // Sends bytes, or keeps those that the socket has no room for.
-  [[nodiscard]] tl::expected<void, Over> send(std::vector<std::byte> bytes);
+  // Sends bytes, or keeps those that the socket has no room for. The descriptor, if any, goes with the first of them.
+  [[nodiscard]] tl::expected<void, Over> send(std::vector<std::byte> bytes, Fd fd = {});
   // Sends what was kept. Until nothing is left, no request should be received: that bounds what is kept.
   [[nodiscard]] tl::expected<void, Over> send_rest();
   [[nodiscard]] bool has_rest() const noexcept { return sent_ < to_send_.size(); }
@@ -43,6 +43,7 @@ class Connection {
 
  private:
   [[nodiscard]] tl::expected<bool, Over> fill(std::byte* bytes, std::size_t length, std::size_t& have);
+  [[nodiscard]] ssize_t send_some();
 
   Fd socket_;
   Message message_;
@@ -52,6 +53,7 @@ class Connection {
   bool has_received_ = false;  // a whole message
   std::vector<std::byte> to_send_;
   std::size_t sent_ = 0;  // bytes of it
+  Fd fd_to_send_;         // with the next byte
 };
 
 }  // namespace postern::vfio_user

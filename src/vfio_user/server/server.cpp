@@ -120,9 +120,9 @@ tl::expected<void, std::string> Server::Impl::answer(Session& session, Connectio
     (void)connection.send(Reply::failed(EINVAL).message(header));
     return tl::unexpected(fmt::format("it sent a message of {} bytes", header.size));
   }
-  const Reply reply = session.handle(header, message.body, std::move(message.fds));
+  Reply reply = session.handle(header, message.body, std::move(message.fds));
   if ((header.flags & flag_no_reply) == 0) {
-    if (auto sent = connection.send(reply.message(header)); !sent) return sent;
+    if (auto sent = connection.send(reply.message(header), std::move(reply.fd())); !sent) return sent;
   }
   if (session.is_over()) return tl::unexpected<std::string>("it did not begin with a VERSION that both understand");
   return {};
@@ -158,16 +158,18 @@ Result<void> Server::Impl::serve(Fd socket, const Event& stop, const Fd* listene
   }
   tell({.kind = ServerEvent::Kind::connected, .client = client});
   Connection connection(std::move(socket));
-  Session session(*device_, options_.policy, [&](ServerEvent::Kind kind, const std::string& reason) {
+  const auto tell_of_client = [&](ServerEvent::Kind kind, const std::string& reason) {
     tell({.kind = kind, .client = client, .reason = reason});
-  });
+  };
+  Session session(*device_, options_.policy, tell_of_client, options_.region_file);
   Result<std::string> over;
   try {
     over = converse(session, connection, stop, listener);
   } catch (const std::bad_alloc&) {
     over = "memory ran out";
   }
-  ServerEvent gone{.kind = ServerEvent::Kind::gone, .client = client, .mapped = session.mapped()};
+  ServerEvent gone{
+      .kind = ServerEvent::Kind::gone, .client = client, .mapped = session.mapped(), .accesses = session.accesses()};
   auto taken_back = take_back(session);
   gone.reason = over ? *over : over.error().refused() ? over.error().reason() : over.error().message();
   tell(gone);
@@ -177,7 +179,8 @@ Result<void> Server::Impl::serve(Fd socket, const Event& stop, const Fd* listene
 }
 
 // Makes the device what it was before the client. Where a step fails, and where the device has no reset, it is closed
-// and opened anew: the kernel then turns off and unmaps what is left.
+// and opened anew: the kernel then turns off and unmaps what is left. So it is after a client that got a file: opening
+// fails if the client still has the device.
 Result<void> Server::Impl::take_back(Session& session) {
   bool is_clean = false;
   try {
@@ -185,7 +188,7 @@ Result<void> Server::Impl::take_back(Session& session) {
                session.unmap_all();
   } catch (const std::bad_alloc&) {
   }
-  return is_clean ? Result<void>() : Result<void>(open_device());
+  return is_clean && !session.gave_file() ? Result<void>() : Result<void>(open_device());
 }
 
 Result<Fd> Server::Impl::accept(const Fd& listener) const {

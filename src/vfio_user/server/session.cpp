@@ -46,12 +46,28 @@ bool contains(const ConfigRange& range, std::uint64_t offset) {
   return offset >= range.offset && offset - range.offset < range.length;
 }
 
+bool is_mappable_as_a_whole(const Region& region) {
+  const auto& areas = region.mappable_areas;
+  return areas.size() == 1 && areas.front().offset == 0 && areas.front().length == region.length;
+}
+
+// The parts of a region that can be mapped, as vfio_region_info_cap_sparse_mmap.
+std::vector<std::byte> sparse_areas(const Region& region) {
+  Reply bytes;
+  bytes.add(vfio_info_cap_header{.id = VFIO_REGION_INFO_CAP_SPARSE_MMAP, .version = 1, .next = 0});
+  bytes.add(static_cast<std::uint32_t>(region.mappable_areas.size())).add(std::uint32_t{0});
+  for (const RegionArea& area : region.mappable_areas)
+    bytes.add(vfio_region_sparse_mmap_area{.offset = area.offset, .size = area.length});
+  return {bytes.body().begin(), bytes.body().end()};
+}
+
 }  // namespace
 
-Session::Session(const Device& device, const Policy& policy, Tell tell)
+Session::Session(const Device& device, const Policy& policy, Tell tell, OpenRegion open_region)
     : device_(device),
       policy_(policy),
       tell_(std::move(tell)),
+      open_region_(std::move(open_region)),
       memory_(*device.container(), policy),
       interrupts_(device) {
   read_header();
@@ -141,18 +157,37 @@ Reply Session::info() const {
                                               .num_irqs = static_cast<std::uint32_t>(device_.interrupts().size())}));
 }
 
-Reply Session::region_info(const RegionInfoBody& asked) const {
+// Says how long the whole answer is if the client has no room for it; the file comes with a whole answer only.
+Reply Session::region_info(const RegionInfoBody& asked) {
   if (asked.index >= region_count()) return Reply::failed(EINVAL);
   const Region& region = device_.regions()[asked.index];
-  std::uint32_t flags = 0;
-  if (region.readable) flags |= VFIO_REGION_INFO_FLAG_READ;
-  if (region.writable) flags |= VFIO_REGION_INFO_FLAG_WRITE;
-  return std::move(Reply().add(RegionInfoBody{.argsz = sizeof(RegionInfoBody),
-                                              .flags = flags,
-                                              .index = asked.index,
-                                              .cap_offset = 0,
-                                              .size = region.length,
-                                              .offset = 0}));
+  RegionInfoBody info{
+      .argsz = sizeof info, .flags = 0, .index = asked.index, .cap_offset = 0, .size = region.length, .offset = 0};
+  if (region.readable) info.flags |= VFIO_REGION_INFO_FLAG_READ;
+  if (region.writable) info.flags |= VFIO_REGION_INFO_FLAG_WRITE;
+  RegionFile file = file_of(region);
+  if (!file.fd) return std::move(Reply().add(info));
+  info.flags |= VFIO_REGION_INFO_FLAG_MMAP;
+  info.offset = file.offset;
+  std::vector<std::byte> areas;
+  if (!is_mappable_as_a_whole(region)) {
+    areas = sparse_areas(region);
+    info.flags |= VFIO_REGION_INFO_FLAG_CAPS;
+    info.argsz += static_cast<std::uint32_t>(areas.size());
+    if (asked.argsz < info.argsz) return std::move(Reply().add(info));
+    info.cap_offset = sizeof info;
+  }
+  gave_file_ = true;
+  return std::move(Reply().add(info).add(std::span<const std::byte>(areas)).add(std::move(file.fd)));
+}
+
+// The file by which the client maps the region; none: its accesses are messages.
+RegionFile Session::file_of(const Region& region) {
+  if (!open_region_ || region.mappable_areas.empty()) return {};
+  auto file = open_region_(device_, region);
+  if (file) return std::move(*file);
+  if (!std::exchange(told_of_region_, true)) tell_(ServerEvent::Kind::region_refused, file.error().message());
+  return {};
 }
 
 Reply Session::irq_info(const IrqInfoBody& asked) const {
@@ -175,9 +210,10 @@ const Region* Session::find(const RegionAccessBody& access) const {
 }
 
 // A read that fails gives all ones, as from a device that does not respond: some clients wait for ever after an error.
-Reply Session::read(const RegionAccessBody& access) const {
+Reply Session::read(const RegionAccessBody& access) {
   const Region* const region = find(access);
   if (region == nullptr || !region->readable) return Reply::failed(EINVAL);
+  if (access.region != pci_config) ++accesses_;
   std::vector<std::byte> data(access.count);
   if (!device_.read(access.region, access.offset, data)) std::fill(data.begin(), data.end(), std::byte{0xff});
   return std::move(Reply().add(access).add(std::span<const std::byte>(data)));
@@ -187,6 +223,7 @@ int Session::write(const RegionAccessBody& access, std::span<const std::byte> da
   const Region* const region = find(access);
   if (region == nullptr || !region->writable) return EINVAL;
   if (access.region != pci_config || !device_.is_pci()) {
+    ++accesses_;
     (void)device_.write(access.region, access.offset, data);  // one that fails is lost, as on the bus
     return 0;
   }

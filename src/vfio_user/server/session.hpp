@@ -21,11 +21,14 @@ namespace postern::vfio_user {
 
 class Session {
  public:
-  // What the operator should know: memory_is_absent and memory_refused, at most once each, with the reason.
+  // What the operator should know: memory_is_absent, memory_refused and region_refused, at most once each, with the
+  // reason.
   using Tell = std::function<void(ServerEvent::Kind, const std::string&)>;
 
-  // The device is in a container of its own, with nothing mapped.
-  Session(const Device& device, const Policy& policy, Tell tell);
+  using OpenRegion = std::function<Result<RegionFile>(const Device&, const Region&)>;
+
+  // The device is in a container of its own, with nothing mapped. `open_region` is ServerOptions::region_file.
+  Session(const Device& device, const Policy& policy, Tell tell, OpenRegion open_region = {});
 
   // Answers a request, whose body has as many bytes as its header says. Takes over the descriptors that came with it.
   // Whatever a client sends, this returns a reply; if memory runs out, ENOMEM.
@@ -41,15 +44,20 @@ class Session {
   [[nodiscard]] Result<void> unmap_all() { return memory_.unmap_all(); }
 
   [[nodiscard]] std::uint64_t mapped() const noexcept { return memory_.mapped(); }  // bytes
+  // Reads and writes of regions, but for config space.
+  [[nodiscard]] std::uint64_t accesses() const noexcept { return accesses_; }
+  // Whether the client has got a file of a region, which it may keep.
+  [[nodiscard]] bool gave_file() const noexcept { return gave_file_; }
 
  private:
   [[nodiscard]] Reply answer(const Request& request, std::vector<Fd>& fds);
   [[nodiscard]] Reply map(const DmaMap& request, std::vector<Fd>& fds);
   [[nodiscard]] Reply negotiate(const Version& version);
   [[nodiscard]] Reply info() const;
-  [[nodiscard]] Reply region_info(const RegionInfoBody& asked) const;
+  [[nodiscard]] Reply region_info(const RegionInfoBody& asked);
+  [[nodiscard]] RegionFile file_of(const Region& region);
   [[nodiscard]] Reply irq_info(const IrqInfoBody& asked) const;
-  [[nodiscard]] Reply read(const RegionAccessBody& access) const;
+  [[nodiscard]] Reply read(const RegionAccessBody& access);
   [[nodiscard]] int write(const RegionAccessBody& access, std::span<const std::byte> data);
   [[nodiscard]] Reply write_several(const RegionWriteMulti& request);
   [[nodiscard]] int reset() const;
@@ -64,8 +72,12 @@ class Session {
   const Device& device_;
   const Policy& policy_;
   Tell tell_;
+  OpenRegion open_region_;
   bool told_of_absence_ = false;
   bool told_of_refusal_ = false;
+  bool told_of_region_ = false;
+  bool gave_file_ = false;
+  std::uint64_t accesses_ = 0;
   ClientMemory memory_;
   ClientInterrupts interrupts_;
   std::array<std::byte, 64> header_{};  // of config space, before the client

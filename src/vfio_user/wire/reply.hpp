@@ -4,14 +4,16 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <postern/fd.hpp>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "vfio_user/wire/layout.hpp"
 
 namespace postern::vfio_user {
 
-// What a request is answered with: an errno, or a body, which may be empty.
+// What a request is answered with: an errno; or a body, which may be empty, and a descriptor, if any.
 class Reply {
  public:
   Reply() = default;
@@ -30,7 +32,13 @@ class Reply {
     return *this;
   }
 
+  Reply& add(Fd fd) {
+    fd_ = std::move(fd);
+    return *this;
+  }
+
   [[nodiscard]] int error() const noexcept { return error_; }  // 0: none
+  [[nodiscard]] Fd& fd() noexcept { return fd_; }              // sent with the message; empty: none
   [[nodiscard]] std::span<const std::byte> body() const noexcept { return body_; }
 
   // The message. An error is a header alone.
@@ -50,6 +58,7 @@ class Reply {
  private:
   int error_ = 0;
   std::vector<std::byte> body_;
+  Fd fd_;
 };
 
 }  // namespace postern::vfio_user

@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <postern-sim/kernel.hpp>
 #include <postern-vfio-user/server.hpp>
 #include <postern/attach.hpp>
 #include <postern/pci_function.hpp>
@@ -20,6 +21,7 @@
 #include "commands/stop_signals.hpp"
 #include "host/bound.hpp"
 #include "host/group_remedy.hpp"
+#include "host/holders.hpp"
 #include "host/in_use.hpp"
 #include "text/names.hpp"
 #include "text/sizes.hpp"
@@ -37,6 +39,7 @@ struct ServeOptions {
   std::optional<int> fd;
   mode_t mode = 0600;
   vfio_user::Policy policy;
+  bool hands_bars_over = false;
   bool once = false;
   bool force = false;
 };
@@ -57,8 +60,11 @@ std::string event_text(const ServerEvent& event) {
              "start its VM with shared memory (QEMU: memory-backend-memfd,share=on)";
     case ServerEvent::Kind::memory_refused:
       return fmt::format("memory refused: {}", event.reason);
+    case ServerEvent::Kind::region_refused:
+      return fmt::format("region not handed over, so its accesses are messages: {}", event.reason);
     case ServerEvent::Kind::gone:
-      return fmt::format("gone: {}; {} were mapped", event.reason, size_text(event.mapped));
+      return fmt::format("gone: {}; {} were mapped; {} accesses to BARs were messages", event.reason,
+                         size_text(event.mapped), event.accesses);
   }
   return "";
 }
@@ -81,10 +87,15 @@ Json event_json(const ServerEvent& event) {
       json = named("memory_refused");
       json["reason"] = event.reason;
       return json;
+    case ServerEvent::Kind::region_refused:
+      json = named("region_refused");
+      json["reason"] = event.reason;
+      return json;
     case ServerEvent::Kind::gone:
       json = named("gone");
       json["reason"] = event.reason;
       json["mapped"] = event.mapped;
+      json["bar_accesses"] = event.accesses;
       return json;
   }
   return json;
@@ -133,6 +144,34 @@ void raise_limit_of_open_files() {
   (void)::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
+// The file of a region: the device fd; of a simulated device, that of the simulated BARs.
+Result<vfio_user::RegionFile> region_file(const Device& device, const Region& region) {
+  Kernel& kernel = device.container()->kernel();
+  auto* const simulated = dynamic_cast<sim::Kernel*>(&kernel);
+  if (simulated == nullptr) return vfio_user::device_fd_of(device, region);
+  std::uint64_t offset = region.offset;
+  const int fd = simulated->open_bars(device.fd(), offset);
+  if (fd < 0) return failure_from(fd, "open_bars", device.name());
+  return vfio_user::RegionFile{.fd = Fd(kernel, fd), .offset = offset};
+}
+
+// Adds which processes have the device open.
+Error with_holders(const Session& session, const HostDevice& host, const Error& error) {
+  const std::string holders = holders_text(session.kernel, host);
+  if (holders.empty()) return error;
+  Error::Details details = error.details();
+  const std::string reason = error.reason_text();
+  details.reason = reason.empty() ? holders : fmt::format("{}; {}", reason, holders);
+  return Error(std::move(details));
+}
+
+Result<Device> open_device(const Session& session, const HostDevice& host, const ServeOptions& options) {
+  auto device = attach(session.kernel, host, {.backend = options.backend, .vf_token = options.vf_token});
+  if (device) return device;
+  const Error error = with_group_remedy(session.kernel, host, device.error());
+  return failure(options.hands_bars_over ? with_holders(session, host, error) : error);
+}
+
 Result<Ending> run_serve(Session& session, const ServeOptions& options) {
   auto function = POSTERN_TRY(find_pci_function(session.kernel, options.address));
   const HostDevice& host = function.host;
@@ -142,15 +181,11 @@ Result<Ending> run_serve(Session& session, const ServeOptions& options) {
   const StopSignals signals(stop);
   raise_limit_of_open_files();
   auto listener = POSTERN_TRY(listen(session, options));
-  const AttachOptions attaching{.backend = options.backend, .vf_token = options.vf_token};
   auto server = vfio_user::Server::open(
-      [&]() -> Result<Device> {
-        auto device = attach(session.kernel, host, attaching);
-        if (!device) return failure(with_group_remedy(session.kernel, host, device.error()));
-        return device;
-      },
+      [&] { return open_device(session, host, options); },
       {.policy = options.policy,
-       .on_event = [&](const ServerEvent& event) { say(session, event_text(event), event_json(event)); }});
+       .on_event = [&](const ServerEvent& event) { say(session, event_text(event), event_json(event)); },
+       .region_file = options.hands_bars_over ? region_file : nullptr});
   Result<void> served;
   if (server) {
     Json listening = {{"event", "listening"},
@@ -223,6 +258,13 @@ Run add_serve(CLI::App& command) {
   add_size(
       command, "--memory-limit", [values](std::uint64_t bytes) { values->policy.memory_limit = bytes; },
       "How much memory a client may map, which this host then pins (default: no limit)");
+  command
+      .add_option_function<std::string>(
+          "--bars", [values](const std::string& text) { values->hands_bars_over = text == "device-fd"; },
+          "How clients access BARs: \"trap\", by messages (default), or \"device-fd\", by mapping the device's own "
+          "descriptor, which lets them do everything with the device")
+      ->type_name("HOW")
+      ->check(CLI::IsMember({"trap", "device-fd"}));
   command.add_flag("--once", options->once, "End when the first client has left");
   add_backend(command, options->backend, "Backend to open it with (default: the first usable one)");
   add_vf_token(command, options->vf_token);
@@ -246,6 +288,8 @@ const Command serve_command = {
         "\n"
         "The VMM needs no rights to VFIO. Its accesses to registers go through this process; DMA and interrupts do "
         "not.\n"
+        "With --bars device-fd, registers do not either, and a VMM that does not let go of the device ends the "
+        "server.\n"
         "When it leaves, in whatever way, the device is reset, and nothing of it stays mapped. While it serves, this "
         "process\n"
         "can open only /sys, /proc and VFIO's nodes, and has no capability but CAP_IPC_LOCK. Runs until a signal stops "

@@ -141,14 +141,18 @@ ssize_t VfioPci::access_bar(std::uint64_t index, std::uint64_t at, std::size_t l
 }
 
 std::intptr_t VfioPci::mmap(void* address, std::size_t length, int protection, int flags, std::uint64_t offset) {
-  const std::uint64_t index = offset >> region_shift;
-  const std::uint64_t at = offset & region_mask;
-  if ((flags & MAP_SHARED) == 0 || index > VFIO_PCI_BAR5_REGION_INDEX) return -EINVAL;
-  const Bar& bar = function_.info().bars[index];
-  if (!is_mappable(bar) || at + length > std::max<std::uint64_t>(bar.size, page)) return -EINVAL;
-  const auto from = static_cast<off_t>(function_.bar_offset(index) + at);
+  const std::int64_t from = place_in_bars(offset);
+  if ((flags & MAP_SHARED) == 0 || from < 0) return -EINVAL;
+  const Bar& bar = function_.info().bars[offset >> region_shift];
+  if ((offset & region_mask) + length > std::max<std::uint64_t>(bar.size, page)) return -EINVAL;
   void* const mapped = ::mmap(address, length, protection, flags, machine_.bar_memory.fd(), from);
   return mapped == MAP_FAILED ? -errno : reinterpret_cast<std::intptr_t>(mapped);
+}
+
+std::int64_t VfioPci::place_in_bars(std::uint64_t offset) const {
+  const std::uint64_t index = offset >> region_shift;
+  if (index > VFIO_PCI_BAR5_REGION_INDEX || !is_mappable(function_.info().bars[index])) return -EINVAL;
+  return static_cast<std::int64_t>(function_.bar_offset(index) + (offset & region_mask));
 }
 
 // vfio_pci_ioctl_ioeventfd, vfio_pci_ioeventfd: neither alignment nor what the value needs is looked at.
