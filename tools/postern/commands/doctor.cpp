@@ -55,7 +55,7 @@ Json range_json(std::uint64_t at_least, std::uint64_t at_most) {
   return {{"at_least", at_least}, {"at_most", at_most}};
 }
 
-Json to_json(const MemoryNeeds& found) {
+Json to_json(std::uint64_t mapped, const MemoryNeeds& found) {
   const LockedMemory memory = found.memory.value_or(LockedMemory());
   Json needs = Json::array();
   for (const LockedMemoryNeed& need : found.needs) {
@@ -69,7 +69,8 @@ Json to_json(const MemoryNeeds& found) {
                      {"verdict", found.memory ? Json(to_string(need.judge(memory))) : Json()},
                      {"remedy", found.memory ? remedy_of(need, memory) : ""}});
   }
-  return {{"limit", memory.limit ? Json(*memory.limit) : Json()},
+  return {{"mapped", mapped},
+          {"limit", memory.limit ? Json(*memory.limit) : Json()},
           {"exempt", found.memory ? Json(memory.exempt) : Json()},
           {"needs", std::move(needs)}};
 }
@@ -90,7 +91,7 @@ Result<Ending> run_doctor(Session& session, const Question& question) {
   const Ending ending = diagnosis.not_met() == 0 ? Ending::ok : Ending::problem;
   if (session.json()) {
     Json document = {{"ok", ending == Ending::ok}, {"host", to_json(diagnosis.host)}};
-    if (question.memory) document["locked_memory"] = to_json(diagnosis.memory);
+    if (question.memory) document["locked_memory"] = to_json(*question.memory, diagnosis.memory);
     if (question.device) {
       document["address"] = to_string(*question.device);
       document["device"] = to_json(diagnosis.device);

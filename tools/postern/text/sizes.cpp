@@ -21,7 +21,7 @@ tl::unexpected<Error> not_a_size(std::string_view text, int code, std::string re
                   .operation = "parse",
                   .object = fmt::format("size \"{}\"", text),
                   .reason = std::move(reason),
-                  .remedy = "give a number of bytes, or a number followed by K, M, G or T: 64M",
+                  .remedy = "give a number of bytes, or a number followed by K, M, G, T, P or E: 64M",
                   .causes = {}});
 }
 
