@@ -154,6 +154,34 @@ TEST_P(KvmInterrupt, ReachesTheMachineAndIsUnmaskedWhenTheMachineEndsIt) {
   EXPECT_EQ(event.take().value(), 0U) << "KVM took them all";
 }
 
+// KVM keeps the device, and its interrupts go on, without anything being set up anew.
+TEST(MovedKvmInterrupt, ReachesTheMachineFromTheNewContainer) {
+  Machine machine;
+  const auto kvm = std::make_shared<const KvmVfioDevice>(KvmVfioDevice::create(system_kernel(), machine.vm()).value());
+  const test::Bound bound(test::edu);
+  auto pci = PciDevice::open(attach(system_kernel(), bound.host(), {.backend = "iommufd", .kvm = kvm}).value()).value();
+  const test::EduRegisters edu(pci.device());
+  const Event event = Event::create(system_kernel()).value();
+  const Event resample = Event::create(system_kernel()).value();
+  machine.connect(event, resample);
+  const EventRef refs[] = {event};
+  auto set = pci.enable_set(PciInterrupt::intx, refs).value();
+  ASSERT_TRUE(set.unmask_on(resample));
+  ASSERT_EQ(machine.run(20s), ready_port);
+  const auto to = Container::open(system_kernel(), *find_backend("iommufd").value()).value();
+  for (std::uint32_t round = 1; round <= 2; ++round) {
+    edu.raise(round);
+    ASSERT_EQ(machine.run(20s), interrupt_port);
+    edu.acknowledge(round);
+    EXPECT_EQ(machine.run(300ms), 0U) << "the line is down";
+    if (round == 1) {
+      const auto moved = move_device(pci.device(), to);
+      ASSERT_TRUE(moved) << moved.error().message();
+    }
+  }
+  EXPECT_EQ(event.take().value(), 0U) << "KVM took them all";
+}
+
 INSTANTIATE_TEST_SUITE_P(Backends, KvmInterrupt, ::testing::Values("type1", "iommufd"),
                          [](const auto& test) { return std::string(test.param); });
 
