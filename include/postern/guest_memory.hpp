@@ -59,7 +59,7 @@ class POSTERN_API GuestMemory final {
 
   /// Attaches a device: to the first container that takes it, else to a new one, into which the whole layout is mapped.
   /// If dirty pages are tracked, its writes are, too. On an error it is not attached, and nothing else has changed.
-  /// Errors: those of postern::attach() and Container::map(); causes() has the error of each container that was tried.
+  /// Errors: those of postern::attach(), Container::map() and commit(); causes() has that of each container tried.
   [[nodiscard]] Result<GuestDevice> attach(const HostDevice& device);
   /// Closes containers whose last device has been detached, which unpins their memory. commit() does so, too; until
   /// then the next device finds the layout mapped. Errors: those of Container::close().
@@ -120,9 +120,9 @@ class POSTERN_API GuestMemory::Transaction final {
   [[nodiscard]] Result<void> set_access(IovaRange range, Access access);
 
   /// Adds memory of which only the parts are mapped that are populated, as virtio-mem and balloons have it. Returns the
-  /// granule in which that is done: `granule`, or a larger one, since each takes a mapping, and a region may have
-  /// 16,384 of them (type1 allows 65,535 mappings in a container). Errors: those of add(); EINVAL (the granule is not a
-  /// power of two of at least 4 KiB, or the length not a multiple of the one returned).
+  /// granule in which that is done: `granule`, or a larger one, since each takes a mapping: a region has 16,384 of
+  /// them at most, and no more than a quarter of the mapping limit of each container. Errors: those of add(); EINVAL
+  /// (the granule is not a power of two of at least 4 KiB, or the length not a multiple of the one returned).
   [[nodiscard]] Result<std::uint64_t> add_sparse(Iova first, const Memory& memory, std::uint64_t granule,
                                                  Access access = Access::read_write);
   /// Maps granules of a sparse region. Errors: EINVAL (not whole granules), ENOENT (no sparse region), EEXIST (one of
@@ -136,9 +136,9 @@ class POSTERN_API GuestMemory::Transaction final {
   /// Makes the change in all containers: unmaps what is removed, then maps what is added, adjacent pieces of one memory
   /// as one. If anything fails, what was before is put back in all containers, and the transaction stays open: it may
   /// be changed, committed again, or dropped. If something cannot be put back, the error says so, and the next commit()
-  /// brings that container into step. Pages that devices have written to memory that is unmapped stay dirty.
-  /// Errors: ENOSPC (more mappings than a container may have), ERANGE (a container cannot address the range: the first
-  /// such address bit is named), those of Container::map() and Container::unmap().
+  /// brings that container into step. Pages that devices have written to memory that is unmapped stay dirty. Do not
+  /// write to files that are added until it returns: if it fails, pages that it added to them go. Errors: ENOSPC (more
+  /// mappings than a container may have), ERANGE (beyond a container's address bits), those of Container's functions.
   [[nodiscard]] Result<void> commit();
 
  private:

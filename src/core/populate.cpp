@@ -15,7 +15,6 @@
 #include <thread>
 #include <vector>
 
-#include "base/on_throw.hpp"
 #include "iommu/file_memory.hpp"
 #include "kernel/ioctl.hpp"
 
@@ -109,17 +108,16 @@ Result<void> populate(Kernel& kernel, const Memory& memory, const PopulateOption
   if (memory.kind() == Memory::Kind::address) {
     return populate_bytes(kernel, {memory.address(), memory.length()}, MADV_POPULATE_WRITE, options, object);
   }
-  auto writable = check_file(memory, Access::read_write, object);
+  ExaminedFiles files;
+  auto writable = files.check(memory, Access::read_write, object);
   if (!writable && !writable.error().refused()) return writable;
-  if (!writable) POSTERN_TRY(check_file(memory, Access::read, object));
+  if (!writable) POSTERN_TRY(files.check(memory, Access::read, object));
   const bool may_write = writable.has_value();
-  const FileHoles holes = POSTERN_TRY(find_file_holes(memory, object));
-  const OnThrow on_throw([&] { punch_file_holes(memory, holes); });
+  POSTERN_TRY(files.find_holes(memory, object));
   auto mapped = POSTERN_TRY(map_into_process(memory, may_write ? Access::read_write : Access::read, object));
   auto populated = populate_bytes(kernel, {mapped.address, memory.length()},
                                   may_write ? MADV_POPULATE_WRITE : MADV_POPULATE_READ, options, object);
-  mapped.pages = {};
-  if (!populated) punch_file_holes(memory, holes);
+  if (populated) files.keep();
   return populated;
 }
 

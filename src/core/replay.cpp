@@ -26,9 +26,18 @@ Result<void> replay_windows(DmaWindows& from, DmaWindows& to) {
 
 }  // namespace
 
-Result<void> map_as_in(Container& from, Container& to, const Mapping& mapping) {
+Result<void> map_one(Container& container, const Mapping& mapping, ExaminedFiles& files) {
+  const Iova iova = mapping.range.first;
+  if (mapping.memory.kind() == Memory::Kind::address) return container.map(iova, mapping.memory, mapping.access);
+  AddressSpace& space = container.space();
+  const OneThread::Use use(space.one_thread());
+  if (!use) return space.refuse_second_thread("map");
+  return space.map_file(iova, mapping.memory, mapping.access, files);
+}
+
+Result<void> map_as_in(Container& from, Container& to, const Mapping& mapping, ExaminedFiles& files) {
   if (POSTERN_TRY(to.space().copy(from.space(), mapping))) return {};
-  return to.map(mapping.range.first, mapping.memory, mapping.access);
+  return map_one(to, mapping, files);
 }
 
 Result<void> replay(Container& from, Container& to) {
@@ -36,9 +45,9 @@ Result<void> replay(Container& from, Container& to) {
   auto* const windows = from.get<DmaWindows>();
   auto* const new_windows = to.get<DmaWindows>();
   if (windows != nullptr && new_windows != nullptr) replayed = replay_windows(*windows, *new_windows);
+  ExaminedFiles files(ExaminedFiles::AddedPages::stay);  // they are those of the first container
   from.for_each_mapping([&](const Mapping& mapping) {
-    if (!replayed) return;
-    replayed = map_as_in(from, to, mapping);
+    if (replayed) replayed = map_as_in(from, to, mapping, files);
   });
   if (replayed) return replayed;
   Error cause = std::move(replayed).error();

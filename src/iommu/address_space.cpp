@@ -14,6 +14,7 @@
 #include "iommu/address_space_inline.hpp"
 #include "iommu/backend_ops.hpp"
 #include "iommu/dirty_tracker.hpp"
+#include "iommu/file_memory.hpp"
 #include "kernel/ioctl.hpp"
 #include "memory/free_range.hpp"
 
@@ -111,7 +112,9 @@ Result<Iova> AddressSpace::map_anywhere(const Memory& memory, Access access, Iov
     if (!found) return Errors(*this).no_free_range(length, within);
     iova = *found;
   }
-  POSTERN_TRY(is_file ? map_file(iova, memory, access) : map(iova, {memory.address(), length}, access));
+  ExaminedFiles files;
+  POSTERN_TRY(is_file ? map_file(iova, memory, access, files) : map(iova, {memory.address(), length}, access));
+  files.keep();
   return iova;
 }
 

@@ -24,6 +24,8 @@
 
 namespace postern {
 
+class ExaminedFiles;
+
 class AddressSpace {
  public:
   using Devices = std::vector<std::unique_ptr<Attached>>;
@@ -36,10 +38,9 @@ class AddressSpace {
   AddressSpace(const AddressSpace&) = delete;
   AddressSpace& operator=(const AddressSpace&) = delete;
 
-  // These are Container's functions of the same names.
-  // map() and unmap() are inline, in address_space_inline.hpp: the fast path.
+  // Container's functions of the same names. map() and unmap() are inline, in address_space_inline.hpp: the fast path.
   [[nodiscard]] Result<void> map(Iova iova, std::span<std::byte> memory, Access access);
-  [[nodiscard]] Result<void> map_file(Iova iova, const Memory& memory, Access access);
+  [[nodiscard]] Result<void> map_file(Iova iova, const Memory& memory, Access access, ExaminedFiles& files);
   [[nodiscard]] tl::unexpected<Error> refuse_access(Iova iova, std::uint64_t length, Access access) const;
   [[nodiscard]] Result<Iova> map_anywhere(const Memory& memory, Access access, IovaRange within);
   [[nodiscard]] Result<void> unmap(Iova iova, std::uint64_t length);
@@ -70,8 +71,7 @@ class AddressSpace {
   [[nodiscard]] Result<std::vector<Attached*>> attach(std::span<const HostDevice> devices,
                                                       const std::shared_ptr<const KvmVfioDevice>& kvm);
   [[nodiscard]] Result<void> detach(Attached& device);
-  // Takes over a device of another address space without closing it. After an error it is where it was, unless the
-  // kernel does not take it back either; has() tells.
+  // Takes over a device without closing it. After an error it is where it was, or moved for good; has() tells.
   [[nodiscard]] Result<void> take_over(AddressSpace& from, Attached& device);
   [[nodiscard]] bool has(const Attached& device) const noexcept { return find(device) != devices_.end(); }
   // Maps what `from` maps there, as a copy that counts no page again. False: the kernel cannot, and nothing was done.

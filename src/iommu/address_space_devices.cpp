@@ -157,7 +157,8 @@ Result<std::vector<Attached*>> AddressSpace::attach(std::span<const HostDevice> 
 }
 
 Result<void> AddressSpace::let_in(Attached& device) {
-  POSTERN_TRY(backend_->connect(device));
+  if (auto connected = backend_->connect(device); !connected)
+    return failure(Errors(*this).connect_failure(connected.error()));
   return settle(device, attach_text(device.host.name, name()), false);
 }
 
@@ -189,6 +190,8 @@ Result<void> AddressSpace::take_out(Attached& device) {
 
 Result<void> AddressSpace::detach(Attached& device) {
   const OneThread::Use use(one_thread_);
+  // A destructor cannot be refused.
+  if (!use) log_failure_of([&]() -> Result<void> { return refuse_second_thread("detach a device"); });
   return remove(device);
 }
 

@@ -3,6 +3,10 @@
 #include "iommu/address_space_errors.hpp"
 
 #include <fmt/format.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <array>
 
 #include "base/remedy.hpp"
 #include "base/words.hpp"
@@ -20,6 +24,15 @@ std::string mapping_text(const AddressSpace& space, Iova iova, std::uint64_t len
 
 std::string unmap_text(const AddressSpace& space, IovaRange range) {
   return fmt::format("unmap {} from container {}", to_string(range), space.name());
+}
+
+// Whether the memory of a mapping exists, as far as can be seen. It would have been pinned, so it may be faulted in.
+bool is_there(Kernel& kernel, const Mapping& mapping) {
+  const Memory& memory = mapping.memory;
+  if (memory.kind() == Memory::Kind::address)
+    return kernel.madvise(memory.address(), memory.length(), MADV_POPULATE_READ) >= 0;
+  FileStatus status;
+  return kernel.fstat(memory.file()->get(), status) >= 0 && memory.offset() + memory.length() <= status.size;
 }
 
 // Whether the errno means something particular where a dma-buf is mapped.
@@ -169,6 +182,22 @@ tl::unexpected<Error> AddressSpace::Errors::map_failure(CallResult failed, IovaR
       break;
   }
   return call_failure(call, std::move(what));
+}
+
+// With its first device an IOMMU pins what is mapped, and the kernel does not say what it cannot pin: names the first
+// mapping whose memory is no longer there.
+Error AddressSpace::Errors::connect_failure(const Error& error) const {
+  constexpr std::array codes{EFAULT, EINVAL, ENOMEM, ENODEV};
+  if (error.refused() || std::find(codes.begin(), codes.end(), error.code()) == codes.end()) return error;
+  std::string lost;
+  space_.mappings_.for_each([&](const MappingRecord& record) {
+    if (lost.empty() && !is_there(space_.kernel(), space_.mapping_of(record))) lost = to_string(record.range);
+  });
+  if (lost.empty()) return error;
+  Error::Details details = error.details();
+  details.reason = fmt::format("the memory mapped at {} is no longer there", lost);
+  details.remedy = RemedyCode::unmap_first;
+  return Error(std::move(details));
 }
 
 tl::unexpected<Error> AddressSpace::Errors::unmap_failure(int result, IovaRange range) const {

@@ -23,6 +23,7 @@ class AddressSpace::Errors {
   [[nodiscard]] tl::unexpected<Error> unmap_failure(int result, IovaRange range) const;
   [[nodiscard]] tl::unexpected<Error> unmap_failure(int result, std::string object) const;
   [[nodiscard]] tl::unexpected<Error> refuse_unmap(IovaRange range, std::uint64_t length) const;
+  [[nodiscard]] Error connect_failure(const Error& error) const;
   [[nodiscard]] tl::unexpected<Error> refuse_split(IovaRange range, const IovaRange* split) const;
 
  private:

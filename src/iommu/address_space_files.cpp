@@ -7,28 +7,26 @@
 
 namespace postern {
 
-Result<void> AddressSpace::map_file(Iova iova, const Memory& memory, Access access) {
+Result<void> AddressSpace::map_file(Iova iova, const Memory& memory, Access access, ExaminedFiles& files) {
   const IovaRange range{iova, iova + (memory.length() - 1)};
   if (!may_map(range, memory.offset(), memory.length())) return Errors(*this).refuse_map(range, memory);
   const LazyText object = [&] { return Errors(*this).map_text(range); };
-  POSTERN_TRY(check_file(memory, access, object));
+  POSTERN_TRY(files.check(memory, access, object));
   if (const auto taken = mappings_.first_overlapping(range)) return Errors(*this).refuse_overlap(range, *taken);
   const auto file = files_.emplace(iova, MappedMemory{.memory = memory}).first;
   decide_on_quick_unmaps();
-  FileHoles holes;
   const auto undo = [&] {
-    punch_file_holes(memory, holes);
     files_.erase(file);
     decide_on_quick_unmaps();
   };
   const OnThrow on_throw(undo);
   if (memory.kind() == Memory::Kind::file) {
-    auto found = backend_->maps_files() ? clear_unwritten_pages(memory, object) : find_file_holes(memory, object);
+    auto found =
+        backend_->maps_files() ? files.clear_unwritten_pages(memory, object) : files.find_holes(memory, object);
     if (!found) {
       undo();
-      return failure_of(found);
+      return found;
     }
-    holes = std::move(*found);
   }
   auto mapped = map_file_at(range, file->second, access);
   if (!mapped) undo();

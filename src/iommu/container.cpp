@@ -6,6 +6,7 @@
 
 #include "iommu/address_space_inline.hpp"
 #include "iommu/backend_ops.hpp"
+#include "iommu/file_memory.hpp"
 #include "kernel/ioctl.hpp"
 
 namespace postern {
@@ -36,7 +37,10 @@ Result<void> Container::map(Iova iova, const Memory& memory, Access access) {
   if (memory.kind() == Memory::Kind::address) return map_bytes(iova, {memory.address(), memory.length()}, access);
   const OneThread::Use use(space_->one_thread());
   if (!use) return space_->refuse_second_thread("map");
-  return space_->map_file(iova, memory, access);
+  ExaminedFiles files;
+  auto mapped = space_->map_file(iova, memory, access, files);
+  if (mapped) files.keep();
+  return mapped;
 }
 
 Result<Iova> Container::map_anywhere(const Memory& memory, Access access, IovaRange within) {

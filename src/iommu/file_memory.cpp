@@ -24,7 +24,8 @@ namespace {
 struct Scan {
   int result = 0;
   std::uint64_t data = 0;  // bytes outside holes
-  FileHoles holes = {};
+  std::vector<FileRange> holes = {};
+  FileRange last_data = {};  // also behind the part
 };
 
 // SEEK_HOLE visits every page up to the next hole, also behind the range.
@@ -39,20 +40,9 @@ Scan scan(const Fd& file, FileRange range) {
     if (hole_end == range.end) break;
     const std::int64_t next = file.kernel().lseek(file.get(), hole_end, SEEK_HOLE);
     if (next < 0) return {.result = static_cast<int>(next)};
-    at = std::min(static_cast<std::uint64_t>(next), range.end);
+    found.last_data = {hole_end, static_cast<std::uint64_t>(next)};
+    at = std::min(found.last_data.end, range.end);
     found.data += at - hole_end;
-  }
-  return found;
-}
-
-// The holes of the range, and the bytes of the whole file outside holes, which count only if the range has some.
-Scan scan_file(const Fd& file, FileRange range, std::uint64_t size) {
-  Scan found = scan(file, range);
-  if (found.result < 0 || found.holes.empty()) return found;
-  for (const FileRange rest : {FileRange{0, range.first}, FileRange{range.end, size}}) {
-    const Scan other = scan(file, rest);
-    if (other.result < 0) return {.result = other.result};
-    found.data += other.data;
   }
   return found;
 }
@@ -89,103 +79,138 @@ Result<void> check_is_in_file(const Memory& memory, const LazyText& object) {
   return {};
 }
 
-Result<void> check_file(const Memory& memory, Access access, const LazyText& object) {
+Result<ExaminedFiles::File*> ExaminedFiles::examine(const Memory& memory, const LazyText& object) {
+  const Fd& fd = *memory.file();
+  if (const auto known = files_.find(&fd); known != files_.end()) return &known->second;
+  File file;
+  if (const int result = fd.kernel().fstat(fd.get(), file.status); result < 0)
+    return call_failure("fstat", {.result = result, .object = object()});
+  return &files_.emplace(&fd, file).first->second;
+}
+
+Result<void> ExaminedFiles::check(const Memory& memory, Access access, const LazyText& object) {
   const auto refuse = [&](int code, std::string reason, Remedies remedy = {}, ErrorKind kind = ErrorKind::other) {
     return refusal(
         {.result = -code, .kind = kind, .object = object(), .reason = std::move(reason), .remedy = std::move(remedy)});
   };
-  const auto fail = [&](std::string_view call, int result) {
-    return call_failure(call, {.result = result, .object = object()});
-  };
   POSTERN_TRY(check_is_in_file(memory, object));
+  File& file = *POSTERN_TRY(examine(memory, object));
   const std::uint64_t end = memory.offset() + memory.length();
-  const Fd& file = *memory.file();
-  Kernel& kernel = file.kernel();
-  FileStatus status;
-  if (const int result = kernel.fstat(file.get(), status); result < 0) return fail("fstat", result);
   const bool is_dma_buf = memory.kind() == Memory::Kind::dma_buf;
-  if (!is_dma_buf && !S_ISREG(status.mode))
+  if (!is_dma_buf && !S_ISREG(file.status.mode))
     return refuse(EINVAL, "it is not a regular file of memory", RemedyCode::map_file_of_memory);
-  if (status.size < end) {
+  if (file.status.size < end) {
     // A dma-buf keeps its size.
     return refuse(EINVAL,
                   fmt::format("the memory ends at offset {:#x}, but the {} has {}", end,
-                              is_dma_buf ? "dma-buf" : "file", size_text(status.size)),
+                              is_dma_buf ? "dma-buf" : "file", size_text(file.status.size)),
                   is_dma_buf ? Remedies{} : RemedyCode::extend_file, ErrorKind::out_of_range);
   }
   if (is_dma_buf) return {};
 
-  const int flags = kernel.fcntl(file.get(), F_GETFL);
-  if (flags < 0) return fail("fcntl", flags);
+  const auto ask = [&](int command, std::optional<int>& answer) {
+    if (!answer) answer = memory.file()->kernel().fcntl(memory.file()->get(), command);
+    return *answer;
+  };
+  const auto fail = [&](int result) { return call_failure("fcntl", {.result = result, .object = object()}); };
+  const int flags = ask(F_GETFL, file.flags);
+  if (flags < 0) return fail(flags);
   const bool writes = access != Access::read;
   const int mode = flags & O_ACCMODE;
   if (mode == O_WRONLY || (writes && mode == O_RDONLY)) {
     return refuse(EACCES, fmt::format("the file is open for {} only", access_text(flags)),
                   writes ? RemedyCode::open_file_for_reading_and_writing : RemedyCode::open_file_for_reading);
   }
-  const int seals = kernel.fcntl(file.get(), F_GET_SEALS);
-  if (seals < 0 && seals != -EINVAL) return fail("fcntl", seals);  // EINVAL: a file that cannot be sealed
-  if (writes && seals > 0 && (seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) != 0)
+  if (!writes) return {};
+  const int seals = ask(F_GET_SEALS, file.seals);
+  if (seals < 0 && seals != -EINVAL) return fail(seals);  // EINVAL: a file that cannot be sealed
+  if (seals > 0 && (seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) != 0)
     return refuse(EPERM, "the file is sealed against writing", RemedyCode::map_read_only);
   return {};
 }
 
-namespace {
-
-// The holes, and whether the kernel counts pages in what lseek(2) takes for holes: those that were never written.
-struct FoundHoles {
-  FileHoles holes;
-  bool have_pages = false;
-};
-
-Result<FoundHoles> find_holes(const Memory& memory, const LazyText& object) {
-  const Fd& file = *memory.file();
-  const FileRange range{memory.offset(), memory.offset() + memory.length()};
+// Looks for holes in the range. If it has some, in the whole file, too: whether they have pages shows only there, and
+// others of its parts will be mapped next.
+Result<void> ExaminedFiles::scan_all(const Memory& memory, FileRange range, File& file, const LazyText& object) {
+  const Fd& fd = *memory.file();
   FileStatus status;
-  if (const int result = file.kernel().fstat(file.get(), status); result < 0)
+  if (const int result = fd.kernel().fstat(fd.get(), status); result < 0)
     return call_failure("fstat", {.result = result, .object = object()});
-  if (status.blocks == 0) return FoundHoles{{range}};
-  const std::int64_t position = file.kernel().lseek(file.get(), 0, SEEK_CUR);  // the caller's
-  Scan found = scan_file(file, range, status.size);
+  if (status.blocks == 0) {
+    file.all = {.holes = {{0, status.size}}, .have_pages = false};
+    return {};
+  }
+  const std::int64_t position = fd.kernel().lseek(fd.get(), 0, SEEK_CUR);  // the caller's
+  Scan found = scan(fd, range);
+  file.data = found.last_data;
+  if (found.result == 0 && !found.holes.empty()) {
+    found = scan(fd, {0, status.size});
+    file.all = {.holes = std::move(found.holes), .have_pages = status.blocks * 512 > found.data};
+  }
   const std::int64_t restored =
-      position < 0 ? position : file.kernel().lseek(file.get(), static_cast<std::uint64_t>(position), SEEK_SET);
+      position < 0 ? position : fd.kernel().lseek(fd.get(), static_cast<std::uint64_t>(position), SEEK_SET);
   const int result = found.result < 0 ? found.result : static_cast<int>(std::min<std::int64_t>(restored, 0));
   if (result < 0) return call_failure("lseek", {.result = result, .object = object()});
-  // hugetlbfs has no holes.
-  return FoundHoles{.holes = std::move(found.holes), .have_pages = status.blocks * 512 > found.data};
+  return {};
 }
 
-}  // namespace
-
-Result<FileHoles> find_file_holes(const Memory& memory, const LazyText& object) {
-  auto found = POSTERN_TRY(find_holes(memory, object));
-  return found.have_pages ? FileHoles() : std::move(found.holes);
+// Finds the holes of the memory before this call mapped anything. `have_pages`: some of those of the file do, which
+// were never written.
+Result<std::vector<FileRange>> ExaminedFiles::find(const Memory& memory, bool& have_pages, const LazyText& object) {
+  const FileRange range{memory.offset(), memory.offset() + memory.length()};
+  File& file = *POSTERN_TRY(examine(memory, object));
+  const auto is_known = [&] { return file.all || (file.data.first <= range.first && range.end <= file.data.end); };
+  if (!is_known()) POSTERN_TRY(scan_all(memory, range, file, object));
+  std::vector<FileRange> holes;
+  if (!file.all) return holes;
+  have_pages = file.all->have_pages;
+  for (const FileRange hole : file.all->holes) {
+    const FileRange part{std::max(hole.first, range.first), std::min(hole.end, range.end)};
+    if (part.first < part.end) holes.push_back(part);
+  }
+  return holes;
 }
 
-Result<FileHoles> clear_unwritten_pages(const Memory& memory, const LazyText& object) {
-  auto found = POSTERN_TRY(find_holes(memory, object));
-  if (!found.have_pages) return std::move(found.holes);
-  for (const FileRange hole : found.holes) {
+Result<void> ExaminedFiles::find_holes(const Memory& memory, const LazyText& object) {
+  bool have_pages = false;
+  auto holes = POSTERN_TRY(find(memory, have_pages, object));
+  // Which of the holes have pages already is not known.
+  if (!have_pages && !holes.empty() && added_ == AddedPages::go)
+    holes_.push_back({.memory = memory, .ranges = std::move(holes)});
+  return {};
+}
+
+Result<void> ExaminedFiles::clear_unwritten_pages(const Memory& memory, const LazyText& object) {
+  bool have_pages = false;
+  auto holes = POSTERN_TRY(find(memory, have_pages, object));
+  if (!have_pages) {
+    if (!holes.empty() && added_ == AddedPages::go) holes_.push_back({.memory = memory, .ranges = std::move(holes)});
+    return {};
+  }
+  for (const FileRange hole : holes) {
     const CallResult populated = populate(*memory.file(), hole);
     if (populated.result < 0) return call_failure(populated.call, {.result = populated.result, .object = object()});
   }
-  return FileHoles();
+  return {};
 }
 
-void punch_file_holes(const Memory& memory, const FileHoles& holes) noexcept {
-  const Fd& file = *memory.file();
-  log_failure_of([&]() -> Result<void> {
-    for (const FileRange hole : holes) {
-      const int result = file.kernel().fallocate(file.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, hole.first,
+// Removes the pages that holes have got since, with what was written to them. Logs a failure.
+void ExaminedFiles::give_back() noexcept {
+  for (const Holes& each : holes_) {
+    log_failure_of([&]() -> Result<void> {
+      const Fd& fd = *each.memory.file();
+      for (const FileRange hole : each.ranges) {
+        const int result = fd.kernel().fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, hole.first,
                                                  hole.end - hole.first);
-      if (result < 0) {
-        return call_failure("fallocate", {.result = result,
-                                          .object = fmt::format("offset {:#x} of a file", hole.first),
-                                          .reason = "pages that a failed mapping added to the file stay in it"});
+        if (result < 0) {
+          return call_failure("fallocate", {.result = result,
+                                            .object = fmt::format("offset {:#x} of a file", hole.first),
+                                            .reason = "pages that a failed mapping added to the file stay in it"});
+        }
       }
-    }
-    return {};
-  });
+      return {};
+    });
+  }
 }
 
 Result<MappedFile> map_into_process(const Memory& memory, Access access, const LazyText& object) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The contract of GuestMemory for each backend: every container maps the layout, whatever call fails and whichever
 // devices are attached or detached; and devices access the same memory as the guest.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <linux/iommufd.h>
 #include <linux/vfio.h>
@@ -63,6 +64,12 @@ class GuestMemoryOnKernel : public ::testing::TestWithParam<test::Interface> {
 
   [[nodiscard]] Memory bytes(std::uint64_t number, std::uint64_t pages) {
     return bytes_.bytes().subspan(number * page, pages * page);
+  }
+  // A file of holes.
+  [[nodiscard]] std::shared_ptr<const Fd> make_file(std::uint64_t pages) {
+    auto file = std::make_shared<const Fd>(kernel_, kernel_.memfd_create("ram", 0));
+    EXPECT_EQ(kernel_.ftruncate(file->get(), pages * page), 0);
+    return file;
   }
   void attach_first() {
     auto attached = memory_->attach(bound_.host());
@@ -260,6 +267,15 @@ TEST_P(GuestMemoryOnKernel, WhatAContainerCannotAddressIsRefusedBeforeAnythingIs
   EXPECT_TRUE(is_in_step());
 }
 
+TEST_P(GuestMemoryOnKernel, ALayoutThatTheFirstDeviceCannotAddressIsRefusedByItsBit) {
+  ASSERT_TRUE(memory_->add(Iova{std::uint64_t{1} << 62}, bytes(0, 1)));
+  const auto attached = memory_->attach(bound_.host());
+  ASSERT_FALSE(attached);
+  EXPECT_EQ(attached.error().code(), ERANGE);
+  EXPECT_THAT(attached.error().message(), HasSubstr("needs address bit 62"));
+  EXPECT_TRUE(memory_->containers().empty());
+}
+
 TEST_P(GuestMemoryOnKernel, ASecondDeviceSharesTheContainerWhereItCan) {
   ASSERT_TRUE(memory_->add(iova(0), bytes(0, 4)));
   attach_first();
@@ -307,6 +323,33 @@ TEST_P(GuestMemoryOnKernel, ALayoutThatCannotBeMappedLeavesTheDeviceUnattached) 
   attach_first();
 }
 
+// A virtual IOMMU's view of the guest's memory is a GuestMemory of its own: what the guest asks to be mapped, where it
+// wants it, beside the RAM that others see.
+TEST_P(GuestMemoryOnKernel, AViewOfAVirtualIommuIsShownToADeviceThatComesLater) {
+  ASSERT_TRUE(memory_->add(iova(0), bytes(0, 8)));
+  attach_first();
+  {
+    GuestMemory view(kernel_, {.backend = GetParam().backend, .container_options = {.version = GetParam().version}});
+    const auto map = [&](std::uint64_t at, std::uint64_t guest_page, std::uint64_t pages, Access access) {
+      const Mapping ram = memory_->find(iova(guest_page)).value();
+      const std::uint64_t offset = iova(guest_page).value - ram.range.first.value;
+      return view.add(iova(at), ram.memory.part(offset, pages * page), access);
+    };
+    ASSERT_TRUE(map(32, 2, 1, Access::read_write));
+    ASSERT_TRUE(map(40, 5, 2, Access::read));
+    const auto attached = view.attach(other_.host());
+    ASSERT_TRUE(attached) << attached.error().message();
+    const Container& container = *attached->device.container();
+    EXPECT_EQ(container.find(iova(32))->memory.address(), bytes(2, 1).address());
+    EXPECT_EQ(container.find(iova(41))->memory.address(), bytes(5, 1).address());
+    EXPECT_EQ(container.find(iova(41))->access, Access::read);
+    EXPECT_FALSE(container.find(iova(2))) << "the RAM itself is not shown";
+    ASSERT_TRUE(view.remove(range(40, 2)));
+    EXPECT_FALSE(container.find(iova(41)));
+    EXPECT_TRUE(memory_->find(iova(5))) << "it is still the guest's";
+  }
+}
+
 TEST_P(GuestMemoryOnKernel, GranulesOfSparseMemoryComeAndGoInEveryContainer) {
   attach_first();
   auto change = memory_->begin().value();
@@ -327,10 +370,93 @@ TEST_P(GuestMemoryOnKernel, GranulesOfSparseMemoryComeAndGoInEveryContainer) {
   EXPECT_TRUE(layout().empty());
 }
 
+TEST_P(GuestMemoryOnKernel, PiecesOfOneFileCostNoMoreCallsThanTheirMappings) {
+  const auto file = make_file(16);
+  const Mmap written(kernel_,
+                     ::mmap(nullptr, 16 * page, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, file->get(), 0),
+                     16 * page);
+  attach_first();
+  const auto calls_of = [&](std::uint64_t pieces) {
+    auto change = memory_->begin().value();
+    for (std::uint64_t i = 0; i < pieces; ++i)
+      EXPECT_TRUE(change.add(iova(2 * i), Memory::of_file(file, i * page, page)));
+    const int before = kernel_.calls();
+    EXPECT_TRUE(change.commit());
+    const int calls = kernel_.calls() - before;
+    auto back = memory_->begin().value();
+    for (std::uint64_t i = 0; i < pieces; ++i) EXPECT_TRUE(back.remove(range(2 * i, 1)));
+    EXPECT_TRUE(back.commit());
+    return calls;
+  };
+  const int of_one = calls_of(1);
+  EXPECT_GT(of_one, 5) << "the file is examined";
+  EXPECT_LE(calls_of(9), of_one + 8 * 4) << "fstat, mmap, and the ioctls that register and map it at most";
+}
+
+// A second container whose devices leave while a commit goes on is not in the way, and not used again.
+TEST_P(GuestMemoryOnKernel, ADeviceMayLeaveDuringACommit) {
+  ASSERT_TRUE(memory_->add(iova(0), bytes(0, 4)));
+  attach_first();
+  attach_second_apart();
+  for (const bool fails : {false, true}) {
+    bool has_left = false;
+    kernel_.refuse = [&](unsigned long request, void*) {
+      if (!is_map(request)) return 0;
+      if (std::exchange(has_left, true)) return fails ? -ENOMEM : 0;
+      second_.reset();
+      return 0;
+    };
+    const auto changed = memory_->set_access(range(0, 4), fails ? Access::read_write : Access::read);
+    kernel_.refuse = nullptr;
+    EXPECT_TRUE(has_left);
+    EXPECT_TRUE(changed) << "the first container was mapped before the second one was empty";
+    ASSERT_EQ(layout().size(), 1U);
+    auto again = memory_->attach(other_.host());
+    ASSERT_TRUE(again) << again.error().message();
+    second_.emplace(std::move(again->device));
+    EXPECT_TRUE(is_in_step());
+    second_.reset();
+    ASSERT_TRUE(memory_->close_unused());
+    attach_second_apart();
+  }
+}
+
+// Kernels allocate pages of a file when they pin them.
+TEST_P(GuestMemoryOnKernel, AFailedCommitGivesBackThePagesThatItAddedToFiles) {
+  const auto file = make_file(8);
+  attach_first();
+  const auto commit = [&](bool can_undo) {
+    std::uint64_t maps = 0;
+    kernel_.refuse = [&](unsigned long request, void*) {
+      if (request == VFIO_IOMMU_UNMAP_DMA || request == IOMMU_IOAS_UNMAP) return can_undo ? 0 : -EIO;
+      if (!is_map(request) && request != IOMMU_IOAS_MAP_FILE) return 0;
+      EXPECT_EQ(::fallocate(file->get(), 0, static_cast<off_t>(2 * maps * page), page), 0);
+      return ++maps > 1 ? -ENOMEM : 0;
+    };
+    auto change = memory_->begin().value();
+    EXPECT_TRUE(change.add(iova(0), Memory::of_file(file, 0, page)));
+    EXPECT_TRUE(change.add(iova(2), Memory::of_file(file, 2 * page, page)));
+    const auto committed = change.commit();
+    kernel_.refuse = nullptr;
+    ASSERT_FALSE(committed);
+    EXPECT_EQ(committed.error().code(), ENOMEM);
+  };
+  const auto blocks = [&] {
+    FileStatus status;
+    EXPECT_EQ(kernel_.fstat(file->get(), status), 0);
+    return status.blocks;
+  };
+  commit(true);
+  EXPECT_EQ(blocks(), 0U);
+  commit(false);
+  EXPECT_GE(blocks(), page / 512) << "what may be mapped still keeps its pages";
+  ASSERT_TRUE(memory_->add(iova(8), bytes(8, 1)));
+  EXPECT_TRUE(is_in_step());
+}
+
 // The guest's RAM is one file, mapped in two ranges with a hole between them.
 TEST_P(GuestMemoryOnKernel, ADeviceFillsTheFileThatTheGuestSees) {
-  auto file = std::make_shared<const Fd>(test::kernel(), test::kernel().memfd_create("ram", 0));
-  ASSERT_EQ(test::kernel().ftruncate(file->get(), 4 * page), 0);
+  const auto file = make_file(4);
   auto change = memory_->begin().value();
   ASSERT_TRUE(change.add(iova(0), Memory::of_file(file, 0, page)));
   ASSERT_TRUE(change.add(iova(1), Memory::of_file(file, page, page)));

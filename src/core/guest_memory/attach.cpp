@@ -47,18 +47,24 @@ Result<Device> GuestMemory::Impl::attach_to_new(const HostDevice& device) {
 }
 
 Result<void> GuestMemory::Impl::show_layout(Container& container) {
+  POSTERN_TRY(check_ranges(container, layout_.pieces()));
+  ExaminedFiles files(ExaminedFiles::AddedPages::stay);  // the guest may have written to them
   const auto original = std::find_if(containers_.begin(), containers_.end(),
                                      [&](const auto& each) { return each->backend() == container.backend(); });
   for (const auto& [first, piece] : layout_.pieces()) {
-    POSTERN_TRY(original != containers_.end() ? map_as_in(**original, container, piece)
-                                              : container.map(first, piece.memory, piece.access));
+    POSTERN_TRY(original != containers_.end() ? map_as_in(**original, container, piece, files)
+                                              : map_one(container, piece, files));
   }
   return {};
 }
 
 Result<void> GuestMemory::Impl::close_unused() {
+  return close_unused_if([](const std::shared_ptr<Container>&) { return true; });
+}
+
+Result<void> GuestMemory::Impl::close_unused_if(const std::function<bool(const std::shared_ptr<Container>&)>& goes) {
   for (auto container = containers_.begin(); container != containers_.end();) {
-    if (!(*container)->devices().empty()) {
+    if (!(*container)->devices().empty() || !goes(*container)) {
       ++container;
       continue;
     }

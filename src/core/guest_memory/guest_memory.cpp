@@ -102,7 +102,7 @@ Result<void> GuestMemory::Transaction::set_access(IovaRange range, Access access
 Result<std::uint64_t> GuestMemory::Transaction::add_sparse(Iova first, const Memory& memory, std::uint64_t granule,
                                                            Access access) {
   if (memory_ == nullptr) return ended();
-  return memory_->change()->add_sparse(first, memory, granule, access);
+  return memory_->change()->add_sparse(first, memory, granule, access, memory_->most_granules());
 }
 
 Result<void> GuestMemory::Transaction::populate(IovaRange range) {

@@ -2,6 +2,7 @@
 // GuestMemory::Impl: a layout, the containers that show it, and the dirty pages that nobody has queried yet.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <postern/guest_memory.hpp>
 #include <span>
@@ -9,6 +10,7 @@
 #include <vector>
 
 #include "core/guest_memory/layout.hpp"
+#include "iommu/file_memory.hpp"
 #include "memory/page_set.hpp"
 
 namespace postern {
@@ -27,6 +29,8 @@ class GuestMemory::Impl {
   [[nodiscard]] const guest_memory::GuestLayout& layout() const noexcept { return layout_; }
   [[nodiscard]] const std::vector<std::shared_ptr<Container>>& containers() const noexcept { return containers_; }
 
+  // How many granules a sparse region may have: so many that four regions fit into each container.
+  [[nodiscard]] std::uint64_t most_granules() const;
   // The open transaction's change; null: none is open.
   [[nodiscard]] guest_memory::LayoutChange* change() noexcept { return change_ ? &*change_ : nullptr; }
   void begin() { change_.emplace(layout_); }
@@ -44,12 +48,14 @@ class GuestMemory::Impl {
   // attach.cpp
   [[nodiscard]] Result<Device> attach_to_new(const HostDevice& device);
   [[nodiscard]] Result<void> show_layout(Container& container);
+  [[nodiscard]] Result<void> close_unused_if(const std::function<bool(const std::shared_ptr<Container>&)>& goes);
 
   // commit.cpp
+  [[nodiscard]] static Result<void> check_ranges(const Container& container, const guest_memory::Pieces& pieces);
   [[nodiscard]] Result<void> check(const Container& container) const;
-  [[nodiscard]] Result<void> make(const Step& step);
+  [[nodiscard]] Result<void> make(const Step& step, ExaminedFiles& files);
   [[nodiscard]] Result<void> make_back(const Step& step);
-  [[nodiscard]] Result<void> make_all(std::span<const Step> steps);
+  [[nodiscard]] Result<void> make_all(std::span<const Step> steps, ExaminedFiles& files);
   [[nodiscard]] Result<void> settle();
   [[nodiscard]] Result<void> remap(const std::shared_ptr<Container>& container, const Mapping& piece);
   void undo(std::span<const Step> steps, std::vector<Error>& failures) noexcept;

@@ -18,7 +18,6 @@ namespace {
 
 constexpr std::uint64_t page = 4096;  // a container may have larger ones: commit() learns of them
 constexpr IovaRange whole_space{{0}, {~std::uint64_t{0}}};
-constexpr std::uint64_t most_granules = 16384;  // of a sparse region: a quarter of what type1 allows a container
 
 Mapping part_of(const Mapping& piece, IovaRange range, Access access) {
   return {
@@ -162,7 +161,8 @@ Result<void> LayoutChange::add(Iova first, const Memory& memory, Access access) 
   return {};
 }
 
-Result<std::uint64_t> LayoutChange::add_sparse(Iova first, const Memory& memory, std::uint64_t granule, Access access) {
+Result<std::uint64_t> LayoutChange::add_sparse(Iova first, const Memory& memory, std::uint64_t granule, Access access,
+                                               std::uint64_t most) {
   const LazyText step = [&] {
     return fmt::format("add sparse {}+{} to guest memory", to_string(first), size_text(memory.length()));
   };
@@ -171,7 +171,7 @@ Result<std::uint64_t> LayoutChange::add_sparse(Iova first, const Memory& memory,
     return refuse(EINVAL, ErrorKind::invalid_argument, step,
                   fmt::format("the granule must be a power of two of at least {}", size_text(page)));
   }
-  granule = std::max(granule, std::bit_ceil((memory.length() + most_granules - 1) / most_granules));
+  granule = std::max(granule, std::bit_ceil((memory.length() + most - 1) / most));
   if ((memory.length() & (granule - 1)) != 0) {
     return refuse(EINVAL, ErrorKind::invalid_argument, step,
                   fmt::format("the length must be a multiple of the granule, {}", size_text(granule)));

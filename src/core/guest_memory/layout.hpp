@@ -52,6 +52,8 @@ class GuestLayout {
   std::uint64_t longest_ = 0;  // of all pieces that there ever were
 };
 
+constexpr std::uint64_t most_granules = 16384;  // of a sparse region: a quarter of what type1 allows a container
+
 // Steps on a layout, which itself stays as it is.
 class LayoutChange {
  public:
@@ -61,8 +63,9 @@ class LayoutChange {
   [[nodiscard]] Result<void> add(Iova first, const Memory& memory, Access access);
   [[nodiscard]] Result<void> remove(IovaRange range);
   [[nodiscard]] Result<void> set_access(IovaRange range, Access access);
-  [[nodiscard]] Result<std::uint64_t> add_sparse(Iova first, const Memory& memory, std::uint64_t granule,
-                                                 Access access);
+  // With `most` granules at most.
+  [[nodiscard]] Result<std::uint64_t> add_sparse(Iova first, const Memory& memory, std::uint64_t granule, Access access,
+                                                 std::uint64_t most = most_granules);
   [[nodiscard]] Result<void> populate(IovaRange range);
   [[nodiscard]] Result<void> discard(IovaRange range);
 

@@ -16,6 +16,8 @@ void make_layout(World& w) {
                                                .container_options = {.version = w.interface.version}});
   World::must(w.guest->add(place(0), w.piece(0, 2)));
   World::must(w.guest->add(place(4), w.piece(4)));
+  w.make_file(4 * World::page);
+  World::must(w.guest->add(place(10), Memory::of_file(w.file, 0, World::page)));
 }
 
 // Allocates nothing after the device is attached: what fails here is GuestMemory.
@@ -40,11 +42,12 @@ void attach_apart(World& w) {
   if (w.guest->containers().size() != 2) throw std::runtime_error("the devices share a container");
 }
 
-// Cuts a piece, adds one, and changes another's access.
+// Cuts a piece, adds two, one of them with pages of a file that were never written, and changes another's access.
 Result<void> change(World& w) {
   auto transaction = POSTERN_TRY(w.guest->begin());
   POSTERN_TRY(transaction.remove(places(1, 1)));
   POSTERN_TRY(transaction.add(place(6), w.piece(6, 2)));
+  POSTERN_TRY(transaction.add(place(12), Memory::of_file(w.file, 2 * World::page, World::page)));
   POSTERN_TRY(transaction.set_access(places(4, 1), Access::read));
   return transaction.commit();
 }

@@ -159,6 +159,24 @@ TEST_F(FileMemory, IsMappedAnywhere) {
             ENODEV);
 }
 
+// The kernel says nothing about which mapping it cannot pin.
+TEST_F(FileMemory, ThatWasCutShortWhileNoDeviceWasThereIsNamedToTheNext) {
+  const auto file = make_file(4 * page);
+  ASSERT_TRUE(container_.map(Iova{0x10000000}, Memory::of_file(make_file(page), 0, page)));
+  ASSERT_TRUE(container_.map(Iova{0x20000000}, Memory::of_file(file, 0, 4 * page)));
+  const auto container = device_.container();
+  const HostDevice host = container->devices().front();
+  ASSERT_TRUE(device_.detach());
+  ASSERT_EQ(::ftruncate(file->get(), page), 0);
+  const auto attached = attach(kernel_, host, {.container = container});
+  ASSERT_FALSE(attached);
+  EXPECT_FALSE(attached.error().refused());
+  EXPECT_THAT(attached.error().message(), AllOf(HasSubstr("0x20000000"), HasSubstr("no longer there")));
+  EXPECT_TRUE(container->unmap(Iova{0x20000000}, 4 * page)) << "the remedy";
+  const auto again = attach(kernel_, host, {.container = container});
+  EXPECT_TRUE(again) << again.error().message();
+}
+
 TEST_F(FileMemory, ACapabilityThatIsMissingIsNamed) {
   EXPECT_EQ(container_.get<DmaWindows>(), nullptr);
   const auto missing = container_.require<DmaWindows>();
