@@ -80,8 +80,8 @@ struct AttachOptions {
 /// VFIO_DEVICE_ATTACH_IOMMUFD_PT of an attached device (Linux 6.6), which replaces its page table in one step: the
 /// device is in one of the two containers at any time. Whether its DMA goes on meanwhile depends on the IOMMU: pause a
 /// device that cannot bear a fault. Pages written before are dirty in the old container, if it tracks, and pages
-/// written after in the new one, where all are dirty once if the device logs its own writes. On an error it has stayed
-/// where it was, and works; if it had arrived, and the kernel refuses to take it back, the error says so, and
+/// written after in the new one, where all are dirty once if the device logs its own writes. On an error the device
+/// stays in the old container, and works, unless undoing the move fails, too: the error then says so, and
 /// Device::container() is the new one.
 /// Errors: EINVAL (`container` is null, has the device already, or has another Kernel or open /dev/iommu), EOPNOTSUPP
 /// (type1 and spapr; another backend; a mediated device; the tracker there was started for a source that this device

@@ -62,14 +62,13 @@ class POSTERN_API MsixTable final {
   /// Reads 4 or 8 bytes of the pending bits. Errors: as read().
   [[nodiscard]] Result<std::uint64_t> read_pending(std::uint64_t offset, unsigned width) const;
 
-  [[nodiscard]] std::uint32_t count() const noexcept {
-    return static_cast<std::uint32_t>(entries_.size());
-  }  ///< vectors
-  /// A vector's entry; a masked one without a message for a vector that there is not.
+  /// The number of vectors.
+  [[nodiscard]] std::uint32_t count() const noexcept { return static_cast<std::uint32_t>(entries_.size()); }
+  /// A vector's entry. An invalid index returns a masked entry without a message.
   [[nodiscard]] MsixVector vector(std::uint32_t vector) const noexcept;
-  /// Sets or clears a vector's pending bit; does nothing for a vector that there is not.
+  /// Sets or clears a vector's pending bit. Does nothing for an invalid index.
   void set_pending(std::uint32_t vector, bool pending) noexcept;
-  [[nodiscard]] bool is_pending(std::uint32_t vector) const noexcept;  ///< false for a vector that there is not
+  [[nodiscard]] bool is_pending(std::uint32_t vector) const noexcept;  ///< false for an invalid index
   void reset() noexcept;                                               ///< as after power-on: all masked, none pending
 
  private:

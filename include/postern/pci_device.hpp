@@ -39,11 +39,10 @@ class POSTERN_API PciDevice {
   /// config space), those of Device::read().
   [[nodiscard]] static Result<PciDevice> open(Device device);
 
-  [[nodiscard]] Device& device() noexcept { return device_; }              ///< its passthrough side
-  [[nodiscard]] const Device& device() const noexcept { return device_; }  ///< its passthrough side
-  [[nodiscard]] const std::shared_ptr<Container>& container() const noexcept {
-    return device_.container();
-  }                                                                                  ///< where it is attached
+  [[nodiscard]] Device& device() noexcept { return device_; }              ///< the underlying Device
+  [[nodiscard]] const Device& device() const noexcept { return device_; }  ///< the underlying Device
+  /// The container that it is attached to.
+  [[nodiscard]] const std::shared_ptr<Container>& container() const noexcept { return device_.container(); }
   [[nodiscard]] const std::string& name() const noexcept { return device_.name(); }  ///< its PCI address
 
   /// Reads config space as VFIO presents it: some fields are virtual (BARs, command). The offset is naturally aligned.
