@@ -28,14 +28,15 @@ struct MsixLocation {
   [[nodiscard]] constexpr std::uint64_t pending_length() const noexcept { return (std::uint64_t{count} + 63) / 64 * 8; }
 };
 
-/// Reads the MSI-X capability. Errors: ENODEV (the device has none), EIO (what it names is not within a BAR), those of
-/// PciDevice::read_config().
+/// Reads the MSI-X capability. Thread safety: as Device. Errors: ENODEV (the device has none), EIO (what it names is
+/// not within a BAR), those of PciDevice::read_config().
 [[nodiscard]] POSTERN_API Result<MsixLocation> find_msix(const PciDevice& device);
 
 /// Returns the parts of a BAR that a VMM may map into its guest, as whole pages: the mappable areas without the pages
 /// of the MSI-X table and of the pending bits, which the VMM emulates, and up to the BAR's size in the guest
 /// (GuestBar::size). A BAR of less than a page is mappable if the guest sees it with the size of a page. `msix` is what
 /// find_msix() returned, or empty if the device has none; `page` is the host's page size, in bytes. Sorted by offset.
+/// Thread-safe.
 [[nodiscard]] POSTERN_API std::vector<RegionArea> mappable_for_guest(const Region& bar, std::uint64_t guest_size,
                                                                      const std::optional<MsixLocation>& msix,
                                                                      std::uint64_t page);
