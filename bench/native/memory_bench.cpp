@@ -27,7 +27,7 @@ constexpr std::uint64_t page_sizes = page | 2 * mib | 1024 * mib;
 const std::vector<IovaRange> usable{{{0}, {0xfedfffff}}, {{0xfef00000}, {(1ULL << 48) - 1}}};
 
 // The allocator under test, without error handling.
-class Ours {
+class PosternAllocator {
  public:
   std::uint64_t allocate(std::uint64_t length) { return allocator_.allocate(length)->value; }
   void free(std::uint64_t first, std::uint64_t length) {
@@ -167,7 +167,7 @@ double shadow_map_bytes() {
 
 int main() {
   using postern::bench::print_figure;
-  print_figure("iova-allocate-free", postern::nanoseconds_a_pair<postern::Ours>(), "ns", 200);
+  print_figure("iova-allocate-free", postern::nanoseconds_a_pair<postern::PosternAllocator>(), "ns", 200);
   print_figure("iova-allocate-free-std-map", postern::nanoseconds_a_pair<postern::StdMap>(), "ns");
   print_figure("shadow-map-bytes", postern::shadow_map_bytes(), "bytes", 96);
   return postern::bench::all_ok ? 0 : 1;

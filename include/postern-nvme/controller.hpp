@@ -144,7 +144,7 @@ class POSTERN_API Controller {
   std::unique_ptr<State> state_;
 };
 
-/// Returns a status field as text: "LBA out of range (0x080)".
+/// Returns a status field as text: "LBA out of range (0x080)". Thread-safe.
 [[nodiscard]] POSTERN_API std::string status_text(std::uint16_t status);
 
 }  // namespace postern::nvme

@@ -13,7 +13,7 @@
 
 namespace postern::sim {
 
-/// A simulated PCI function.
+/// A simulated PCI function. Plain data; thread safety: as std::string.
 struct HostFunction {
   /// Kind of device.
   enum class Model {
@@ -41,7 +41,8 @@ struct HostFunction {
 /// with sPAPR, under a hypervisor (pseries) or on bare metal (powernv).
 enum class Platform { pc, arm, pseries, powernv };
 
-/// A simulated machine. POWER hosts use only `functions`, `locked_memory` and `platform`.
+/// A simulated machine. Plain data; thread safety: as std::vector. POWER hosts use only `functions`, `locked_memory`
+/// and `platform`.
 struct Host {
   std::vector<HostFunction> functions;         ///< its PCI functions
   std::optional<std::uint64_t> locked_memory;  ///< RLIMIT_MEMLOCK in bytes; missing: unlimited
@@ -56,7 +57,8 @@ struct Host {
 /// Returns a PC with VT-d that supports dirty tracking. 00:01.0: NVMe disk, bound to vfio-pci. 00:02.0: NVMe disk,
 /// 00:03.0: PCIe port, 01:00.0 and 01:00.1 behind it: two NVMe disks in one slot and one group; all with their native
 /// drivers. 00:04.0: edu device and 00:05.0: device with small BARs, both bound to vfio-pci. 00:06.0: migratable edu
-/// device, bound to its own driver. 00:07.0: ivshmem device, bound to vfio-pci.
+/// device, bound to its own driver. 00:07.0: ivshmem device, bound to vfio-pci. Thread-safe, as are all functions
+/// below.
 [[nodiscard]] POSTERN_API Host pc();
 /// Returns an Arm server with an SMMUv3 and the same functions: 48 address bits, and an iova window at 0x8000000 that
 /// the kernel reserves for interrupts (MSI).

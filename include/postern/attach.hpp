@@ -48,28 +48,31 @@ struct AttachOptions {
 };
 
 /// Attaches a device that is already bound to a VFIO driver (see bind_to_driver()). On an error, nothing is left open
-/// or mapped; a descriptor that was given (HostDevice::fd) can be used again. Errors: those of choose_backend(); ENODEV
-/// (ErrorKind::not_bound: bound to the wrong driver; no_iommu: in no IOMMU group), ENOENT (ErrorKind::not_found: the
-/// host has no such device), ESTALE (ErrorKind::stale: it was bound after `device` was read: read it again), EINVAL
-/// (the options contradict each other, or a container is of another Kernel), EPERM (group_not_viable: all blocking
-/// members are named; the group is in use by another process; or interrupts_not_isolated), EACCES (the device node
-/// cannot be opened: the error gives its path and mode; or the device requires another VF token), EBUSY (the device is
-/// in use; VFIO_DEVICE_BIND_IOMMUFD reports this as EINVAL, too), ESTALE (the cdev belongs to another device), EINVAL
-/// or EADDRINUSE (cannot_share: its IOMMU does not support the existing mappings; on POWER also EPERM or EBUSY), EINVAL
-/// or EBUSY (cannot_share: another device of its group is in another container of this process), those of
-/// Container::map() (the mappings cannot be replicated into a new container). If containers of `join` refused the
-/// device, causes() has the error of each. Of a descriptor that was given: EBADF (not open), EINVAL (it is for another
-/// backend, of another device, or bound to another iommufd), EBUSY (its group is in a container, or its device
-/// attached); EBADF or EINVAL of KVM_SET_DEVICE_ATTR. Thread safety: uses the containers to be joined, which one thread
-/// at a time may use. Several threads may attach to new containers concurrently.
+/// or mapped; a descriptor that was given (HostDevice::fd) can be used again. Kernel, with type1 and spapr: opens the
+/// group's node, VFIO_GROUP_SET_CONTAINER, VFIO_SET_IOMMU for a container's first group, VFIO_GROUP_GET_DEVICE_FD; with
+/// iommufd: opens the cdev, VFIO_DEVICE_BIND_IOMMUFD, IOMMU_HWPT_ALLOC unless a page table of the container suits the
+/// device, VFIO_DEVICE_ATTACH_IOMMUFD_PT. Errors: those of choose_backend(); ENODEV (ErrorKind::not_bound: bound to the
+/// wrong driver; no_iommu: in no IOMMU group), ENOENT (ErrorKind::not_found: the host has no such device), ESTALE
+/// (ErrorKind::stale: it was bound after `device` was read: read it again), EINVAL (the options contradict each other,
+/// or a container is of another Kernel), EPERM (group_not_viable: all blocking members are named; the group is in use
+/// by another process; or interrupts_not_isolated), EACCES (the device node cannot be opened: the error gives its path
+/// and mode; or the device requires another VF token), EBUSY (the device is in use; VFIO_DEVICE_BIND_IOMMUFD reports
+/// this as EINVAL, too), ESTALE (the cdev belongs to another device), EINVAL or EADDRINUSE (cannot_share: its IOMMU
+/// does not support the existing mappings; on POWER also EPERM or EBUSY), EINVAL or EBUSY (cannot_share: another device
+/// of its group is in another container of this process), those of Container::map() (the mappings cannot be replicated
+/// into a new container). If containers of `join` refused the device, causes() has the error of each. Of a descriptor
+/// that was given: EBADF (not open), EINVAL (it is for another backend, of another device, or bound to another
+/// iommufd), EBUSY (its group is in a container, or its device attached); EBADF or EINVAL of KVM_SET_DEVICE_ATTR.
+/// Thread safety: uses the containers to be joined, which one thread at a time may use. Several threads may attach to
+/// new containers concurrently.
 [[nodiscard]] POSTERN_API Result<Device> attach(Kernel& kernel, const HostDevice& device,
                                                 const AttachOptions& options = {});
 
 /// Attaches several devices to one container, all or none, and returns them in the order given. Opens them at once,
 /// each in a thread of its own: opening a device resets it, which takes a tenth of a second or more. A new container
 /// has the backend that is chosen for the first device; AttachOptions::join and refusals are not used. On an error, no
-/// device is attached. Errors: those of attach(); EINVAL (a device is given twice), EBUSY (one is attached to this
-/// container already). Thread safety: as attach().
+/// device is attached. Kernel: as attach(). Errors: those of attach(); EINVAL (a device is given twice), EBUSY (one is
+/// attached to this container already). Thread safety: as attach().
 [[nodiscard]] POSTERN_API Result<std::vector<Device>> attach_all(Kernel& kernel, std::span<const HostDevice> devices,
                                                                  const AttachOptions& options = {});
 
@@ -80,8 +83,8 @@ struct AttachOptions {
 /// VFIO_DEVICE_ATTACH_IOMMUFD_PT of an attached device (Linux 6.6), which replaces its page table in one step: the
 /// device is in one of the two containers at any time. Whether its DMA goes on meanwhile depends on the IOMMU: pause a
 /// device that cannot bear a fault. Pages written before are dirty in the old container, if it tracks, and pages
-/// written after in the new one, where all are dirty once if the device logs its own writes. On an error it has stayed
-/// where it was, and works; if it had arrived, and the kernel refuses to take it back, the error says so, and
+/// written after in the new one, where all are dirty once if the device logs its own writes. On an error the device
+/// stays in the old container, and works, unless undoing the move fails, too: the error then says so, and
 /// Device::container() is the new one.
 /// Errors: EINVAL (`container` is null, has the device already, or has another Kernel or open /dev/iommu), EOPNOTSUPP
 /// (type1 and spapr; another backend; a mediated device; the tracker there was started for a source that this device

@@ -42,9 +42,9 @@ struct POSTERN_API Backend {
   /// be opened.
   [[nodiscard]] Result<void> probe(Kernel& kernel, const HostDevice* device) const;
 
-  /// Looks up everything that probe() looks up, in the same order, also after something is missing; but not what
-  /// cannot be looked up without it. Nodes are opened and closed again, which opens no device: a device cgroup that
-  /// forbids one does not show otherwise. Thread-safe.
+  /// Checks every requirement, in the order of probe(), continuing after a failure; skips those that depend on a failed
+  /// one. Opens each node and closes it again, since only that shows a device cgroup that forbids it; this opens no
+  /// device. Thread-safe.
   [[nodiscard]] std::vector<RequirementState> requirements(Kernel& kernel, const HostDevice* device) const;
 };
 

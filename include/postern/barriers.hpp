@@ -10,8 +10,8 @@
 
 namespace postern {
 
-/// Orders reads of memory: what is read after it was written by the device no earlier than what was read before. Call
-/// it between the flag by which the device hands something over (a phase bit, an owner bit) and what it hands over.
+/// Orders reads of memory: one after the barrier returns data at least as new as one before. Call it between reading
+/// the flag by which the device hands data over (a phase bit, an owner bit) and reading that data.
 inline void dma_rmb() noexcept {
 #if defined(__x86_64__)
   std::atomic_thread_fence(std::memory_order_acquire);  // loads keep their order: this only holds the compiler
@@ -26,8 +26,8 @@ inline void dma_rmb() noexcept {
 #endif
 }
 
-/// Orders writes to memory: the device does not see one made after it without those made before. Call it between a
-/// descriptor and the flag that gives it to the device.
+/// Orders writes to memory: a device that sees a write made after the barrier sees all made before it. Call it between
+/// writing a descriptor and writing the flag that gives it to the device.
 inline void dma_wmb() noexcept {
 #if defined(__x86_64__)
   std::atomic_thread_fence(std::memory_order_release);  // stores keep their order, too

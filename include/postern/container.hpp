@@ -61,10 +61,10 @@ class POSTERN_API Container final {
   /// Maps `memory` for the attached devices at `iova`. The caller keeps ownership; the memory is pinned until unmapped,
   /// and must not be freed before. Address, length and iova are multiples of the smallest page size. On an error
   /// nothing is mapped. Kernel: VFIO_IOMMU_MAP_DMA, IOMMU_IOAS_MAP. Errors: EINVAL (empty, unaligned, or an Access of
-  /// another value), EOVERFLOW
-  /// (runs past 2^64), ERANGE (outside the usable ranges, which are named), EEXIST (overlaps a mapping: both are
-  /// named), ENOSPC (mapping limit), ENODEV (no device is attached), EBADF (closed), ENOMEM (locked memory: the error
-  /// gives the amount needed), EFAULT (the memory does not exist or cannot be pinned for this access).
+  /// another value), EOVERFLOW (runs past 2^64), ERANGE (outside the usable ranges, which are named), EEXIST (overlaps
+  /// a mapping: both are named), ENOSPC (mapping limit), ENODEV (no device is attached), EBADF (closed), ENOMEM (locked
+  /// memory: the error gives the amount needed), EFAULT (the memory does not exist or cannot be pinned for this
+  /// access).
   [[nodiscard]] Result<void> map(Iova iova, std::span<std::byte> memory, Access access = Access::read_write) {
     // Here, where the access is nearly always a constant: then it costs nothing.
     return is_valid(access) ? map_bytes(iova, memory, access) : refuse_access(iova, memory.size(), access);
@@ -73,7 +73,7 @@ class POSTERN_API Container final {
   /// As above, of any Memory. A file is mapped by IOMMU_IOAS_MAP_FILE (iommufd, Linux 6.14), else through a mmap(2)
   /// that the container keeps; it may be closed at once, and must not be truncated or hole-punched while it is mapped.
   /// Pages that fallocate(2) allocated but nobody has written are cleared first: the kernel would show devices their
-  /// old contents. On an error, holes of the file within the memory are holes again (but with huge pages): do not write
+  /// old contents. On an error, holes of the file within the memory are holes again (except huge pages): do not write
   /// to them meanwhile. Errors also: EINVAL (the file ends before the memory does; offset unaligned), EBADF (no file),
   /// EACCES (its descriptor is not open for this access), EPERM (it is sealed against writing), those of mmap(2).
   [[nodiscard]] Result<void> map(Iova iova, const Memory& memory, Access access = Access::read_write);
@@ -103,8 +103,8 @@ class POSTERN_API Container final {
   /// windows.
   [[nodiscard]] const std::vector<IovaRange>& usable_ranges() const noexcept;
   [[nodiscard]] std::uint64_t page_sizes() const noexcept;  ///< bitmap
-  [[nodiscard]] std::optional<std::uint64_t> mapping_limit()
-      const noexcept;  ///< maximum number of mappings; missing: none
+  /// The maximum number of mappings; missing: there is no limit.
+  [[nodiscard]] std::optional<std::uint64_t> mapping_limit() const noexcept;
   [[nodiscard]] std::optional<std::uint64_t> mappings_left() const noexcept;  ///< missing: there is no limit
   [[nodiscard]] std::size_t mapping_count() const noexcept;                   ///< existing mappings
   /// Returns the mapping that contains this iova, if any. O(log n).

@@ -61,13 +61,13 @@ class POSTERN_API Device {
   /// Maps part of a region, within one of its mappable areas. Offset and length are multiples of the host's page size,
   /// except that the last page may be partial, so a BAR smaller than a page can be mapped; do not access the rest of
   /// that page. The address is aligned like the offset, up to 1 GiB, so that the kernel can use huge pages for large
-  /// BARs (6.12), unless other threads keep taking the addresses tried. Errors: ENODEV (no such region), EINVAL
-  /// (unaligned), ERANGE or EOVERFLOW (not within a mappable area: they are named), EBUSY (another driver holds the
-  /// BAR), those of mmap(2).
+  /// BARs (6.12), unless other threads keep taking the addresses tried. Kernel: mmap(2) of the device fd. Errors:
+  /// ENODEV (no such region), EINVAL (unaligned), ERANGE or EOVERFLOW (not within a mappable area: they are named),
+  /// EBUSY (another driver holds the BAR), those of mmap(2).
   [[nodiscard]] Result<Mmap> map_region(std::uint32_t region, std::uint64_t offset, std::uint64_t length) const;
   /// Maps it at the start of `place`, address space that the caller has reserved (MAP_FIXED), as for a guest's memory
-  /// slot; `place.size()` is the length. Unmapping leaves a hole there. Errors: as above; EINVAL (an unaligned
-  /// address).
+  /// slot; `place.size()` is the length. Unmapping leaves a hole there. Kernel and errors: as above; EINVAL (an
+  /// unaligned address).
   [[nodiscard]] Result<Mmap> map_region(std::uint32_t region, std::uint64_t offset, std::span<std::byte> place) const;
 
   /// Lets vectors first, first+1, ... signal these events, in one VFIO_DEVICE_SET_IRQS. Vectors that were on signal the

@@ -96,9 +96,9 @@ class POSTERN_API DirtyTracker final {
   /// IOMMU, else none), or by `only`. Devices that join later are tracked too; attaching one fails if `only` is not
   /// available for it, or if it changes the container's smallest page. Either tracking starts for all devices or
   /// start() fails. Memory mapped later is tracked too; but a device that logs its own writes knows only the mappings
-  /// present at its start, and all others are reported dirty. Errors: ENODEV (no device is attached), EBUSY (already
-  /// started), EOPNOTSUPP
-  /// (`only` is not available: each such device is named with the reason), those of the ioctls.
+  /// present at its start, and all others are reported dirty. Kernel: VFIO_DEVICE_FEATURE_DMA_LOGGING_START,
+  /// VFIO_IOMMU_DIRTY_PAGES, IOMMU_HWPT_SET_DIRTY_TRACKING. Errors: ENODEV (no device is attached), EBUSY (already
+  /// started), EOPNOTSUPP (`only` is not available: each such device is named with the reason), those of the ioctls.
   [[nodiscard]] Result<void> start(std::optional<DirtySource> only = std::nullopt);
   /// Stops tracking, even if it returns an error. Discards dirty state that was never queried. Errors: EINVAL (not
   /// started), those of the ioctls.
@@ -107,11 +107,11 @@ class POSTERN_API DirtyTracker final {
 
   /// Reports which pages of a range are dirty: written since start(), or since the last query with AfterQuery::clear.
   /// The whole range must be mapped; it may cover part of a mapping, or several. It ends with its last address (see
-  /// IovaRange::from_length()). Its start and length are multiples of the bitmap's page size. Errors: EINVAL (not
-  /// started; its last address is below its first; unaligned; the page size is not a power of two, or smaller
-  /// than the IOMMU's; bitmap too short), ENOENT (part of it is not mapped: the first such
-  /// address is named), those of the ioctls: the bitmap may then have some of the bits, and the next query reports all
-  /// pages of the range.
+  /// IovaRange::from_length()). Its start and length are multiples of the bitmap's page size. Kernel:
+  /// VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT, VFIO_IOMMU_DIRTY_PAGES, IOMMU_HWPT_GET_DIRTY_BITMAP. Errors: EINVAL (not
+  /// started; its last address is below its first; unaligned; the page size is not a power of two, or smaller than the
+  /// IOMMU's; bitmap too short), ENOENT (part of it is not mapped: the first such address is named), those of the
+  /// ioctls: the bitmap may then have some of the bits, and the next query reports all pages of the range.
   [[nodiscard]] Result<DirtyAnswer> query(IovaRange range, const DirtyBitmap& bitmap,
                                           AfterQuery after = AfterQuery::clear);
 

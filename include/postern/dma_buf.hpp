@@ -28,14 +28,14 @@ namespace postern {
 [[nodiscard]] POSTERN_API Result<Memory> export_dma_buf(const Device& device, std::uint32_t region,
                                                         std::uint64_t offset, std::uint64_t length);
 
-/// Unmaps and maps again the dma-bufs whose mappings overlap the range, since one that was revoked stays dead
-/// otherwise. Call it when the memory of their device answers again.
+/// Remaps the dma-bufs that overlap the range; a revoked mapping does not recover by itself. Call it when the memory of
+/// their device answers again.
 ///
 /// The kernel revokes all dma-bufs of a device when its memory stops answering: its memory decoding is turned off
-/// (PCI_COMMAND_MEMORY), it enters D3hot or low power (low_power.hpp), is reset, or is closed. Nobody is told. DMA of
-/// other devices to the mapping faults from then on, even when the memory answers again. Until it does,
-/// Container::map() of these dma-bufs fails with ENODEV. A device that was closed needs a new dma-buf: unmap the old
-/// one.
+/// (PCI_COMMAND_MEMORY), it enters D3hot or low power (low_power.hpp), is reset, or is closed. The kernel sends no
+/// notification. DMA of other devices to the mapping faults from then on, even when the memory answers again. Until it
+/// does, Container::map() of these dma-bufs fails with ENODEV. A device that was closed needs a new dma-buf: unmap the
+/// old one.
 ///
 /// DMA to a mapping that was not revoked faults for a moment. Before a mapping is touched, a page of its dma-buf is
 /// mapped elsewhere: if that fails, this mapping and those behind it stay as they were. If the device's memory stops

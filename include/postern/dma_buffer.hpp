@@ -34,8 +34,8 @@ class POSTERN_API DmaBuffer {
  public:
   /// Allocates `length` bytes, rounded up to the container's smallest page or to the huge page, and maps them. Errors:
   /// ENOMEM (no memory, or too few free huge pages), EINVAL (the container is null; the length is zero; there are no
-  /// huge pages of this size),
-  /// EOVERFLOW (runs past 2^64), ENOSPC (no iova is free), those of mmap(2), memfd_create(2) and Container::map().
+  /// huge pages of this size), EOVERFLOW (runs past 2^64), ENOSPC (no iova is free), those of mmap(2), memfd_create(2)
+  /// and Container::map().
   [[nodiscard]] static Result<DmaBuffer> allocate(std::shared_ptr<Container> container, std::uint64_t length,
                                                   const DmaBufferOptions& options = {});
   /// As above, with this allocator.

@@ -28,7 +28,7 @@ enum class ErrorKind : std::uint8_t {
   no_iommu,                 ///< no IOMMU translates for the device
   group_not_viable,         ///< another member of the IOMMU group is bound to a driver that may do DMA
   interrupts_not_isolated,  ///< DMA could forge interrupts, and the kernel is not told to accept that
-  cannot_share,             ///< the device cannot be in this container with what is in it, but in one of its own
+  cannot_share,             ///< the device cannot join this container; use a new one
   no_memory,                ///< the kernel has no memory, or too few huge pages
   locked_memory,            ///< RLIMIT_MEMLOCK, or the user's locked memory, is exhausted
   limit_reached,            ///< another limit: of mappings, windows, vectors, open files, iovas
@@ -67,9 +67,8 @@ class POSTERN_API Error {
 
   [[nodiscard]] int code() const noexcept { return details_->code; }        ///< positive errno
   [[nodiscard]] ErrorKind kind() const noexcept { return details_->kind; }  ///< to switch on
-  [[nodiscard]] const std::string& operation() const noexcept {
-    return details_->operation;
-  }  ///< the failed call; see refused()
+  /// The failed call; see refused().
+  [[nodiscard]] const std::string& operation() const noexcept { return details_->operation; }
   [[nodiscard]] const std::string& object() const noexcept { return details_->object; }  ///< what it was applied to
   [[nodiscard]] const std::string& reason() const noexcept { return details_->reason; }  ///< may be empty
   [[nodiscard]] const Remedies& remedies() const noexcept { return details_->remedy; }   ///< may be empty

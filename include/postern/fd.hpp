@@ -73,8 +73,8 @@ class POSTERN_API Mmap {
   [[nodiscard]] std::byte* data() const& noexcept { return address_; }                        ///< null if empty
   [[nodiscard]] std::size_t size() const noexcept { return length_; }                         ///< bytes
   [[nodiscard]] std::span<std::byte> bytes() const& noexcept { return {address_, length_}; }  ///< data() and size()
-  [[nodiscard]] std::byte* data() const&& = delete;             ///< of a temporary: the memory is unmapped with it
-  [[nodiscard]] std::span<std::byte> bytes() const&& = delete;  ///< of a temporary: keep the Mmap, and ask that
+  [[nodiscard]] std::byte* data() const&& = delete;                        ///< deleted for temporaries: keep the Mmap
+  [[nodiscard]] std::span<std::byte> bytes() const&& = delete;             ///< deleted for temporaries: keep the Mmap
   explicit operator bool() const noexcept { return address_ != nullptr; }  ///< whether it owns a mapping
   /// Unmaps the memory, if any.
   void reset() noexcept {

@@ -32,12 +32,12 @@ struct GuestDevice {
 };
 
 /// A guest's memory: which Memory the guest sees at which address. Guest physical addresses are the iovas of its
-/// devices. Needs no device: the layout can be made before the first is attached, and outlasts the last.
-/// Devices that can share an IOMMU address space share one container, in which a page is pinned once. Each other device
-/// gets a container of its own. All containers show the same layout, and every change is made in all of them or in
-/// none. A second GuestMemory serves as the address space behind a virtual IOMMU: add parts of the RAM (find(),
-/// Memory::part()) at the iovas that the guest chooses. Thread safety: one thread at a time, attaching and detaching
-/// its devices included. In a child of fork(2): as Container.
+/// devices. Needs no device: the layout can be made before the first is attached, and outlasts the last. Devices that
+/// can share an IOMMU address space share one container, in which a page is pinned once. Each other device gets its
+/// own. All containers show the same layout, and every change is made in all of them or in none. A second GuestMemory
+/// serves as the address space behind a virtual IOMMU: add parts of the RAM (find(), Memory::part()) at the iovas that
+/// the guest chooses. Kernel: as attach() and Container; IOMMU_IOAS_COPY in further containers of iommufd. Thread
+/// safety: one thread at a time, also to attach and detach its devices. In a child of fork(2): as Container.
 class POSTERN_API GuestMemory final {
  public:
   class POSTERN_LOCAL Impl;
@@ -111,18 +111,18 @@ class POSTERN_API GuestMemory::Transaction final {
   /// removed. Errors: EINVAL (empty, unaligned, an Access of another value, or committed already), EOVERFLOW (runs past
   /// 2^64), EEXIST (overlaps a piece, which is named).
   [[nodiscard]] Result<void> add(Iova first, const Memory& memory, Access access = Access::read_write);
-  /// Removes all memory in the range, which must have no hole. A piece that reaches out of it is cut: what remains is
-  /// mapped anew by commit(), and for a moment not there for devices. Errors: EINVAL (as add(); or its last address is
-  /// below its first), ENOENT (a hole, which is named).
+  /// Removes all memory in the range, which must have no hole. A piece that reaches out of it is cut: commit() maps
+  /// what remains anew, and devices cannot access it for a moment. Errors: EINVAL (as add(); its last address is below
+  /// its first; or it cuts a sparse region), ENOENT (a hole, which is named).
   [[nodiscard]] Result<void> remove(IovaRange range);
   /// Lets devices read, write, or both, in the range, which must have no hole. Pieces are cut and mapped anew, as with
-  /// remove(). Errors: as remove().
+  /// remove(). Errors: as remove(); EINVAL (part of it is sparse).
   [[nodiscard]] Result<void> set_access(IovaRange range, Access access);
 
-  /// Adds memory of which only the parts are mapped that are populated, as virtio-mem and balloons have it. Returns the
-  /// granule in which that is done: `granule`, or a larger one, since each takes a mapping: a region has 16,384 of
-  /// them at most, and no more than a quarter of the mapping limit of each container. Errors: those of add(); EINVAL
-  /// (the granule is not a power of two of at least 4 KiB, or the length not a multiple of the one returned).
+  /// Adds sparse memory (virtio-mem, balloons): only populated granules are mapped, each on its own. Returns the granule
+  /// used, larger if the region would need over 16,384, or over a quarter of a container's mapping limit. Errors: those
+  /// of add(); EINVAL (the granule is not a power of two of at least 4 KiB, or the length not a multiple of the one
+  /// returned).
   [[nodiscard]] Result<std::uint64_t> add_sparse(Iova first, const Memory& memory, std::uint64_t granule,
                                                  Access access = Access::read_write);
   /// Maps granules of a sparse region. Errors: EINVAL (not whole granules), ENOENT (no sparse region), EEXIST (one of
@@ -130,7 +130,7 @@ class POSTERN_API GuestMemory::Transaction final {
   [[nodiscard]] Result<void> populate(IovaRange range);
   /// Unmaps granules of a sparse region; the others stay mapped all the while. Discard pages (MADV_DONTNEED,
   /// FALLOC_FL_PUNCH_HOLE) only after commit(): a device goes on using those that it has mapped. remove() removes the
-  /// whole region. Errors: EINVAL, ENOENT (one of them is not populated, which is named).
+  /// whole region. Errors: EINVAL (not whole granules), ENOENT (no sparse region, or a hole, which is named).
   [[nodiscard]] Result<void> discard(IovaRange range);
 
   /// Makes the change in all containers: unmaps what is removed, then maps what is added, adjacent pieces of one memory

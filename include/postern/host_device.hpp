@@ -19,6 +19,7 @@ namespace postern {
 
 /// The number of an IOMMU group, as in /sys/kernel/iommu_groups/N and /dev/vfio/N.
 enum class GroupId : std::uint32_t {};
+/// Formats a group's number: "7". Thread-safe.
 [[nodiscard]] POSTERN_API std::string to_string(GroupId group);
 
 /// The VFIO character device of one device, listed in vfio-dev/ of its sysfs directory.
@@ -35,6 +36,7 @@ struct POSTERN_API VfToken {
   /// Parses "bd8d9d2b-5a5f-4f5a-a211-f591514ba1f3". Errors: EINVAL.
   [[nodiscard]] static Result<VfToken> parse(std::string_view uuid);
 };
+/// Formats a token in the form that VfToken::parse() takes. Thread-safe.
 [[nodiscard]] POSTERN_API std::string to_string(const VfToken& token);
 
 /// A device of the host: a snapshot of sysfs, which keeps nothing open but `fd`. Thread safety: as std::string.

@@ -25,13 +25,13 @@ class Device;
 /// them, and has_event() tells what is left. An interrupt that the device sends meanwhile is lost; trigger() makes up
 /// for one.
 ///
-/// Kernels that cannot add vectors (VFIO_IRQ_INFO_NORESIZE: MSI; MSI-X before Linux 6.5 and on hosts whose interrupt
-/// controllers cannot) have all vectors turned off and on again when one is set beyond those that they were turned on
-/// with. To avoid that, give enable() as many events as there will be vectors, none for those that stay off.
+/// On kernels that cannot add vectors (VFIO_IRQ_INFO_NORESIZE: MSI; MSI-X before Linux 6.5 and on hosts whose interrupt
+/// controllers cannot), setting one beyond those given to enable(), or added since, turns all off and on again. To
+/// avoid that, give enable() as many events as there will be vectors; an EventRef that is none leaves its vector off.
 ///
-/// A set outlives neither its device's Kernel nor, with a use, its device: after Device::detach() all functions that
-/// return a Result fail with EBADF, and destroying the set does nothing, since closing a device turns its interrupts
-/// off. Moving the Device is fine. A child of fork(2) may only destroy its copy, which changes nothing.
+/// The Kernel must outlive the set. After Device::detach() all functions that return a Result fail with EBADF, and
+/// destroying the set does nothing, since closing a device turns its interrupts off. The Device may be moved. A child
+/// of fork(2) may only destroy its copy, which changes nothing.
 /// Thread safety: any thread; concurrent calls wait for each other. Moving and destroying need the set alone.
 class POSTERN_API InterruptSet {
  public:

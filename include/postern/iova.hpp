@@ -53,7 +53,7 @@ struct IovaRange {
 
 /// Returns what a device with `address_bits` address bits can use of some ranges, such as Container::usable_ranges():
 /// the iovas below 2^address_bits, in the same order. 64 bits and more leave the ranges as they are. Ranges of which
-/// nothing is left are dropped, so the result may be empty. Pass it to an IovaAllocator.
+/// nothing is left are dropped, so the result may be empty. Pass it to an IovaAllocator. Thread-safe.
 [[nodiscard]] POSTERN_API std::vector<IovaRange> clip_to_address_bits(std::span<const IovaRange> ranges,
                                                                       unsigned address_bits);
 

@@ -38,7 +38,7 @@ class POSTERN_API KvmVfioDevice {
   /// KVM_DEV_VFIO_FILE_DEL. Errors: ENOENT (it was not added), EBADF (not open), others of the ioctl.
   [[nodiscard]] Result<void> remove(int file) const;
 
-  [[nodiscard]] int fd() const noexcept { return device_.get(); }  ///< KVM's descriptor; it keeps the ownership
+  [[nodiscard]] int fd() const noexcept { return device_.get(); }  ///< the descriptor, owned by this object
 
  private:
   explicit KvmVfioDevice(Fd device) noexcept : device_(std::move(device)) {}

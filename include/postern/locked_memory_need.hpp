@@ -27,9 +27,8 @@ enum class LockedMemoryVerdict : std::uint8_t {
 
 /// What one backend counts as locked memory. Plain data; thread safety: as std::string.
 struct POSTERN_API LockedMemoryNeed {
-  std::string_view backend;  ///< its name
-  std::uint32_t version =
-      0;  ///< the version of its kernel interface that counts so; 0: it has none, or all count alike
+  std::string_view backend;                                    ///< its name
+  std::uint32_t version = 0;                                   ///< interface version this applies to; 0: all
   LockedMemoryCounter counter = LockedMemoryCounter::process;  ///< what the kernel adds it to
   std::string what;                                            ///< what is counted, in words: "16 MiB to be mapped"
   std::uint64_t once = 0;  ///< bytes counted once, in however many containers they are mapped
@@ -43,7 +42,7 @@ struct POSTERN_API LockedMemoryNeed {
   [[nodiscard]] std::uint64_t at_least() const noexcept;  ///< bytes in all, with as few containers as possible
   [[nodiscard]] std::uint64_t at_most() const noexcept;   ///< bytes in all, with as many containers as possible
 
-  /// Compares the need with the limit. Takes all that this process has pinned (VmPin) for counted to its user.
+  /// Compares the need with the limit. Assumes that all VmPin counts against its user.
   [[nodiscard]] LockedMemoryVerdict judge(const LockedMemory& memory) const noexcept;
 };
 
@@ -52,9 +51,9 @@ struct POSTERN_API LockedMemoryNeed {
 /// one container. The kernel counts whole pages. It counts type1, and spapr version 1, for each container; iommufd for
 /// each IOMMU_IOAS_MAP or MAP_FILE, by user or, with IOMMU_OPTION_RLIMIT_MODE, by process, but no copies, which
 /// GuestMemory and AttachOptions::join make in further containers; spapr version 2 once, and the tables of DMA windows
-/// for each container. Reads sysfs, and maps and opens nothing. A number beyond 2^64-1 is
-/// reported as 2^64-1. Thread-safe. Errors: ENODEV (spapr: the size of the default DMA window is not in the device
-/// tree), those of reading the device tree.
+/// for each container. Reads sysfs, and maps and opens nothing. A number beyond 2^64-1 is reported as 2^64-1.
+/// Thread-safe. Errors: ENODEV (spapr: the size of the default DMA window is not in the device tree), those of reading
+/// the device tree.
 [[nodiscard]] POSTERN_API Result<std::vector<LockedMemoryNeed>> locked_memory_needed(
     Kernel& kernel, const Backend& backend, std::uint64_t bytes, std::span<const HostDevice> devices = {});
 

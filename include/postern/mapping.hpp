@@ -10,7 +10,7 @@
 
 namespace postern {
 
-/// One mapping of a container. Plain data.
+/// One mapping of a container. Plain data; thread safety: as Memory.
 struct Mapping {
   IovaRange range;                     ///< where the devices see the memory
   Memory memory;                       ///< as it was given to Container::map()

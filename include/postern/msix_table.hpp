@@ -28,14 +28,15 @@ struct MsixLocation {
   [[nodiscard]] constexpr std::uint64_t pending_length() const noexcept { return (std::uint64_t{count} + 63) / 64 * 8; }
 };
 
-/// Reads the MSI-X capability. Errors: ENODEV (the device has none), EIO (what it names is not within a BAR), those of
-/// PciDevice::read_config().
+/// Reads the MSI-X capability. Thread safety: as Device. Errors: ENODEV (the device has none), EIO (what it names is
+/// not within a BAR), those of PciDevice::read_config().
 [[nodiscard]] POSTERN_API Result<MsixLocation> find_msix(const PciDevice& device);
 
 /// Returns the parts of a BAR that a VMM may map into its guest, as whole pages: the mappable areas without the pages
 /// of the MSI-X table and of the pending bits, which the VMM emulates, and up to the BAR's size in the guest
 /// (GuestBar::size). A BAR of less than a page is mappable if the guest sees it with the size of a page. `msix` is what
 /// find_msix() returned, or empty if the device has none; `page` is the host's page size, in bytes. Sorted by offset.
+/// Thread-safe.
 [[nodiscard]] POSTERN_API std::vector<RegionArea> mappable_for_guest(const Region& bar, std::uint64_t guest_size,
                                                                      const std::optional<MsixLocation>& msix,
                                                                      std::uint64_t page);
@@ -62,14 +63,13 @@ class POSTERN_API MsixTable final {
   /// Reads 4 or 8 bytes of the pending bits. Errors: as read().
   [[nodiscard]] Result<std::uint64_t> read_pending(std::uint64_t offset, unsigned width) const;
 
-  [[nodiscard]] std::uint32_t count() const noexcept {
-    return static_cast<std::uint32_t>(entries_.size());
-  }  ///< vectors
-  /// A vector's entry; a masked one without a message for a vector that there is not.
+  /// The number of vectors.
+  [[nodiscard]] std::uint32_t count() const noexcept { return static_cast<std::uint32_t>(entries_.size()); }
+  /// A vector's entry. An invalid index returns a masked entry without a message.
   [[nodiscard]] MsixVector vector(std::uint32_t vector) const noexcept;
-  /// Sets or clears a vector's pending bit; does nothing for a vector that there is not.
+  /// Sets or clears a vector's pending bit. Does nothing for an invalid index.
   void set_pending(std::uint32_t vector, bool pending) noexcept;
-  [[nodiscard]] bool is_pending(std::uint32_t vector) const noexcept;  ///< false for a vector that there is not
+  [[nodiscard]] bool is_pending(std::uint32_t vector) const noexcept;  ///< false for an invalid index
   void reset() noexcept;                                               ///< as after power-on: all masked, none pending
 
  private:

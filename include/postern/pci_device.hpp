@@ -39,11 +39,10 @@ class POSTERN_API PciDevice {
   /// config space), those of Device::read().
   [[nodiscard]] static Result<PciDevice> open(Device device);
 
-  [[nodiscard]] Device& device() noexcept { return device_; }              ///< its passthrough side
-  [[nodiscard]] const Device& device() const noexcept { return device_; }  ///< its passthrough side
-  [[nodiscard]] const std::shared_ptr<Container>& container() const noexcept {
-    return device_.container();
-  }                                                                                  ///< where it is attached
+  [[nodiscard]] Device& device() noexcept { return device_; }              ///< the underlying Device
+  [[nodiscard]] const Device& device() const noexcept { return device_; }  ///< the underlying Device
+  /// The container that it is attached to.
+  [[nodiscard]] const std::shared_ptr<Container>& container() const noexcept { return device_.container(); }
   [[nodiscard]] const std::string& name() const noexcept { return device_.name(); }  ///< its PCI address
 
   /// Reads config space as VFIO presents it: some fields are virtual (BARs, command). The offset is naturally aligned.
@@ -74,32 +73,33 @@ class POSTERN_API PciDevice {
   [[nodiscard]] Result<Mmap> map_bar(std::uint32_t bar) const;
 
   /// Enables memory decoding in the command register, so that the device responds to accesses to its memory BARs. This
-  /// and the next two functions read, modify and write the register: call them from one thread at a time.
+  /// and the next two functions read, modify and write the register: call them from one thread at a time. Errors: those
+  /// of read_config() and write_config().
   [[nodiscard]] Result<void> enable_memory() const;
   /// Enables memory decoding and bus mastering (DMA). A device that was doing DMA before resumes it: make sure it is
-  /// idle first.
+  /// idle first. Errors: as enable_memory().
   [[nodiscard]] Result<void> enable_bus_master() const;
-  /// Disables bus mastering (DMA).
+  /// Disables bus mastering (DMA). Errors: as enable_memory().
   [[nodiscard]] Result<void> disable_bus_master() const;
 
   /// Lets vectors 0.. of this kind signal these events; see Device::enable_interrupts(). A second call replaces the
-  /// events of as many vectors; those beyond stay enabled.
+  /// events of as many vectors; those beyond stay enabled. Errors: those of Device::enable_interrupts().
   [[nodiscard]] Result<void> enable(PciInterrupt kind, std::span<const Event> events) const {
     return device_.enable_interrupts(static_cast<std::uint32_t>(kind), 0, events);
   }
-  /// Adds vectors, from `first`, to those enabled (MSI-X, Linux 6.5).
+  /// Adds vectors, from `first`, to those enabled (MSI-X, Linux 6.5). Errors: those of Device::enable_interrupts().
   [[nodiscard]] Result<void> add(PciInterrupt kind, std::uint32_t first, std::span<const Event> events) const {
     return device_.enable_interrupts(static_cast<std::uint32_t>(kind), first, events);
   }
-  /// Disables all vectors of this kind.
+  /// Disables all vectors of this kind. Errors: those of Device::disable_interrupts().
   [[nodiscard]] Result<void> disable(PciInterrupt kind) const {
     return device_.disable_interrupts(static_cast<std::uint32_t>(kind));
   }
-  /// Disables `count` vectors from `first`; see Device::disable_interrupts().
+  /// Disables `count` vectors from `first`; the others stay enabled. Errors: those of Device::disable_interrupts().
   [[nodiscard]] Result<void> disable(PciInterrupt kind, std::uint32_t first, std::uint32_t count) const {
     return device_.disable_interrupts(static_cast<std::uint32_t>(kind), first, count);
   }
-  /// Enables this kind as an object that changes single vectors and disables them at its end; see
+  /// Enables this kind as an object that changes single vectors and disables them at its end. Errors: those of
   /// InterruptSet::enable().
   [[nodiscard]] Result<InterruptSet> enable_set(PciInterrupt kind, std::span<const EventRef> events = {}) const {
     return InterruptSet::enable(device_, static_cast<std::uint32_t>(kind), events);
@@ -114,8 +114,9 @@ class POSTERN_API PciDevice {
   /// enabled, the device's registers do not keep their values: see Device::reset(). Errors: those of Device::reset();
   /// EIO (the device does not respond afterwards).
   [[nodiscard]] Result<std::string> reset() const;
-  /// Sets the token with which the virtual functions of this physical function are opened from now on. Errors: ENOTTY
-  /// (not a physical function).
+  /// Sets the token with which the virtual functions of this physical function are opened from now on. Kernel:
+  /// VFIO_DEVICE_FEATURE_PCI_VF_TOKEN (Linux 5.7). Errors: those of Device::set_feature() (ENOTTY: not a physical
+  /// function).
   [[nodiscard]] Result<void> set_vf_token(const VfToken& token) const;
   /// Closes the device and detaches it, as Device::detach(). A driver of the library (nvme::Controller) must have been
   /// destroyed before.

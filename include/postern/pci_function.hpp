@@ -32,7 +32,7 @@ struct PciFunction {
 
 /// Reads one PCI function. Thread-safe. Errors: ErrorKind::not_found (no such device), those of sysfs.
 [[nodiscard]] POSTERN_API Result<PciFunction> find_pci_function(Kernel& kernel, PciAddress address);
-/// As above, of an address in words ("0000:00:01.0"). Errors also: those of PciAddress::parse().
+/// As above, with the address given as text ("0000:00:01.0"). Errors also: those of PciAddress::parse().
 [[nodiscard]] POSTERN_API Result<PciFunction> find_pci_function(Kernel& kernel, std::string_view address);
 
 /// The names of a function's ids in the machine's pci.ids, by libpci; empty if unknown.

@@ -24,7 +24,7 @@ struct PopulateOptions {
 /// Gives memory its pages, which a container otherwise faults in one after another while it pins them. Several threads
 /// are faster, and huge pages are faster than that: a container maps a huge page as one. Memory that has its pages
 /// stays as it is. On an error, or when it is stopped, pages of this process's memory that were added stay; holes of a
-/// file are holes again (but with huge pages): do not write to them meanwhile.
+/// file are holes again (except huge pages): do not write to them meanwhile.
 /// Kernel: MADV_POPULATE_WRITE, or _READ if the file is open for reading only (Linux 5.14). Thread-safe.
 /// Errors: ECANCELED (stopped), EFAULT (a page cannot be had: beyond the end of the file, or too few huge pages),
 /// EINVAL (the address is unaligned, the memory cannot be written or is a BAR, or the kernel is too old), ENOMEM (no

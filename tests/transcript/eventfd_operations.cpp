@@ -71,8 +71,8 @@ std::string signal(World& world) {
     pollfd look{.fd = eventfd.fd, .events = POLLIN, .revents = 0};
     return ::poll(&look, 1, 0) == 0;
   };
-  const auto patience = world.may_take_signals ? 1s : 0s;
-  if (poll_until(Deadline(patience), 100us, is_taken)) return "signal for " + eventfd.name + " -> taken";
+  const auto timeout = world.may_take_signals ? 1s : 0s;
+  if (poll_until(Deadline(timeout), 100us, is_taken)) return "signal for " + eventfd.name + " -> taken";
   world.may_take_signals = false;
   const bool is_read = ::read(eventfd.fd, &count, sizeof count) == sizeof count;
   return fmt::format("signal for {} -> {} left", eventfd.name, is_read ? count : 0);

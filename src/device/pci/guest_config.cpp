@@ -227,11 +227,11 @@ GuestMsi GuestConfig::msi() const noexcept {
 }
 
 void GuestConfig::show_msix_control() noexcept {
-  constexpr std::uint8_t ours = (PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL) >> 8;
+  constexpr std::uint8_t emulated = (PCI_MSIX_FLAGS_ENABLE | PCI_MSIX_FLAGS_MASKALL) >> 8;
   Byte& control = bytes_[msix_ + PCI_MSIX_FLAGS + 1];
-  control.emulated = ours;
+  control.emulated = emulated;
   control.value = 0;
-  control.writable = ours;
+  control.writable = emulated;
   control.reaches_device = false;
   bytes_[msix_ + PCI_MSIX_FLAGS].reaches_device = false;
 }

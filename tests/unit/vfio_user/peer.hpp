@@ -34,11 +34,11 @@ struct Answer {
 class Peer {
  public:
   // What would wait for longer than this is a failure: the server hangs.
-  static constexpr timeval patience{.tv_sec = 60, .tv_usec = 0};
+  static constexpr timeval timeout{.tv_sec = 60, .tv_usec = 0};
 
   explicit Peer(Fd socket) : socket_(std::move(socket)) {
     for (const int which : {SO_RCVTIMEO, SO_SNDTIMEO})
-      EXPECT_EQ(::setsockopt(socket_.get(), SOL_SOCKET, which, &patience, sizeof patience), 0);
+      EXPECT_EQ(::setsockopt(socket_.get(), SOL_SOCKET, which, &timeout, sizeof timeout), 0);
   }
   // Connects to a listening socket.
   explicit Peer(const std::string& path) : Peer(Fd(system_kernel(), ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0))) {

@@ -237,7 +237,7 @@ Run add_serve(CLI::App& command) {
             values->mode = parse_number<mode_t>("--socket-mode", text, 8);
             if (values->mode > 0777) throw CLI::ValidationError("--socket-mode", "more than 0777");
           },
-          "Who may open the socket, as of chmod(1) (default: 0600)")
+          "Octal mode of the socket (default: 0600)")
       ->type_name("OCTAL");
   command
       .add_option_function<std::vector<std::string>>(
@@ -245,7 +245,7 @@ Run add_serve(CLI::App& command) {
           [values](const std::vector<std::string>& all) {
             for (const auto& text : all) values->policy.users.push_back(parse_number<uid_t>("--allow-uid", text));
           },
-          "Refuse other users, but for --allow-gid; may be repeated")
+          "Allow only these users (or --allow-gid); may be repeated")
       ->type_name("UID");
   command
       .add_option_function<std::vector<std::string>>(
@@ -253,7 +253,7 @@ Run add_serve(CLI::App& command) {
           [values](const std::vector<std::string>& all) {
             for (const auto& text : all) values->policy.groups.push_back(parse_number<gid_t>("--allow-gid", text));
           },
-          "Refuse other groups, but for --allow-uid; may be repeated")
+          "Allow only these groups (or --allow-uid); may be repeated")
       ->type_name("GID");
   add_size(
       command, "--memory-limit", [values](std::uint64_t bytes) { values->policy.memory_limit = bytes; },

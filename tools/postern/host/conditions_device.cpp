@@ -56,9 +56,9 @@ Condition judge_viability(Kernel& kernel, const IommuGroup& group, const std::st
                       .detail = group.members.size() == 1 ? "there is none" : "nothing in the way",
                       .remedy = {}};
   std::vector<std::string> in_the_way;
-  for (const HostDevice* obstacle : group.blockers()) {
-    if (obstacle->name != device)
-      in_the_way.push_back(fmt::format("{} ({})", obstacle->name, obstacle->driver.value_or("no driver")));
+  for (const HostDevice* blocker : group.blockers()) {
+    if (blocker->name != device)
+      in_the_way.push_back(fmt::format("{} ({})", blocker->name, blocker->driver.value_or("no driver")));
   }
   if (in_the_way.empty()) return condition;
   const GroupAdvice advice = advise_on_group(kernel, group, device);

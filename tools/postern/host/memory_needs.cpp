@@ -78,7 +78,7 @@ Condition judge_memory(const MemoryNeeds& found) {
                                      : "limited to " + size_text(*memory.limit);
   if (!is_limited && !found.asked) return condition;
   for (const LockedMemoryNeed& need : found.needs) condition.detail += "; " + need_text(need, memory);
-  for (const Error& error : found.unknown) condition.detail += "; cannot tell: " + error_line(error);
+  for (const Error& error : found.unknown) condition.detail += "; unknown: " + error_line(error);
   if (!is_limited) {
     if (!found.unknown.empty()) condition.verdict = Verdict::unknown;
     return condition;
