@@ -19,7 +19,6 @@ constexpr std::chrono::milliseconds slow_status_interval(1000);  // of status re
 constexpr std::string_view enabling = "NVMe enable (CC.EN)";
 constexpr std::string_view disabling = "NVMe disable (CC.EN)";
 constexpr std::string_view shutting_down = "NVMe shutdown (CC.SHN)";
-constexpr std::string_view reset_remedy = "reset the device (Device::reset()) and open it again";
 
 // The entries of a queue in memory that the device can access.
 template <typename Entry>
@@ -27,10 +26,14 @@ std::span<Entry> entries_at(const DmaBuffer& memory, std::size_t offset, std::si
   return {reinterpret_cast<Entry*>(memory.data() + offset), count};
 }
 
+Remedy reset_and_open_again(const std::string& device) {
+  return {.code = RemedyCode::reset_and_open_again, .arguments = {device}};
+}
+
 }  // namespace
 
 tl::unexpected<Error> nvme_failure(int code, std::string_view operation, std::string object, std::string reason,
-                                   std::string remedy) {
+                                   Remedies remedy) {
   return failure({.code = code,
                   .operation = std::string(operation),
                   .object = std::move(object),
@@ -51,7 +54,7 @@ Result<std::unique_ptr<Admin>> Admin::start(PciDevice& device, IovaAllocator* al
   Owner owner(device);
   if (!owner.has_it()) {
     return nvme_failure(EBUSY, enabling, device.name(), "another nvme::Controller owns this device",
-                        "destroy that one first");
+                        RemedyCode::destroy_other_owner);
   }
   auto bar = device.map_bar(0);
   if (!bar) return failure_of(bar);
@@ -92,7 +95,7 @@ Result<void> Admin::check_capabilities() {
   // A controller that hangs during its start, or whose link came back without it.
   if (capabilities_.raw == 0 && registers_.version.read() == 0) {
     return nvme_failure(EIO, enabling, name(), "its registers read as all zeroes: the controller does not work",
-                        std::string(reset_remedy) + ", or turn the machine off and on again");
+                        Remedies(reset_and_open_again(name())).add(RemedyCode::turn_machine_off_and_on));
   }
   if (!capabilities_.has_nvm_commands()) return unfit("it does not support the NVM command set (CAP.CSS)");
   if (capabilities_.smallest_page() != page_size) {
@@ -115,13 +118,13 @@ Result<void> Admin::wait_status(std::uint32_t mask, std::uint32_t value, std::st
   }
   if (is_fatal()) {
     return nvme_failure(EIO, operation, name(), "the controller reports a fatal error (CSTS.CFS)",
-                        std::string(reset_remedy));
+                        reset_and_open_again(name()));
   }
   if (ended) return {};
   return nvme_failure(
       ETIMEDOUT, operation, name(),
       fmt::format("CSTS is {:#x} after the {} ms that CAP.TO allows", seen, capabilities_.timeout().count()),
-      std::string(reset_remedy));
+      reset_and_open_again(name()));
 }
 
 Result<Doorbells> Admin::doorbells_of(std::uint16_t queue, std::string_view operation) const {
@@ -146,7 +149,7 @@ Result<void> Admin::bring_to_rest() {
     if (seen == all_ones) return disable();
     if ((seen & status::fatal) == 0) return {};
     return nvme_failure(EIO, disabling, name(), "it is disabled, but still reports a fatal error (CSTS.CFS)",
-                        std::string(reset_remedy));
+                        reset_and_open_again(name()));
   };
   auto done = at_rest();
   if (done || done.error().code() == ENODEV) return done;
@@ -158,7 +161,7 @@ Result<void> Admin::bring_to_rest() {
                     .operation = why.operation(),
                     .object = why.object(),
                     .reason = why.reason() + ", and it could not be reset",
-                    .remedy = "turn the host off and on again",
+                    .remedy = RemedyCode::turn_machine_off_and_on,
                     .causes = std::move(causes)});
   }
   return at_rest();
@@ -183,7 +186,7 @@ Result<std::uint32_t> Admin::command(SubmissionEntry entry, std::string_view ope
 Result<std::uint32_t> Admin::run(SubmissionEntry entry, std::chrono::milliseconds timeout, std::string_view operation,
                                  std::string object) {
   if (stopped_) {
-    return nvme_failure(ESHUTDOWN, operation, std::move(object), "the controller was stopped", "open it again");
+    return nvme_failure(ESHUTDOWN, operation, std::move(object), "the controller was stopped", RemedyCode::open_again);
   }
   queue_->submit(std::span(&entry, 1), [](const SubmissionEntry& command, std::uint32_t id, SubmissionEntry& next) {
     next = command;
@@ -293,7 +296,8 @@ tl::unexpected<Error> Admin::give_up(const QueuePair& queue, std::chrono::millis
     reason = fmt::format("the controller answered command {}, which is not in flight", *stray);
   }
   halt();
-  return nvme_failure(code, operation, std::move(object), reason + "; the controller was stopped", "open it again");
+  return nvme_failure(code, operation, std::move(object), reason + "; the controller was stopped",
+                      RemedyCode::open_again);
 }
 
 void Admin::stop() noexcept {

@@ -229,7 +229,7 @@ Result<void> Controller::State::check_room(const Namespace& ns, std::span<const 
   std::string object = is_batch ? fmt::format("{} namespace {}, {} commands", admin_->name(), ns.id, commands.size())
                                 : object_of(ns, commands.front());
   if (admin_->stopped()) {
-    return nvme_failure(ESHUTDOWN, operation, std::move(object), "the controller was stopped", "open it again");
+    return nvme_failure(ESHUTDOWN, operation, std::move(object), "the controller was stopped", RemedyCode::open_again);
   }
   const std::uint32_t most = info.queue_depth - 1U;
   if (commands.size() > most) {
@@ -291,7 +291,7 @@ Result<Completed> Controller::State::wait() {
   if (auto done = poll()) return *done;
   constexpr std::string_view operation = "NVMe wait";
   if (admin_->stopped()) {
-    return nvme_failure(ESHUTDOWN, operation, admin_->name(), "the controller was stopped", "open it again");
+    return nvme_failure(ESHUTDOWN, operation, admin_->name(), "the controller was stopped", RemedyCode::open_again);
   }
   if (queue_->idle() && !queue_->stray()) {
     return nvme_failure(EINVAL, operation, admin_->name(), "no command is in flight", "submit one first");
