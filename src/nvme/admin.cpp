@@ -44,10 +44,9 @@ tl::unexpected<Error> nvme_failure(int code, std::string_view operation, std::st
 
 Result<std::unique_ptr<Admin>> Admin::start(PciDevice& device, IovaAllocator* allocator,
                                             std::chrono::milliseconds timeout) {
-  auto revision_and_class = device.read_config<std::uint32_t>(0x08);
-  if (!revision_and_class) return failure_of(revision_and_class);
-  if (const std::uint32_t found = *revision_and_class >> 8; found != nvme_class) {
-    if (auto alive = device.check_responds(); !alive) return failure_of(alive);
+  const auto revision_and_class = POSTERN_TRY(device.read_config<std::uint32_t>(0x08));
+  if (const std::uint32_t found = revision_and_class >> 8; found != nvme_class) {
+    POSTERN_TRY(device.check_responds());
     return nvme_failure(ENODEV, enabling, device.name(),
                         fmt::format("its class is {:#08x}, but an NVMe controller's is {:#08x}", found, nvme_class));
   }
@@ -56,34 +55,30 @@ Result<std::unique_ptr<Admin>> Admin::start(PciDevice& device, IovaAllocator* al
     return nvme_failure(EBUSY, enabling, device.name(), "another nvme::Controller owns this device",
                         RemedyCode::destroy_other_owner);
   }
-  auto bar = device.map_bar(0);
-  if (!bar) return failure_of(bar);
-  if (bar->size() < first_doorbell + 2 * sizeof(std::uint32_t)) {
+  auto bar = POSTERN_TRY(device.map_bar(0));
+  if (bar.size() < first_doorbell + 2 * sizeof(std::uint32_t)) {
     return nvme_failure(ENODEV, enabling, device.name(),
-                        fmt::format("BAR 0 has {:#x} bytes, too few for doorbells", bar->size()));
+                        fmt::format("BAR 0 has {:#x} bytes, too few for doorbells", bar.size()));
   }
-  auto registers = registers_at<Registers>(bar->bytes());
-  if (!registers) return failure_of(registers);
+  auto registers = POSTERN_TRY(registers_at<Registers>(bar.bytes()));
   // It must not access memory until it is idle: earlier commands may still be running.
-  if (auto done = device.disable_bus_master(); !done) return failure_of(done);
+  POSTERN_TRY(device.disable_bus_master());
   // Before the first register access, which is a SIGBUS while memory decoding is off.
-  if (auto done = device.enable_memory(); !done) return failure_of(done);
+  POSTERN_TRY(device.enable_memory());
 
-  std::unique_ptr<Admin> admin(new Admin(device, std::move(owner), std::move(*bar), **registers, timeout));
-  if (auto done = admin->check_capabilities(); !done) return failure_of(done);
-  auto doorbells = admin->doorbells_of(0, enabling);
-  if (!doorbells) return failure_of(doorbells);
-  if (auto done = admin->bring_to_rest(); !done) return failure_of(done);
+  std::unique_ptr<Admin> admin(new Admin(device, std::move(owner), std::move(bar), *registers, timeout));
+  POSTERN_TRY(admin->check_capabilities());
+  auto doorbells = POSTERN_TRY(admin->doorbells_of(0, enabling));
+  POSTERN_TRY(admin->bring_to_rest());
 
-  auto memory = DmaBuffer::allocate(device.device().container(), 3 * page_size, {.allocator = allocator});
-  if (!memory) return failure_of(memory);
-  admin->memory_ = std::move(*memory);
+  admin->memory_ =
+      POSTERN_TRY(DmaBuffer::allocate(device.device().container(), 3 * page_size, {.allocator = allocator}));
   admin->queue_.emplace(
       QueuePair::Memory{.submissions = entries_at<SubmissionEntry>(*admin->memory_, 0, admin_entries),
                         .completions = entries_at<CompletionEntry>(*admin->memory_, page_size, admin_entries)},
-      *doorbells);
+      doorbells);
   const Iova iova = admin->memory_->iova();
-  if (auto done = admin->enable(iova, iova + page_size); !done) return failure_of(done);
+  POSTERN_TRY(admin->enable(iova, iova + page_size));
   return admin;
 }
 
@@ -144,7 +139,7 @@ Result<void> Admin::disable() {
 // reads 0, it may continue earlier commands: an abandoned read could write to memory that has been reused.
 Result<void> Admin::bring_to_rest() {
   const auto at_rest = [this]() -> Result<void> {
-    if (auto done = disable(); !done) return done;
+    POSTERN_TRY(disable());
     const std::uint32_t seen = registers_.status.read();
     if (seen == all_ones) return disable();
     if ((seen & status::fatal) == 0) return {};
@@ -172,7 +167,7 @@ Result<void> Admin::enable(Iova submissions, Iova completions) {
   registers_.admin_queue_attributes.write(entries << 16 | entries);
   registers_.admin_submission_queue.write(submissions.value);
   registers_.admin_completion_queue.write(completions.value);
-  if (auto done = device_.enable_bus_master(); !done) return done;
+  POSTERN_TRY(device_.enable_bus_master());
   stopped_ = false;
   registers_.configuration.write(configuration::enable | configuration::submission_entry_64 |
                                  configuration::completion_entry_16);
@@ -221,8 +216,8 @@ Result<IdentifyData> Admin::identify(Identify what, std::uint32_t namespace_id) 
   std::string object = namespace_id == 0 ? name() : fmt::format("{} namespace {}", name(), namespace_id);
   // Clears earlier data, which must not be taken for an answer.
   std::fill_n(memory_->data() + offset, page_size, std::byte{0});
-  auto done = command(nvme::identify(what, namespace_id, memory_->iova() + offset), "NVMe Identify", std::move(object));
-  if (!done) return failure_of(done);
+  POSTERN_TRY(
+      command(nvme::identify(what, namespace_id, memory_->iova() + offset), "NVMe Identify", std::move(object)));
   // A copy, which the device cannot change while it is read.
   IdentifyData data;
   std::copy_n(memory_->data() + offset, data.size(), data.data());
@@ -230,19 +225,16 @@ Result<IdentifyData> Admin::identify(Identify what, std::uint32_t namespace_id) 
 }
 
 Result<QueuePair> Admin::create_queue_pair(const IoQueue& queue) {
-  auto doorbells = doorbells_of(queue.id, "NVMe Create I/O Queue");
-  if (!doorbells) return failure_of(doorbells);
+  auto doorbells = POSTERN_TRY(doorbells_of(queue.id, "NVMe Create I/O Queue"));
   const auto entries = static_cast<std::uint16_t>(queue.memory.submissions.size());
   const QueueAt completions{.id = queue.id, .entries = entries, .memory = queue.completions};
   const QueueAt submissions{.id = queue.id, .entries = entries, .memory = queue.submissions};
   const Signal signal = queue.vector ? Signal::interrupt : Signal::none;
-  auto done = command(create_completion_queue(completions, signal, queue.vector.value_or(0)),
-                      "NVMe Create I/O Completion Queue", fmt::format("{} queue {}", name(), queue.id));
-  if (!done) return failure_of(done);
-  done = command(create_submission_queue(submissions), "NVMe Create I/O Submission Queue",
-                 fmt::format("{} queue {}", name(), queue.id));
-  if (!done) return failure_of(done);
-  return QueuePair(queue.memory, *doorbells);
+  POSTERN_TRY(command(create_completion_queue(completions, signal, queue.vector.value_or(0)),
+                      "NVMe Create I/O Completion Queue", fmt::format("{} queue {}", name(), queue.id)));
+  POSTERN_TRY(command(create_submission_queue(submissions), "NVMe Create I/O Submission Queue",
+                      fmt::format("{} queue {}", name(), queue.id)));
+  return QueuePair(queue.memory, doorbells);
 }
 
 Result<void> Admin::enable_interrupts() {
@@ -253,11 +245,9 @@ Result<void> Admin::enable_interrupts() {
   }
   std::vector<Event> events;
   while (events.size() < vectors) {
-    auto event = Event::create(device_.device().container()->kernel());
-    if (!event) return failure_of(event);
-    events.push_back(std::move(*event));
+    events.push_back(POSTERN_TRY(Event::create(device_.device().container()->kernel())));
   }
-  if (auto done = device_.enable(PciInterrupt::msix, events); !done) return done;
+  POSTERN_TRY(device_.enable(PciInterrupt::msix, events));
   events_ = std::move(events);
   return {};
 }
