@@ -29,16 +29,21 @@ constexpr std::size_t argument_count(RemedyCode code) noexcept {
     case bind_for_node:
     case allow_in_device_cgroup:
     case refresh_node:
+    case give_fd_of_node:
     case read_device_again:
+    case use_kernel_with_option:
     case wake_device:
     case use_backend:
     case build_all_backends:
+    case detach_group_mate:
     case align_mapping:
     case use_page_multiples:
     case choose_window_size:
     case omit_window_levels:
     case attach_too:
+    case reset_and_open_again:
     case find_bar_holder:
+    case turn_vectors_off:
       return 1;
     case remove_kernel_parameter_word:
     case see_log_for_iommu:

@@ -4,6 +4,7 @@
 
 #include <postern/device.hpp>
 
+#include "base/remedy.hpp"
 #include "device/device_io.hpp"
 #include "device/irqs.hpp"
 #include "kernel/vfio.hpp"
@@ -24,7 +25,7 @@ Result<void> Device::check_not_in_set(std::uint32_t index, const std::string& ob
   return refusal({.result = -EBUSY,
                   .object = object,
                   .reason = "an InterruptSet has this kind of interrupt",
-                  .remedy = "change its vectors by that set, or destroy it first"});
+                  .remedy = RemedyCode::use_interrupt_set});
 }
 
 Result<void> Device::enable_interrupts(std::uint32_t index, std::uint32_t first, std::span<const Event> events) const {
@@ -34,7 +35,7 @@ Result<void> Device::enable_interrupts(std::uint32_t index, std::uint32_t first,
   if (events.empty()) {
     what.result = -EINVAL;
     what.reason = "no events are given";
-    what.remedy = "turn vectors off with disable()";
+    what.remedy = remedy<RemedyCode::turn_vectors_off>("disable()");
     return refusal(std::move(what));
   }
   what.object += vectors_text(interrupt, first, events.size());

@@ -12,6 +12,7 @@
 
 #include "base/log.hpp"
 #include "base/maker.hpp"
+#include "base/remedy.hpp"
 #include "device/device_io.hpp"
 #include "device/irqs.hpp"
 #include "kernel/vfio.hpp"
@@ -94,7 +95,7 @@ Result<std::shared_ptr<DeviceIo>> InterruptSet::State::io() const {
   return refusal({.result = -EBADF,
                   .object = object_,
                   .reason = io ? "the interrupts were disabled" : "the device was detached",
-                  .remedy = io ? Remedies("enable them again") : Remedies(RemedyCode::attach_again)});
+                  .remedy = io ? RemedyCode::enable_interrupts_again : RemedyCode::attach_again});
 }
 
 // Turns the interrupt on with at least one vector: the kernel takes no fewer (vfio_pci_set_msi_trigger).
@@ -121,7 +122,7 @@ Result<void> InterruptSet::State::turn_on(std::span<const EventRef> events) {
   if (!io->claimed_interrupts.take(interrupt_.index)) {
     what.result = -EBUSY;
     what.reason = "another InterruptSet has this kind of interrupt";
-    what.remedy = "use that set, or destroy it first";
+    what.remedy = RemedyCode::use_interrupt_set;
     return refusal(std::move(what));
   }
   is_claimed_ = true;
@@ -297,7 +298,7 @@ Result<void> InterruptSet::set(std::uint32_t vector, EventRef event) {
     return refusal({.result = -EINVAL,
                     .object = fmt::format("{}, vector {}", state_->object(), vector),
                     .reason = "no event is given",
-                    .remedy = "turn the vector off with clear()"});
+                    .remedy = remedy<RemedyCode::turn_vectors_off>("clear()")});
   }
   return set(vector, std::span(&event, 1));
 }

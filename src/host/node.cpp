@@ -136,7 +136,7 @@ Result<void> require_node(Kernel& kernel, const Node& node, const Fd& given, con
   const auto number = node.number ? node.number : POSTERN_TRY(sysfs::device_number(kernel, node.sysfs + "/dev"));
   if (S_ISCHR(status.mode) && (!number || status.device == *number)) return {};
   what.reason = fmt::format("fd {} is {}, not {}", given.get(), file_text(kernel, given.get(), status), node.path);
-  what.remedy = fmt::format("give a descriptor of {}, or none to have it opened", node.path);
+  what.remedy = remedy<RemedyCode::give_fd_of_node>(node.path);
   return refusal(std::move(what));
 }
 

@@ -32,7 +32,7 @@ Result<void> check_move(const AddressSpace& from, const Attached& device, const 
   } else {
     what.result = -EOPNOTSUPP;
     what.reason = fmt::format("it is open in a container {}, and bound to that for as long as it is open", from.name());
-    what.remedy = BackendContainer::attach_anew;
+    what.remedy = RemedyCode::attach_anew;
   }
   return refusal(std::move(what));
 }

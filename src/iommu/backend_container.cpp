@@ -26,7 +26,7 @@ Result<void> BackendContainer::check_take_over(const Attached& /*device*/, const
   return refusal({.result = -EOPNOTSUPP,
                   .object = object,
                   .reason = "the kernel changes the container of a group only while no device of it is open",
-                  .remedy = attach_anew});
+                  .remedy = RemedyCode::attach_anew});
 }
 
 BackendContainer::Explanation BackendContainer::explain_map(CallResult /*failed*/, IovaRange /*range*/,

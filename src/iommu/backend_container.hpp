@@ -91,9 +91,6 @@ class BackendContainer {
   // Takes it over, in one step: after an error it is where it was. space().devices() does not have it yet. If
   // `is_tracked`, its IOMMU logs its writes from the first on.
   [[nodiscard]] virtual Result<void> take_over(Attached& /*device*/, bool /*is_tracked*/) { return {}; }
-  // What to do instead.
-  static constexpr const char* attach_anew =
-      "detach the device, which loses its state, and attach it to that container";
 
   // Detaches the device and closes its fd, where the kernel interface requires it. space().devices() has only the
   // others.

@@ -46,7 +46,7 @@ tl::unexpected<Error> in_a_container(int fd, GroupId id, const std::string& devi
                   .reason = fmt::format("fd {} was given for it, and the group is in a container already: of this "
                                         "process, or of another that has the descriptor, too",
                                         fd),
-                  .remedy = "attach to that container, or detach the group's devices there"});
+                  .remedy = RemedyCode::attach_there_or_detach_group});
 }
 
 }  // namespace

@@ -82,7 +82,7 @@ void GroupContainer::explain_set_iommu(CallFailed& what) const {
   if (what.result != -EINVAL || !fd_.given) return;
   what.kind = ErrorKind::in_use;
   what.reason = fmt::format("fd {} was given, and has an IOMMU: another Container has its descriptor", fd_.get());
-  what.remedy = "give each Container a descriptor of its own of /dev/vfio/vfio";
+  what.remedy = RemedyCode::give_container_own_fd;
 }
 
 bool GroupContainer::has_extension(unsigned long number) const {

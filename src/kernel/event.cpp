@@ -48,7 +48,7 @@ Result<Event> Event::adopt(Fd fd) {
     return refusal({.result = -EINVAL,
                     .object = object,
                     .reason = "it blocks, so a wait would not end in time",
-                    .remedy = "create it with EFD_NONBLOCK"});
+                    .remedy = RemedyCode::make_event_nonblocking});
   }
   return Event(std::move(fd));
 }

@@ -4,6 +4,7 @@
 
 #include <postern/kvm.hpp>
 
+#include "base/remedy.hpp"
 #include "kernel/kvm.hpp"
 
 namespace postern {
@@ -17,12 +18,12 @@ Result<KvmVfioDevice> KvmVfioDevice::create(Kernel& kernel, int vm) {
     case -EBUSY:
       what.kind = ErrorKind::already_exists;
       what.reason = "a VM has one such device, and this one has it";
-      what.remedy = "give its descriptor to KvmVfioDevice::adopt()";
+      what.remedy = RemedyCode::adopt_kvm_device;
       break;
     case -ENODEV:
       what.kind = ErrorKind::unsupported;
       what.reason = "this KVM has no device for VFIO";
-      what.remedy = "use a kernel with CONFIG_KVM_VFIO";
+      what.remedy = remedy<RemedyCode::use_kernel_with_option>("CONFIG_KVM_VFIO");
       break;
     case -ENOTTY:
       what.kind = ErrorKind::invalid_argument;

@@ -19,7 +19,6 @@ constexpr std::chrono::milliseconds slow_status_interval(1000);  // of status re
 constexpr std::string_view enabling = "NVMe enable (CC.EN)";
 constexpr std::string_view disabling = "NVMe disable (CC.EN)";
 constexpr std::string_view shutting_down = "NVMe shutdown (CC.SHN)";
-constexpr std::string_view reset_remedy = "reset the device (Device::reset()) and open it again";
 
 // The entries of a queue in memory that the device can access.
 template <typename Entry>
@@ -27,10 +26,14 @@ std::span<Entry> entries_at(const DmaBuffer& memory, std::size_t offset, std::si
   return {reinterpret_cast<Entry*>(memory.data() + offset), count};
 }
 
+Remedy reset_and_open_again(const std::string& device) {
+  return {.code = RemedyCode::reset_and_open_again, .arguments = {device}};
+}
+
 }  // namespace
 
 tl::unexpected<Error> nvme_failure(int code, std::string_view operation, std::string object, std::string reason,
-                                   std::string remedy) {
+                                   Remedies remedy) {
   return failure({.code = code,
                   .operation = std::string(operation),
                   .object = std::move(object),
@@ -41,46 +44,41 @@ tl::unexpected<Error> nvme_failure(int code, std::string_view operation, std::st
 
 Result<std::unique_ptr<Admin>> Admin::start(PciDevice& device, IovaAllocator* allocator,
                                             std::chrono::milliseconds timeout) {
-  auto revision_and_class = device.read_config<std::uint32_t>(0x08);
-  if (!revision_and_class) return failure_of(revision_and_class);
-  if (const std::uint32_t found = *revision_and_class >> 8; found != nvme_class) {
-    if (auto alive = device.check_responds(); !alive) return failure_of(alive);
+  const auto revision_and_class = POSTERN_TRY(device.read_config<std::uint32_t>(0x08));
+  if (const std::uint32_t found = revision_and_class >> 8; found != nvme_class) {
+    POSTERN_TRY(device.check_responds());
     return nvme_failure(ENODEV, enabling, device.name(),
                         fmt::format("its class is {:#08x}, but an NVMe controller's is {:#08x}", found, nvme_class));
   }
   Owner owner(device);
   if (!owner.has_it()) {
     return nvme_failure(EBUSY, enabling, device.name(), "another nvme::Controller owns this device",
-                        "destroy that one first");
+                        RemedyCode::destroy_other_owner);
   }
-  auto bar = device.map_bar(0);
-  if (!bar) return failure_of(bar);
-  if (bar->size() < first_doorbell + 2 * sizeof(std::uint32_t)) {
+  auto bar = POSTERN_TRY(device.map_bar(0));
+  if (bar.size() < first_doorbell + 2 * sizeof(std::uint32_t)) {
     return nvme_failure(ENODEV, enabling, device.name(),
-                        fmt::format("BAR 0 has {:#x} bytes, too few for doorbells", bar->size()));
+                        fmt::format("BAR 0 has {:#x} bytes, too few for doorbells", bar.size()));
   }
-  auto registers = registers_at<Registers>(bar->bytes());
-  if (!registers) return failure_of(registers);
+  auto registers = POSTERN_TRY(registers_at<Registers>(bar.bytes()));
   // It must not access memory until it is idle: earlier commands may still be running.
-  if (auto done = device.disable_bus_master(); !done) return failure_of(done);
+  POSTERN_TRY(device.disable_bus_master());
   // Before the first register access, which is a SIGBUS while memory decoding is off.
-  if (auto done = device.enable_memory(); !done) return failure_of(done);
+  POSTERN_TRY(device.enable_memory());
 
-  std::unique_ptr<Admin> admin(new Admin(device, std::move(owner), std::move(*bar), **registers, timeout));
-  if (auto done = admin->check_capabilities(); !done) return failure_of(done);
-  auto doorbells = admin->doorbells_of(0, enabling);
-  if (!doorbells) return failure_of(doorbells);
-  if (auto done = admin->bring_to_rest(); !done) return failure_of(done);
+  std::unique_ptr<Admin> admin(new Admin(device, std::move(owner), std::move(bar), *registers, timeout));
+  POSTERN_TRY(admin->check_capabilities());
+  auto doorbells = POSTERN_TRY(admin->doorbells_of(0, enabling));
+  POSTERN_TRY(admin->bring_to_rest());
 
-  auto memory = DmaBuffer::allocate(device.device().container(), 3 * page_size, {.allocator = allocator});
-  if (!memory) return failure_of(memory);
-  admin->memory_ = std::move(*memory);
+  admin->memory_ =
+      POSTERN_TRY(DmaBuffer::allocate(device.device().container(), 3 * page_size, {.allocator = allocator}));
   admin->queue_.emplace(
       QueuePair::Memory{.submissions = entries_at<SubmissionEntry>(*admin->memory_, 0, admin_entries),
                         .completions = entries_at<CompletionEntry>(*admin->memory_, page_size, admin_entries)},
-      *doorbells);
+      doorbells);
   const Iova iova = admin->memory_->iova();
-  if (auto done = admin->enable(iova, iova + page_size); !done) return failure_of(done);
+  POSTERN_TRY(admin->enable(iova, iova + page_size));
   return admin;
 }
 
@@ -92,7 +90,7 @@ Result<void> Admin::check_capabilities() {
   // A controller that hangs during its start, or whose link came back without it.
   if (capabilities_.raw == 0 && registers_.version.read() == 0) {
     return nvme_failure(EIO, enabling, name(), "its registers read as all zeroes: the controller does not work",
-                        std::string(reset_remedy) + ", or turn the machine off and on again");
+                        Remedies(reset_and_open_again(name())).add(RemedyCode::turn_machine_off_and_on));
   }
   if (!capabilities_.has_nvm_commands()) return unfit("it does not support the NVM command set (CAP.CSS)");
   if (capabilities_.smallest_page() != page_size) {
@@ -115,13 +113,13 @@ Result<void> Admin::wait_status(std::uint32_t mask, std::uint32_t value, std::st
   }
   if (is_fatal()) {
     return nvme_failure(EIO, operation, name(), "the controller reports a fatal error (CSTS.CFS)",
-                        std::string(reset_remedy));
+                        reset_and_open_again(name()));
   }
   if (ended) return {};
   return nvme_failure(
       ETIMEDOUT, operation, name(),
       fmt::format("CSTS is {:#x} after the {} ms that CAP.TO allows", seen, capabilities_.timeout().count()),
-      std::string(reset_remedy));
+      reset_and_open_again(name()));
 }
 
 Result<Doorbells> Admin::doorbells_of(std::uint16_t queue, std::string_view operation) const {
@@ -141,12 +139,12 @@ Result<void> Admin::disable() {
 // reads 0, it may continue earlier commands: an abandoned read could write to memory that has been reused.
 Result<void> Admin::bring_to_rest() {
   const auto at_rest = [this]() -> Result<void> {
-    if (auto done = disable(); !done) return done;
+    POSTERN_TRY(disable());
     const std::uint32_t seen = registers_.status.read();
     if (seen == all_ones) return disable();
     if ((seen & status::fatal) == 0) return {};
     return nvme_failure(EIO, disabling, name(), "it is disabled, but still reports a fatal error (CSTS.CFS)",
-                        std::string(reset_remedy));
+                        reset_and_open_again(name()));
   };
   auto done = at_rest();
   if (done || done.error().code() == ENODEV) return done;
@@ -158,7 +156,7 @@ Result<void> Admin::bring_to_rest() {
                     .operation = why.operation(),
                     .object = why.object(),
                     .reason = why.reason() + ", and it could not be reset",
-                    .remedy = "turn the host off and on again",
+                    .remedy = RemedyCode::turn_machine_off_and_on,
                     .causes = std::move(causes)});
   }
   return at_rest();
@@ -169,7 +167,7 @@ Result<void> Admin::enable(Iova submissions, Iova completions) {
   registers_.admin_queue_attributes.write(entries << 16 | entries);
   registers_.admin_submission_queue.write(submissions.value);
   registers_.admin_completion_queue.write(completions.value);
-  if (auto done = device_.enable_bus_master(); !done) return done;
+  POSTERN_TRY(device_.enable_bus_master());
   stopped_ = false;
   registers_.configuration.write(configuration::enable | configuration::submission_entry_64 |
                                  configuration::completion_entry_16);
@@ -183,7 +181,7 @@ Result<std::uint32_t> Admin::command(SubmissionEntry entry, std::string_view ope
 Result<std::uint32_t> Admin::run(SubmissionEntry entry, std::chrono::milliseconds timeout, std::string_view operation,
                                  std::string object) {
   if (stopped_) {
-    return nvme_failure(ESHUTDOWN, operation, std::move(object), "the controller was stopped", "open it again");
+    return nvme_failure(ESHUTDOWN, operation, std::move(object), "the controller was stopped", RemedyCode::open_again);
   }
   queue_->submit(std::span(&entry, 1), [](const SubmissionEntry& command, std::uint32_t id, SubmissionEntry& next) {
     next = command;
@@ -218,8 +216,8 @@ Result<IdentifyData> Admin::identify(Identify what, std::uint32_t namespace_id) 
   std::string object = namespace_id == 0 ? name() : fmt::format("{} namespace {}", name(), namespace_id);
   // Clears earlier data, which must not be taken for an answer.
   std::fill_n(memory_->data() + offset, page_size, std::byte{0});
-  auto done = command(nvme::identify(what, namespace_id, memory_->iova() + offset), "NVMe Identify", std::move(object));
-  if (!done) return failure_of(done);
+  POSTERN_TRY(
+      command(nvme::identify(what, namespace_id, memory_->iova() + offset), "NVMe Identify", std::move(object)));
   // A copy, which the device cannot change while it is read.
   IdentifyData data;
   std::copy_n(memory_->data() + offset, data.size(), data.data());
@@ -227,19 +225,16 @@ Result<IdentifyData> Admin::identify(Identify what, std::uint32_t namespace_id) 
 }
 
 Result<QueuePair> Admin::create_queue_pair(const IoQueue& queue) {
-  auto doorbells = doorbells_of(queue.id, "NVMe Create I/O Queue");
-  if (!doorbells) return failure_of(doorbells);
+  auto doorbells = POSTERN_TRY(doorbells_of(queue.id, "NVMe Create I/O Queue"));
   const auto entries = static_cast<std::uint16_t>(queue.memory.submissions.size());
   const QueueAt completions{.id = queue.id, .entries = entries, .memory = queue.completions};
   const QueueAt submissions{.id = queue.id, .entries = entries, .memory = queue.submissions};
   const Signal signal = queue.vector ? Signal::interrupt : Signal::none;
-  auto done = command(create_completion_queue(completions, signal, queue.vector.value_or(0)),
-                      "NVMe Create I/O Completion Queue", fmt::format("{} queue {}", name(), queue.id));
-  if (!done) return failure_of(done);
-  done = command(create_submission_queue(submissions), "NVMe Create I/O Submission Queue",
-                 fmt::format("{} queue {}", name(), queue.id));
-  if (!done) return failure_of(done);
-  return QueuePair(queue.memory, *doorbells);
+  POSTERN_TRY(command(create_completion_queue(completions, signal, queue.vector.value_or(0)),
+                      "NVMe Create I/O Completion Queue", fmt::format("{} queue {}", name(), queue.id)));
+  POSTERN_TRY(command(create_submission_queue(submissions), "NVMe Create I/O Submission Queue",
+                      fmt::format("{} queue {}", name(), queue.id)));
+  return QueuePair(queue.memory, doorbells);
 }
 
 Result<void> Admin::enable_interrupts() {
@@ -250,11 +245,9 @@ Result<void> Admin::enable_interrupts() {
   }
   std::vector<Event> events;
   while (events.size() < vectors) {
-    auto event = Event::create(device_.device().container()->kernel());
-    if (!event) return failure_of(event);
-    events.push_back(std::move(*event));
+    events.push_back(POSTERN_TRY(Event::create(device_.device().container()->kernel())));
   }
-  if (auto done = device_.enable(PciInterrupt::msix, events); !done) return done;
+  POSTERN_TRY(device_.enable(PciInterrupt::msix, events));
   events_ = std::move(events);
   return {};
 }
@@ -293,7 +286,8 @@ tl::unexpected<Error> Admin::give_up(const QueuePair& queue, std::chrono::millis
     reason = fmt::format("the controller answered command {}, which is not in flight", *stray);
   }
   halt();
-  return nvme_failure(code, operation, std::move(object), reason + "; the controller was stopped", "open it again");
+  return nvme_failure(code, operation, std::move(object), reason + "; the controller was stopped",
+                      RemedyCode::open_again);
 }
 
 void Admin::stop() noexcept {

@@ -10,6 +10,7 @@
 #include <postern/dma_buffer.hpp>
 #include <postern/event.hpp>
 #include <postern/pci_device.hpp>
+#include <postern/remedy.hpp>
 #include <postern/result.hpp>
 #include <string>
 #include <string_view>
@@ -24,7 +25,7 @@ namespace postern::nvme {
 
 // A failure of this driver.
 [[nodiscard]] tl::unexpected<Error> nvme_failure(int code, std::string_view operation, std::string object,
-                                                 std::string reason, std::string remedy = {});
+                                                 std::string reason, Remedies remedy = {});
 
 // The destructor stops the controller, which accesses no memory afterwards: its buffers may be freed then, but not
 // before. Thread safety: one thread at a time.

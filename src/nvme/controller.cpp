@@ -117,7 +117,7 @@ class Controller::State {
   [[nodiscard, gnu::noinline]] Result<std::uint16_t> submit_any(const Namespace& ns, std::uint64_t block,
                                                                 std::uint32_t count, Iova data) {
     Command command{.opcode = opcode, .count = count, .block = block, .data = data};
-    if (auto done = submit_any(ns, std::span(&command, 1)); !done) return failure_of(done);
+    POSTERN_TRY(submit_any(ns, std::span(&command, 1)));
     return command.id;
   }
   [[nodiscard]] Result<void> submit_any(const Namespace& ns, std::span<Command> commands);
@@ -147,25 +147,20 @@ class Controller::State {
 };
 
 Result<void> Controller::State::identify() {
-  auto data = admin_->identify(Identify::controller);
-  if (!data) return failure_of(data);
-  auto parsed = parse_controller(admin_->name(), *data);
-  if (!parsed) return failure_of(parsed);
-  info = {.model = parsed->model,
-          .serial = parsed->serial,
-          .firmware = parsed->firmware,
+  auto data = POSTERN_TRY(admin_->identify(Identify::controller));
+  auto parsed = POSTERN_TRY(parse_controller(admin_->name(), data));
+  info = {.model = parsed.model,
+          .serial = parsed.serial,
+          .firmware = parsed.firmware,
           .version = admin_->version(),
-          .max_transfer = max_transfer(parsed->max_transfer_shift, admin_->capabilities().smallest_page()),
+          .max_transfer = max_transfer(parsed.max_transfer_shift, admin_->capabilities().smallest_page()),
           .queue_depth = 0};
 
-  data = admin_->identify(Identify::active_namespaces);
-  if (!data) return failure_of(data);
-  auto ids = parse_active_namespaces(admin_->name(), parsed->max_namespace, *data);
-  if (!ids) return failure_of(ids);
-  for (const std::uint32_t id : *ids) {
-    data = admin_->identify(Identify::name_space, id);
-    if (!data) return failure_of(data);
-    auto ns = parse_namespace(admin_->name(), id, *data);
+  data = POSTERN_TRY(admin_->identify(Identify::active_namespaces));
+  auto ids = POSTERN_TRY(parse_active_namespaces(admin_->name(), parsed.max_namespace, data));
+  for (const std::uint32_t id : ids) {
+    data = POSTERN_TRY(admin_->identify(Identify::name_space, id));
+    auto ns = parse_namespace(admin_->name(), id, data);
     log_failure(ns, LogKind::remark);  // the others are usable
     if (ns) namespaces.push_back(*ns);
   }
@@ -173,30 +168,23 @@ Result<void> Controller::State::identify() {
 }
 
 Result<void> Controller::State::make_queue(IovaAllocator* allocator) {
-  if (auto done = admin_->command(set_one_queue_pair(), "NVMe Set Features (Number of Queues)", admin_->name());
-      !done) {
-    return failure_of(done);
-  }
+  POSTERN_TRY(admin_->command(set_one_queue_pair(), "NVMe Set Features (Number of Queues)", admin_->name()));
   const std::uint32_t most = std::min(admin_->capabilities().queue_entries(), 0xffffU);
   const auto entries = static_cast<std::uint16_t>(std::clamp<std::uint32_t>(options_.queue_depth, 2, most));
   const std::uint64_t completions = round_up_to_page(entries * sizeof(SubmissionEntry));
   lists_ = completions + round_up_to_page(entries * sizeof(CompletionEntry));
-  auto memory =
-      DmaBuffer::allocate(device_.device().container(), lists_ + (entries - 1U) * page_size, {.allocator = allocator});
-  if (!memory) return failure_of(memory);
-  memory_ = std::move(*memory);
+  memory_ = POSTERN_TRY(
+      DmaBuffer::allocate(device_.device().container(), lists_ + (entries - 1U) * page_size, {.allocator = allocator}));
 
   std::optional<std::uint16_t> vector;
   if (uses_interrupts()) vector = static_cast<std::uint16_t>(admin_->events().size() - 1);
-  auto queue = admin_->create_queue_pair(
+  queue_ = POSTERN_TRY(admin_->create_queue_pair(
       {.id = io_queue,
        .memory = {.submissions = {reinterpret_cast<SubmissionEntry*>(memory_->data()), entries},
                   .completions = {reinterpret_cast<CompletionEntry*>(memory_->data() + completions), entries}},
        .submissions = memory_->iova(),
        .completions = memory_->iova() + completions,
-       .vector = vector});
-  if (!queue) return failure_of(queue);
-  queue_ = std::move(*queue);
+       .vector = vector}));
   info.queue_depth = entries;
   return {};
 }
@@ -204,9 +192,9 @@ Result<void> Controller::State::make_queue(IovaAllocator* allocator) {
 // Batches with a command that is not common, and batches that cannot be submitted. Checks all commands before it puts
 // the first one into the queue.
 Result<void> Controller::State::submit_any(const Namespace& ns, std::span<Command> commands) {
-  if (auto fits = check_room(ns, commands); !fits) return fits;
+  POSTERN_TRY(check_room(ns, commands));
   for (const Command& command : commands) {
-    if (auto fine = check_command(admin_->name(), ns, command, info.max_transfer); !fine) return fine;
+    POSTERN_TRY(check_command(admin_->name(), ns, command, info.max_transfer));
   }
   if (commands.empty()) return {};
   queue_->submit(commands, [&](Command& command, std::uint32_t id, SubmissionEntry& entry) {
@@ -229,7 +217,7 @@ Result<void> Controller::State::check_room(const Namespace& ns, std::span<const 
   std::string object = is_batch ? fmt::format("{} namespace {}, {} commands", admin_->name(), ns.id, commands.size())
                                 : object_of(ns, commands.front());
   if (admin_->stopped()) {
-    return nvme_failure(ESHUTDOWN, operation, std::move(object), "the controller was stopped", "open it again");
+    return nvme_failure(ESHUTDOWN, operation, std::move(object), "the controller was stopped", RemedyCode::open_again);
   }
   const std::uint32_t most = info.queue_depth - 1U;
   if (commands.size() > most) {
@@ -291,7 +279,7 @@ Result<Completed> Controller::State::wait() {
   if (auto done = poll()) return *done;
   constexpr std::string_view operation = "NVMe wait";
   if (admin_->stopped()) {
-    return nvme_failure(ESHUTDOWN, operation, admin_->name(), "the controller was stopped", "open it again");
+    return nvme_failure(ESHUTDOWN, operation, admin_->name(), "the controller was stopped", RemedyCode::open_again);
   }
   if (queue_->idle() && !queue_->stray()) {
     return nvme_failure(EINVAL, operation, admin_->name(), "no command is in flight", "submit one first");
@@ -309,10 +297,10 @@ Result<void> Controller::State::run(const Namespace& ns, Command command) {
                         "reap them first, by reap(), poll() or wait()");
   }
   const Container& container = *device_.device().container();
-  if (auto mapped = check_mapped(container, admin_->name(), ns, command); !mapped) return mapped;
+  POSTERN_TRY(check_mapped(container, admin_->name(), ns, command));
   // Ignores the interrupt of a command that poll() has reaped.
   if (uses_interrupts()) (void)admin_->events().back().take();
-  if (auto submitted = submit_any(ns, std::span(&command, 1)); !submitted) return submitted;
+  POSTERN_TRY(submit_any(ns, std::span(&command, 1)));
   const Awaited awaited = next_completion();
   const auto done = awaited.lacks_interrupt ? poll() : awaited.completed;
   if (!done) return give_up(operation, object_of(ns, command));
@@ -328,14 +316,13 @@ Result<Controller> Controller::open(PciDevice& device, IovaAllocator& allocator,
 
 Result<Controller> Controller::open(PciDevice& device, Options options) {
   IovaAllocator* const allocator = options.allocator;
-  auto admin = Admin::start(device, allocator, options.timeout);
-  if (!admin) return failure_of(admin);
-  auto state = std::make_unique<State>(device, std::move(*admin), options);
-  if (auto done = state->identify(); !done) return failure_of(done);
+  auto admin = POSTERN_TRY(Admin::start(device, allocator, options.timeout));
+  auto state = std::make_unique<State>(device, std::move(admin), options);
+  POSTERN_TRY(state->identify());
   if (options.completion == Completion::msix) {
-    if (auto done = state->enable_interrupts(); !done) return failure_of(done);
+    POSTERN_TRY(state->enable_interrupts());
   }
-  if (auto done = state->make_queue(allocator); !done) return failure_of(done);
+  POSTERN_TRY(state->make_queue(allocator));
   return Controller(std::move(state));
 }
 

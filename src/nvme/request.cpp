@@ -18,10 +18,10 @@ constexpr bool is_write_protected(std::uint16_t status) {
   return code == 0x020 || code == 0x182;
 }
 
-std::string remedy_of(const Namespace& ns, std::uint16_t status) {
+Remedies remedy_of(const Namespace& ns, std::uint16_t status) {
   switch (status & 0x7ff) {
     case 0x004:  // data transfer error
-      return "check that the data is mapped for this direction";
+      return RemedyCode::map_for_direction;
     case 0x080:  // LBA out of range
       return fmt::format("the namespace has {} blocks", ns.blocks);
     default:
@@ -95,7 +95,7 @@ Result<void> check_mapped(const Container& container, std::string_view device, c
   return nvme_failure(
       EFAULT, operation_of(command.opcode), object_of(device, ns, command),
       fmt::format("the data is {}, but {} is not mapped for the device", to_string(*data), to_string(next)),
-      "map it for this direction");
+      RemedyCode::map_for_direction);
 }
 
 tl::unexpected<Error> status_failure(std::string_view device, const Namespace& ns, const Command& command,

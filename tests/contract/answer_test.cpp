@@ -305,43 +305,36 @@ const std::vector<Lie> lies = {
 
 // Makes every call of a device and its container.
 Result<void> use_all(Kernel& kernel, const HostDevice& host, test::Interface interface) {
-  auto device = attach(kernel, host, test::options_for(interface));
-  if (!device) return failure_of(device);
-  auto pci = PciDevice::open(std::move(*device));
-  if (!pci) return failure_of(pci);
-  const auto container = pci->device().container();
+  auto device = POSTERN_TRY(attach(kernel, host, test::options_for(interface)));
+  auto pci = POSTERN_TRY(PciDevice::open(std::move(device)));
+  const auto container = pci.device().container();
   (void)container->properties();
-  (void)pci->device().features();
+  (void)pci.device().features();
   IovaAllocator iovas(container->usable_ranges(), container->page_sizes());
   {
-    auto buffer = DmaBuffer::allocate(container, iovas, 65536);
-    if (!buffer) return failure_of(buffer);
+    auto buffer = POSTERN_TRY(DmaBuffer::allocate(container, iovas, 65536));
     if (DirtyTracker* tracker = container->get<DirtyTracker>()) {
-      if (auto started = tracker->start(); !started) return started;
+      POSTERN_TRY(tracker->start());
       std::vector<std::uint64_t> words(1);
-      auto told = tracker->query({buffer->iova(), buffer->iova() + 65535}, {4096, words});
-      if (!told) return failure_of(told);
-      if (auto stopped = tracker->stop(); !stopped) return stopped;
+      POSTERN_TRY(tracker->query({buffer.iova(), buffer.iova() + 65535}, {4096, words}));
+      POSTERN_TRY(tracker->stop());
     }
   }
   if (DmaWindows* windows = container->get<DmaWindows>()) {
-    auto made = windows->create({.size = std::uint64_t{1} << 28, .page_size = 4096});
-    if (!made) return failure_of(made);
+    POSTERN_TRY(windows->create({.size = std::uint64_t{1} << 28, .page_size = 4096}));
   }
   if (Eeh* eeh = container->get<Eeh>()) {
-    if (auto state = eeh->state(); !state) return failure_of(state);
+    POSTERN_TRY(eeh->state());
   }
-  auto bar = pci->map_bar(0);
-  if (!bar) return failure_of(bar);
-  auto event = Event::create(kernel);
-  if (!event) return failure_of(event);
-  if (auto on = pci->enable(PciInterrupt::msix, std::span(&*event, 1)); !on) return on;
-  if (auto off = pci->disable(PciInterrupt::msix); !off) return off;
-  auto set = ResetSet::of(pci->device());
+  auto bar = POSTERN_TRY(pci.map_bar(0));
+  auto event = POSTERN_TRY(Event::create(kernel));
+  POSTERN_TRY(pci.enable(PciInterrupt::msix, std::span(&event, 1)));
+  POSTERN_TRY(pci.disable(PciInterrupt::msix));
+  auto set = ResetSet::of(pci.device());
   if (!set && set.error().code() != ENODEV) return failure_of(set);  // ENODEV: on a root bus
-  bar->reset();                                                      // the mapping keeps the device open
-  if (auto unmapped = container->unmap_all(); !unmapped) return unmapped;
-  if (auto detached = pci->device().detach(); !detached) return detached;
+  bar.reset();                                                       // the mapping keeps the device open
+  POSTERN_TRY(container->unmap_all());
+  POSTERN_TRY(pci.device().detach());
   return container->close();
 }
 

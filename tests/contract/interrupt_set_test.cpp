@@ -268,9 +268,11 @@ TEST_P(InterruptSetOnKernel, DeviceRefusesWhatWouldTurnVectorsOffSilently) {
   const auto none = disk_.enable(msix, {});
   ASSERT_FALSE(none);
   EXPECT_THAT(none.error().message(), HasSubstr("no events are given; turn vectors off with disable()"));
+  EXPECT_TRUE(none.error().remedies().contains(RemedyCode::turn_vectors_off));
   const auto notified = disk_.notify(msix, events_[0]);
   ASSERT_FALSE(notified);
   EXPECT_EQ(notified.error().code(), EINVAL);
+  EXPECT_TRUE(notified.error().remedies().contains(RemedyCode::enable_instead_of_notifying));
   EXPECT_FALSE(is_msix_on());
 }
 

@@ -211,17 +211,13 @@ TEST(OutOfMemoryInside, TheSimulatedKernelLeavesItsSysfsWhole) {
 
 // Uses the library from attach() to an NVMe read, and leaves the release of everything to destructors.
 Result<void> read_a_block(World& world) {
-  auto device = attach(world.kernel, world.host, world.options());
-  if (!device) return failure_of(device);
-  auto pci = PciDevice::open(std::move(*device));
-  if (!pci) return failure_of(pci);
-  const auto container = pci->device().container();
+  auto device = POSTERN_TRY(attach(world.kernel, world.host, world.options()));
+  auto pci = POSTERN_TRY(PciDevice::open(std::move(device)));
+  const auto container = pci.device().container();
   IovaAllocator iovas(container->usable_ranges(), container->page_sizes());
-  auto buffer = DmaBuffer::allocate(container, iovas, World::page);
-  if (!buffer) return failure_of(buffer);
-  auto disk = nvme::Controller::open(*pci, iovas);
-  if (!disk) return failure_of(disk);
-  return disk->read(disk->namespaces().at(0), 0, 1, buffer->iova());
+  auto buffer = POSTERN_TRY(DmaBuffer::allocate(container, iovas, World::page));
+  auto disk = POSTERN_TRY(nvme::Controller::open(pci, iovas));
+  return disk.read(disk.namespaces().at(0), 0, 1, buffer.iova());
 }
 
 std::vector<std::tuple<test::Interface, Scenario>> scenarios() {

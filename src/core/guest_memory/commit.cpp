@@ -64,12 +64,11 @@ tl::unexpected<Error> refuse_range(const Container& container, IovaRange range) 
   } else {
     reason = fmt::format("{} is not within one of the usable ranges {}", to_string(range), ranges_text(usable));
   }
-  return refusal(
-      {.result = -ERANGE,
-       .kind = ErrorKind::out_of_range,
-       .object = object_text(container),
-       .reason = std::move(reason),
-       .remedy = "place the guest's memory within the usable ranges, with a hole for what lies between them"});
+  return refusal({.result = -ERANGE,
+                  .kind = ErrorKind::out_of_range,
+                  .object = object_text(container),
+                  .reason = std::move(reason),
+                  .remedy = RemedyCode::place_guest_memory_in_ranges});
 }
 
 // An error of a piece, told as what was to be done with it.

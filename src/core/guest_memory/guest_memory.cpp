@@ -14,7 +14,7 @@ tl::unexpected<Error> ended() {
   return refusal({.result = -EINVAL,
                   .object = "change guest memory",
                   .reason = "the transaction was committed or moved",
-                  .remedy = "begin another"});
+                  .remedy = RemedyCode::begin_transaction});
 }
 
 }  // namespace
@@ -33,7 +33,7 @@ Result<GuestMemory::Transaction> GuestMemory::begin() {
     return refusal({.result = -EBUSY,
                     .object = "change guest memory",
                     .reason = "another transaction is open",
-                    .remedy = "commit or destroy it first"});
+                    .remedy = RemedyCode::end_transaction});
   }
   impl_->begin();
   return Transaction(*impl_);

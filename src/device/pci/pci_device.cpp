@@ -128,7 +128,7 @@ Result<void> PciDevice::notify(PciInterrupt kind, const Event& event) const {
   return refusal({.result = -EINVAL,
                   .object = interrupt_text(name(), true, static_cast<std::uint32_t>(kind)),
                   .reason = "only PciInterrupt::error and PciInterrupt::request notify",
-                  .remedy = "enable interrupts of the device with enable()"});
+                  .remedy = RemedyCode::enable_instead_of_notifying});
 }
 
 }  // namespace postern

@@ -83,7 +83,7 @@ Result<void> require_bound(const Fd& fd, const std::string& device) {
   if (what.result >= 0) return {};
   if (what.result == -EINVAL) {
     what.reason = fmt::format("fd {} was given with an id, but is bound to no iommufd", fd.get());
-    what.remedy = "give it without an id, for attach() to bind it";
+    what.remedy = RemedyCode::omit_iommufd_id;
   }
   return call_failure(vfio::device_get_info.symbol, std::move(what));
 }
@@ -100,7 +100,7 @@ Result<void> take_binding(BoundDevice& bound, const std::shared_ptr<Iommufd>& io
        .reason = fmt::format("fd {} was given, and is bound to another iommufd, which lasts as long as it is "
                              "open",
                              bound.fd.get()),
-       .remedy = "attach to a container of that iommufd, or open the device's node anew"});
+       .remedy = RemedyCode::attach_with_its_iommufd});
 }
 
 Result<void> bind(BoundDevice& bound, const std::shared_ptr<Iommufd>& iommufd, const HostDevice& device) {

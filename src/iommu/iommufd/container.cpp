@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/log.hpp"
+#include "base/remedy.hpp"
 #include "base/words.hpp"
 #include "host/requirements.hpp"
 #include "iommu/address_space.hpp"
@@ -34,7 +35,7 @@ tl::unexpected<Error> bound_elsewhere(std::string_view call, int code, const Att
                   .object = device.host.name,
                   .reason = fmt::format("fd {} was given as device {} of an iommufd, but not of this one",
                                         device.fd.get(), device.id),
-                  .remedy = "give the iommufd that it is bound to in ContainerOptions::fd, and its id there"});
+                  .remedy = RemedyCode::give_iommufd_of_device});
 }
 
 // Returns 0 or a negated errno, or the error of turning dirty tracking on, which comes before the device.
@@ -177,7 +178,7 @@ Result<void> IommufdContainer::connect(Attached& device) {
 
 Result<void> IommufdContainer::check_take_over(const Attached& device, const BackendContainer& from,
                                                const std::string& object) const {
-  CallFailed what{.object = object, .remedy = attach_anew};
+  CallFailed what{.object = object, .remedy = RemedyCode::attach_anew};
   const auto is_of_its_group = [&](const auto& other) {
     return other.get() != &device && other->host.iommu_group && other->host.iommu_group == device.host.iommu_group;
   };
@@ -186,7 +187,7 @@ Result<void> IommufdContainer::check_take_over(const Attached& device, const Bac
   if (iommufd_->identity() != static_cast<const IommufdContainer&>(from).iommufd_->identity()) {
     what.result = -EINVAL;
     what.reason = "the containers have /dev/iommu opened twice, and a device is bound to one of them while it is open";
-    what.remedy.add("open both containers without ContainerOptions::fd, or both with the same, for the next time");
+    what.remedy.add(RemedyCode::open_both_with_one_iommufd);
   } else if (cdev_of(device).hwpt == nullptr) {
     // iommufd_access_change_ioas tells it that all of its memory is unmapped.
     what.result = -EOPNOTSUPP;
@@ -196,8 +197,7 @@ Result<void> IommufdContainer::check_take_over(const Attached& device, const Bac
     what.result = -EBUSY;
     what.reason = fmt::format("{} of the same IOMMU group {} is in its container, too, and would move with it",
                               (*mate)->host.name, to_string(*device.host.iommu_group));
-    what.remedy = fmt::format("detach {}, move this device, and then attach {} to the new container, too",
-                              (*mate)->host.name, (*mate)->host.name);
+    what.remedy = remedy<RemedyCode::detach_group_mate>((*mate)->host.name);
   } else {
     return {};
   }

@@ -72,7 +72,7 @@ Result<void> read_object(const Place& place, std::span<const Key<Described>> key
   for (const auto& key : keys) {
     const std::string name(key.name);
     if (place.value.contains(name)) {
-      if (auto read = key.read(place.below(name), into); !read) return read;
+      POSTERN_TRY(key.read(place.below(name), into));
     } else if (key.is_required) {
       return refuse(place.file, place.path, fmt::format("the key \"{}\" is missing", name),
                     fmt::format("the keys here are: {}", names()));
@@ -214,10 +214,8 @@ Result<Host> parse_host(std::string_view json, std::string_view file) {
   const Json value = Json::parse(json, nullptr, false);
   Host host;
   const Place document{value, name, ""};
-  if (auto read = read_object(document, std::span<const Key<Host>>(host_keys), host); !read) {
-    return failure_of(read);
-  }
-  if (auto used = check_use(document, host); !used) return failure_of(used);
+  POSTERN_TRY(read_object(document, std::span<const Key<Host>>(host_keys), host));
+  POSTERN_TRY(check_use(document, host));
   if (const Impossible wrong = find_impossible(host); !wrong.empty()) {
     return refuse(name, wrong.place, wrong.reason, wrong.remedy);
   }

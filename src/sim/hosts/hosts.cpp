@@ -137,9 +137,8 @@ Result<Host> find_host(std::string_view option) {
     if (host.name == name) return host.make();
   }
   if (name.find_first_of("/.") == std::string::npos) return no_such_host(option);
-  auto text = read_description(name);
-  if (!text) return failure_of(text);
-  return parse_host(*text, name);
+  const auto text = POSTERN_TRY(read_description(name));
+  return parse_host(text, name);
 }
 
 }  // namespace postern::sim

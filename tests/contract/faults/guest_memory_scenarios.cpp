@@ -22,10 +22,9 @@ void make_layout(World& w) {
 
 // Allocates nothing after the device is attached: what fails here is GuestMemory.
 Result<void> attach_to_guest(World& w, const HostDevice& which, std::optional<Device>& device) {
-  auto attached = w.guest->attach(which);
-  if (!attached) return failure_of(attached);
-  device.emplace(std::move(attached->device));
-  w.refusals = std::move(attached->refusals);
+  auto attached = POSTERN_TRY(w.guest->attach(which));
+  device.emplace(std::move(attached.device));
+  w.refusals = std::move(attached.refusals);
   return {};
 }
 

@@ -48,11 +48,8 @@ void World::must(const Result<void>& done) {
 }
 
 Result<void> World::open(const HostDevice& which, const AttachOptions& with, std::optional<PciDevice>& into) {
-  auto attached = attach(kernel, which, with);
-  if (!attached) return failure_of(attached);
-  auto pci = PciDevice::open(std::move(*attached));
-  if (!pci) return failure_of(pci);
-  into.emplace(std::move(*pci));
+  auto attached = POSTERN_TRY(attach(kernel, which, with));
+  into.emplace(POSTERN_TRY(PciDevice::open(std::move(attached))));
   if (!container) container = into->device().container();
   return {};
 }

@@ -68,13 +68,10 @@ Bytes read_kernel_disk() {
 // A device in its own container, with memory for data. The destructor releases all of it.
 struct Machine {
   static Result<std::unique_ptr<Machine>> make(Kernel& kernel, PciAddress address, const char* backend) {
-    auto function = find_pci_function(kernel, address);
-    if (!function) return failure_of(function);
-    auto device = attach(kernel, function->host, {.backend = backend});
-    if (!device) return failure_of(device);
-    auto pci = PciDevice::open(std::move(*device));
-    if (!pci) return failure_of(pci);
-    return std::make_unique<Machine>(std::move(*pci));
+    auto function = POSTERN_TRY(find_pci_function(kernel, address));
+    auto device = POSTERN_TRY(attach(kernel, function.host, {.backend = backend}));
+    auto pci = POSTERN_TRY(PciDevice::open(std::move(device)));
+    return std::make_unique<Machine>(std::move(pci));
   }
   explicit Machine(PciDevice device)
       : pci(std::move(device)),

@@ -43,6 +43,8 @@ TEST(RemedyWords, PutEachArgumentWhereThePatternHasIt) {
   EXPECT_EQ(remedy<RemedyCode::load_driver>("vfio-pci").text(), "load it with \"modprobe vfio-pci\"");
   EXPECT_EQ((remedy<RemedyCode::make_node>("/dev/vfio/vfio", "10", "196").text()),
             "or create it with \"mknod /dev/vfio/vfio c 10 196\"");
+  EXPECT_EQ(remedy<RemedyCode::detach_group_mate>("0000:01:00.1").text(),
+            "detach 0000:01:00.1, move this device, and then attach 0000:01:00.1 to the new container, too");
   const Remedy bind = remedy<RemedyCode::bind_to_vfio_driver>("0000:00:01.0");
   EXPECT_EQ(bind.text("{0} an vfio-pci binden"), "0000:00:01.0 an vfio-pci binden");
 }

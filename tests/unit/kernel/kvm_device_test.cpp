@@ -106,7 +106,8 @@ TEST_F(KvmDevice, SaysWhyItCannotBeCreated) {
   const auto not_built = KvmVfioDevice::create(kernel_, vm);
   ASSERT_FALSE(not_built);
   EXPECT_EQ(not_built.error().code(), ENODEV);
-  EXPECT_THAT(not_built.error().message(), HasSubstr("CONFIG_KVM_VFIO"));
+  ASSERT_TRUE(not_built.error().remedies().contains(RemedyCode::use_kernel_with_option));
+  EXPECT_EQ(not_built.error().remedy(), "use a kernel with CONFIG_KVM_VFIO");
 }
 
 TEST_F(KvmDevice, SaysWhyItRefusesAFile) {

@@ -25,7 +25,8 @@ TEST(ToolsRemedies, AreAllWordedWithTheArgumentsThatTheyHave) {
 TEST(ToolsRemedies, NameTheToolsCommandsInsteadOfFunctions) {
   EXPECT_EQ(words_of(remedy<RemedyCode::bind_to_vfio_driver>("0000:00:01.0")), "\"postern bind 0000:00:01.0\"");
   for (const RemedyCode code : {RemedyCode::bind_to_vfio_driver, RemedyCode::bind_if_spare, RemedyCode::list_devices,
-                                RemedyCode::use_other_backend, RemedyCode::see_causes, RemedyCode::bind_whole_group}) {
+                                RemedyCode::use_other_backend, RemedyCode::see_causes, RemedyCode::bind_whole_group,
+                                RemedyCode::reset_and_open_again}) {
     const std::string text = words_of(Remedy{.code = code, .arguments = {"X"}});
     EXPECT_THAT(text, HasSubstr("\"postern "));
     EXPECT_THAT(text, Not(HasSubstr("()")));

@@ -45,7 +45,7 @@ struct Chosen {
 // Whether all that the backend needs is there: more than its probe, which does not open the device's nodes.
 Result<void> require_usable(Kernel& kernel, const HostDevice& device, const Backend& backend) {
   for (RequirementState& state : backend.requirements(kernel, &device)) {
-    if (!state.found) return failure_of(state.found);
+    POSTERN_TRY(state.found);
   }
   return {};
 }

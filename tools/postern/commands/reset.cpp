@@ -197,7 +197,7 @@ Result<Ending> reset_bus(const Session& session, const Device& device, InUse in_
     session.print(json_text(json));
     return done ? Ending::ok : Ending::problem;
   }
-  if (!done) return failure_of(done);
+  POSTERN_TRY(done);
   std::vector<std::string> names;
   for (const ResetMember& member : set.members()) names.push_back(to_string(member.address));
   session.print(fmt::format("{}: reset by hot reset\n", list_of(names)));

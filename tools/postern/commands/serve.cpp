@@ -205,7 +205,7 @@ Result<Ending> run_serve(Session& session, const ServeOptions& options) {
     served = failure_of(server);
   }
   if (!listener.path.empty()) (void)::unlink(listener.path.c_str());
-  if (!served) return failure_of(served);
+  POSTERN_TRY(served);
   return Ending::ok;
 }
 

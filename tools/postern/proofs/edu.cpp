@@ -155,9 +155,9 @@ Result<std::string> prove_interrupt(ProofContext& context, const Edu& edu, PciIn
   const std::uint32_t status = edu.read(&Registers::interrupt_status);
   edu.write(&Registers::interrupt_acknowledge, status);
   POSTERN_TRY(context.device.disable(kind));
-  if (!signals) return failure_of(signals);
+  const auto received = POSTERN_TRY(signals);
   const std::string name = interrupt_name(static_cast<std::uint32_t>(kind));
-  if (*signals == 0)
+  if (received == 0)
     return failure(proof_error(ETIMEDOUT, "wait", name + " of edu", "raised, but not received within 2 s"));
   return fmt::format("{} received in {}", name, duration_text(seconds));
 }

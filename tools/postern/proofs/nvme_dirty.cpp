@@ -26,14 +26,13 @@ class DirtyRead {
   [[nodiscard]] Result<DirtyReport> run() {
     for (std::uint64_t i = 0; i < pages; ++i) poison_.fill(page_at(i));
     for (std::uint64_t i = 0; i < pages; i += stride) {
-      auto read = controller_.read(ns_, i / stride % ns_.blocks, 1, buffer_.iova() + i * page_);
-      if (!read) return failure_of(read);
+      POSTERN_TRY(controller_.read(ns_, i / stride % ns_.blocks, 1, buffer_.iova() + i * page_));
       // Some are queried at once, the others by the final query.
       if (i < pages / 2) {
-        if (auto told = query(); !told) return failure_of(told);
+        POSTERN_TRY(query());
       }
     }
-    if (auto told = query(); !told) return failure_of(told);
+    POSTERN_TRY(query());
     return compare();
   }
 
@@ -43,8 +42,8 @@ class DirtyRead {
   }
 
   [[nodiscard]] Result<void> query() {
-    auto answer = tracker_.query({buffer_.iova(), buffer_.iova() + (pages * page_ - 1)}, {page_, marked_});
-    return answer ? Result<void>() : failure_of(answer);
+    POSTERN_TRY(tracker_.query({buffer_.iova(), buffer_.iova() + (pages * page_ - 1)}, {page_, marked_}));
+    return {};
   }
 
   [[nodiscard]] Result<DirtyReport> compare() const {
@@ -84,10 +83,9 @@ Result<DirtyReport> compare_dirty_pages(ProofContext& context, DirtyTracker& tra
   const auto container = context.device.device().container();
   const std::uint64_t smallest = container->page_sizes() & (~container->page_sizes() + 1);
   const std::uint64_t page = std::bit_ceil(std::max<std::uint64_t>(smallest, ns.block_size));
-  auto buffer = DmaBuffer::allocate(container, context.allocator, pages * page);
-  if (!buffer) return failure_of(buffer);
-  if (auto started = tracker.start(); !started) return failure_of(started);
-  auto report = DirtyRead(tracker, controller, ns, *buffer, page).run();
+  auto buffer = POSTERN_TRY(DmaBuffer::allocate(container, context.allocator, pages * page));
+  POSTERN_TRY(tracker.start());
+  auto report = DirtyRead(tracker, controller, ns, buffer, page).run();
   auto stopped = tracker.stop();
   if (report && !stopped) return failure_of(stopped);
   return report;

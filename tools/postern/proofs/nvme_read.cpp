@@ -56,9 +56,9 @@ class NamespaceReader {
   [[nodiscard]] Result<void> read(Sha256& digest, Progress& progress) {
     while (taken_ < bytes_) {
       while (submitted_ < bytes_ && submitted_ - taken_ < chunk_ * slots_.size()) {
-        if (auto done = submit(); !done) return done;
+        POSTERN_TRY(submit());
       }
-      if (auto done = take_oldest(digest); !done) return done;
+      POSTERN_TRY(take_oldest(digest));
       progress.show(taken_);
     }
     return {};
@@ -74,11 +74,10 @@ class NamespaceReader {
     const std::size_t slot = slot_of(submitted_);
     poison_.fill(memory_of(submitted_));
     slots_[slot].done = false;
-    auto command = controller_.submit_read(ns_, submitted_ / ns_.block_size,
-                                           static_cast<std::uint32_t>(length_at(submitted_) / ns_.block_size),
-                                           buffer_.iova() + slot * chunk_);
-    if (!command) return failure_of(command);
-    slot_of_command_[*command] = slot;
+    const auto command = POSTERN_TRY(controller_.submit_read(
+        ns_, submitted_ / ns_.block_size, static_cast<std::uint32_t>(length_at(submitted_) / ns_.block_size),
+        buffer_.iova() + slot * chunk_));
+    slot_of_command_[command] = slot;
     submitted_ += length_at(submitted_);
     ++commands_;
     return {};
@@ -87,16 +86,15 @@ class NamespaceReader {
   [[nodiscard]] Result<void> take_oldest(Sha256& digest) {
     Slot& slot = slots_[slot_of(taken_)];
     while (!slot.done) {
-      auto completed = controller_.wait();
-      if (!completed) return failure_of(completed);
-      const auto found = slot_of_command_.find(completed->command);
+      const auto completed = POSTERN_TRY(controller_.wait());
+      const auto found = slot_of_command_.find(completed.command);
       if (found == slot_of_command_.end()) {
         return failure(
             proof_error(EIO, "read", "namespace", "the controller completed a command that was not in flight"));
       }
-      if (completed->status != 0) {
+      if (completed.status != 0) {
         return failure(
-            proof_error(EIO, "read", fmt::format("namespace {}", ns_.id), nvme::status_text(completed->status)));
+            proof_error(EIO, "read", fmt::format("namespace {}", ns_.id), nvme::status_text(completed.status)));
       }
       slots_[found->second].done = true;
       slot_of_command_.erase(found);
@@ -133,21 +131,20 @@ Result<ReadReport> read_namespace(ProofContext& context, nvme::Controller& contr
   const std::uint64_t chunk =
       blocks_at_a_time(ns.block_size, controller.info().max_transfer, largest_chunk) * ns.block_size;
   const std::uint64_t whole_blocks = bytes / ns.block_size * ns.block_size;
-  auto buffer = DmaBuffer::allocate(context.device.device().container(), context.allocator, chunk * depth);
-  if (!buffer) return failure_of(buffer);
+  auto buffer = POSTERN_TRY(DmaBuffer::allocate(context.device.device().container(), context.allocator, chunk * depth));
 
   Sha256 digest;
   Progress progress(context.session.err, fmt::format("reading {}", context.device.name()), whole_blocks);
-  NamespaceReader reader(controller, ns, whole_blocks, chunk, *buffer, depth);
+  NamespaceReader reader(controller, ns, whole_blocks, chunk, buffer, depth);
   const auto started = std::chrono::steady_clock::now();
   auto done = reader.run(digest, progress);
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - started).count();
-  if (!done) return failure_of(done);
+  POSTERN_TRY(done);
   return ReadReport{.bytes = whole_blocks,
                     .commands = reader.commands(),
                     .depth = depth,
                     .seconds = seconds,
-                    .buffers = {buffer->iova(), buffer->iova() + (buffer->size() - 1)},
+                    .buffers = {buffer.iova(), buffer.iova() + (buffer.size() - 1)},
                     .sha256 = digest.finish()};
 }
 

@@ -35,22 +35,21 @@ class WriteTest {
         poison_(length()) {}
 
   [[nodiscard]] Result<std::string> run() {
-    auto old = read();
-    if (!old) return failure_of(old);
+    const auto old = POSTERN_TRY(read());
     const std::string path =
         fmt::format("{}/{}-namespace-{}-block-{}", context_.options.keep_in, context_.device.name(), ns_.id, block_);
     context_.session.note(
         fmt::format("postern: the content of {} is kept in {} during the write test\n", text(), path));
 
     const DeferredSignals held;
-    auto kept = KeptBlocks::keep(path, *old);
+    auto kept = KeptBlocks::keep(path, old);
     if (!kept) return failure(not_kept(std::move(kept).error()));
     auto written = write_and_compare(random_pattern());
-    if (auto restored = restore(*old); !restored) {
+    if (auto restored = restore(old); !restored) {
       return failure(not_restored(kept->path(), std::move(restored).error()));
     }
-    if (auto done = kept->remove(); !done) return failure_of(done);
-    if (!written) return failure_of(written);
+    POSTERN_TRY(kept->remove());
+    POSTERN_TRY(written);
     return fmt::format("{}: {} written, read back, every byte compared, and the old content restored", text(),
                        size_text(length()));
   }
@@ -68,7 +67,7 @@ class WriteTest {
 
   [[nodiscard]] Result<Content> read() {
     poison_.fill(buffer_.bytes().first(length()));
-    if (auto done = controller_->read(ns_, block_, count_, buffer_.iova()); !done) return failure_of(done);
+    POSTERN_TRY(controller_->read(ns_, block_, count_, buffer_.iova()));
     if (poison_.first_left(buffer_.bytes().first(length()), ns_.block_size)) {
       return failure(proof_error(EIO, "compare", text(), "the read succeeded, but its data did not arrive in memory"));
     }
@@ -81,17 +80,15 @@ class WriteTest {
     // A failed write may have written something, except if the namespace is write-protected.
     is_touched_ = is_touched_ || done || done.error().code() != EROFS;
     if (done) done = controller_->flush(ns_);
-    if (!done) return done;
-    auto back = read();
-    if (!back) return failure_of(back);
-    if (*back == bytes) return {};
+    POSTERN_TRY(done);
+    const auto back = POSTERN_TRY(read());
+    if (back == bytes) return {};
     return failure(proof_error(EIO, "compare", text(), "the bytes read back differ from those written"));
   }
 
   [[nodiscard]] Result<void> restore_once(const Content& old) {
-    auto now = read();
-    if (!now) return failure_of(now);
-    if (*now != old) return write_and_compare(old);
+    const auto now = POSTERN_TRY(read());
+    if (now != old) return write_and_compare(old);
     return is_touched_ ? controller_->flush(ns_) : Result<void>();
   }
 
@@ -166,10 +163,9 @@ Result<std::string> write_and_restore(ProofContext& context, std::optional<nvme:
   constexpr std::uint64_t most_bytes = std::uint64_t{64} << 10;
   const auto count = static_cast<std::uint32_t>(
       std::min(blocks_at_a_time(ns.block_size, controller->info().max_transfer, most_bytes), ns.blocks));
-  auto buffer =
-      DmaBuffer::allocate(context.device.device().container(), context.allocator, std::uint64_t{count} * ns.block_size);
-  if (!buffer) return failure_of(buffer);
-  return WriteTest(context, controller, ns, count, *buffer).run();
+  auto buffer = POSTERN_TRY(DmaBuffer::allocate(context.device.device().container(), context.allocator,
+                                                std::uint64_t{count} * ns.block_size));
+  return WriteTest(context, controller, ns, count, buffer).run();
 }
 
 }  // namespace postern::tool

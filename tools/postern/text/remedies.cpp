@@ -24,6 +24,8 @@ constexpr std::array table = {
           "host can spare them"},
     Words{RemedyCode::use_other_backend, "use another backend; \"postern backends\" lists them"},
     Words{RemedyCode::give_vf_token, "give that token with --vf-token"},
+    Words{RemedyCode::reset_and_open_again, "\"postern reset {0}\", then run this command again"},
+    Words{RemedyCode::open_again, "run this command again"},
 };
 
 }  // namespace
