@@ -79,11 +79,19 @@ CallResult SpaprContainer::register_and_map(Iova iova, std::uint64_t length, voi
 }
 
 int SpaprContainer::unmap(Iova iova, std::uint64_t length) {
-  const int result = unmap_in_kernel(iova, length);
-  if (result == 0 && registered_.has_temporary()) [[unlikely]] {
+  std::uint64_t unmapped = 0;
+  const int result = unmap_dma(iova, length, unmapped);
+  if (result != 0 || registered_.has_temporary()) [[unlikely]]
+    return end_unmap(iova, length, result);
+  return 0;
+}
+
+// What rarely follows the ioctl.
+int SpaprContainer::end_unmap(Iova iova, std::uint64_t length, int result) {
+  if (result == 0) {
     if (const auto* mapping = space().mappings().find(iova)) registered_.release(address_of(mapping->address), length);
   }
-  return result;
+  return std::min(result, 1);
 }
 
 // Unmaps one mapping at a time, since a range may span several windows. Unmapping an unmapped range is harmless.

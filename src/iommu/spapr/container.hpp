@@ -57,6 +57,7 @@ class SpaprContainer final : public GroupContainer, private DmaWindows::Impl, pr
   [[nodiscard]] CallResult register_and_map(Iova iova, std::uint64_t length, void* address, Access access);
   [[nodiscard]] CallResult map_in_kernel(Iova iova, std::uint64_t length, void* address, Access access);
   [[nodiscard]] int unmap_in_kernel(Iova iova, std::uint64_t length);
+  [[nodiscard, gnu::cold, gnu::noinline]] int end_unmap(Iova iova, std::uint64_t length, int result);
   [[nodiscard]] ContainerLimits window_limits(std::optional<Iova> without = std::nullopt) const;
   [[nodiscard]] Result<void> enable();
   [[nodiscard]] Result<void> restore();

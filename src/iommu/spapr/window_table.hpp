@@ -42,8 +42,11 @@ class WindowTable {
   // The window that starts there, or contains this iova.
   [[nodiscard]] const DmaWindow* starting_at(Iova start) const;
   [[nodiscard]] const DmaWindow* holding(Iova iova) const noexcept {
-    for (const DmaWindow& window : windows_) {
-      if (window.range.contains(iova)) return &window;
+    const DmaWindow* window = windows_.data();
+    const DmaWindow* const end = window + windows_.size();
+#pragma GCC unroll 1  // there are at most two
+    for (; window != end; ++window) {
+      if (window->range.contains(iova)) return window;
     }
     return nullptr;
   }
