@@ -142,15 +142,15 @@ Result<void> ExaminedFiles::scan_all(const Memory& memory, FileRange range, File
   }
   const std::int64_t position = fd.kernel().lseek(fd.get(), 0, SEEK_CUR);  // the caller's
   Scan found = scan(fd, range);
-  file.data = found.last_data;
-  if (found.result == 0 && !found.holes.empty()) {
-    found = scan(fd, {0, status.size});
-    file.all = {.holes = std::move(found.holes), .have_pages = status.blocks * 512 > found.data};
-  }
+  const FileRange data = found.last_data;
+  const bool has_holes = !found.holes.empty();
+  if (has_holes) found = scan(fd, {0, status.size});
   const std::int64_t restored =
       position < 0 ? position : fd.kernel().lseek(fd.get(), static_cast<std::uint64_t>(position), SEEK_SET);
   const int result = found.result < 0 ? found.result : static_cast<int>(std::min<std::int64_t>(restored, 0));
   if (result < 0) return call_failure("lseek", {.result = result, .object = object()});
+  file.data = data;
+  if (has_holes) file.all = {.holes = std::move(found.holes), .have_pages = status.blocks * 512 > found.data};
   return {};
 }
 
@@ -164,19 +164,23 @@ Result<std::vector<FileRange>> ExaminedFiles::find(const Memory& memory, bool& h
   std::vector<FileRange> holes;
   if (!file.all) return holes;
   have_pages = file.all->have_pages;
-  for (const FileRange hole : file.all->holes) {
-    const FileRange part{std::max(hole.first, range.first), std::min(hole.end, range.end)};
-    if (part.first < part.end) holes.push_back(part);
+  const auto& all = file.all->holes;  // in ascending order
+  const auto ends_before = [](const FileRange& hole, std::uint64_t offset) { return hole.end <= offset; };
+  for (auto hole = std::lower_bound(all.begin(), all.end(), range.first, ends_before);
+       hole != all.end() && hole->first < range.end; ++hole) {
+    holes.push_back({std::max(hole->first, range.first), std::min(hole->end, range.end)});
   }
   return holes;
+}
+
+void ExaminedFiles::remember(const Memory& memory, std::vector<FileRange> holes) {
+  if (added_ == AddedPages::go && !holes.empty()) holes_.push_back({.memory = memory, .ranges = std::move(holes)});
 }
 
 Result<void> ExaminedFiles::find_holes(const Memory& memory, const LazyText& object) {
   bool have_pages = false;
   auto holes = POSTERN_TRY(find(memory, have_pages, object));
-  // Which of the holes have pages already is not known.
-  if (!have_pages && !holes.empty() && added_ == AddedPages::go)
-    holes_.push_back({.memory = memory, .ranges = std::move(holes)});
+  if (!have_pages) remember(memory, std::move(holes));  // otherwise it is not known which of them have pages already
   return {};
 }
 
@@ -184,7 +188,7 @@ Result<void> ExaminedFiles::clear_unwritten_pages(const Memory& memory, const La
   bool have_pages = false;
   auto holes = POSTERN_TRY(find(memory, have_pages, object));
   if (!have_pages) {
-    if (!holes.empty() && added_ == AddedPages::go) holes_.push_back({.memory = memory, .ranges = std::move(holes)});
+    remember(memory, std::move(holes));
     return {};
   }
   for (const FileRange hole : holes) {

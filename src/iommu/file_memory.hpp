@@ -70,6 +70,7 @@ class ExaminedFiles {
   [[nodiscard]] Result<File*> examine(const Memory& memory, const LazyText& object);
   [[nodiscard]] static Result<void> scan_all(const Memory& memory, FileRange range, File& file, const LazyText& object);
   [[nodiscard]] Result<std::vector<FileRange>> find(const Memory& memory, bool& have_pages, const LazyText& object);
+  void remember(const Memory& memory, std::vector<FileRange> holes);
   void give_back() noexcept;
 
   AddedPages added_;
