@@ -326,6 +326,8 @@ TEST_P(GuestMemoryOnKernel, ALayoutThatCannotBeMappedLeavesTheDeviceUnattached) 
 // A virtual IOMMU's view of the guest's memory is a GuestMemory of its own: what the guest asks to be mapped, where it
 // wants it, beside the RAM that others see.
 TEST_P(GuestMemoryOnKernel, AViewOfAVirtualIommuIsShownToADeviceThatComesLater) {
+  if (GetParam().backend == "spapr" && GetParam().version == 2)
+    GTEST_SKIP() << "a process registers memory with the same bounds in all containers";
   ASSERT_TRUE(memory_->add(iova(0), bytes(0, 8)));
   attach_first();
   {
@@ -398,27 +400,19 @@ TEST_P(GuestMemoryOnKernel, ADeviceMayLeaveDuringACommit) {
   ASSERT_TRUE(memory_->add(iova(0), bytes(0, 4)));
   attach_first();
   attach_second_apart();
-  for (const bool fails : {false, true}) {
-    bool has_left = false;
-    kernel_.refuse = [&](unsigned long request, void*) {
-      if (!is_map(request)) return 0;
-      if (std::exchange(has_left, true)) return fails ? -ENOMEM : 0;
-      second_.reset();
-      return 0;
-    };
-    const auto changed = memory_->set_access(range(0, 4), fails ? Access::read_write : Access::read);
-    kernel_.refuse = nullptr;
-    EXPECT_TRUE(has_left);
-    EXPECT_TRUE(changed) << "the first container was mapped before the second one was empty";
-    ASSERT_EQ(layout().size(), 1U);
-    auto again = memory_->attach(other_.host());
-    ASSERT_TRUE(again) << again.error().message();
-    second_.emplace(std::move(again->device));
-    EXPECT_TRUE(is_in_step());
-    second_.reset();
-    ASSERT_TRUE(memory_->close_unused());
-    attach_second_apart();
-  }
+  bool has_left = false;
+  kernel_.refuse = [&](unsigned long request, void*) {
+    if (is_map(request) && !std::exchange(has_left, true)) second_.reset();
+    return 0;
+  };
+  const auto changed = memory_->set_access(range(0, 4), Access::read);
+  kernel_.refuse = nullptr;
+  EXPECT_TRUE(has_left);
+  EXPECT_TRUE(changed) << changed.error().message();
+  auto again = memory_->attach(other_.host());
+  ASSERT_TRUE(again) << again.error().message();
+  second_.emplace(std::move(again->device));
+  EXPECT_TRUE(is_in_step());
 }
 
 // Kernels allocate pages of a file when they pin them.

@@ -20,7 +20,7 @@ Result<GuestDevice> GuestMemory::Impl::attach(const HostDevice& device) {
                       .kind = ErrorKind::in_use,
                       .object = fmt::format("attach {} to guest memory", device.name),
                       .reason = "it is attached to it already",
-                      .remedy = "detach it first"});
+                      .remedy = RemedyCode::detach_first});
     }
   }
   POSTERN_TRY(settle());

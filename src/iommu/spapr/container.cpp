@@ -26,13 +26,16 @@ SpaprContainer::SpaprContainer(Opened opened, std::uint64_t memory)
       memory_to_come_(memory),
       windows_(read_platform(kernel()), static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE))),
       registered_(fd()) {
-  if (has_extension(VFIO_EEH)) eeh_.emplace(fd(), space());
+  has_eeh_ = has_extension(VFIO_EEH);
 }
 
 void* SpaprContainer::find_capability(std::string_view name) noexcept {
   if (name == DmaWindows::capability) return is_v2() ? &dma_windows_ : nullptr;
   if (name == Preregistration::capability) return is_v2() ? &preregistration_ : nullptr;
-  if (name == Eeh::capability) return eeh_ ? &*eeh_ : nullptr;
+  if (name == Eeh::capability && has_eeh_) {
+    if (!eeh_) eeh_.emplace(fd(), space());  // which the constructor does not know yet
+    return &*eeh_;
+  }
   return nullptr;
 }
 
@@ -365,7 +368,7 @@ Container::Properties SpaprContainer::properties() const {
                           limits.windows, limits.levels == 1 ? "1 level" : fmt::format("{} levels", limits.levels)));
     properties.emplace_back("registered memory", size_text(registered_.size()));
   }
-  properties.emplace_back("EEH", eeh_ ? "yes" : "no");
+  properties.emplace_back("EEH", has_eeh_ ? "yes" : "no");
   return properties;
 }
 

@@ -77,7 +77,8 @@ class SpaprContainer final : public GroupContainer, private DmaWindows::Impl, pr
 
   DmaWindows dma_windows_{*this};
   Preregistration preregistration_{*this};
-  std::optional<Eeh> eeh_;  // if the platform has it
+  bool has_eeh_ = false;  // the platform's
+  std::optional<Eeh> eeh_;
 };
 
 }  // namespace postern::spapr

@@ -189,12 +189,23 @@ TEST_F(DeviceFeature, EntersAndLeavesLowPower) {
   EXPECT_EQ(feature(set | entry_with_wakeup, {number(no_event)}), -EINVAL);
   EXPECT_EQ(feature(set | entry_with_wakeup, {12345}), -EBADF);
   EXPECT_EQ(feature(set | entry_with_wakeup), -EINVAL) << "too short";
+  const auto is_signalled = [&] {
+    std::uint64_t count = 0;
+    return ::read(event.get(), &count, sizeof count) == sizeof count;
+  };
+  std::uint32_t value = 0;
   EXPECT_EQ(feature(set | entry_with_wakeup, {number(event)}), 0);
+  EXPECT_FALSE(is_signalled());
+  EXPECT_EQ(kernel_.pread(device_, &value, sizeof value, 8), 4) << "BAR 0";
+  EXPECT_TRUE(is_signalled()) << "the read has woken it, and low power is over";
+  EXPECT_EQ(feature(set | entry_with_wakeup, {number(event)}), 0);
+  EXPECT_EQ(feature(set | entry), 0) << "a call wakes it before anything else";
+  EXPECT_TRUE(is_signalled());
   EXPECT_EQ(feature(set | entry), -EINVAL);
   EXPECT_EQ(feature(set | entry_with_wakeup, {number(event)}), -EINVAL);
-  std::uint32_t value = 0;
-  EXPECT_EQ(kernel_.pread(device_, &value, sizeof value, 8), 4) << "BAR 0";
+  EXPECT_EQ(kernel_.pread(device_, &value, sizeof value, 8), 4) << "without an event it stays in low power";
   EXPECT_EQ(feature(set | exit), 0);
+  EXPECT_FALSE(is_signalled());
   EXPECT_EQ(feature(set | entry), 0);
   EXPECT_EQ(kernel_.ioctl(device_, VFIO_DEVICE_RESET, nullptr), 0);
 }

@@ -200,17 +200,19 @@ TEST_P(ARegionFile, IsSentAndTheDeviceIsOpenedAnewAfterwards) {
   const std::size_t before = rig::open_files();
   for (const bool maps : {true, false}) {
     const int opened = served.times_opened();
-    auto ends = rig::connected(kernel_);
-    rig::Serving serving(served.server(), std::move(ends.served));
-    EXPECT_EQ(ends.peer.error_of(rig::version()), 0);
-    if (maps) {
-      EXPECT_TRUE(ends.peer.send(rig::region_info(0)));
-      EXPECT_TRUE(receive_fd(ends.peer));
+    {
+      auto ends = rig::connected(kernel_);
+      rig::Serving serving(served.server(), std::move(ends.served));
+      EXPECT_EQ(ends.peer.error_of(rig::version()), 0);
+      if (maps) {
+        EXPECT_TRUE(ends.peer.send(rig::region_info(0)));
+        EXPECT_TRUE(receive_fd(ends.peer));
+      }
+      EXPECT_EQ(ends.peer.error_of(rig::read_region(0, 0, 4)), 0);
+      ends.peer.close();
+      const auto& done = serving.wait();
+      EXPECT_TRUE(done) << done.error().message();
     }
-    EXPECT_EQ(ends.peer.error_of(rig::read_region(0, 0, 4)), 0);
-    ends.peer.close();
-    const auto& done = serving.wait();
-    EXPECT_TRUE(done) << done.error().message();
     EXPECT_EQ(served.times_opened() - opened, maps ? 1 : 0);
     EXPECT_EQ(served.told().events().back().accesses, 1U);
     served.expect_as_before(before);
