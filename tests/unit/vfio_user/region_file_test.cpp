@@ -135,7 +135,7 @@ TEST_P(ARegionFile, ComesWithThePartsThatCanBeMapped) {
   ASSERT_EQ(device.regions()[0].mappable_areas.size(), 2U);
   const auto begun = begin(device, bars());
   Session& session = *begun;
-  constexpr std::uint32_t whole = sizeof(RegionInfoBody) + 16 + 2 * 16;
+  constexpr std::uint32_t whole = sizeof(RegionInfoBody) + 16 + 32;  // with two parts
   for (const std::uint32_t argsz : {std::uint32_t{sizeof(RegionInfoBody)}, whole - 1}) {
     Reply reply = ask(session, region_info(0, argsz));
     const auto info = at<RegionInfoBody>(reply.body());
