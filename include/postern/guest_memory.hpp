@@ -119,10 +119,10 @@ class POSTERN_API GuestMemory::Transaction final {
   /// remove(). Errors: as remove(); EINVAL (part of it is sparse).
   [[nodiscard]] Result<void> set_access(IovaRange range, Access access);
 
-  /// Adds sparse memory (virtio-mem, balloons): only populated granules are mapped, each on its own. Returns the granule
-  /// used, larger if the region would need over 16,384, or over a quarter of a container's mapping limit. Errors: those
-  /// of add(); EINVAL (the granule is not a power of two of at least 4 KiB, or the length not a multiple of the one
-  /// returned).
+  /// Adds sparse memory (virtio-mem, balloons): only populated granules are mapped, each on its own. Returns the
+  /// granule used, larger if the region would need over 16,384, or over a quarter of a container's mapping limit.
+  /// Errors: those of add(); EINVAL (the granule is not a power of two of at least 4 KiB, or the length not a multiple
+  /// of the one returned).
   [[nodiscard]] Result<std::uint64_t> add_sparse(Iova first, const Memory& memory, std::uint64_t granule,
                                                  Access access = Access::read_write);
   /// Maps granules of a sparse region. Errors: EINVAL (not whole granules), ENOENT (no sparse region), EEXIST (one of

@@ -16,8 +16,8 @@ namespace postern::iommufd {
 struct BoundDevice {
   NodeFd fd;
   ObjectId id = 0;
-  bool is_told = false;     // somebody else has bound it, and told its id
-  KvmFile kvm_file = {};    // destroyed before the fd is closed
+  bool is_told = false;   // somebody else has bound it, and told its id
+  KvmFile kvm_file = {};  // destroyed before the fd is closed
   GivenFdUse given = {};  // if it was given
 };
 
