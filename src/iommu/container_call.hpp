@@ -16,8 +16,8 @@ class ContainerCall {
   explicit ContainerCall(AddressSpace& space) : space_(space), use_(space.one_thread()) {}
 
   // Checks that no other thread is in a call, and that the container is open, and was opened by this process. `call`
-  // names it in errors.
-  [[nodiscard]] Result<void> check(std::string_view call) const {
+  // names it in errors. Not inlined, for its size.
+  [[nodiscard, gnu::noinline]] Result<void> check(std::string_view call) const {
     if (!use_) return space_.refuse_second_thread(call);
     return space_.require_open(fmt::format("{} of container {}", call, space_.name()));
   }
