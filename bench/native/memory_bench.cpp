@@ -169,6 +169,6 @@ int main() {
   using postern::bench::print_figure;
   print_figure("iova-allocate-free", postern::nanoseconds_a_pair<postern::PosternAllocator>(), "ns", 200);
   print_figure("iova-allocate-free-std-map", postern::nanoseconds_a_pair<postern::StdMap>(), "ns");
-  print_figure("shadow-map-bytes", postern::shadow_map_bytes(), "bytes", 96);
+  print_figure("shadow-map-bytes", postern::shadow_map_bytes(), "bytes", 80);
   return postern::bench::all_ok ? 0 : 1;
 }
