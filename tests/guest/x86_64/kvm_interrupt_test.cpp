@@ -10,8 +10,10 @@
 #include <chrono>
 #include <csignal>
 #include <cstring>
+#include <optional>
 #include <postern/interrupt_set.hpp>
 #include <postern/kvm.hpp>
+#include <string_view>
 
 #include "guest/x86_64/devices.hpp"
 #include "support/edu.hpp"
@@ -125,22 +127,33 @@ class Machine {
   Mmap run_;
 };
 
+// edu, attached for a machine, which takes its INTx and unmasks it.
+struct EduOfMachine {
+  explicit EduOfMachine(std::string_view backend)
+      : pci(PciDevice::open(attach(system_kernel(), bound.host(), {.backend = backend, .kvm = kvm}).value()).value()) {
+    machine.connect(event, resample);
+    const EventRef refs[] = {event};
+    set.emplace(pci.enable_set(PciInterrupt::intx, refs).value());
+    EXPECT_TRUE(set->unmask_on(resample));
+  }
+
+  Machine machine;
+  std::shared_ptr<const KvmVfioDevice> kvm =
+      std::make_shared<const KvmVfioDevice>(KvmVfioDevice::create(system_kernel(), machine.vm()).value());
+  test::Bound bound{test::edu};
+  PciDevice pci;
+  test::EduRegisters registers{pci.device()};
+  Event event = Event::create(system_kernel()).value();
+  Event resample = Event::create(system_kernel()).value();
+  std::optional<InterruptSet> set;
+};
+
 class KvmInterrupt : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(KvmInterrupt, ReachesTheMachineAndIsUnmaskedWhenTheMachineEndsIt) {
-  Machine machine;
-  const auto kvm = std::make_shared<const KvmVfioDevice>(KvmVfioDevice::create(system_kernel(), machine.vm()).value());
-  const test::Bound bound(test::edu);
-  const auto pci =
-      PciDevice::open(attach(system_kernel(), bound.host(), {.backend = GetParam(), .kvm = kvm}).value()).value();
-  const test::EduRegisters edu(pci.device());
-  const Event event = Event::create(system_kernel()).value();
-  const Event resample = Event::create(system_kernel()).value();
-  machine.connect(event, resample);
-  const EventRef refs[] = {event};
-  auto set = pci.enable_set(PciInterrupt::intx, refs).value();
-  ASSERT_TRUE(set.unmask_on(resample));
-
+  EduOfMachine passed(GetParam());
+  Machine& machine = passed.machine;
+  const test::EduRegisters& edu = passed.registers;
   ASSERT_EQ(machine.run(20s), ready_port);
   EXPECT_EQ(machine.run(300ms), 0U) << "nothing has been raised";
   edu.raise(1);
@@ -151,22 +164,14 @@ TEST_P(KvmInterrupt, ReachesTheMachineAndIsUnmaskedWhenTheMachineEndsIt) {
   ASSERT_EQ(machine.run(20s), interrupt_port);
   edu.acknowledge(2);
   EXPECT_EQ(machine.run(300ms), 0U) << "the line is down";
-  EXPECT_EQ(event.take().value(), 0U) << "KVM took them all";
+  EXPECT_EQ(passed.event.take().value(), 0U) << "KVM took them all";
 }
 
 // KVM keeps the device, and its interrupts go on, without anything being set up anew.
 TEST(MovedKvmInterrupt, ReachesTheMachineFromTheNewContainer) {
-  Machine machine;
-  const auto kvm = std::make_shared<const KvmVfioDevice>(KvmVfioDevice::create(system_kernel(), machine.vm()).value());
-  const test::Bound bound(test::edu);
-  auto pci = PciDevice::open(attach(system_kernel(), bound.host(), {.backend = "iommufd", .kvm = kvm}).value()).value();
-  const test::EduRegisters edu(pci.device());
-  const Event event = Event::create(system_kernel()).value();
-  const Event resample = Event::create(system_kernel()).value();
-  machine.connect(event, resample);
-  const EventRef refs[] = {event};
-  auto set = pci.enable_set(PciInterrupt::intx, refs).value();
-  ASSERT_TRUE(set.unmask_on(resample));
+  EduOfMachine passed("iommufd");
+  Machine& machine = passed.machine;
+  const test::EduRegisters& edu = passed.registers;
   ASSERT_EQ(machine.run(20s), ready_port);
   const auto to = Container::open(system_kernel(), *find_backend("iommufd").value()).value();
   for (std::uint32_t round = 1; round <= 2; ++round) {
@@ -175,11 +180,11 @@ TEST(MovedKvmInterrupt, ReachesTheMachineFromTheNewContainer) {
     edu.acknowledge(round);
     EXPECT_EQ(machine.run(300ms), 0U) << "the line is down";
     if (round == 1) {
-      const auto moved = move_device(pci.device(), to);
+      const auto moved = move_device(passed.pci.device(), to);
       ASSERT_TRUE(moved) << moved.error().message();
     }
   }
-  EXPECT_EQ(event.take().value(), 0U) << "KVM took them all";
+  EXPECT_EQ(passed.event.take().value(), 0U) << "KVM took them all";
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, KvmInterrupt, ::testing::Values("type1", "iommufd"),
